@@ -468,6 +468,11 @@ def level() -> Level:
     return level_of(betas(), torch.tensor([4] * 4))
 
 
+def saved() -> scoresde.Solution:
+    """A solve that kept its states."""
+    return scoresde.solve(vp(), score_fn(), method="ddim", steps=2, shape=(4, 2), seed=0, save_at="steps")
+
+
 def solution() -> scoresde.Solution:
     return scoresde.solve(vp(), score_fn(), states(), method="ddim", steps=2)
 
@@ -977,6 +982,15 @@ VALID: dict[str, Make] = {
     "nets.fourier_features.x": lambda: torch.zeros(4, 1, 8, 8),
     "plot.image_animation.states": lambda: [torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)],
     "plot.image_grid.x": lambda: torch.zeros(2, 1, 8, 8),
+    "plot.image_table.x": lambda: torch.zeros(2, 2, 1, 8, 8),
+    "plot.mean_and_spread.samples": lambda: torch.zeros(2, 1, 8, 8),
+    "plot.corner.samples": lambda: torch.randn(50, 2, generator=torch.Generator().manual_seed(0)),
+    "plot.work_precision.curves": lambda: {"a": ([5, 10], [0.2, 0.1])},
+    "plot.grid_nodes.grids": lambda: {"a": [1.0, 0.5, 0.1]},
+    **{
+        f"plot.{name}.solution": lambda: saved()
+        for name in ("trajectories", "density_evolution", "step_sizes", "point_animation")
+    },
     "plot.error_curves.errors": lambda: torch.linspace(0.1, 1.0, 5),
     "plot.error_curves.ratios": lambda: torch.linspace(0.1, 2.0, 5),
     "plot.cause_bars.names": lambda: ["a", "b"],

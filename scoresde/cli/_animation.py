@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..integrate import Info
     from ..sdes import AffineSDE
 
-ANIMATION = ".gif"
+ANIMATIONS = (".gif", ".mp4")
 
 
 class Frames:

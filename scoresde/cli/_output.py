@@ -69,6 +69,28 @@ def check_output(path: str | Path, allowed: Sequence[str], *, force: bool, name:
     return (target.parent if inside else target), extension
 
 
+def check_animation(path: Path | None, allowed: Sequence[str], *, force: bool) -> Path | None:
+    """Where an animation will be, checked before the work; None where none is wanted.
+
+    Raises:
+        InvalidArgumentError: it has another format, or what writes it is missing.
+        OutputError: it cannot be written, or it is there.
+
+    Example:
+        >>> check_animation(None, [".gif"], force=False) is None
+        True
+    """
+    if path is None:
+        return None
+    from ..plot._film import check_film
+
+    target, _ = check_output(path, allowed, force=force, name="animate")
+    try:
+        return check_film(target)
+    except ImportError as error:
+        raise InvalidArgumentError(f"`animate`: {error}") from None
+
+
 def check_plot(plot: Path | None) -> Path | None:
     """Where a figure will be, checked before the work; None where none is wanted.
 

@@ -16,7 +16,7 @@ from .. import __version__
 from .._registries import ARRAY_CONTAINERS, CONTAINERS, PICTURE_CONTAINERS, RULES, SAMPLERS
 from ..errors import InvalidArgumentError, out_of_memory, too_little_memory
 from . import _parameters as parameters
-from ._animation import ANIMATION, Frames
+from ._animation import ANIMATIONS, Frames
 from ._batches import Show, batches
 from ._data import range_of
 from ._drawing import Drawing
@@ -34,7 +34,7 @@ from ._options import (
     threads,
     weights_of,
 )
-from ._output import ARRAYS, EXTENSIONS, FOLDER, check_output, write
+from ._output import ARRAYS, EXTENSIONS, FOLDER, check_animation, check_output, write
 from ._run import command
 from ._sets import (
     PATIENCE,
@@ -198,7 +198,7 @@ def sample(
     ] = None,
     animate: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.gif", help="Also write an animation of how the samples arise from noise."),
+        typer.Option(metavar="FILE", help="Also write an animation of how the samples arise from noise: .gif or .mp4."),
     ] = None,
     force: parameters.Force = False,
     rtol: parameters.Rtol = None,
@@ -247,7 +247,7 @@ def sample(
         if replay is not None:
             raise InvalidArgumentError(f"`replay` is for sets of `scoresde sample`, which {str(replay)!r} is not.")
         target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
-    film = None if animate is None else check_output(animate, (ANIMATION,), force=force, name="animate")[0]
+    film = check_animation(animate, ANIMATIONS, force=force)
     drawn = container in PICTURE_CONTAINERS if sharded else extension not in ARRAYS
     if scale is not None and not drawn and film is None:
         raise InvalidArgumentError("`scale` is for pictures and animations; the output has arrays.")

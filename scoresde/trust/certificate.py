@@ -37,7 +37,7 @@ from .norms import NORMS, Norm
 from .reference import Worth
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 FORMAT = 2
 FRESH = 2  # the purpose of seeds
@@ -370,7 +370,7 @@ class Certificate(Displayed):
             lines.insert(1, f"A bound of {self.target:g} is {'certified' if self.met else 'NOT certified'}.")
         return "\n".join(lines)
 
-    def plot(self, path: str | os.PathLike[str] | None = None, *, title: str | None = None) -> Figure:
+    def plot(self, path: str | os.PathLike[str] | None = None, *, title: str | None = None) -> list[Axes]:
         """The errors of the pilot, and the ratios of errors to bounds of the draws that calibrate, by
         `scoresde.plot.error_curves`.
 

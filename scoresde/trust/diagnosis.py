@@ -58,7 +58,7 @@ from .repairs import (
 from .repairs.base import number
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 _ROWS, _DRAWS = 8, 32  # at least, of the data and of a pilot
 # Of faults that explain the same distance, the first is the cause.
@@ -164,7 +164,7 @@ class Diagnosis(_display.Displayed):
     def __str__(self) -> str:
         return self.table()
 
-    def plot(self, path: str | os.PathLike[str] | None = None, *, title: str | None = None) -> Figure:
+    def plot(self, path: str | os.PathLike[str] | None = None, *, title: str | None = None) -> Axes:
         """How much each cause explains of the distance to the data, by `scoresde.plot.cause_bars`.
 
         Args:

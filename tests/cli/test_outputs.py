@@ -124,6 +124,8 @@ def test_an_animation_beside_arrays(typed: Run, fake: Any) -> None:
     assert typed(*SAMPLE, "--count", 2, "--out", "a.npz", "--animate", "a.gif", "--scale", 2).exit_code == 0
     assert pixels("a.gif").shape == (16, 34)
     assert typed(*SAMPLE, "--count", 2, "--out", "b.npz", "--animate", "a.gif").exit_code == 4
+    assert typed(*SAMPLE, "--count", 2, "--out", "c.npz", "--animate", "a.mp4").exit_code == 0
+    assert Path("a.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 def test_a_scale_needs_a_picture(typed: Run, fake: Any) -> None:

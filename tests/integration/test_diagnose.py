@@ -279,7 +279,7 @@ def test_calibration_without_a_context() -> None:
 
 
 def test_a_figure_has_a_bar_for_each_cause() -> None:
-    axes = few_steps().plot().axes[0]
+    axes = few_steps().plot()
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert "steps" in names and "dtype" not in names and axes.get_title() == "limited by: steps"
 

@@ -1,24 +1,43 @@
-"""Pictures of samples, figures, and files that are there completely or not at all."""
+"""Pictures of samples, and figures."""
 
 from __future__ import annotations
 
-import errno
-import os
-import signal
-import stat
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
+import scoresde
+from scoresde import plot
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError, ScoreSDEError
-from scoresde.files.locks import locked, owned
-from scoresde.files.writing import check_target, extend, remove_temporaries, write_bytes
-from scoresde.plot import bits_histogram, cause_bars, divergence_profile, error_curves, image_animation, image_grid
+from scoresde.plot import (
+    bits_histogram,
+    cause_bars,
+    divergence_profile,
+    error_curves,
+    image_animation,
+    image_grid,
+    image_table,
+    mean_and_spread,
+)
+
+SDE = scoresde.VPSDE()
+TARGET = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.5], [1.0, -0.5]]), scales=0.2)
+
+
+def solved(method: str = "ddim", batch: int = 5, save_at: Any = "steps", **options: Any) -> scoresde.Solution:
+    steps = {} if method == "tsit5" else {"steps": 6}
+    return scoresde.solve(
+        SDE, TARGET.score(SDE), method=method, shape=(batch, 2), seed=0, save_at=save_at, **steps, **options
+    )
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
@@ -48,6 +67,18 @@ def test_an_animation_is_its_grids(tmp_path: Path) -> None:
             film.seek(i)
             times.append(film.info["duration"])
         assert times == [400, 400, 1000]
+
+
+def test_an_animation_as_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [torch.full((1, 1, 5, 7), level) for level in (-0.5, 0.0, 0.5)]
+    frames = image_animation(states, tmp_path / "a.mp4", scale=9, seconds=0.6)  # an odd number of pixels
+    shown = iio.imread(tmp_path / "a.mp4", plugin="pyav")
+    assert shown.shape == (4, 46, 64, 3) and iio.immeta(tmp_path / "a.mp4", plugin="pyav")["fps"] == 5.0
+    for frame, picture in zip([*frames, frames[-1]], shown, strict=True):
+        assert np.abs(pixels(frame)[:, :, None] - picture[:45, :63]).mean() < 6
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match=r"scoresde\[video\]"):
+        image_animation(states, tmp_path / "b.mp4")
 
 
 @pytest.mark.parametrize(
@@ -165,8 +196,7 @@ def test_the_file_is_the_picture(tmp_path: Path) -> None:
 
 def test_the_histogram_shows_all_values_and_their_mean(tmp_path: Path) -> None:
     bits = torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
-    figure = bits_histogram(bits, tmp_path / "a.png", bins=7, title="digits")
-    axes = figure.axes[0]
+    axes = bits_histogram(bits, tmp_path / "a.png", bins=7, title="digits")
     bars = [patch for patch in axes.patches if patch.get_height() != 1.0]
     assert len(axes.containers[0]) == 7 and sum(bar.get_height() for bar in axes.containers[0]) == 200
     error = float(bits.std()) / 200**0.5
@@ -181,7 +211,7 @@ def test_the_histogram_shows_all_values_and_their_mean(tmp_path: Path) -> None:
 
 
 def test_one_value_has_no_error() -> None:
-    axes = bits_histogram(torch.tensor([3.0])).axes[0]
+    axes = bits_histogram(torch.tensor([3.0]))
     assert axes.get_legend().get_texts()[0].get_text() == "mean 3.0000"
 
 
@@ -190,8 +220,7 @@ def test_the_profile_goes_from_data_to_noise(tmp_path: Path, rising: bool) -> No
     levels, values = torch.linspace(8, -8, 5), torch.arange(10.0).reshape(2, 5)
     if rising:
         levels, values = levels.flip(0), values.flip(1)
-    figure = divergence_profile(levels, values, tmp_path / "a.png", names=["a", "b"])
-    axes = figure.axes[0]
+    axes = divergence_profile(levels, values, tmp_path / "a.png", names=["a", "b"])
     assert [line.get_xdata().tolist() for line in axes.lines] == [levels.tolist()] * 2
     assert [line.get_ydata().tolist() for line in axes.lines] == values.tolist()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
@@ -202,10 +231,9 @@ def test_the_profile_goes_from_data_to_noise(tmp_path: Path, rising: bool) -> No
 
 def test_errors_and_their_ratios_to_bounds(tmp_path: Path) -> None:
     errors, ratios = torch.tensor([0.4, 0.1, 0.2, 0.3]), torch.tensor([2.0, 0.5])
-    figure = error_curves(
+    left, right = error_curves(
         errors, ratios, tmp_path / "a.png", distance=0.25, probability=0.9535, unit="mm", title="ddim"
     )
-    left, right = figure.axes
     curve, point = left.lines
     assert curve.get_xdata().tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert curve.get_ydata().tolist() == [1.0, 0.75, 0.5, 0.25]  # at least as large, up to the next one
@@ -213,12 +241,12 @@ def test_errors_and_their_ratios_to_bounds(tmp_path: Path) -> None:
     assert right.lines[0].get_xdata().tolist() == [0.5, 2.0] and right.lines[0].get_ydata().tolist() == [0.5, 1.0]
     assert right.get_legend().get_texts()[0].get_text() == "bound, holds with probability 0.954"
     assert left.get_xlabel() == "error (mm)" and (tmp_path / "a.png").stat().st_size > 1000
-    assert error_curves(torch.tensor([0.0, 1.0]), ratios).axes[0].get_xscale() == "linear"
+    assert error_curves(torch.tensor([0.0, 1.0]), ratios)[0].get_xscale() == "linear"
 
 
 def test_causes_are_bars() -> None:
     sizes = torch.tensor([0.1, torch.inf, 0.0])
-    axes = cause_bars(["steps", "dtype", "prior"], sizes, ["dtype"], total=0.5, floor=0.2).axes[0]
+    axes = cause_bars(["steps", "dtype", "prior"], sizes, ["dtype"], total=0.5, floor=0.2)
     bars = axes.containers[0]
     assert [bar.get_width() for bar in bars] == pytest.approx([0.1, 0.6, 0.0])  # 1.2 times the largest number
     assert len({bar.get_facecolor() for bar in bars}) == 2 and bars[0].get_facecolor() == bars[2].get_facecolor()
@@ -277,198 +305,205 @@ def test_figures_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         bits_histogram(torch.ones(2))
 
 
-# Files
+# Figures of solves
 
 
-def test_extend_drops_what_is_behind(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    path.write_bytes(b"one and more")
-    extend(path, 3, b" two")
-    assert path.read_bytes() == b"one two"
-    with pytest.raises(OutputError):
-        extend(tmp_path / "missing", 0, b"")
-    with pytest.raises(OutputError):
-        extend(tmp_path, 0, b"")
+def test_one_element_is_drawn_against_the_time_with_noise_on_the_left() -> None:
+    solution = solved()
+    ax = plot.trajectories(solution, dims=[1], most=3)
+    assert len(ax.lines) == 3
+    for i, line in enumerate(ax.lines):
+        assert np.array_equal(line.get_xdata(), solution.ts.numpy())
+        assert np.array_equal(line.get_ydata(), solution.xs[:, i, 1].double().numpy())
+    left, right = ax.get_xlim()
+    assert left > right and ax.get_ylabel() == "$x_{1}$"
+    against = plot.trajectories(solution, dims=[1], sde=SDE)
+    assert np.allclose(against.lines[0].get_xdata(), SDE.log_snr(solution.ts).numpy())
+    left, right = against.get_xlim()
+    assert left < right and "log-SNR" in against.get_xlabel()
 
 
-def test_a_lock_excludes_and_ends(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
-    for _ in range(2):
-        with locked(tmp_path / "a"):
-            with pytest.raises(OutputError) as caught:
-                with locked(tmp_path / "a"):
-                    pass
-            assert caught.value.errno == errno.EBUSY
-    with pytest.raises(OutputError):
-        with locked(tmp_path / "missing" / "a"):
-            pass
+def test_two_elements_are_drawn_in_their_plane_up_to_their_ends() -> None:
+    solution = solved()
+    ax = plot.trajectories(solution)
+    *ways, ends = ax.lines
+    assert len(ways) == 5 and np.array_equal(ends.get_xydata(), solution.x.double().numpy())
+    assert np.array_equal(ways[2].get_xydata(), solution.xs[:, 2].double().numpy())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("hold", [locked, owned])
-def test_a_lock_ends_with_its_process_though_a_child_of_it_lives(tmp_path: Path, hold: Any) -> None:
-    """As the workers of a loader do for some seconds."""
-    reader, writer = os.pipe()
-    holder = os.fork()
-    if not holder:
-        with hold(tmp_path / "a"):
-            child = os.fork()
-            if child:
-                os.write(writer, child.to_bytes(8, "big"))
-            signal.pause()
-    child = int.from_bytes(os.read(reader, 8), "big")
-    try:
-        with pytest.raises(OutputError):
-            with hold(tmp_path / "a"):
-                pass
-        os.kill(holder, signal.SIGKILL)
-        os.waitpid(holder, 0)
-        os.kill(child, 0)  # it lives
-        with hold(tmp_path / "a"):
-            pass
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.close(reader)
-        os.close(writer)
+def test_samples_of_an_adaptive_method_have_times_of_their_own() -> None:
+    solution = solved("tsit5")
+    assert solution.ts.ndim == 2
+    drawn = plot.trajectories(solution, dims=[0]).lines
+    assert [np.array_equal(line.get_xdata(), solution.ts[:, i].numpy()) for i, line in enumerate(drawn)] == [True] * 5
+    ax = plot.step_sizes(solution, most=4)
+    for i, line in enumerate(ax.lines):
+        sizes = -solution.ts[:, i].diff()
+        assert np.array_equal(line.get_ydata(), sizes[sizes > 0].numpy())
+        assert len(line.get_ydata()) == int(solution.accepted[i])
+    assert len(ax.lines) == 4 and ax.get_yscale() == "log"
+    with pytest.raises(InvalidArgumentError, match="save_at=times"):
+        plot.density_evolution(solution)
+    assert plot.density_evolution(solved("tsit5", save_at=[1.0, 0.5, 0.001])).collections
 
 
-@pytest.mark.parametrize("left", [b"", b"\x00\xff", b"process 1 on \x1b[2J", b"process 7 on here\n"])
-def test_a_folder_has_one_owner_who_is_named(tmp_path: Path, left: bytes) -> None:
-    pytest.importorskip("fcntl")
-    folder = tmp_path / "a" / "b"
-    for _ in range(2):
-        with owned(folder):
-            with pytest.raises(
-                OutputError, match=rf"Another run .*\(process {os.getpid()} on .* since 2.*\)"
-            ) as caught:
-                with owned(folder):
-                    pass
-            assert caught.value.errno == errno.EBUSY
-            (folder / ".lock").write_bytes(left)
-            with pytest.raises(OutputError, match=r"folder \(process 7 on here\);" if b"7" in left else "folder; let"):
-                with owned(folder):
-                    pass
-        assert list(tmp_path.iterdir()) == []  # the folders that were made for it
-    folder.mkdir(parents=True)
-    (folder / ".lock").write_bytes(left)  # of a process that was killed
-    with owned(folder):
-        (folder / "result").touch()
-    assert [path.name for path in folder.iterdir()] == ["result"]
-    with pytest.raises(OutputError):
-        with owned(folder / "result"):
-            pass
+def test_steps_of_all_samples_are_one_line() -> None:
+    ax = plot.step_sizes(solved(), sde=SDE)
+    (line,) = ax.lines
+    assert len(line.get_ydata()) == 6 and np.allclose(line.get_ydata(), line.get_ydata()[0], rtol=1e-6)
+    assert ax.get_legend().get_texts()[0].get_text() == "all samples"
 
 
-def test_temporaries_of_one_file_are_removed(tmp_path: Path) -> None:
-    name = f".a.{'0' * 16}.tmp"
-    kept = ["a", ".a.tmp", ".a.b.0000000000000000.tmp", f".b.{'0' * 16}.tmp"]
-    for file in (name, *kept):
-        (tmp_path / file).write_bytes(b"")
-    remove_temporaries(tmp_path / "a")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+def test_each_time_has_a_histogram() -> None:
+    solution = solved(batch=400)
+    ax = plot.density_evolution(solution, bins=10, dim=1)
+    shares = np.asarray(ax.collections[0].get_array()).reshape(10, 7)
+    values = solution.xs[:, :, 1].double().numpy()
+    for i, row in enumerate(values):
+        counts, _ = np.histogram(row, 10, (values.min(), values.max()))
+        assert shares[:, i] == pytest.approx(counts / counts.max(), abs=0.03)  # a value on an edge
+    left, right = ax.get_xlim()
+    assert (left, right) == (1.0, 0.001)
 
 
-def test_write_replaces_completely(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    for content in (b"first", b"2", b""):
-        write_bytes(path, content)
-        assert path.read_bytes() == content
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_row_of_nodes_for_each_grid() -> None:
+    grids = {"even": torch.linspace(1.0, 0.1, 4), "mine": scoresde.Grid((1.0, 0.5, 0.1))}
+    ax = plot.grid_nodes(grids)
+    shown = {line.get_ydata()[0]: line.get_xdata().tolist() for line in ax.lines if line.get_linestyle() == "None"}
+    assert shown[0] == pytest.approx([1.0, 0.7, 0.4, 0.1]) and shown[1] == [1.0, 0.5, 0.1]
+    left, right = ax.get_xlim()
+    top, bottom = ax.get_ylim()[::-1]
+    assert left > right and top < bottom
 
 
-def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
-    write_bytes(tmp_path / "a", b"")
-    (tmp_path / "b").write_bytes(b"")
-    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"}
-    assert len(modes) == 1
+def test_points_move_from_frame_to_frame(tmp_path: Path) -> None:
+    frames = plot.point_animation(solved(batch=40), tmp_path / "a.gif", behind=torch.zeros(3, 2), frames=4)
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == len(frames) == 4
+    assert len({frame.tobytes() for frame in frames}) == 4
 
 
-def test_symbolic_links_are_followed(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "link").symlink_to(Path("folder", "file"))
-    write_bytes(check_target(tmp_path / "link"), b"a")
-    write_bytes(tmp_path / "link", b"b")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "file").read_bytes() == b"b"
-    (tmp_path / "folder" / "file").unlink()
-    (tmp_path / "folder").rmdir()
-    with pytest.raises(OutputError):
-        check_target(tmp_path / "link")
+# Work, posteriors, images
 
 
-def test_check_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
-    assert check_target(tmp_path / "new") == (tmp_path / "new").resolve()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "old").write_bytes(b"old")
-    check_target(tmp_path / "old")
-    assert (tmp_path / "old").read_bytes() == b"old"
+def test_curves_are_in_the_order_of_their_work() -> None:
+    ax = plot.work_precision({"a": ([20, 5], [0.1, 0.4]), "b": (torch.tensor([5.0]), [0.3])}, orders=(2,))
+    slope, first, second = ax.lines
+    assert first.get_xydata().tolist() == [[5.0, 0.4], [20.0, 0.1]] and second.get_xydata().tolist() == [[5.0, 0.3]]
+    assert slope.get_ydata()[1] / slope.get_ydata()[0] == pytest.approx((5 / 20) ** 2)
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    looks = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in (first, second)]
+    assert all(one != other for one, other in zip(*looks, strict=True))  # they stay apart without colour
+
+
+def test_twelve_lines_look_different() -> None:
+    curves = {str(i): ([1, 2], [1.0, 0.5]) for i in range(12)}
+    drawn = plot.work_precision(curves).lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == 12
+
+
+def test_posteriors_over_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sets = {name: torch.randn(300, 2, generator=generator) + shift for name, shift in (("a", 0.0), ("b", 1.0))}
+    rows = plot.corner(sets, truth=torch.tensor([0.25, 0.75]), names=["u", "v"], title="both")
+    assert [len(row) for row in rows] == [2, 2] and rows[1][0].get_ylabel() == "v"
+    figure = rows[0][0].figure
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert any(line.get_xdata()[0] == 0.25 for line in rows[0][0].lines if len(line.get_xdata()))
+
+
+def test_a_table_of_images_names_its_rows_and_columns() -> None:
+    x = torch.linspace(-1, 1, 6)[:, None, None, None].expand(6, 1, 8, 8).reshape(2, 3, 1, 8, 8)
+    ax = image_table(x, rows=["p", "q"], columns=["a", "b", "c"])
+    picture = np.asarray(ax.images[0].get_array())
+    places = [round(v) for v in ax.get_xticks()], [round(v) for v in ax.get_yticks()]
+    shown = [[picture[row, column] for column in places[0]] for row in places[1]]
+    assert shown == (127.5 + 127.5 * x[:, :, 0, 0, 0]).round().tolist()
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b", "c"]
+
+
+def test_mean_and_spread_are_those_of_the_samples() -> None:
+    x = torch.rand(7, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    seen, mean, spread = mean_and_spread(x, measured=torch.zeros(1, 2, 2))
+    assert [ax.get_title() for ax in (seen, mean, spread)] == ["measured", "mean", "standard deviation"]
+    unit = (x.double().mean(0) / 2 + 0.5).movedim(0, -1)
+    assert np.allclose(mean.images[0].get_array(), unit.numpy())
+    expected = x.double().var(0).mean(0).sqrt().numpy()
+    assert np.allclose(spread.images[0].get_array(), expected)
+
+
+FIGURES: dict[str, Any] = {
+    "trajectories": lambda ax: plot.trajectories(solved(), ax=ax),
+    "density_evolution": lambda ax: plot.density_evolution(solved(), ax=ax),
+    "step_sizes": lambda ax: plot.step_sizes(solved(), ax=ax),
+    "grid_nodes": lambda ax: plot.grid_nodes({"a": [1.0, 0.0]}, ax=ax),
+    "work_precision": lambda ax: plot.work_precision({"a": ([1], [1])}, ax=ax),
+    "bits_histogram": lambda ax: bits_histogram(torch.ones(3), ax=ax),
+    "divergence_profile": lambda ax: divergence_profile(torch.arange(3.0), torch.ones(1, 3), ax=ax),
+    "cause_bars": lambda ax: cause_bars(["a"], torch.ones(1), [], ax=ax),
+    "image_table": lambda ax: image_table(torch.zeros(1, 2, 1, 4, 4), ax=ax),
+    "mean_and_spread": lambda ax: mean_and_spread(torch.zeros(2, 1, 4, 4), ax=[ax, ax]),
+    "error_curves": lambda ax: error_curves(torch.ones(2), torch.ones(2), ax=[ax, ax]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_drawn_in_given_axes_and_return_them(name: str) -> None:
+    ax = Figure().subplots()
+    returned = FIGURES[name](ax)
+    assert returned is ax or all(one is ax for one in returned)
+    assert ax.has_data() or ax.images
+    with pytest.raises(InvalidTypeError, match="`ax`"):
+        FIGURES[name](1)
+    assert plt.get_fignums() == []
+
+
+def test_every_figure_function_takes_axes_or_makes_a_film_or_a_picture() -> None:
+    others = {"corner", "image_grid", "image_animation", "point_animation"}
+    assert set(plot.__all__) == set(FIGURES) | others
 
 
 @pytest.mark.parametrize(
-    ("name", "number"),
-    [("missing/a", errno.ENOENT), ("file/a", errno.ENOTDIR), ("folder", errno.EISDIR), ("device", errno.EINVAL)],
+    ("figure", "said"),
+    [
+        (lambda: plot.trajectories(solved(save_at=None)), "no saved states"),
+        (lambda: plot.trajectories(torch.zeros(3)), "scoresde.solve returns"),
+        (lambda: plot.trajectories(solved(), dims=[2]), r"`dims\[0\]`"),
+        (lambda: plot.trajectories(solved(), dims=[0, 1, 0]), "one or two places"),
+        (lambda: plot.trajectories(solved(), dims=[]), "one or two places"),
+        (lambda: plot.trajectories(solved(), sde=1), "log-SNR"),
+        (lambda: plot.trajectories(solved(), title=1), "`title`"),
+        (lambda: plot.trajectories(solved(), most=0), "`most`"),
+        (lambda: plot.density_evolution(solved(), bins=1), "`bins`"),
+        (lambda: plot.density_evolution(solved(save_at=[0.5])), "two saved times"),
+        (lambda: plot.grid_nodes({}), "at least one grid"),
+        (lambda: plot.grid_nodes({"a": [1.0, math.nan]}), "NaN"),
+        (lambda: plot.grid_nodes({"a": "time"}), "numbers"),
+        (lambda: plot.work_precision({}), "at least one method"),
+        (lambda: plot.work_precision({"a": ([1, 2], [1])}), "one length"),
+        (lambda: plot.work_precision({"a": ([1, 2], [1, 0])}), "positive"),
+        (lambda: plot.work_precision({"a": "ab"}), "two lists"),
+        (lambda: plot.corner(torch.zeros(2, 3)), "n > 3"),
+        (lambda: plot.corner(torch.zeros(50, 30)), "at most 20"),
+        (lambda: plot.corner({}), "at least one set"),
+        (lambda: plot.corner(torch.randn(9, 2), truth=torch.zeros(3)), "`truth`"),
+        (lambda: plot.corner(torch.randn(9, 2), names=["a"]), "`names`"),
+        (lambda: plot.point_animation(solved(), dims=[0]), "two places"),
+        (lambda: plot.point_animation(solved(), behind=torch.zeros(3, 3)), "`behind`"),
+        (lambda: image_table(torch.zeros(2, 1, 8, 8)), "rows, columns"),
+        (lambda: image_table(torch.zeros(1, 2, 1, 8, 8), rows=["a", "b"]), "`rows`"),
+        (lambda: mean_and_spread(torch.zeros(1, 1, 8, 8)), "two images"),
+        (lambda: mean_and_spread(torch.zeros(2, 1, 8, 8), truth=torch.zeros(8, 8)), "`truth`"),
+        (lambda: mean_and_spread(torch.full((2, 1, 8, 8), math.nan)), "NaN"),
+        (lambda: error_curves(torch.ones(1), torch.ones(1), ax=[]), "2 Matplotlib axes"),
+    ],
 )
-def test_targets_that_cannot_be_written(tmp_path: Path, name: str, number: int) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "device").symlink_to("/dev/full")
-    with pytest.raises(OutputError) as caught:
-        check_target(tmp_path / name)
-    assert caught.value.errno == number and isinstance(caught.value, OSError)
-    assert str(tmp_path) in str(caught.value)
+def test_what_cannot_be_drawn_is_named(figure: Any, said: str) -> None:
+    with pytest.raises(ScoreSDEError, match=said):
+        figure()
 
 
-def test_names_that_no_system_takes(tmp_path: Path) -> None:
-    for name in ("a\0b", "n" * 300):
-        with pytest.raises(OutputError):
-            check_target(tmp_path / name)
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the administrator may write everywhere")
-def test_a_folder_without_permission(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(OutputError) as caught:
-            check_target(tmp_path / "a")
-    finally:
-        tmp_path.chmod(0o700)
-    assert caught.value.errno == errno.EACCES
-
-
-@pytest.mark.parametrize("broken", ["write", "fsync", "replace"])
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_whatever_fails_the_old_file_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, error: BaseException
-) -> None:
-    (tmp_path / "a").write_bytes(b"old")
-
-    class Broken:
-        def __init__(self, file: Any) -> None:
-            self.file = file
-
-        def __enter__(self) -> Any:
-            self.file.__enter__()
-            return self
-
-        def __exit__(self, *exc: Any) -> None:
-            self.file.__exit__(*exc)
-
-        def write(self, content: bytes) -> None:
-            self.file.write(content[:1])
-            raise error
-
-    def fail(*arguments: Any) -> None:
-        raise error
-
-    if broken == "write":
-        fdopen = os.fdopen
-        monkeypatch.setattr(os, "fdopen", lambda *arguments: Broken(fdopen(*arguments)))
-    else:
-        monkeypatch.setattr(os, broken, fail)
-    expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(expected) as caught:
-        write_bytes(tmp_path / "a", b"new")
-    if isinstance(caught.value, OutputError):
-        assert caught.value.errno == errno.ENOSPC and "3 bytes are needed" in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_bytes() == b"old"
+def test_a_corner_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "corner", None)
+    with pytest.raises(ImportError, match=r"pip install 'scoresde\[plot\]'"):
+        plot.corner(torch.randn(9, 2))

@@ -1,0 +1,210 @@
+"""Files that are there completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scoresde.errors import OutputError
+from scoresde.files.locks import locked, owned
+from scoresde.files.writing import check_target, extend, remove_temporaries, write_bytes
+
+
+def test_extend_drops_what_is_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one and more")
+    extend(path, 3, b" two")
+    assert path.read_bytes() == b"one two"
+    with pytest.raises(OutputError):
+        extend(tmp_path / "missing", 0, b"")
+    with pytest.raises(OutputError):
+        extend(tmp_path, 0, b"")
+
+
+def test_a_lock_excludes_and_ends(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    for _ in range(2):
+        with locked(tmp_path / "a"):
+            with pytest.raises(OutputError) as caught:
+                with locked(tmp_path / "a"):
+                    pass
+            assert caught.value.errno == errno.EBUSY
+    with pytest.raises(OutputError):
+        with locked(tmp_path / "missing" / "a"):
+            pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("hold", [locked, owned])
+def test_a_lock_ends_with_its_process_though_a_child_of_it_lives(tmp_path: Path, hold: Any) -> None:
+    """As the workers of a loader do for some seconds."""
+    reader, writer = os.pipe()
+    holder = os.fork()
+    if not holder:
+        with hold(tmp_path / "a"):
+            child = os.fork()
+            if child:
+                os.write(writer, child.to_bytes(8, "big"))
+            signal.pause()
+    child = int.from_bytes(os.read(reader, 8), "big")
+    try:
+        with pytest.raises(OutputError):
+            with hold(tmp_path / "a"):
+                pass
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        os.kill(child, 0)  # it lives
+        with hold(tmp_path / "a"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.parametrize("left", [b"", b"\x00\xff", b"process 1 on \x1b[2J", b"process 7 on here\n"])
+def test_a_folder_has_one_owner_who_is_named(tmp_path: Path, left: bytes) -> None:
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "a" / "b"
+    for _ in range(2):
+        with owned(folder):
+            with pytest.raises(
+                OutputError, match=rf"Another run .*\(process {os.getpid()} on .* since 2.*\)"
+            ) as caught:
+                with owned(folder):
+                    pass
+            assert caught.value.errno == errno.EBUSY
+            (folder / ".lock").write_bytes(left)
+            with pytest.raises(OutputError, match=r"folder \(process 7 on here\);" if b"7" in left else "folder; let"):
+                with owned(folder):
+                    pass
+        assert list(tmp_path.iterdir()) == []  # the folders that were made for it
+    folder.mkdir(parents=True)
+    (folder / ".lock").write_bytes(left)  # of a process that was killed
+    with owned(folder):
+        (folder / "result").touch()
+    assert [path.name for path in folder.iterdir()] == ["result"]
+    with pytest.raises(OutputError):
+        with owned(folder / "result"):
+            pass
+
+
+def test_temporaries_of_one_file_are_removed(tmp_path: Path) -> None:
+    name = f".a.{'0' * 16}.tmp"
+    kept = ["a", ".a.tmp", ".a.b.0000000000000000.tmp", f".b.{'0' * 16}.tmp"]
+    for file in (name, *kept):
+        (tmp_path / file).write_bytes(b"")
+    remove_temporaries(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_write_replaces_completely(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for content in (b"first", b"2", b""):
+        write_bytes(path, content)
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"")
+    (tmp_path / "b").write_bytes(b"")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"}
+    assert len(modes) == 1
+
+
+def test_symbolic_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(Path("folder", "file"))
+    write_bytes(check_target(tmp_path / "link"), b"a")
+    write_bytes(tmp_path / "link", b"b")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "file").read_bytes() == b"b"
+    (tmp_path / "folder" / "file").unlink()
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(OutputError):
+        check_target(tmp_path / "link")
+
+
+def test_check_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    assert check_target(tmp_path / "new") == (tmp_path / "new").resolve()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").write_bytes(b"old")
+    check_target(tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("missing/a", errno.ENOENT), ("file/a", errno.ENOTDIR), ("folder", errno.EISDIR), ("device", errno.EINVAL)],
+)
+def test_targets_that_cannot_be_written(tmp_path: Path, name: str, number: int) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/full")
+    with pytest.raises(OutputError) as caught:
+        check_target(tmp_path / name)
+    assert caught.value.errno == number and isinstance(caught.value, OSError)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_names_that_no_system_takes(tmp_path: Path) -> None:
+    for name in ("a\0b", "n" * 300):
+        with pytest.raises(OutputError):
+            check_target(tmp_path / name)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the administrator may write everywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError) as caught:
+            check_target(tmp_path / "a")
+    finally:
+        tmp_path.chmod(0o700)
+    assert caught.value.errno == errno.EACCES
+
+
+@pytest.mark.parametrize("broken", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_whatever_fails_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, error: BaseException
+) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    class Broken:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Any:
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *exc: Any) -> None:
+            self.file.__exit__(*exc)
+
+        def write(self, content: bytes) -> None:
+            self.file.write(content[:1])
+            raise error
+
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    if broken == "write":
+        fdopen = os.fdopen
+        monkeypatch.setattr(os, "fdopen", lambda *arguments: Broken(fdopen(*arguments)))
+    else:
+        monkeypatch.setattr(os, broken, fail)
+    expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected) as caught:
+        write_bytes(tmp_path / "a", b"new")
+    if isinstance(caught.value, OutputError):
+        assert caught.value.errno == errno.ENOSPC and "3 bytes are needed" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
