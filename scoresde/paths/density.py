@@ -11,7 +11,15 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .._arguments import check_limits, context_of
-from .._checks import MOST_STOCHASTICITY, check_finite_rows, check_flag, check_integers, check_kind, check_number
+from .._checks import (
+    MOST_STOCHASTICITY,
+    check_finite_rows,
+    check_flag,
+    check_integers,
+    check_kind,
+    check_number,
+    warn_caller,
+)
 from .._plan import Evaluate, Instruction, Sum
 from .._tensors import compute_dtype, row_sums, transforming
 from .._workspace import working_in
@@ -347,6 +355,11 @@ def along(replays: Sequence[Replay], steps: Sequence[int], reading: Reading) -> 
         value, *values = checkpoint(turn, *values, use_reentrant=False) if graph else turn(*values)
         if index in chosen:
             yield zero if value is None else value
+    for own in {replay.network.narrow for replay in replays} - {None}:
+        warn_caller(
+            f"The score function returns {own}, but the states are {replays[0].start.dtype}: the densities have the "
+            f"rounding of {own}, and a ratio of two networks that are close is mostly rounding."
+        )
 
 
 class _Way:

@@ -36,6 +36,7 @@ class Network:
         context: the context of every call.
         calls: evaluations so far.
         warned: whether the warning about a cast to the state's dtype has been given.
+        narrow: the dtype of outputs that have fewer bits than the state, if there were any.
         last, node: the tensors that the last evaluation returned, and where it is made.
         remembers: whether somebody may read what the last evaluation says of the data, and ``given``, its state.
     """
@@ -46,6 +47,7 @@ class Network:
         self.copies = copies
         self.calls = 0
         self.warned = False
+        self.narrow: torch.dtype | None = None
         self.last: tuple[Tensor, ...] = ()
         self.node: Node[Any] = None  # type: ignore[assignment]
         self.remembers = False
@@ -218,7 +220,10 @@ class Network:
             raise ScoreFnError(f"The score function {problem} (call {self.calls + 1}, t={_first(node.t):.6g}).")
         if out.dtype == x.dtype:
             return out
-        if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not (self.calls or self.warned):
+        own, wanted = torch.finfo(out.dtype).bits, torch.finfo(x.dtype).bits
+        if own < wanted:
+            self.narrow = out.dtype
+        if own > wanted and not (self.calls or self.warned):
             self.warned = True
             warn_caller(
                 f"The score function returns {out.dtype}, but the state is {x.dtype}; scores are cast to the state's "

@@ -21,7 +21,7 @@ from torch import Tensor
 import scoresde
 from scoresde import paths
 from scoresde.correctors import LangevinCorrector, MALACorrector, UnderdampedCorrector
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from scoresde.solvers import DDIMEta, make_solver
 
 F64 = torch.float64
@@ -758,6 +758,19 @@ def test_a_file_is_not_trusted(tmp_path: FilePath) -> None:
     safetensors.torch.save_file(arrays, file, {"scoresde.path": "[" * 100_000})
     with pytest.raises(CorruptCheckpointError, match="no path"):
         paths.Path.load(file)
+
+
+def test_a_network_of_another_precision_is_named() -> None:
+    sde, score_fn = scoresde.VPSDE(), mixture().score(scoresde.VPSDE())
+    options = {"method": "ancestral", "steps": 4, "shape": (3, 1), "seed": 0, "dtype": torch.float32}
+    path = scoresde.solve(sde, lambda x, t: score_fn(x.double(), t).float(), path_log_prob=True, **options).path
+    with pytest.warns(UserWarning, match=r"rounding of torch\.bfloat16"):
+        narrow = paths.log_ratio(path, lambda x, t: score_fn(x.double(), t).bfloat16())
+    with pytest.warns(UserWarning, match=r"returns torch\.float64, but the state is torch\.float32"):
+        wide = paths.log_ratio(path, lambda x, t: score_fn(x.double(), t))
+    assert bool((narrow != 0).all()) and bool((wide == 0).all())
+    with pytest.raises(ScoreFnError, match=r"must return torch\.float32, like x, got torch\.int64"):
+        paths.log_prob(path, sde, lambda x, t: x.long())
 
 
 def test_every_method_declares_whether_its_steps_are_gaussian() -> None:
