@@ -1049,8 +1049,9 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
         log_prob: also the log-density of each sample under the probability flow, integrated beside it by ``"adams"`` or
             an adaptive pair, with tolerances of 1e-5 by default. A mapping sets how the divergence is estimated:
-            ``divergence``, ``probes``, ``probe`` and ``chunk`` as of `scoresde.log_likelihood`, which has the density
-            of given data. (A function is the option of this name of the corrector ``"mala"``.)
+            ``divergence``, ``probes``, ``probe``, ``chunk`` and ``check`` as of `scoresde.log_likelihood`, which has
+            the density of given data. One probe, the default, has no error bar. (A function is the option of this name
+            of the corrector ``"mala"``.)
         path_log_prob: of a stochastic method whose steps are Gaussian given the past, keep the random states and their
             log-density, for `scoresde.paths`; the samples do not change. ``"sums"`` keeps the densities alone.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.

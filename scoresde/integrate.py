@@ -110,7 +110,8 @@ class Solution(Displayed):
         denoised: whether samples that arrived are the data estimate at t in place of the state (``denoise=True``).
         error_bound: of each sample, ``(batch,)``, if it was drawn by a certificate of `scoresde.certify`.
         log_prob: the log-density of each sample under the probability flow, ``(batch,)`` float64, with
-            ``log_prob=True``; and ``log_prob_error``, its standard error by the probes of the divergence.
+            ``log_prob=True``; and ``log_prob_error``, its standard error by the probes of the divergence: NaN with one
+            probe, the default, and 0 with ``"exact"``.
         path_log_prob: the log-density of the random states that each sample went through, given the one at the start,
             ``(batch,)`` float64, with ``path_log_prob=True``; and ``path``, the states, a `scoresde.paths.Path`.
 

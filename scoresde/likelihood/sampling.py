@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_kind, shown
+from .._checks import check_flag, check_kind, shown
 from .._setup import Setup
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -20,11 +21,17 @@ from ..sdes.base import check_affine
 from ..solvers import make_solver
 from ..solvers.adams import Adams
 from ..solvers.pairs import Pair
-from .checks import NO_GRADIENTS, NOT_ADAPTIVE
+from .checks import NO_GRADIENTS, NOT_ADAPTIVE, check_gradients
 from .flow import DEFAULT, SHARE, density_flow, make_divergence
 
 TOLERANCE = DEFAULT
-SETTINGS: dict[str, Any] = {"divergence": "hutchinson", "probes": 1, "probe": "rademacher", "chunk": None}
+SETTINGS: dict[str, Any] = {
+    "divergence": "hutchinson",
+    "probes": 1,
+    "probe": "rademacher",
+    "chunk": None,
+    "check": True,
+}
 
 
 def check_log_prob(
@@ -47,6 +54,7 @@ def check_log_prob(
             raise InvalidArgumentError(f"`{name}` does not go together with `log_prob`; leave it out.")
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError(NO_GRADIENTS)
+    check_flag("log_prob['check']", given.get("check", True))
     return {**SETTINGS, **given}
 
 
@@ -66,8 +74,12 @@ def with_log_prob(setup: Setup, settings: Mapping[str, Any], *, progress: bool =
             "scoresde.log_likelihood."
         )
     network = flow.network
-    divergence = make_divergence(**_named(settings), source=loop.noise, x=x)
+    named = {"name" if key == "divergence" else key: value for key, value in settings.items() if key != "check"}
+    divergence = make_divergence(**named, source=loop.noise, x=x)
     process = density_flow(sde, network.score_fn, x, network.context, divergence)
+    ends = [sde.node(t) for t in (sde.t_max, setup.t_end)]
+    if settings["check"]:
+        check_gradients(process, x / math.hypot(ends[0].alpha, ends[0].sigma), setup.t_end, sde.t_max)
     tight = replace(grid, rtol=SHARE * grid.rtol, atol=SHARE * grid.atol)
     with progress_bar(progress, solver.name) as bar:
         solution = integrate(
@@ -79,15 +91,10 @@ def with_log_prob(setup: Setup, settings: Mapping[str, Any], *, progress: bool =
             compact=network.traits.rowwise,
             max_steps=loop.limit,
             progress=bar,
+            throw=setup.throw,
         )
-    ends = [sde.nodes(torch.tensor([t], dtype=torch.float64)) for t in (sde.t_max, setup.t_end)]
     first, last = (float(solver.coordinate.scale(node)) for node in ends)
     return _told(process, solution, sde.prior.log_prob(x.to(torch.float64)), first, last, setup.dtype)
-
-
-def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    named = dict(settings)
-    return {"name": named.pop("divergence"), **named}
 
 
 def _told(

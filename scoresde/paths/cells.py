@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .._combination import Combination, combine
 from .._plan import Evaluate, NotLinear, Run, Sum, Symbol, Tape, TapeNetwork, numbers_of
-from .._tensors import expand, row_sums, sample_norms
+from .._tensors import expand, row_sums, sample_norms, transforming
 from ..processes import Network
 from ..scores.base import Split
 from ..sdes import Estimate, Node
@@ -224,8 +224,8 @@ class Cell:
         run.keep(state.detach(), self.step, log_normal(*law))
 
     def law(self, values: Any, state: Tensor) -> Normal:
-        """Its law, and what came of it. All is in float64: the distance from the mean is far smaller than both where
-        the noise is."""
+        """Its law, and what came of it. All is in float64: where there is little noise, the state and its mean are
+        nearly equal, and their difference would be mostly rounding."""
         off = state.to(torch.float64, copy=True)
         for weight, number in self.mean:
             off = _less(off, weight.of(values) if isinstance(weight, Scale) else weight, values[number])
@@ -240,7 +240,8 @@ def _less(off: Tensor, weight: float | Tensor, value: Tensor) -> Tensor:
     """Less a multiple of a value."""
     if isinstance(weight, Tensor):
         return off - expand(weight.to(torch.float64), off) * value
-    return off.sub(value, alpha=weight) if torch.is_grad_enabled() else off.sub_(value, alpha=weight)
+    apart = torch.is_grad_enabled() or transforming()
+    return off.sub(value, alpha=weight) if apart else off.sub_(value, alpha=weight)
 
 
 def log_normal(off: Tensor, std: float | Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,8 @@ class Girsanov(Displayed):
     Attributes:
         log_ratio: of each path, ``(batch,)`` float64.
         coarse: the same from every other state of the path.
-        error: the RMS distance of both, which is that of `log_ratio` to its limit, to leading order.
+        error: the RMS distance of both. With small steps it is the distance of `log_ratio` to its limit; if it is not
+            small beside the spread of `log_ratio`, the steps are too large to say.
 
     Example:
         >>> zero = torch.zeros(1)
@@ -66,13 +68,14 @@ def girsanov(
         path: of an SDE method with one random state per step, at its end, with as many steps as it takes.
         new, old: networks.
         sde: the process, of a path that was loaded.
-        stochasticity: :math:`\eta` of the SDE that the path follows, 1 by default.
+        stochasticity: :math:`\eta` of the SDE that the path follows; it is known from the path.
 
     Returns:
         A `Girsanov`.
 
     Raises:
-        InvalidArgumentError: the path has other states, fewer than two steps, or a step without noise.
+        InvalidArgumentError: the path has no states or others, fewer than two steps, or a step without noise; or its
+            method does not follow a reverse SDE.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(1), torch.eye(1))
@@ -95,22 +98,46 @@ def girsanov(
         Oksendal (2003), Stochastic Differential Equations, theorem 8.6.6.
     """
     process = process_of(path, sde)
-    steps = len(path.times) - 1
-    one_each = path.step_of == tuple(range(steps)) and path.levels == tuple(path.times[1:].tolist())
-    if not one_each or steps < 2:
+    check_one_each(path)
+    eta = path.solver.follows(path.stochasticity)
+    if eta is None:
         raise InvalidArgumentError(
-            "`path` must have two steps or more, with one random state each, at its end, as those of 'ancestral' or "
-            "'dpmpp_2m_sde'."
+            f"The steps of {path.solver.name!r} with these options do not follow the reverse SDE, whose laws are "
+            "compared here; take 'ancestral' or 'dpmpp_2m_sde'."
         )
-    eta = check_number(
-        "stochasticity", 1.0 if stochasticity is None else stochasticity, low=0.0, high=MOST_STOCHASTICITY, strict=True
-    )
+    if stochasticity is not None:
+        given = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY, strict=True)
+        if not math.isclose(given, eta, rel_tol=1e-6):
+            raise InvalidArgumentError(
+                f"`stochasticity` must be that of the path, {eta:g}, got {given:g}: laws of paths with other noise "
+                "have no ratio."
+            )
     method = SASolver(predictor_order=1, corrector_order=0, tau=eta)
     fine, coarse = (
         log_prob(thinned, process, new, method=method) - log_prob(thinned, process, old, method=method)
         for thinned in (path, every_other(path))
     )
     return Girsanov(fine.detach(), coarse.detach())
+
+
+def check_one_each(path: Path) -> None:
+    """Refuse a path that has not one random state at the end of every step."""
+    steps = len(path.times) - 1
+    what = None
+    if not len(path):
+        what = "has no samples"
+    elif not path.states:
+        what = "holds no states; solve with path_log_prob=True"
+    elif not bool(path.noisy.all()):
+        what = f"draws nothing in step {int((~path.noisy).nonzero()[0])}; end the solve above sigma = 0, by t_end"
+    elif len(path.noisy) < steps:
+        what = "was stopped before its end"
+    elif path.step_of != tuple(range(steps)) or path.levels != tuple(path.times[1:].tolist()):
+        what = "has other random states than one at the end of each step; take 'ancestral' or 'dpmpp_2m_sde'"
+    elif steps < 2:
+        what = "has one step, and the error is seen by halving: take two or more"
+    if what is not None:
+        raise InvalidArgumentError(f"`path` {what}.")
 
 
 def every_other(path: Path) -> Path:

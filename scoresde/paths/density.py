@@ -62,8 +62,8 @@ def log_prob(
         sde: the process of the path.
         score_fn: a network, or a score function built from it by guidance or a temperature.
         per_step: the density of each step in place of their sum.
-        steps: which steps, from 0; by default all. The sum over m of n steps that are chosen at random, times n/m, is
-            an unbiased estimate of the whole.
+        steps: which steps, from 0, in the order of the columns; by default all. The sum over m of n steps that are
+            chosen at random, times n/m, is an unbiased estimate of the whole.
         method: another method with the same random states, such as ``DDIMEta(eta=0.5)`` for a path of ``DDIMEta()``;
             by default that of the path.
         stochasticity: another :math:`\eta` of the process than that of the path, for methods that take it.
@@ -259,8 +259,7 @@ class Replay:
         if isinstance(sde, AffineSDE):
             check_limits(sde, score, solver, (float(path.times[0]), float(path.times[-1])))
         given = context_of(path.context if context is None else context, score, path.start)
-        self.states = [state.clone() if state.is_inference() else state for state in path.states]
-        self.start = path.start.clone() if path.start.is_inference() else path.start
+        self.states, self.start = path.states, path.start.clone()
         self.network = Network(score, given, copies=True)
         process = ReverseProcess(sde, self.network, eta=eta)
         with torch.no_grad():
@@ -298,7 +297,7 @@ class Replay:
         with working_in(None):
             for instruction in instructions:
                 if isinstance(instruction, Cell):
-                    state = self.states[instruction.place]
+                    state = self.states[instruction.place].clone()  # which a network may write to, to be refused
                     if chosen or (instruction.draw is not None and all(i in values for i in instruction.needs)):
                         laws.append(instruction.law(values, state))
                     values[instruction.whole.to] = state
@@ -393,7 +392,7 @@ def _turn(ways: list[_Way], index: int, chosen: bool, reading: Reading, *given: 
 
 
 def chosen_steps(path: Path, steps: Sequence[int] | None) -> list[int]:
-    """The steps that are asked for, in order, each once."""
+    """The steps that are asked for, each once."""
     check_kind("path", path, Path, "a Path, such as solve(..., path_log_prob=True).path")
     count = path.log_probs.shape[1]
     if steps is None:
@@ -401,13 +400,14 @@ def chosen_steps(path: Path, steps: Sequence[int] | None) -> list[int]:
     chosen = check_integers("steps", steps, low=0, high=count - 1)
     if len(set(chosen)) != len(chosen):
         raise InvalidArgumentError("`steps` must name each step once.")
-    return sorted(chosen)
+    return list(chosen)
 
 
 def gathered(path: Path, steps: Sequence[int], values: Iterator[Tensor], *, per_step: bool) -> Tensor:
     """The values of steps, ``(batch, steps)``, or their sum."""
     check_flag("per_step", per_step)
-    columns = list(values)
+    found = dict(zip(sorted(steps), values, strict=True))
+    columns = [found[step] for step in steps]
     table = torch.stack(columns, 1) if columns else path.log_probs.new_zeros((len(path), 0))
     if not transforming():
         check_finite_rows("The density of `path`", table.detach(), "check the network (scoresde.check_score)")

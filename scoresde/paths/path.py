@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_integers, check_kind
+from .._checks import check_device, check_integers, check_kind
 from .._context import cut, mapped, named
 from .._display import Displayed, kind, span
 from ..errors import CorruptCheckpointError, InvalidArgumentError
@@ -110,6 +110,18 @@ class Path(Displayed):
             seeds=seeds,
         )
 
+    def to(self, device: torch.device | str) -> Path:
+        """The path on another device, such as that of the network: `load` reads it to the CPU."""
+        there = check_device(device)
+        return replace(
+            self,
+            start=self.start.to(there),
+            states=tuple(state.to(there) for state in self.states),
+            log_probs=self.log_probs.to(there),
+            prior_log_prob=None if self.prior_log_prob is None else self.prior_log_prob.to(there),
+            context=mapped(lambda value: value.to(there), self.context),
+        )
+
     def on(self, sde: SDE) -> Path:
         """The path with its process, which a file does not hold.
 
@@ -125,7 +137,7 @@ class Path(Displayed):
         inside = sde.affine and sde.t_min <= float(places.min()) and float(places.max()) <= sde.t_max
         if not inside or not torch.allclose(table_of(sde, places), self.table, rtol=_SAME, atol=0.0, equal_nan=True):
             raise InvalidArgumentError(
-                f"`path` was made with a different process from `sde`, {sde!r}, or before its schedule changed."
+                f"`path` was made by another process than `sde`, {sde!r}, or before its schedule changed."
             )
         return sde
 
@@ -133,7 +145,8 @@ class Path(Displayed):
         """Write the path as safetensors; `load` reads it.
 
         Raises:
-            InvalidArgumentError: the method has a function as an option, or is your own; or the context is nested.
+            InvalidArgumentError: the method has a function as an option, or is your own; or the context has other
+                values than tensors.
             OutputError: the file cannot be written.
         """
         import safetensors.torch

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .._checks import MOST_DRAWS, check_callable, check_integer, check_kind, check_number, check_tensor, warn_caller
+from .._checks import (
+    MOST_DRAWS,
+    check_callable,
+    check_integer,
+    check_kind,
+    check_number,
+    check_state,
+    check_tensor,
+    warn_caller,
+)
 from .._display import Displayed
 from .._intervals import Interval, mean_interval
 from ..errors import InvalidArgumentError
 from ..noise import BatchNoise
 from ..sdes import SDE, AffineSDE
 from .cells import log_normal
-from .density import Replay, kl, process_of
+from .density import Replay, chosen_steps, kl, process_of
 from .path import Path
 
 _FEW = 0.5  # of the samples, that count
@@ -40,6 +49,15 @@ class Weights(Displayed):
 
     log_weights: Tensor
     x: Tensor
+
+    def __post_init__(self) -> None:
+        check_state("x", self.x)
+        weights = check_tensor("log_weights", self.log_weights, (len(self.x),))
+        if bool((weights.isnan() | (weights == math.inf)).any()) or not bool(weights.isfinite().any()):
+            raise InvalidArgumentError(
+                "`log_weights` must be numbers or minus infinity, one for each of `x`, and not all minus infinity."
+            )
+        object.__setattr__(self, "log_weights", weights.to(torch.float64))
 
     @property
     def shares(self) -> Tensor:
@@ -89,7 +107,6 @@ class Weights(Displayed):
         count = check_integer("count", len(self.x) if count is None else count, low=1, high=MOST_DRAWS)
         generator = BatchNoise.seeded(seed, torch.device("cpu")).generator
         offset = torch.rand((), dtype=torch.float64, generator=generator)
-        offset = torch.rand((), dtype=torch.float64, generator=generator)
         places = (torch.arange(count, dtype=torch.float64) + offset) / count
         chosen = torch.searchsorted(self.shares.cumsum(0).cpu(), places).clamp(max=len(self.x) - 1)
         return self.x[chosen.to(self.x.device)]
@@ -126,12 +143,15 @@ def weights(
         path: of ``solve(..., path_log_prob=True)``.
         log_density: ``log_density(x) -> (batch,)``, :math:`\ln\gamma` at the end of the solve, where x has the noise of
             ``t_end`` left in it.
-        score_fn: the network that made the path.
+        score_fn: the network that made the path. Its densities are taken from the path; it is called for Langevin
+            moves alone.
         sde: the process, of a path that was loaded.
         prior_log_prob: the log-density of the start, ``(batch,)``, if ``x`` was given to the solve.
 
     Returns:
-        `Weights`. A `ScoreSDEWarning` reports fewer effective samples than half of all: take more steps.
+        `Weights`. A `ScoreSDEWarning` reports fewer effective samples than half of all. More steps help where the
+        method follows the reverse SDE with :math:`\eta = 1`, whose reverse is the forward process; with other noise
+        the laws of the path and of the forward process are further apart the more steps there are.
 
     Raises:
         InvalidArgumentError: the last step draws nothing, so that the last state has no density; the sizes of moves
@@ -158,6 +178,8 @@ def weights(
         Del Moral, Doucet, Jasra (2006), Sequential Monte Carlo samplers, section 2.3.
     """
     process = process_of(path, sde)
+    if not len(path):
+        raise InvalidArgumentError("`path` has no samples.")
     check_callable("log_density", log_density, "log_density(x)")
     prior = path.prior_log_prob if prior_log_prob is None else prior_log_prob
     if prior is None:
@@ -178,9 +200,21 @@ def weights(
             before, t = state, cell.t
     result = Weights(total, last)
     if result.ess < _FEW * len(last):
+        remedy = "take more steps, method='ancestral' with variance='large', or a target that is closer to the samples"
+        eta = path.solver.follows(path.stochasticity)
+        if eta is not None and not math.isclose(eta, 1.0, rel_tol=1e-3):
+            remedy = (
+                f"the path has the noise of eta = {eta:g}, and only with that of 1 it goes back along the forward "
+                "process: take method='ancestral' with variance='large'"
+            )
+        elif eta is None and path.solver.kind == "sde":
+            remedy = (
+                f"{path.solver.name!r} does not follow the reverse of the forward process, and more steps do not help: "
+                "take method='ancestral' with variance='large'"
+            )
         warn_caller(
             f"The weights are worth {result.ess:.3g} of {len(last)} samples, and intervals are too short below a half; "
-            "take more steps, or a target that is closer to the samples."
+            f"{remedy}."
         )
     return result
 
@@ -218,14 +252,18 @@ def divergence(
 ) -> Interval:
     r"""The Kullback-Leibler divergence :math:`KL(P_{new}\|P_{old})` of the laws of paths, from paths of ``new``.
 
-    It is the mean over paths of `kl`, in nats, with Student's interval. It bounds the divergence of what both sample,
-    and by Pinsker's inequality their distance in total variation, :math:`TV \le \sqrt{KL/2}`.
+    It is the mean over paths of `kl`, in nats, with Student's interval, cut off at 0. It bounds the divergence of what
+    both sample, and by Pinsker's inequality their distance in total variation, :math:`TV \le \sqrt{KL/2}`. Over some of
+    the steps it is their part, which bounds nothing.
 
     Args:
-        path: drawn with ``new``.
+        path: drawn with ``new``, two samples or more.
         new, old: networks.
         sde: the process, of a path that was loaded.
         steps, context: see `log_prob`.
+
+    Raises:
+        InvalidArgumentError: there are fewer than two samples, or no steps; see `log_prob`.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
@@ -237,5 +275,8 @@ def divergence(
         >>> scoresde.paths.divergence(path, score_fn, score_fn).value
         0.0
     """
+    if not chosen_steps(path, steps) or len(path) < 2:
+        raise InvalidArgumentError("`path` must have two samples or more for an interval, and `steps` a step.")
     with torch.no_grad():
-        return mean_interval(kl(path, new, old, sde=sde, steps=steps, context=context))
+        found = mean_interval(kl(path, new, old, sde=sde, steps=steps, context=context))
+    return replace(found, low=max(found.low, 0.0))

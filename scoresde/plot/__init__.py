@@ -7,6 +7,7 @@ points by their shapes, so that they stay apart in print. Matplotlib, and corner
 'scoresde[plot]'``; `image_grid` and `image_animation` need neither.
 """
 
+from ._figures import COLOURS, DENSITY
 from .images import image_animation, image_grid, image_table, mean_and_spread
 from .measures import bits_histogram, divergence_profile, work_precision
 from .posteriors import corner
@@ -14,6 +15,8 @@ from .solves import density_evolution, grid_nodes, point_animation, step_sizes, 
 from .trust import cause_bars, error_curves
 
 __all__ = [
+    "COLOURS",
+    "DENSITY",
     "bits_histogram",
     "cause_bars",
     "corner",

@@ -19,6 +19,7 @@ from ..files.writing import check_target, write_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 # Okabe and Ito (2008), Color Universal Design. https://jfly.uni-koeln.de/color/
 BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -116,6 +117,14 @@ def save(figure: Any, target: os.PathLike[str] | None) -> None:
     """Write a figure as PNG, completely or not at all."""
     if target is not None:
         write_bytes(target, as_png(figure))
+
+
+def as_picture(figure: Any) -> Image:
+    """A figure as a picture."""
+    from PIL import Image
+
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
 
 def as_png(figure: Any) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from ._figures import (
     COLOURS,
     DENSITY,
     GREY,
-    as_png,
+    as_picture,
     axes_for,
     check_figure_target,
     check_numbers,
@@ -336,25 +335,20 @@ def point_animation(
     seen = points if still is None else torch.cat([points.flatten(0, 1), still])[None]
     low, high = seen.amin((0, 1)), seen.amax((0, 1))
     room = 0.05 * (high - low) + 1e-6
+    figure = new_figure(4.0, 4.0, packed=False, dpi=100)
+    ax = figure.subplots()
+    (left, bottom), (right, top) = (low - room).tolist(), (high + room).tolist()
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+    if still is not None:
+        ax.plot(*still.T.numpy(), "o", color=GREY, alpha=0.5, markersize=1.5)
+    (moving,) = ax.plot([], [], "o", color=BLUE, markersize=2)
     pictures = []
     for i in chosen:
-        ax = new_figure(4.0, 4.0, dpi=100).subplots()
-        if still is not None:
-            ax.plot(*still.T.numpy(), "o", color=GREY, alpha=0.5, markersize=1.5)
-        ax.plot(*points[i].T.numpy(), "o", color=BLUE, markersize=2)
-        (left, bottom), (right, top) = (low - room).tolist(), (high + room).tolist()
-        ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal", title=f"t = {float(times[i].min()):.3f}")
-        pictures.append(_image(ax))
+        moving.set_data(*points[i].T.numpy())
+        ax.set_title(f"t = {float(times[i].min()):.3f}")
+        pictures.append(as_picture(figure))
     write_film(pictures, target, seconds)
     return pictures
-
-
-def _image(ax: Axes) -> Image:
-    """A figure as a picture."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(as_png(ax.figure))) as picture:
-        return picture.convert("RGB")
 
 
 def _saved(solution: object) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from ._figures import (
     check_numbers,
     check_title,
     panels_for,
+    plain_ticks,
     save,
 )
 
@@ -75,6 +76,7 @@ def error_curves(
     left.step(sizes.numpy(), 1 - torch.arange(count).numpy() / count, where="post", color=BLUE)
     if bool((sizes > 0).all()):
         left.set_xscale("log")
+        plain_ticks(left.xaxis)
     if known is not None:
         left.plot([known], [known], "o", color=ORANGE, label=f"Prokhorov bound {known:.3g}")
         left.legend(frameon=False)

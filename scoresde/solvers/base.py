@@ -288,6 +288,11 @@ class Solver(abc.ABC):
         """The eta of the process that the method steps unless given: 0 for the probability flow, else 1."""
         return 1.0 if self.stochastic else 0.0
 
+    def follows(self, eta: float) -> float | None:
+        """The stochasticity of the reverse SDE that a method with a strong order converges to, given that of the
+        process that it steps; None where there is none, or the method follows another process."""
+        return None if self.strong_order is None else eta
+
     def for_data(self, std: float) -> Solver:
         """The method for data of a standard deviation > 0 that the score function declares; most return themselves."""
         return self

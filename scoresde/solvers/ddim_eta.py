@@ -60,6 +60,10 @@ class DDIMEta(EstimateSDESolver):
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0, high=1.0)
 
+    def follows(self, eta: float) -> float | None:
+        """Its own eta."""
+        return self.eta
+
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         share = -self.eta * self.eta * expm1(2 * (start.lam - stop.lam))  # c^2 / sigma_t^2

@@ -31,6 +31,10 @@ class _Stochastic(SDESolver, Multistep):
         """Eta."""
         return self.eta
 
+    def follows(self, eta: float) -> float | None:
+        """Its own eta."""
+        return self.eta
+
 
 @dataclass(frozen=True)
 class DPMpp2MSDE(_Stochastic, DPM2M):  # type: ignore[misc]  # which has no ode_order

@@ -66,6 +66,10 @@ class _Splitting(EstimateSDESolver):
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0, high=1.0)
 
+    def follows(self, eta: float) -> float | None:
+        """Its own eta."""
+        return self.eta
+
 
 @dataclass(frozen=True)
 class DPMppSDE(_Splitting):

@@ -96,6 +96,10 @@ class ERSDE(SDESolver, Multistep):
         check_integer("order", self.order, low=1, high=3)
         check_callable("scale", self.scale, "scale(rho)")
 
+    def follows(self, eta: float) -> float | None:
+        """None: its process has the noise of its ``scale``."""
+        return None
+
     @property
     def weak_order(self) -> int:
         """2 at most."""

@@ -98,6 +98,10 @@ class SASolver(SDESolver, Multistep):
         r""":math:`\tau` of the step from a node."""
         return check_number("tau(t)", self.tau(node.t), low=0.0) if callable(self.tau) else self.tau
 
+    def follows(self, eta: float) -> float | None:
+        r""":math:`\tau`, if it is a number."""
+        return None if callable(self.tau) else self.tau
+
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """See `Multistep.advance`."""
         count = self.predictor_order

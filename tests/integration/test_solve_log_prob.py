@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, InvalidTypeError
+from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 
 F64 = torch.float64
 TARGET = scoresde.targets.GaussianMixture(
@@ -82,3 +84,38 @@ def test_what_does_not_fit_is_refused(options: dict, reason: str) -> None:
         scoresde.solve(sde, TARGET.score(sde), **given)
     with pytest.raises(InvalidTypeError, match="log_prob"):
         scoresde.solve(sde, TARGET.score(sde), method="adams", shape=(2, 2), log_prob="yes")
+
+
+@pytest.mark.parametrize("wrapped", ["no_grad", "detach", "coupled"])
+def test_a_network_without_gradients_has_no_density(wrapped: str) -> None:
+    sde = scoresde.VPSDE()
+    score_fn = scoresde.targets.Gaussian(torch.zeros(3), 0.3 * torch.eye(3)).score(sde)
+    networks: dict[str, Any] = {
+        "no_grad": torch.no_grad()(lambda x, t: score_fn(x, t)),
+        "detach": lambda x, t: score_fn(x.detach(), t),
+        "coupled": lambda x, t: score_fn(x, t) + x.mean(0),
+    }
+    options: dict[str, Any] = {"method": "adams", "shape": (4, 3), "seed": 0}
+    with pytest.raises(ScoreFnError, match=r"blocks gradients|rest of its batch"):
+        scoresde.solve(sde, networks[wrapped], log_prob={"divergence": "exact"}, **options)
+    found = scoresde.solve(sde, networks[wrapped], log_prob={"divergence": "exact", "check": False}, **options)
+    assert bool(found.log_prob.isfinite().all())
+
+
+def test_samples_that_fail_have_no_density_and_leave_the_others() -> None:
+    sde = scoresde.VPSDE()
+    score_fn = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(sde)
+
+    def breaks(x: torch.Tensor, t: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
+        return torch.where((bad * (t < 0.5))[:, None] > 0, torch.nan, score_fn(x, t))
+
+    options: dict[str, Any] = {"method": "adams", "shape": (3, 2), "seeds": [0, 1, 2]}
+    context = {"bad": torch.tensor([0.0, 1.0, 0.0])}
+    exact = {"divergence": "exact"}
+    found = scoresde.solve(sde, breaks, context=context, throw=False, log_prob=exact, **options)
+    assert found.success.tolist() == [True, False, True]
+    assert found.log_prob.isnan().tolist() == [False, True, False] and bool(found.x[1].isnan().all())
+    whole = scoresde.solve(sde, score_fn, log_prob=exact, **options)
+    assert torch.allclose(found.log_prob[[0, 2]], whole.log_prob[[0, 2]], atol=1e-5)
+    with pytest.raises(NonFiniteError):
+        scoresde.solve(sde, breaks, context=context, log_prob=exact, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import scoresde
 from benchmarks import path_densities
 from benchmarks._tables import load
 from scoresde import paths
-from scoresde.errors import InvalidArgumentError, ScoreSDEWarning
+from scoresde.errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
 from scoresde.paths.continuous import every_other
 
 F64 = torch.float64
@@ -141,10 +142,90 @@ def test_the_error_of_a_ratio_in_continuous_time_is_told() -> None:
 
 def test_a_ratio_in_continuous_time_needs_states_at_the_nodes() -> None:
     for options in ({"method": "seeds2"}, {"method": "pc"}, {"method": "ancestral", "steps": 1}):
-        with pytest.raises(InvalidArgumentError, match="one random state each"):
+        with pytest.raises(InvalidArgumentError, match=r"one at the end of each step|has one step"):
             paths.girsanov(path_of(2, **options), NORMAL.score(VP), NORMAL.score(VP))
     with pytest.raises(InvalidArgumentError, match="stochasticity"):
         paths.girsanov(path_of(2, **LARGE), NORMAL.score(VP), NORMAL.score(VP), stochasticity=0.0)
+    with pytest.raises(InvalidArgumentError, match=r"must be that of the path, 1, got 0\.5"):
+        paths.girsanov(path_of(2, **LARGE), NORMAL.score(VP), NORMAL.score(VP), stochasticity=0.5)
+    sums = scoresde.solve(VP, NORMAL.score(VP), shape=(2, 2), seed=0, path_log_prob="sums", **LARGE, steps=4).path
+    with pytest.raises(InvalidArgumentError, match="holds no states"):
+        paths.girsanov(sums, NORMAL.score(VP), NORMAL.score(VP))
+    flow = scoresde.FlowSDE(t_min=0.0)
+    last = scoresde.solve(flow, NORMAL.score(flow), shape=(2, 2), method="ancestral", steps=4, path_log_prob=True).path
+    with pytest.raises(InvalidArgumentError, match="draws nothing in step 3"):
+        paths.girsanov(last, NORMAL.score(flow), NORMAL.score(flow))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "euler_maruyama", "stochasticity": 0.5},
+        {"method": "ddim_eta", "eta": 0.5},
+        {"method": "sa_solver", "tau": 0.7, "corrector_order": 0},
+    ],
+    ids=lambda v: str(v["method"]),
+)
+def test_the_noise_of_a_ratio_in_continuous_time_is_that_of_the_path(options: dict[str, Any]) -> None:
+    """The mean ratio is 1; three tests at |z| < 4.2."""
+    old = NORMAL.score(VP)
+    found = paths.girsanov(path_of(3000, steps=400, **options), lambda x, t: 1.1 * old(x, t), old)
+    ratio = found.log_ratio.exp()
+    assert abs(float(ratio.mean()) - 1) < 4.2 * float(ratio.std()) / math.sqrt(len(ratio)) + found.error**2
+
+
+@pytest.mark.parametrize("method", ["langevin", "er_sde1", "er_sde3"])
+def test_methods_of_other_processes_have_no_ratio_in_continuous_time(method: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="do not follow the reverse SDE"):
+        paths.girsanov(path_of(2, method=method, steps=4), NORMAL.score(VP), NORMAL.score(VP))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"method": "euler_maruyama", "stochasticity": 0.5}, "noise of eta = 0.5"),
+        ({"method": "er_sde1"}, "more steps do not help"),
+        ({"method": "ancestral"}, "take more steps"),
+    ],
+)
+def test_uneven_weights_say_what_helps(options: dict[str, Any], said: str) -> None:
+    path = path_of(400, steps=12, **options)
+    with pytest.warns(ScoreSDEWarning, match=said):
+        found = paths.weights(path, density, NORMAL.score(VP))
+    assert found.ess < 200
+
+
+@pytest.mark.parametrize(
+    ("log_weights", "error"),
+    [
+        (torch.tensor([math.nan, 0.0]), InvalidArgumentError),
+        (torch.tensor([math.inf, 0.0]), InvalidArgumentError),
+        (torch.tensor([-math.inf, -math.inf]), InvalidArgumentError),
+        (torch.zeros(3), InvalidArgumentError),
+        (torch.zeros(2, 1), InvalidArgumentError),
+        (torch.zeros(2, dtype=torch.int64), InvalidTypeError),
+        ([0.0, 0.0], InvalidTypeError),
+    ],
+)
+def test_what_is_no_weight(log_weights: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        paths.Weights(log_weights, torch.zeros(2, 1))
+
+
+def test_weights_count_in_float64() -> None:
+    assert paths.Weights(torch.zeros(5000, dtype=torch.float16), torch.zeros(5000, 1)).ess == pytest.approx(5000)
+
+
+def test_nothing_has_no_weights_and_no_divergence() -> None:
+    path, score_fn = path_of(4, steps=4, **LARGE), NORMAL.score(VP)
+    with pytest.raises(InvalidArgumentError, match="no samples"):
+        paths.weights(path[[]], density, score_fn)
+    with pytest.raises(InvalidArgumentError, match="no samples"):
+        paths.girsanov(path[[]], score_fn, score_fn)
+    for some, steps in ((path[[]], None), (path[[0]], None), (path, [])):
+        with pytest.raises(InvalidArgumentError, match="two samples"):
+            paths.divergence(some, score_fn, score_fn, steps=steps)
+    assert paths.divergence(path[[0, 1]], lambda x, t: 1.3 * score_fn(x, t), score_fn).low >= 0
 
 
 def test_the_committed_coverage_meets_the_bars_and_is_found_again() -> None:

@@ -558,9 +558,9 @@ def test_what_does_not_fit_a_path_is_refused() -> None:
     score_fn = gaussian().score(sde)
     given = {"method": "ancestral", "steps": 3, "shape": (2, 2), "seed": 0}
     path = scoresde.solve(sde, score_fn, path_log_prob=True, **given).path
-    with pytest.raises(InvalidArgumentError, match="different process"):
+    with pytest.raises(InvalidArgumentError, match="by another process"):
         paths.log_prob(path, scoresde.VPSDE(beta_max=10.0), score_fn)
-    with pytest.raises(InvalidArgumentError, match="different process"):
+    with pytest.raises(InvalidArgumentError, match="by another process"):
         paths.log_prob(path, SDES["ve"], score_fn)
     with pytest.raises(InvalidArgumentError, match="other random states"):
         paths.log_prob(path, sde, score_fn, method="seeds2")
@@ -758,6 +758,56 @@ def test_a_file_is_not_trusted(tmp_path: FilePath) -> None:
     safetensors.torch.save_file(arrays, file, {"scoresde.path": "[" * 100_000})
     with pytest.raises(CorruptCheckpointError, match="no path"):
         paths.Path.load(file)
+
+
+def test_columns_are_in_the_order_of_the_steps_that_are_asked_for() -> None:
+    sde, score_fn = SDES["vp"], mixture().score(SDES["vp"])
+    path = scoresde.solve(
+        sde, score_fn, method="ancestral", steps=5, shape=(3, 1), seed=0, dtype=F64, path_log_prob=True
+    ).path
+    chosen = torch.tensor([3, 0, 4])
+    found = paths.log_prob(path, sde, score_fn, per_step=True, steps=chosen)
+    assert torch.equal(found, path.log_probs[:, chosen])
+    assert not paths.log_ratio(path, score_fn, per_step=True, steps=[4, 1]).any()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_network_that_is_refused_leaves_the_path_as_it_was(graph: bool) -> None:
+    sde, score_fn = SDES["vp"], mixture().score(SDES["vp"])
+    path = scoresde.solve(
+        sde, score_fn, method="ancestral", steps=5, shape=(3, 1), seed=0, dtype=F64, path_log_prob=True
+    ).path
+
+    def bad(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if float(t[0]) < 0.5:
+            x.mul_(2)
+        return -x
+
+    with pytest.raises(ScoreFnError, match="in place"), torch.set_grad_enabled(graph):
+        paths.log_prob(path, sde, bad)
+    assert torch.equal(paths.log_prob(path, sde, score_fn), path.log_prob)
+
+
+def test_a_vector_of_networks_without_gradients() -> None:
+    sde = SDES["vp"]
+    path = scoresde.solve(
+        sde, lambda x, t: -x, method="ancestral", steps=4, shape=(3, 1), seed=0, dtype=F64, path_log_prob=True
+    ).path
+    factors = torch.tensor([0.5, 1.0], dtype=F64)
+    with torch.no_grad():
+        both = torch.func.vmap(lambda a: paths.log_prob(path, sde, lambda x, t: -a * x))(factors)
+    each = torch.stack([paths.log_prob(path, sde, lambda x, t, a=a: -a * x) for a in factors])
+    assert torch.allclose(both, each, rtol=1e-12)
+
+
+def test_a_path_goes_to_a_device() -> None:
+    sde, score_fn = SDES["vp"], mixture().score(SDES["vp"])
+    path = scoresde.solve(sde, score_fn, method="ancestral", steps=4, shape=(3, 1), seed=0, path_log_prob=True).path
+    moved = path.to("cpu")
+    assert torch.equal(paths.log_prob(moved, sde, score_fn), path.log_prob)
+    for where in ("nowhere", "meta"):
+        with pytest.raises(InvalidArgumentError, match="device"):
+            path.to(where)
 
 
 def test_a_network_of_another_precision_is_named() -> None:
