@@ -39,8 +39,9 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 default_role = "py:obj"
 
 html_theme = "furo"
@@ -59,6 +60,20 @@ mathjax3_config = {"options": {"enableMenu": False}, "chtml": {"scale": 0.93}}
 # The copy button takes the code of an example, and neither its prompts nor its output.
 copybutton_prompt_text = r">>> |\.\.\.(?: |$)|\$ "
 copybutton_prompt_is_regexp = True
+
+# Every example is run when the site is built; one that fails is an error. What an example draws is kept for the next
+# build, until its text changes.
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py",
+    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": ("matplotlib", "_gallery"),
+    "capture_repr": ("__repr__",),
+    "remove_config_comments": True,
+    "write_computation_times": False,
+    "show_signature": False,
+}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -171,6 +186,31 @@ def path_weights_sentence() -> str:
     return (
         "For tilted mixtures of four Gaussians, whose constants are known, the 95 % interval holds the exact value "
         f"{' and '.join(parts)} (`python -m benchmarks path_densities`)."
+    )
+
+
+def reinforcement_table() -> str:
+    """The figures of ``benchmarks/results/reinforcement.json``."""
+    record = load("reinforcement")
+    rows = []
+    for name, row in record["results"]["digits"].items():
+        cost = row["evaluations per sample"]
+        rewards = [f"{row[key]:.3g}" for key in ("original", "fine-tuned", "tilted")]
+        share = f"{row['gain over the largest']:.2f} ± {row['standard error'] / (row['tilted'] - row['original']):.2f}"
+        others = [f"{row['gain of best of n over the largest']:.2f}"]
+        calls = [f"{cost[key]:.0f}" for key in ("fine-tuned", "best of n", "rejection")]
+        rows.append([name, *rewards, f"{row['kl']:.2f}", share, *others, *calls])
+    head = ["reward", "original", "fine-tuned", "optimum", "divergence", "share of the gain", "of best-of-n"]
+    return markdown([*head, "evaluations", "by best-of-n", "by rejection"], rows, record)
+
+
+def reinforcement_cost() -> str:
+    """What the training took."""
+    results = load("reinforcement")["results"]
+    paths, cost = max(row["training samples"] for row in results["digits"].values()), results["training"]
+    return (
+        f"The training takes {paths:,} paths, with {cost['evaluations']:.0f} evaluations for each, of which "
+        f"{cost['backward']:.0f} are differentiated: it pays off where many samples are drawn."
     )
 
 
@@ -1117,6 +1157,8 @@ FILLED = {
     "paths": {
         "<!-- path cost -->": path_cost,
         "<!-- path densities -->": densities_table,
+        "<!-- reinforcement -->": reinforcement_table,
+        "<!-- reinforcement cost -->": reinforcement_cost,
         "<!-- path weights -->": path_weights_sentence,
     },
     "peers": {"<!-- peers -->": peers_table},

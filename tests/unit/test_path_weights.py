@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks import path_densities
+from benchmarks import path_densities, reinforcement
 from benchmarks._tables import load
 from scoresde import paths
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
@@ -235,3 +235,32 @@ def test_the_committed_coverage_meets_the_bars_and_is_found_again() -> None:
     assert all(row["runs"] == path_densities.RUNS for row in results["coverage"].values())
     row = path_densities.coverage(2, 500, 100, runs=80)
     assert abs(row["z"]) < 4 and row["ess share"] > 0.7
+
+
+def test_the_committed_fine_tuning_meets_the_bars() -> None:
+    record = load("reinforcement")["results"]
+    assert {"ink", "loops"} <= set(record["digits"]) and not reinforcement.check(record)
+    for row in record["digits"].values():
+        assert row["evaluations per sample"]["fine-tuned"] < row["evaluations per sample"]["best of n"]
+        assert len(row["curves"]) == reinforcement.TURNS and row["training samples"] == 256 * 90
+
+
+def test_the_gradient_from_paths_is_that_of_the_mean_reward() -> None:
+    """Two seeded tests at |z| < 3.5; a baseline lessens the spread."""
+    found = reinforcement.one_dimension(count=4000, chunks=40)
+    assert abs(found["z with a baseline"]) < 3.5 and abs(found["z without"]) < 3.5
+    assert found["spread per path with a baseline"] < found["spread per path without"]
+
+
+def test_the_optimum_and_best_of_n_at_a_divergence() -> None:
+    """For a normal reward the tilted distribution gains the square root of twice the divergence."""
+    rewards = torch.special.ndtri((torch.arange(20_000, dtype=F64) + 0.5) / 20_000)
+    assert reinforcement.tilted(rewards, 0.5).reward == pytest.approx(1.0, abs=0.01)
+    best, n = reinforcement.best_of(rewards, math.log(4) - 3 / 4)
+    assert n == pytest.approx(4, rel=1e-3) and best == pytest.approx(1.0294, abs=1e-3)  # of four normal numbers
+    ties = torch.tensor([0.0, 0.0, 1.0, 2.0], dtype=F64)
+    best, n = reinforcement.best_of(ties, 0.3)
+    shares = torch.tensor([0.5**n, 0.75**n - 0.5**n, 1 - 0.75**n], dtype=F64)
+    known = torch.tensor([0.5, 0.25, 0.25], dtype=F64)
+    assert float((shares * (shares / known).log()).sum()) == pytest.approx(0.3)
+    assert best == pytest.approx(float(shares[1] + 2 * shares[2]))
