@@ -196,7 +196,7 @@ class _Visit:
         self.open(f"search.html?q={word}")
         window = self.window
         window.wait_for_function(
-            "() => /found|did not match/.test(document.querySelector('#search-results').innerText)"
+            "() => /Search finished|did not match/.test(document.querySelector('#search-results').innerText)"
         )
         found = window.eval_on_selector_all(
             "#search-results ul.search a", "all => all.map(a => a.getAttribute('href'))"

@@ -15,6 +15,7 @@ from docutils.nodes import Element, document
 from sphinx.addnodes import desc_signature, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.fileutil import copy_asset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -1188,6 +1189,14 @@ def _fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = source[0].replace("\n\n```\n", "\n```\n")
 
 
+def _one_signature(app: Sphinx) -> None:
+    """Show a function that has overloads by the signature of its own; they would all have one id."""
+    for function in filter(inspect.isfunction, map(_reference.value_of, itertools.chain(*_reference.homes().values()))):
+        analyzer = ModuleAnalyzer.for_module(function.__module__)
+        analyzer.analyze()
+        analyzer.overloads.pop(function.__name__, None)
+
+
 def _name_for_source(app: Sphinx, doctree: document) -> None:
     """The pages of source code link to all objects of a file as names of one module: the package, if it has one."""
     public = {full for names, _ in _reference.pages().values() for full in names}
@@ -1218,6 +1227,7 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir, "reference")))
     app.connect("source-read", _fill_page)
+    app.connect("builder-inited", _one_signature)
     app.connect("doctree-read", _name_for_source)
     app.connect("missing-reference", _resolve)
     app.connect("build-finished", _copy_mathjax)
