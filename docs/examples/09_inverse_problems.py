@@ -30,11 +30,12 @@ operators = {
 }
 
 # %%
-# For each task: what was measured, the truth, the mean of 24 samples, and their
-# standard deviation in each pixel.
+# For each task: what was measured (as an image), the truth, the mean of 24 samples,
+# and their standard deviation in each pixel.
 
 generator = torch.Generator().manual_seed(0)
-for name, operator in operators.items():
+fig, rows = plt.subplots(3, 4, figsize=(9, 7), layout="constrained")
+for (name, operator), panels in zip(operators.items(), rows, strict=True):
     y = operator.forward(truth)
     y = y + noise * torch.randn(y.shape, generator=generator)
     found = inverse.sample_posterior(
@@ -50,17 +51,12 @@ for name, operator in operators.items():
         seed=1,
         denoise=True,
     )
-    measured = (
-        y[0]
-        if y.ndim == 4 and name != "inpainting"
-        else operator.adjoint(y)[0] - 0.4 * (~upper).float()
-    )
-    fig, panels = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
+    seen = operator.adjoint(y) if name == "inpainting" else y
     plot.mean_and_spread(
-        found.x, truth=truth[0], measured=measured, ax=panels, title=name
+        found.x, truth=truth[0], measured=seen[0], ax=panels, title=name
     )
     kept = float((operator.forward(found.x) - y).square().mean().sqrt())
     print(
         f"{name}: samples and measurement differ by {kept:.3f} (the noise: {noise})"
     )
-    plt.show()
+plt.show()

@@ -61,7 +61,7 @@ for _ in range(1200):
     loss.backward()
     optimiser.step()
     schedule.step()
-model.net.eval()
+_ = model.net.eval()
 
 # %%
 # The posterior for one observation, beside the exact one, which a grid of
