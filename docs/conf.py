@@ -208,10 +208,12 @@ def reinforcement_table() -> str:
 def reinforcement_cost() -> str:
     """What the training took."""
     results = load("reinforcement")["results"]
-    paths, cost = max(row["training samples"] for row in results["digits"].values()), results["training"]
+    row, cost = results["digits"]["loops"], results["training"]
+    paths = row["training samples"]
     return (
         f"The training takes {paths:,} paths, with {cost['evaluations']:.0f} evaluations for each, of which "
-        f"{cost['backward']:.0f} are differentiated: it pays off where many samples are drawn."
+        f"{cost['backward']:.0f} are differentiated: it pays off where many samples are drawn. Towards the number of "
+        f"loops it reaches {100 * row['gain over the largest']:.0f} % of the gain that is possible, where 70 % was the aim."
     )
 
 
