@@ -213,7 +213,8 @@ def reinforcement_cost() -> str:
     return (
         f"The training takes {paths:,} paths, with {cost['evaluations']:.0f} evaluations for each, of which "
         f"{cost['backward']:.0f} are differentiated: it pays off where many samples are drawn. Towards the number of "
-        f"loops it reaches {100 * row['gain over the largest']:.0f} % of the gain that is possible, where 70 % was the aim."
+        f"loops it reaches {100 * row['gain over the largest']:.0f} % of the gain that is possible, "
+        "where 70 % was the aim."
     )
 
 
