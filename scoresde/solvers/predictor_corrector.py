@@ -123,6 +123,10 @@ class PredictorCorrector(PredictedSolver):
         """The same as that of the predictor."""
         return self.predictor.takes_stochasticity
 
+    def follows(self, eta: float) -> float | None:
+        """The same as the predictor."""
+        return self.predictor.follows(eta)
+
     @property
     def data_limit(self) -> bool:
         """The same as that of the predictor, if nothing is corrected at the end."""

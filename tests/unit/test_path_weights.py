@@ -186,6 +186,7 @@ def test_methods_of_other_processes_have_no_ratio_in_continuous_time(method: str
         ({"method": "euler_maruyama", "stochasticity": 0.5}, "noise of eta = 0.5"),
         ({"method": "er_sde1"}, "more steps do not help"),
         ({"method": "ancestral"}, "take more steps"),
+        ({"method": "pc", "predictor": "ancestral", "snr": 0.1}, "take more steps"),
     ],
 )
 def test_uneven_weights_say_what_helps(options: dict[str, Any], said: str) -> None:
