@@ -39,9 +39,9 @@ for (name, sde), (left, right) in zip(processes.items(), rows, strict=True):
     x = torch.linspace(-4, 4, 241, dtype=torch.float64)[:, None]
     exact = torch.stack([target.log_prob(x, sde, float(t)).exp() for t in times], 1)
     right.pcolormesh(
-        times,
-        x[:, 0],
-        exact / exact.amax(0),
+        times.numpy(),
+        x[:, 0].numpy(),
+        (exact / exact.amax(0)).numpy(),
         cmap=plot.DENSITY,
         shading="nearest",
         rasterized=True,

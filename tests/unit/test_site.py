@@ -131,6 +131,7 @@ def test_every_page_has_one_place_in_the_side_bar() -> None:
     children = [f"coming_from/{name}" for name in toctrees(DOCS / "coming_from" / "index.md")[""]]
     entries = Counter(["index", *children, *(name for names in groups.values() for name in names)])
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
+    pages |= {"gallery/index"} if (DOCS / "examples" / "GALLERY_HEADER.rst").is_file() else set()
     assert set(entries) == {page for page in pages if not page.startswith("_build/")}
     assert set(entries.values()) == {1}
 
@@ -150,7 +151,8 @@ def test_the_docs_extra_has_what_the_settings_name() -> None:
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     packages = {re.split(r"[<>=\[]", line)[0] for line in extras["docs"]}
-    wanted = {name.replace("_", "-") for name in setting("extensions") if not name.startswith("sphinx.")}
+    others = [name.partition(".")[0] for name in setting("extensions") if not name.startswith("sphinx.")]
+    wanted = {name.replace("_", "-") for name in others}
     assert wanted <= packages | {"myst-parser"} and {"myst-parser", "furo", "sphinx-mathjax-offline"} <= packages
     assert [re.split(r"[<>=]", line)[0] for line in extras["site"]] == ["playwright"]
 
