@@ -856,6 +856,7 @@ VALID: dict[str, Make] = {
     "paths.Path.__getitem__.rows": lambda: [0, 2],
     "paths.Path.load.path": path_file,
     "paths.log_prob.path": recorded_path,
+    "paths.Weights.log_weights": lambda: torch.zeros(4),
     "paths.log_prob.steps": lambda: [0, 2],
     "paths.log_prob.method": lambda: "ancestral",
     "paths.log_ratio.path": recorded_path,

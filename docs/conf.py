@@ -68,6 +68,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py",
+    "ignore_pattern": r"__init__\.py" if find_spec("diffusers") else r"_diffusers_",  # tested by .ci/peers as well
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": ("matplotlib", "_gallery"),
     "capture_repr": ("__repr__",),

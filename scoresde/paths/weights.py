@@ -12,6 +12,7 @@ from torch import Tensor
 from .._checks import (
     MOST_DRAWS,
     check_callable,
+    check_finite_rows,
     check_integer,
     check_kind,
     check_number,
@@ -51,7 +52,7 @@ class Weights(Displayed):
     x: Tensor
 
     def __post_init__(self) -> None:
-        check_state("x", self.x)
+        check_finite_rows("`x`", check_state("x", self.x).detach())
         weights = check_tensor("log_weights", self.log_weights, (len(self.x),))
         if bool((weights.isnan() | (weights == math.inf)).any()) or not bool(weights.isfinite().any()):
             raise InvalidArgumentError(
