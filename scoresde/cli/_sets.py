@@ -322,6 +322,8 @@ def _replayed(ctx: typer.Context, path: Path | None) -> Path | None:
         note = Store.of(folder_of(path)).plan.note
     except CorruptCheckpointError as error:
         raise typer.BadParameter(str(error)) from None
+    except OSError as error:  # such as a name that is too long
+        raise typer.BadParameter(f"There is no set: {error.strerror}.") from None
     ctx.default_map = {**note.get("options", {}), **(ctx.default_map or {})}
     return path
 

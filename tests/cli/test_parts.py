@@ -290,7 +290,7 @@ def test_failed_samples_are_drawn_again_alone(ddim: Run, typed: Run, run: Run, f
     assert result.exit_code == 3 and "1 of 1 samples fail again" in text and "sample 5:" in text, result.output
     other = typed("sample", "--replay", "set", "--seed", 3)
     assert other.exit_code == 2 and "its seed is 0, not 3" in other.output.replace("\n", " ")
-    for nothing in ("nowhere", "set/records/00000009.json", "set/records/a.json"):
+    for nothing in ("x" * 4000, "nowhere", "set/records/00000009.json", "set/records/a.json"):
         assert typed("sample", "--replay", nothing).exit_code == 2
     Path("set/records/00000001.json").unlink()
     assert typed("sample", "--replay", "set/records/00000001.json").exit_code == 2
