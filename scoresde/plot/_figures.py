@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from .._checks import check_finite_rows, check_kind, check_tensor
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, short
 from ..files.paths import check_path
 from ..files.writing import check_target, write_bytes
 
@@ -28,6 +28,7 @@ DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP"
 DENSITY = "cividis"  # grows evenly in lightness, also for colour-blind people and in print
 GREY = "0.6"
+MISSING = "Figures need matplotlib: pip install 'scoresde[plot]'."
 LARGEST = 1e100  # of which an axis has labels
 
 
@@ -74,24 +75,25 @@ def new_figure(width: float = 6.4, height: float = 4.0, *, packed: bool = True, 
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("Figures need matplotlib: pip install 'scoresde[plot]'.") from error
+        raise ImportError(MISSING) from error
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained" if packed else None)
     FigureCanvasAgg(figure)
     return figure
 
 
-def axes_for(ax: object, *, width: float = 6.4, height: float = 4.0) -> Axes:
+def axes_for(ax: Axes | None, *, width: float = 6.4, height: float = 4.0) -> Axes:
     """The axes that are given, or new ones."""
     if ax is None:
         return new_figure(width, height).subplots()
-    new_figure()  # says what is missing
-    from matplotlib.axes import Axes
-
+    try:
+        from matplotlib.axes import Axes
+    except ImportError as error:
+        raise ImportError(MISSING) from error
     check_kind("ax", ax, Axes, "Matplotlib axes, such as those of matplotlib.pyplot.subplots()")
-    return ax  # type: ignore[return-value]
+    return ax
 
 
-def panels_for(ax: object, count: int, *, width: float = 3.2, height: float = 4.0) -> list[Axes]:
+def panels_for(ax: Sequence[Axes] | None, count: int, *, width: float = 3.2, height: float = 4.0) -> list[Axes]:
     """As many axes, side by side: those that are given, or new ones."""
     if ax is None:
         found = new_figure(width * count, height).subplots(1, count, squeeze=False)
@@ -103,14 +105,14 @@ def panels_for(ax: object, count: int, *, width: float = 3.2, height: float = 4.
     return [axes_for(one) for one in given]
 
 
-def check_names(name: str, names: object, count: int, what: str) -> list[str] | None:
+def check_names(name: str, names: Sequence[str] | None, count: int, what: str) -> list[str] | None:
     """Return one string for each of what there is, or None, or say what is wrong with them."""
     if names is None:
         return None
     check_kind(name, names, Sequence, f"{count} strings")
-    if isinstance(names, str) or len(names) != count:  # type: ignore[arg-type]
-        raise InvalidArgumentError(f"`{name}` must be {count} strings, one per {what}, got {names!r}.")
-    return [str(one) for one in names]  # type: ignore[attr-defined]
+    if isinstance(names, str) or len(names) != count or not all(isinstance(one, str) for one in names):
+        raise InvalidArgumentError(f"`{name}` must be {count} strings, one per {what}, got {short(names)}.")
+    return list(names)
 
 
 def save(figure: Any, target: os.PathLike[str] | None) -> None:

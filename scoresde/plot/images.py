@@ -228,7 +228,7 @@ def mean_and_spread(
         ax: the axes to draw in, one for each panel; by default new ones.
         truth, measured: images ``(c', h', w')`` with c' of 1 or 3, of any size.
         data_range: the values of black and white.
-        title: above the first of axes that are given, else above the figure.
+        title: beside the first of axes that are given, else above the figure.
 
     Returns:
         The axes of what was measured, truth, mean and standard deviation (of colours, their root mean square).

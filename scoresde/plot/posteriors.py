@@ -38,7 +38,7 @@ def corner(
         truth: the parameters that made the observation, ``(d,)``, as lines.
         names: one per parameter.
         title: above the figure.
-        **options: of ``corner.corner``.
+        **options: of ``corner.corner``, but for its ``fig``.
 
     Returns:
         The axes, d rows of d.
@@ -94,7 +94,9 @@ def corner(
         **options,
     }
     for (key, value), colour in zip(sets.items(), itertools.cycle(COLOURS), strict=False):
-        draw(value.numpy(), fig=figure, color=colour, **{**given, "hist_kwargs": {"density": True, "color": colour}})
+        own = {"color": colour, **given, "fig": figure}
+        bars: Any = given.get("hist_kwargs", {})
+        draw(value.numpy(), **{**own, "hist_kwargs": {"density": True, "color": own["color"], **bars}})
         if key:
             figure.axes[0].plot([], [], color=colour, label=key)
     if len(sets) > 1:

@@ -412,6 +412,14 @@ def test_posteriors_over_each_other() -> None:
     assert any(line.get_xdata()[0] == 0.25 for line in rows[0][0].lines if len(line.get_xdata()))
 
 
+def test_options_of_the_library_reach_it() -> None:
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    rows = plot.corner(x, color="red", hist_kwargs={"linewidth": 3.0, "density": False})
+    (outline,) = rows[0][0].patches
+    assert outline.get_linewidth() == 3.0 and outline.get_edgecolor() == (1.0, 0.0, 0.0, 1.0)
+    assert float(outline.get_path().vertices[:, 1].max()) > 5  # counts
+
+
 def test_a_table_of_images_names_its_rows_and_columns() -> None:
     x = torch.linspace(-1, 1, 6)[:, None, None, None].expand(6, 1, 8, 8).reshape(2, 3, 1, 8, 8)
     ax = image_table(x, rows=["p", "q"], columns=["a", "b", "c"])
@@ -488,6 +496,7 @@ def test_every_figure_function_takes_axes_or_makes_a_film_or_a_picture() -> None
         (lambda: plot.corner({}), "at least one set"),
         (lambda: plot.corner(torch.randn(9, 2), truth=torch.zeros(3)), "`truth`"),
         (lambda: plot.corner(torch.randn(9, 2), names=["a"]), "`names`"),
+        (lambda: plot.corner(torch.randn(9, 2), names=["a", 1]), "`names`"),
         (lambda: plot.point_animation(solved(), dims=[0]), "two places"),
         (lambda: plot.point_animation(solved(), behind=torch.zeros(3, 3)), "`behind`"),
         (lambda: image_table(torch.zeros(2, 1, 8, 8)), "rows, columns"),
