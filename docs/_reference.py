@@ -116,7 +116,24 @@ def page(module: str, names: list[str], elsewhere: dict[str, str]) -> str:
         parts += [f"Values: {values}.", ""]
     if others := ", ".join(f"``{name}`` is `{there}`" for name, there in elsewhere.items()):
         parts += [f"Other names: {others}.", ""]
-    return "\n".join([*parts, *map(_documented, names)])
+    return "\n".join([*parts, *map(_documented, names), *_gallery(names)])
+
+
+@cache
+def _examples() -> list[str]:
+    """The texts of the gallery's programs."""
+    return [path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parent / "examples").glob("*.py"))]
+
+
+def _gallery(names: list[str]) -> list[str]:
+    """Pictures that lead to the examples with these names, but not with those that nearly every example has."""
+    uses = {
+        full: sum(re.search(rf"\b{'[.]'.join(full.split('.')[-2:])}\b", text) is not None for text in _examples())
+        for full in names
+    }
+    if chosen := [full for full, number in uses.items() if 0 < number <= len(_examples()) / 3]:
+        return ["In the gallery", "--------------", "", f".. minigallery:: {' '.join(chosen)}", ""]
+    return []
 
 
 def _kind(full: str) -> str:

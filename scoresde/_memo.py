@@ -75,5 +75,5 @@ def constants_of(value: object) -> Hashable | None:
     return None if None in parts else (type(value), parts)
 
 
-def _is_own(module: str) -> bool:
-    return module.partition(".")[0] == __package__
+def _is_own(module: str | None) -> bool:  # functions that `exec` makes may have none
+    return module is not None and module.partition(".")[0] == __package__

@@ -190,7 +190,7 @@ def likelihood(
             table.append(rows)
     good = [row for row in table.rows if row["status"] == SUCCESS]
     if picture is not None and good:
-        _draw_bits(good, picture, model)
+        _draw_bits(good, picture, model, math.prod(event))
     if not quiet:
         what = f"{num} samples under {model}: {title}, {method}, {_estimate(divergence, probes)}"
         _report(what, table.rows, good, math.prod(event))
@@ -240,18 +240,21 @@ def _summarise(
     rows = [{k: None if v != v else v for k, v in row.items()} for row in rows]
     good = [row for row in rows if row["status"] == Status.SUCCESS]
     if picture is not None and good:
-        _draw_bits(good, picture, model)
+        _draw_bits(good, picture, model, math.prod(event))
     if not quiet:
         _report(f"{len(rows)} samples under {model}: {how}", rows, good, math.prod(event))
 
 
-def _draw_bits(rows: list[Row], picture: Path, model: str) -> None:
-    """Write a histogram of the bits per dimension."""
+def _draw_bits(rows: list[Row], picture: Path, model: str, dimensions: int) -> None:
+    """Write a histogram of the bits per dimension, with error bars where every row has a standard error."""
     import torch
 
     from ..plot import bits_histogram
 
-    bits_histogram(torch.tensor([row["bits_per_dim"] for row in rows], dtype=torch.float64), picture, title=model)
+    bits = torch.tensor([row["bits_per_dim"] for row in rows], dtype=torch.float64)
+    nats = [row["std_error"] for row in rows]
+    errors = None if None in nats else torch.tensor(nats, dtype=torch.float64) / (dimensions * math.log(2))
+    bits_histogram(bits, picture, errors=errors, title=model)
 
 
 def _estimate(divergence: str, probes: int) -> str:

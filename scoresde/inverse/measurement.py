@@ -156,6 +156,21 @@ class Measurement:
             )
         return y
 
+    def residual(self, x: Tensor) -> Tensor:
+        r"""How far data are from the measurement, in standard deviations of its noise, ``(batch,)``.
+
+        .. math:: r = \frac{\|y - A x\|}{\sigma \sqrt M}.
+
+        For draws x of the posterior, over all measurements, :math:`y - Ax` has the distribution of the noise, so that r
+        is about 1. It is infinite or NaN where the noise is 0.
+
+        Example:
+            >>> Measurement(torch.eye(2), torch.zeros(2), 0.1).residual(torch.full((1, 2), 0.1))
+            tensor([1.])
+        """
+        away = (self.of(x) - self.operator.forward(x)).flatten(1) / self.std
+        return row_sums(away.square() / away.shape[1]).sqrt()
+
     def pull(self, data: Tensor, v: Tensor) -> Tensor:
         r""":math:`A^Tv`, or the transposed Jacobian of a function at ``data`` times v."""
         return self.operator.pull(data, v) if isinstance(self.operator, Nonlinear) else self.operator.adjoint(v)

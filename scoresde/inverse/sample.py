@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .._checks import check_choice
 from .._display import Displayed, kind, span
 from .._signatures import typed
-from ..errors import InvalidTypeError
+from ..errors import InvalidTypeError, ScoreSDEWarning
 from ..integrate import Solution
 from ..scores import as_score
 from ..scores.base import check_made_for
@@ -19,6 +21,7 @@ from ..sdes import AffineSDE
 from ..solvers import ParticleLog, Solver
 from ..solving import solve
 from .conditioned import event_of
+from .measurement import Measurement
 from .registry import condition, make, measured, options_of
 from .rules import RULES
 from .samplers import SAMPLERS
@@ -26,6 +29,8 @@ from .samplers.twisted import TwistedSMC
 
 if TYPE_CHECKING:
     from .. import _typed
+
+_FAR = 5.0  # standard deviations of the noise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +42,8 @@ class PosteriorSamples(Displayed):
         solution: the `Solution` of the solve, with the network's evaluations.
         products: vector-Jacobian products, of the whole batch at once.
         ess: the effective sample size of ``"twisted_smc"`` at each level, ``(levels, sets)``; None for other methods.
+        residual: how far each sample is from the measurement, `Measurement.residual`, ``(batch,)``: about 1 for draws
+            of the posterior. None where the noise is 0.
 
     Example:
         >>> PosteriorSamples(torch.zeros(1, 2), None, 0).ess is None
@@ -47,6 +54,7 @@ class PosteriorSamples(Displayed):
     solution: Solution
     products: int
     ess: Tensor | None = None
+    residual: Tensor | None = None
 
     def _summary(self) -> dict[str, str]:
         shown = {"x": kind(self.x), "products": str(self.products), "solution": repr(self.solution)}
@@ -66,6 +74,9 @@ def sample_posterior(
     **options: Any,
 ) -> PosteriorSamples:
     r"""Sample the data given a measurement :math:`y = Ax_0 + n`, by any method of `scoresde.inverse.methods`.
+
+    A `ScoreSDEWarning` says which samples do not fit the measurement: the root mean square of :math:`y - Ax` is more
+    than five standard deviations of the noise, which has a probability below 1e-6 for a draw of the posterior.
 
     Args:
         sde, score_fn: as in `scoresde.solve`.
@@ -103,7 +114,9 @@ def sample_posterior(
     if method in RULES:
         score = condition(score_fn, operator, y, noise_std, method=method, sde=sde, **own)
         solution = solve(sde, score, method=sampler, **options)
-        return PosteriorSamples(solution.x, solution, score.tally.products)
+        return PosteriorSamples(
+            solution.x, solution, score.tally.products, residual=_residual(score.measurement, solution)
+        )
     measurement = measured(score_fn, operator, y, noise_std)
     event_of(known, measurement)
     log = ParticleLog(own.get("record"))
@@ -112,4 +125,22 @@ def sample_posterior(
     solver = make(cls, own, measurement)
     solution = solve(sde, score_fn, method=solver, **options)
     ess = log.ess if log.infos else None
-    return PosteriorSamples(solution.x, solution, solver.tally.products, ess)
+    return PosteriorSamples(solution.x, solution, solver.tally.products, ess, _residual(measurement, solution))
+
+
+def _residual(measurement: Measurement, solution: Solution) -> Tensor | None:
+    """How far the samples are from the measurement, and a warning about those that do not fit it."""
+    if measurement.std == 0.0:
+        return None
+    with torch.no_grad():
+        residual = measurement.residual(solution.x)
+    far = residual[residual > _FAR]
+    if len(far):
+        warnings.warn(
+            f"{len(far)} of {len(residual)} samples do not fit the measurement: they are up to {float(far.max()):.3g} "
+            "standard deviations of the noise away from it (root mean square), where samples of the posterior are "
+            "about 1 away. Take more steps or another method, such as 'mmps', or check the operator and `noise_std`.",
+            ScoreSDEWarning,
+            stacklevel=4,
+        )
+    return residual

@@ -169,7 +169,8 @@ def vdm(
         minimise_variance: for a `VDMSDE` with a learned :math:`\gamma`: the gradient that reaches :math:`\gamma`
             between its ends is that of :math:`E[L^2]`, L the diffusion term of a sample: the plain one times 2L,
             without a second backward pass. Ends and network get the plain gradient. The loss must be averaged over the
-            batch.
+            batch, and the network must depend on :math:`\gamma` through its inputs alone: one that evaluates the
+            process itself, such as an exact score of `scoresde.targets`, passes on gradients without the factor.
         x0, generator, context: see `denoising`.
 
     Returns:

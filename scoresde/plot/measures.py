@@ -111,13 +111,20 @@ def bits_histogram(
     path: str | os.PathLike[str] | None = None,
     *,
     ax: Axes | None = None,
+    errors: Tensor | None = None,
     bins: int | None = None,
     title: str = "",
 ) -> Axes:
     r"""A histogram of bits per dimension, with their mean and its standard error :math:`s/\sqrt n`.
 
+    With ``errors``, every bin has an error bar: the mean and the standard deviation of the number of exact values in
+    it, :math:`\sum_i p_i \pm (\sum_i p_i (1 - p_i))^{1/2}`, where :math:`p_i` is the probability that a normal
+    distribution around value :math:`i` with its error as standard deviation gives to the bin.
+
     Args:
         bits: ``(n,)``, one per sample, finite.
+        errors: ``(n,)``, the standard error of each value in the same units, such as
+            ``likelihood.std_error / (dimensions * math.log(2))``; by default no error bars are drawn.
         path: where to write the figure as PNG, completely or not at all.
         ax: the axes to draw in; by default new ones.
         bins: the number of bins; by default :math:`\sqrt n`, from 5 to 50.
@@ -139,13 +146,20 @@ def bits_histogram(
     """
     values = check_numbers("bits", bits, 1)
     count = len(values)
+    spreads = None if errors is None else check_numbers("errors", errors, 1)
+    if spreads is not None and (len(spreads) != count or bool((spreads < 0).any())):
+        raise InvalidArgumentError(f"`errors` must be {count} numbers of at least 0, one for each of `bits`.")
     bins = min(max(math.ceil(math.sqrt(count)), 5), 50) if bins is None else bins
     bins = check_integer("bins", bins, low=1, high=_MOST_BINS)
     target, title = check_figure_target(path), check_title(title)
     mean = float(values.mean())
     error = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
     ax = axes_for(ax)
-    ax.hist(values.numpy(), bins=bins, color="0.75", edgecolor="0.5", linewidth=0.5)
+    _, edges, _ = ax.hist(values.numpy(), bins=bins, color="0.75", edgecolor="0.5", linewidth=0.5)
+    if spreads is not None:
+        numbers, deviations = _bin_counts(values, spreads, torch.as_tensor(edges, dtype=torch.float64))
+        middles = (edges[1:] + edges[:-1]) / 2
+        ax.errorbar(middles, numbers.numpy(), deviations.numpy(), fmt=".", color="0.2", capsize=2, linewidth=1)
     label = f"mean {mean:.4f}" + (f" ± {error:.4f}" if count > 1 else "")
     ax.axvline(mean, color=BLUE, label=label)
     if count > 1:
@@ -154,6 +168,21 @@ def bits_histogram(
     ax.legend(frameon=False)
     save(ax.figure, target)
     return ax
+
+
+def _bin_counts(values: Tensor, spreads: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the number of exact values in each bin."""
+    means, variances = torch.zeros(2, len(edges) - 1, dtype=torch.float64)
+    # Below each edge; a value without an error on an edge belongs to the bin that begins there, as in the histogram.
+    below = torch.zeros_like(values)
+    for i, edge in enumerate(edges):
+        last = below
+        exact = (values <= edge) if i == len(edges) - 1 else (values < edge)
+        below = torch.where(spreads > 0, torch.special.ndtr((edge - values) / spreads), exact.double())
+        if i:
+            share = below - last
+            means[i - 1], variances[i - 1] = share.sum(), (share * (1 - share)).sum()
+    return means, variances.sqrt()
 
 
 def divergence_profile(

@@ -93,9 +93,6 @@ class SEEDS2(_Seeds):
     Facts:
         Weak order 2, strong order 1; 2 evaluations per step; no state.
 
-    Differs from:
-        the official code, whose stages draw noise of the wrong size.
-
     Example:
         >>> SEEDS2().stages
         (0.5,)
@@ -119,7 +116,8 @@ class SEEDS3(_Seeds):
         per step; no state.
 
     Differs from:
-        the official code, whose last step takes the noise of the thirds in the wrong order.
+        the official code for noise prediction, where one stage draws noise of the size of the whole step and the last
+        step takes the noise of the thirds in the wrong order.
 
     Example:
         >>> SEEDS3().evaluations

@@ -241,6 +241,8 @@ def test_the_histogram(run: Run, fake: Any, files: Files) -> None:
     with Image.open("a.png") as picture:
         assert picture.format == "PNG"
     assert files() == ["a.png", "data.npz", "likelihood.csv", "likelihood.csv.json"]
+    bars = ("--probes", 2, "--plot", "c.png", "--out", "c.csv")  # which has standard errors
+    assert run("likelihood", "data.npz", "--levels", 17, *bars, *LOOSE).exit_code == 0 and Path("c.png").is_file()
     np.savez("float.npz", x=near(fake, 2))
     for option in (("float.npz", "--plot", "b.png"), ("data.npz", "--levels", 17, "--plot", "b.pdf")):
         fake.calls = 0

@@ -210,6 +210,33 @@ def test_the_histogram_shows_all_values_and_their_mean(tmp_path: Path) -> None:
         assert picture.format == "PNG" and picture.size == (960, 600)
 
 
+def test_error_bars_of_the_histogram_are_those_of_the_exact_values() -> None:
+    generator = torch.Generator().manual_seed(1)
+    bits = torch.rand(40, generator=generator, dtype=torch.float64)
+    errors = 0.2 * torch.rand(40, generator=generator, dtype=torch.float64)
+    errors[:10] = 0.0  # exact values, two of them at the ends of the range
+    bits[0], bits[1] = -0.1, 1.1
+    axes = bits_histogram(bits, bins=6, errors=errors)
+    edges = np.append([bar.get_x() for bar in axes.containers[0]], 1.1)
+    draws = bits + errors * torch.randn(20_000, 40, generator=generator, dtype=torch.float64)
+    counts = np.stack([np.histogram(row, edges)[0] for row in draws.numpy()])
+    line, _, (bars,) = axes.containers[1]
+    segments = np.array([[low[1], high[1]] for low, high in bars.get_segments()])
+    expected, deviation = counts.mean(0), counts.std(0)
+    # Twelve figures, each within 4.5 of its standard errors: a false alarm has a probability of 8e-5.
+    assert np.all(abs(line.get_ydata() - expected) < 4.5 * deviation / 20_000**0.5 + 1e-12)
+    assert np.all(abs(np.diff(segments)[:, 0] / 2 - deviation) < 4.5 * deviation / 40_000**0.5 * 1.2 + 1e-12)
+
+
+def test_exact_values_have_error_bars_of_no_length() -> None:
+    bits = torch.tensor([0.0, 0.5, 0.5, 1.0])
+    axes = bits_histogram(bits, bins=2, errors=torch.zeros(4))
+    heights = [bar.get_height() for bar in axes.containers[0]]
+    line, _, (bars,) = axes.containers[1]
+    assert line.get_ydata().tolist() == heights == [1.0, 3.0]
+    assert all(low[1] == high[1] for low, high in bars.get_segments())
+
+
 def test_one_value_has_no_error() -> None:
     axes = bits_histogram(torch.tensor([3.0]))
     assert axes.get_legend().get_texts()[0].get_text() == "mean 3.0000"
@@ -275,6 +302,9 @@ def test_the_same_figure_is_the_same_file_and_pyplot_knows_none(tmp_path: Path) 
         (lambda path: bits_histogram(torch.ones(0), path), InvalidArgumentError),
         (lambda path: bits_histogram(torch.ones(2, 2), path), InvalidArgumentError),
         (lambda path: bits_histogram(torch.ones(2), path, bins=0), InvalidArgumentError),
+        (lambda path: bits_histogram(torch.ones(2), path, errors=torch.ones(3)), InvalidArgumentError),
+        (lambda path: bits_histogram(torch.ones(2), path, errors=torch.tensor([0.1, -0.1])), InvalidArgumentError),
+        (lambda path: bits_histogram(torch.ones(2), path, errors=torch.tensor([0.1, torch.nan])), NonFiniteError),
         (lambda path: bits_histogram(torch.ones(2), path / "missing" / "a.png"), OutputError),
         (lambda path: error_curves(torch.ones(3), torch.tensor([torch.nan]), path), NonFiniteError),
         (lambda path: error_curves(torch.ones(0), torch.ones(1), path), InvalidArgumentError),
