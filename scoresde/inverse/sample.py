@@ -30,7 +30,7 @@ from .samplers.twisted import TwistedSMC
 if TYPE_CHECKING:
     from .. import _typed
 
-_FAR = 5.0  # standard deviations of the noise
+_FAR = 10.0  # standard deviations of the noise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +76,7 @@ def sample_posterior(
     r"""Sample the data given a measurement :math:`y = Ax_0 + n`, by any method of `scoresde.inverse.methods`.
 
     A `ScoreSDEWarning` says which samples do not fit the measurement: the root mean square of :math:`y - Ax` is more
-    than five standard deviations of the noise, which has a probability below 1e-6 for a draw of the posterior.
+    than ten standard deviations of the noise, where it is about one for draws of the posterior.
 
     Args:
         sde, score_fn: as in `scoresde.solve`.

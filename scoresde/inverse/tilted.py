@@ -25,7 +25,9 @@ class TiltedSamples(Displayed):
         ess: the effective sample size at each level, ``(levels, sets)``.
         resampled: where sets were resampled, ``(levels, sets)`` bool.
         log_evidence: :math:`\ln\int p(x)\,p(y|x)^w dx` as each set estimates it, ``(sets,)``; its exponential is
-            unbiased for the chain of these steps.
+            unbiased for the chain of these steps. Trust it where several sets (``particles=``) agree: where they
+            differ by one or more, few sets carry the mean of the exponentials, and most are too low, whatever ``ess``
+            is.
         solution: the `Solution` of the solve.
 
     Example:

@@ -15,6 +15,9 @@ from scoresde.inverse.samplers import SAMPLERS
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.testing import affine_law
 
+# Most tests here take few steps of a network that is no denoiser, whose samples are far from the measurement.
+pytestmark = pytest.mark.filterwarnings("ignore:.* do not fit the measurement")
+
 F64 = torch.float64
 SDES = {
     "VP": scoresde.VPSDE(),
@@ -853,3 +856,28 @@ def test_mmps_stays_in_the_range_of_the_data_without_noise(noise: float) -> None
     x = scoresde.solve(sde, posterior, method="ddim", steps=30, shape=(4, 1, 8, 8), seed=1).x
     assert float(x.abs().max()) < 1.5
     assert float((half.forward(x) - half.forward(digit)).square().mean().sqrt()) < 0.05
+
+
+def test_samples_that_do_not_fit_the_measurement_are_named() -> None:
+    sde = scoresde.VPSDE()
+    target = GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1)
+    seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9])
+    run = {"shape": (8, 2), "seed": 0, "steps": 20}
+    with pytest.warns(scoresde.ScoreSDEWarning, match=r"^8 of 8 samples .* up to .*e\+\d+ standard deviations"):
+        far = inverse.sample_posterior(sde, target.score(sde), *seen, 0.01, method="dps", **run)
+    assert far.residual is not None and bool((far.residual > 10).all())
+    near = inverse.sample_posterior(sde, target.score(sde), *seen, 0.1, **run)
+    expected = (near.x[:, 0] - 0.9).abs() / 0.1
+    torch.testing.assert_close(near.residual, expected)
+    assert inverse.sample_posterior(sde, target.score(sde), *seen, 0.0, method="ddnm", **run).residual is None
+    ddrm = inverse.sample_posterior(sde, target.score(sde), *seen, 0.1, method="ddrm", **run)
+    torch.testing.assert_close(ddrm.residual, (ddrm.x[:, 0] - 0.9).abs() / 0.1)
+
+
+def test_residuals_have_one_number_per_sample_and_the_covariance_divided_out() -> None:
+    noise = torch.tensor([[4.0, 1.0], [1.0, 2.0]])
+    x, y = torch.randn(3, 2), torch.randn(3, 2)
+    measurement = inverse.Measurement(torch.eye(2), y, noise)
+    away = y - x
+    expected = (torch.einsum("ni,ij,nj->n", away, torch.linalg.inv(noise), away) / 2).sqrt()
+    torch.testing.assert_close(measurement.residual(x), expected)

@@ -128,7 +128,9 @@ def test_every_page_has_one_place_in_the_side_bar() -> None:
         "Theory and design",
         "Reference",
     ]
-    children = [f"{part}/{name}" for part in ("coming_from", "theory") for name in toctrees(DOCS / part / "index.md")[""]]
+    children = [
+        f"{part}/{name}" for part in ("coming_from", "theory") for name in toctrees(DOCS / part / "index.md")[""]
+    ]
     entries = Counter(["index", *children, *(name for names in groups.values() for name in names)])
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
     pages |= {"gallery/index"} if (DOCS / "examples" / "GALLERY_HEADER.rst").is_file() else set()
@@ -151,8 +153,10 @@ def test_the_docs_extra_has_what_the_settings_name() -> None:
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     packages = {re.split(r"[<>=\[]", line)[0] for line in extras["docs"]}
-    others = [name.partition(".")[0] for name in setting("extensions") if not name.startswith("sphinx.")]
-    wanted = {name.replace("_", "-") for name in others}
+    others = [name for name in setting("extensions") if not name.startswith("sphinx.")]
+    wanted = {
+        re.sub(r"^(sphinxcontrib[.]\w+|\w+).*", r"\1", name).replace("_", "-").replace(".", "-") for name in others
+    }
     assert wanted <= packages | {"myst-parser"} and {"myst-parser", "furo", "sphinx-mathjax-offline"} <= packages
     assert [re.split(r"[<>=]", line)[0] for line in extras["site"]] == ["playwright"]
 
