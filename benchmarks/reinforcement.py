@@ -121,6 +121,11 @@ def advantages(path: paths.Path, rewards: Tensor, model: Any, reward_of: Reward)
     return torch.stack([*expected, rewards.to(F64)], 1).diff(dim=1)
 
 
+def is_trained(name: str, weight: Tensor) -> bool:
+    """Whether a parameter is trained: those with one dimension, and the vector that stands for the label."""
+    return weight.ndim == 1 or name == "label.weight"
+
+
 def _count(counted: list[int], out: Tensor) -> None:
     counted[0] += len(out)
     if out.requires_grad:
@@ -139,11 +144,7 @@ def fine_tuned(reward_of: Reward, unit: float, turns: int, seed: int = SEED) -> 
     base = scoresde.load("digits")
     original = base.score(SDE)
     net = copy.deepcopy(base.net).requires_grad_(False)
-    trained = [
-        weight.requires_grad_(True)
-        for name, weight in net.named_parameters()
-        if weight.ndim == 1 or name.startswith("noise") or "film" in name
-    ]
+    trained = [weight.requires_grad_(True) for name, weight in net.named_parameters() if is_trained(name, weight)]
     model = base.config.model(net, base.native or SDE, base.chain, context={"label": 10}).on(SDE)
     counted = [0, 0]  # samples through the networks, forwards and backwards
     for network in (net, base.net):

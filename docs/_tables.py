@@ -767,9 +767,11 @@ def schedules_iddpm() -> str:
 def streams_text() -> str:
     """What noise per sample costs, in a sentence."""
     found = load("streams")["results"]
-    ratios = " and ".join(f"{row['ratio']:.1f} times for {shape}" for shape, row in found["draws"].items())
+    ratios = " and ".join(
+        f"{row['ratio']:.1f} times as long for {shape} numbers" for shape, row in found["draws"].items()
+    )
     return (
-        f"A draw takes as long as one of `torch.randn` {ratios} numbers (one thread), and "
+        f"Compared with `torch.randn`, a draw takes {ratios} (one thread). It is "
         f"{100 * found['share of a step']:.1f} % of a step of the digits network with 256 samples "
         "(`python -m benchmarks streams`)."
     )

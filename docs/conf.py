@@ -46,6 +46,7 @@ html_theme = "furo"
 html_title = "scoresde"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["search.js"]
 html_copy_source = False
 pygments_dark_style = "github-dark"
 

@@ -102,7 +102,10 @@ draws = scoresde.solve(
     shape=(50_000, 2),
     seed=0,
 ).x.reshape(500, 100, 2)
+# The verdict, and for each parameter the probability of ranks at least as uneven as
+# these if the posteriors are right:
 found = scoresde.trust.simulation_based_calibration(truth, draws.movedim(1, 0))
+print(found.verdict, [round(float(p), 2) for p in found.p_values])
 
 fig, panels = plt.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
 for k, (ax, name) in enumerate(zip(panels, "ab", strict=True)):
@@ -117,4 +120,3 @@ for k, (ax, name) in enumerate(zip(panels, "ab", strict=True)):
     )
     ax.set(xlabel=f"rank of the true {name} among 100 draws", ylabel="pairs of 500")
 plt.show()
-found

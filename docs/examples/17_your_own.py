@@ -8,7 +8,8 @@ their order.
 """
 
 # %%
-# Heun's method in the log-SNR, from scratch:
+# A two-step method in the log-SNR: the data estimate is the straight line through
+# its last two values.
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -11,7 +11,7 @@ from .._checks import check_number, check_shape, check_state, check_tensor
 from .._tensors import expand, row_sums
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..targets.bayes import LARGEST_STD, noise_covariance
-from .operators import LinearOperator, Matrix, Nonlinear
+from .operators import Diagonal, LinearOperator, Matrix, Nonlinear
 
 
 class Measurement:
@@ -23,8 +23,8 @@ class Measurement:
     Args:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
         y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; for a bare function the former.
-        noise_std: the noise's standard deviation, or its covariance ``(M, M)``; by default the operator's own, which is
-            0 but for one of `from_deepinv`.
+        noise_std: the noise's standard deviation, one for each measured value, ``(*measurement)``, or the covariance
+            ``(M, M)``; by default the operator's own, which is 0 but for one of `from_deepinv`.
         event_shape: the shape of the data, where the operator is a bare matrix.
 
     Attributes:
@@ -81,10 +81,28 @@ class Measurement:
                 "`noise_std` must be given, since the operator's own noise has no single standard deviation: the "
                 "covariance of a Gaussian that resembles it, or a standard deviation."
             )
-        if isinstance(noise_std, Tensor) and noise_std.ndim:
+        self.log_volume = 0.0  # ln |det L|
+        if isinstance(noise_std, Tensor):
+            check_tensor("noise_std", noise_std, kind="real")
+        if isinstance(noise_std, Tensor) and tuple(noise_std.shape) == shape != (size, size):
+            self._divide(noise_std)
+        elif isinstance(noise_std, Tensor) and noise_std.ndim:
             self._whiten(noise_covariance(noise_std, size))
         else:
             self.std = check_number("noise_std", noise_std, low=0.0, high=LARGEST_STD)
+
+    def _divide(self, stds: Tensor) -> None:
+        stds = stds.detach().to("cpu", torch.float64)
+        if not bool((stds.isfinite() & (stds > 0)).all()):
+            raise InvalidArgumentError("`noise_std` must be finite and above 0 for every measured value.")
+        operator = self.operator
+        self.operator = (
+            Diagonal(1 / stds) @ operator
+            if isinstance(operator, LinearOperator)
+            else Nonlinear(lambda x: operator.forward(x) / stds.to(x), operator.measurement_shape)
+        )
+        self.y = (self.y.to(torch.float64) / stds.to(self.y.device)).to(self.y.dtype)
+        self.std, self.log_volume = 1.0, float(stds.log().sum())
 
     def _whiten(self, cov: Tensor) -> None:
         factor, failed = torch.linalg.cholesky_ex(cov)
@@ -105,7 +123,19 @@ class Measurement:
         )
         each = self.y.unsqueeze(0) if self.shared else self.y
         self.y = white(each.to(torch.float64)).reshape(self.y.shape).to(self.y.dtype)
-        self.std = 1.0
+        self.std, self.log_volume = 1.0, float(factor.diagonal().log().sum())
+
+    @property
+    def log_normaliser(self) -> float:
+        r""":math:`-\ln\sqrt{\det 2\pi R}`, what the logarithm of the density of y given :math:`Ax_0` has besides the
+        square.
+
+        Example:
+            >>> round(Measurement(torch.eye(2), torch.zeros(2), 0.1).log_normaliser, 6)
+            2.767293
+        """
+        size = math.prod(self.operator.measurement_shape)
+        return -size * math.log(self.std * math.sqrt(2 * math.pi)) - self.log_volume
 
     def linear(self, name: str) -> LinearOperator:
         """The operator, if it is a linear one, which ``name`` needs."""

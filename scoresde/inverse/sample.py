@@ -24,6 +24,7 @@ from .conditioned import event_of
 from .measurement import Measurement
 from .registry import condition, make, measured, options_of
 from .rules import RULES
+from .rules.pigdm import PiGDM
 from .samplers import SAMPLERS
 from .samplers.twisted import TwistedSMC
 
@@ -35,13 +36,16 @@ _FAR = 10.0  # standard deviations of the noise
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PosteriorSamples(Displayed):
-    """The result of `sample_posterior`.
+    r"""The result of `sample_posterior`.
 
     Attributes:
         x: the samples, ``(batch, *event)``.
         solution: the `Solution` of the solve, with the network's evaluations.
         products: vector-Jacobian products, of the whole batch at once.
         ess: the effective sample size of ``"twisted_smc"`` at each level, ``(levels, sets)``; None for other methods.
+        log_evidence: :math:`\ln p(y)` as each set of ``"twisted_smc"`` with the twist `PiGDM` estimates it,
+            ``(sets,)``, float64; None for other methods. Its exponential is unbiased for the chain of these steps.
+            Trust it where several sets (``particles=``) agree; where they differ by one or more, most are too low.
         residual: how far each sample is from the measurement, `Measurement.residual`, ``(batch,)``: about 1 for draws
             of the posterior. None where the noise is 0.
 
@@ -55,6 +59,7 @@ class PosteriorSamples(Displayed):
     products: int
     ess: Tensor | None = None
     residual: Tensor | None = None
+    log_evidence: Tensor | None = None
 
     def _summary(self) -> dict[str, str]:
         shown = {"x": kind(self.x), "products": str(self.products), "solution": repr(self.solution)}
@@ -125,7 +130,26 @@ def sample_posterior(
     solver = make(cls, own, measurement)
     solution = solve(sde, score_fn, method=solver, **options)
     ess = log.ess if log.infos else None
-    return PosteriorSamples(solution.x, solution, solver.tally.products, ess, _residual(measurement, solution))
+    known_weights = cls is TwistedSMC and isinstance(solver.twist, PiGDM)
+    return PosteriorSamples(
+        solution.x,
+        solution,
+        solver.tally.products,
+        ess,
+        _residual(measurement, solution),
+        _log_evidence(measurement, log, solution.x) if known_weights else None,
+    )
+
+
+def _log_evidence(measurement: Measurement, log: ParticleLog, x: Tensor) -> Tensor | None:
+    """The particles' weights, with what the likelihood has besides them: its normaliser, and the part of y that no data
+    reach."""
+    if measurement.std == 0.0:
+        return None
+    operator, ratios = measurement.linear(TwistedSMC.name), log.log_evidence
+    y = measurement.of(x)[:: len(x) // len(ratios)].double()  # of each set
+    away = (y - operator.forward(operator.pseudo_inverse(y))).flatten(1) / measurement.std
+    return ratios + measurement.log_normaliser - 0.5 * away.square().sum(1).cpu()
 
 
 def _residual(measurement: Measurement, solution: Solution) -> Tensor | None:

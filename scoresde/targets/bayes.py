@@ -89,7 +89,7 @@ def _checked(operator: object, y: object, noise: object, size: int) -> tuple[Ten
 
 
 def noise_covariance(noise: object, size: int) -> Tensor:
-    """The covariance ``(M, M)`` of measurement noise, float64, given that or a standard deviation.
+    """The covariance ``(M, M)`` of measurement noise, float64, given that, or one or M standard deviations.
 
     Example:
         >>> noise_covariance(2.0, 1)
@@ -100,9 +100,14 @@ def noise_covariance(noise: object, size: int) -> Tensor:
         return std * std * torch.eye(size, dtype=torch.float64)
     check_tensor("noise_std", noise, kind="real")
     cov = noise.detach().to(torch.float64)
+    if cov.numel() == size and tuple(cov.shape) != (size, size):
+        if not bool((cov.isfinite() & (cov >= 0)).all()):
+            raise InvalidArgumentError("`noise_std` must be finite and at least 0 for every measured value.")
+        return cov.flatten().square().diag()
     if tuple(cov.shape) != (size, size):
         raise InvalidArgumentError(
-            f"`noise_std` must be a standard deviation or a covariance ({size}, {size}), got shape {tuple(cov.shape)}."
+            f"`noise_std` must be a standard deviation, one for each measured value ({size},), or a covariance "
+            f"({size}, {size}), got shape {tuple(cov.shape)}."
         )
     if not bool(cov.isfinite().all()) or not torch.allclose(cov, cov.mT, rtol=1e-5, atol=1e-8):
         raise InvalidArgumentError("`noise_std` must be a finite, symmetric covariance.")

@@ -49,7 +49,7 @@ class MixtureTarget(Target):
         Args:
             operator: A, a matrix ``(M, D)`` over the flattened event, or an operator of `scoresde.inverse`.
             y: the M measured values, of any shape.
-            noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
+            noise_std: the noise's standard deviation, one for each measured value, or the covariance ``(M, M)``.
 
         Raises:
             InvalidArgumentError: a shape does not fit, or :math:`A\Sigma A^T + R` is singular.

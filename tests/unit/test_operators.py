@@ -45,6 +45,12 @@ OPERATORS = {
     "matrix": lambda: inverse.Matrix(draw(6, 12), (3, 4), (2, 3)),
     "tall matrix": lambda: inverse.Matrix(draw(9, 4)),
     "deficient matrix": lambda: inverse.Matrix(DEFICIENT),
+    "diagonal": lambda: inverse.Diagonal(draw(2, 3, 4)),
+    "diagonal with zeros": lambda: inverse.Diagonal(draw(7) * some(7, share=0.6)),
+    "mask after blur": lambda: inverse.Mask(some(2, 7, 6)) @ inverse.gaussian_blur((2, 7, 6), 0.7),
+    "three": lambda: (
+        inverse.Diagonal(draw(2, 3)) @ inverse.Matrix(draw(6, 12), (12,), (2, 3)) @ inverse.Diagonal(draw(12))
+    ),
     "no rows": lambda: inverse.Matrix(torch.zeros(0, 3, dtype=F64)),
 }
 
@@ -167,6 +173,10 @@ def test_the_grey_transform_is_orthogonal_with_grey_first():
         (lambda: inverse.PartialFourier((1, 4, 4), torch.ones(4, 4)), scoresde.InvalidTypeError, "boolean"),
         (lambda: inverse.PartialFourier((1, 4, 4), some(4, 5)), scoresde.InvalidArgumentError, "shape"),
         (lambda: inverse.random_projection((4,), 0), scoresde.InvalidArgumentError, "at least 1"),
+        (lambda: inverse.Diagonal(torch.tensor([1.0, math.nan])), scoresde.InvalidArgumentError, "factors"),
+        (lambda: inverse.Diagonal(torch.tensor(2.0)), scoresde.InvalidArgumentError, "measurement|event"),
+        (lambda: inverse.Matrix(torch.eye(2)) @ inverse.Matrix(torch.eye(3)), scoresde.InvalidArgumentError, "shape"),
+        (lambda: inverse.Matrix(torch.eye(2)) @ torch.eye(2), scoresde.InvalidTypeError, "first"),
         (lambda: inverse.Matrix(torch.eye(2)).forward(torch.ones(2)), scoresde.InvalidArgumentError, "batch"),
         (lambda: inverse.Matrix(torch.eye(2)).adjoint(torch.ones(1, 3)), scoresde.InvalidArgumentError, "batch"),
         (
@@ -179,3 +189,11 @@ def test_the_grey_transform_is_orthogonal_with_grey_first():
 def test_nonsense_is_refused(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+def test_operators_are_composed_as_matrices_are():
+    second, first = inverse.Matrix(draw(3, 4)), inverse.Matrix(draw(4, 5, seed=1))
+    x = draw(2, 5, seed=2)
+    torch.testing.assert_close((second @ first).forward(x), second.forward(first.forward(x)))
+    torch.testing.assert_close((second @ first).matrix(), second.matrix() @ first.matrix())
+    assert repr(second @ first) == "Matrix((4,) -> (3,)) @ Matrix((5,) -> (4,))"

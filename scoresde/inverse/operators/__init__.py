@@ -2,6 +2,7 @@
 
 from .base import SVD, LinearOperator
 from .blur import Blur, gaussian_kernel, motion_kernel
+from .composed import Composed, Diagonal
 from .deepinv import from_deepinv
 from .fourier import PartialFourier
 from .grey import Grey
@@ -13,6 +14,8 @@ from .separable import Separable, bicubic, block_average, gaussian_blur
 __all__ = [
     "SVD",
     "Blur",
+    "Composed",
+    "Diagonal",
     "Grey",
     "LinearOperator",
     "Mask",

@@ -89,6 +89,12 @@ class LinearOperator(abc.ABC):
         r""":math:`A^Ty`, ``(batch, *event)``."""
         return self._adjoint(_checked("y", y, self.measurement_shape))
 
+    def __matmul__(self, first: LinearOperator) -> LinearOperator:
+        """The operator that measures what ``first`` measures, `Composed`."""
+        from .composed import Composed
+
+        return Composed(self, first)
+
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         r""":math:`A^+y`, the shortest of the events that come closest to y, ``(batch, *event)``."""
         return self.filter(self.adjoint(y), lambda s: 1 / s**2)

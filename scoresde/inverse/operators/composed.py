@@ -1,0 +1,79 @@
+"""Operators made from others: a factor for every element, and one operator after another."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..._checks import check_kind, check_tensor
+from ...errors import InvalidArgumentError
+from .base import SVD, LinearOperator
+
+
+class Diagonal(LinearOperator):
+    r"""Multiply every element by its own factor, such as the sensitivity of a detector.
+
+    Args:
+        factors: of the event's shape.
+
+    Example:
+        >>> Diagonal(torch.tensor([2.0, 0.5])).forward(torch.ones(1, 2))
+        tensor([[2.0000, 0.5000]])
+    """
+
+    def __init__(self, factors: Tensor) -> None:
+        check_tensor("factors", factors)
+        super().__init__(tuple(factors.shape), tuple(factors.shape))
+        self.factors = factors.detach().to("cpu", torch.float64)
+        if not bool(self.factors.isfinite().all()):
+            raise InvalidArgumentError("`factors` must be finite.")
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return x * self.factors.to(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._forward(y)
+
+    def _decompose(self) -> SVD:
+        return SVD(self.factors.abs(), lambda x: x, lambda c: c)
+
+
+class Composed(LinearOperator):
+    r"""One operator after another, :math:`A = A_2 A_1`; ``second @ first`` is the same.
+
+    Its singular values are those of its matrix, for small events; methods that need none, such as ``"mmps"``, take any
+    size.
+
+    Args:
+        second: acts on the measurements of ``first``, whose shape its events have.
+        first: acts on the data.
+
+    Example:
+        >>> from scoresde.inverse import Mask, gaussian_blur
+        >>> seen = Mask(torch.arange(16).reshape(1, 4, 4) % 2 == 0)
+        >>> camera = seen @ gaussian_blur((1, 4, 4), 1.0)
+        >>> camera.forward(torch.ones(2, 1, 4, 4)).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, second: LinearOperator, first: LinearOperator) -> None:
+        check_kind("second", second, LinearOperator, "a LinearOperator")
+        check_kind("first", first, LinearOperator, "a LinearOperator")
+        if second.event_shape != first.measurement_shape:
+            raise InvalidArgumentError(
+                f"`second` acts on events of shape {second.event_shape}, but the measurements of `first` have shape "
+                f"{first.measurement_shape}."
+            )
+        super().__init__(first.event_shape, second.measurement_shape)
+        self.second, self.first = second, first
+        self.shared = second.shared and first.shared
+        self.noise_std = second.noise_std
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.second._forward(self.first._forward(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.first._adjoint(self.second._adjoint(y))
+
+    def __repr__(self) -> str:
+        return f"{self.second!r} @ {self.first!r}"
