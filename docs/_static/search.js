@@ -1,20 +1,22 @@
-// A search shows the pages that have all of its words. Where there is none, show those that have most of them.
+// A search shows the pages that have all of its words. This adds those that have half of them or more, further down.
 document.addEventListener("DOMContentLoaded", () => {
   if (typeof Search === "undefined") return;
   const exact = Search.performTermsSearch;
   Search.performTermsSearch = (terms, excluded) => {
     const found = exact(terms, excluded);
-    if (found.length || terms.size < 2) return found;
-    const pages = new Map();
+    const known = new Set(found.map((result) => result[0]));
+    const others = new Map();
     for (const term of terms) {
       for (const result of exact(new Set([term]), excluded)) {
-        const known = pages.get(result[0]) ?? { result, words: 0, score: 0 };
-        pages.set(result[0], { result, words: known.words + 1, score: known.score + result[4] });
+        const before = others.get(result[0]) ?? { result, words: 0, score: 0 };
+        others.set(result[0], { result, words: before.words + 1, score: before.score + result[4] });
       }
     }
-    const most = Math.max(0, ...[...pages.values()].map((page) => page.words));
-    return [...pages.values()]
-      .filter((page) => page.words === most)
-      .map(({ result, score }) => result.with(4, score));
+    for (const [page, { result, words, score }] of others) {
+      if (!known.has(page) && 2 * words >= terms.size) {
+        found.push(result.with(4, words / terms.size - 1 + score / 1e6));
+      }
+    }
+    return found;
   };
 });

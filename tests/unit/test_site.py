@@ -161,6 +161,13 @@ def test_the_docs_extra_has_what_the_settings_name() -> None:
     assert [re.split(r"[<>=]", line)[0] for line in extras["site"]] == ["playwright"]
 
 
+def test_the_bibliography_has_every_paper_that_the_package_cites() -> None:
+    listed = set(re.findall(r"eprint += \{([0-9.]+)\}", (DOCS / "references.bib").read_text(encoding="utf-8")))
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "scoresde").rglob("*.py")]
+    cited = {number for text in texts for number in re.findall(r"arxiv[.]org/abs/(\d+[.]\d+)", text)}
+    assert len(cited) > 80 and not cited - listed
+
+
 def test_formulas_are_set_by_a_file_of_the_site() -> None:
     assert "//" not in setting("mathjax_path")
 
