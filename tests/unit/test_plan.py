@@ -469,6 +469,10 @@ def test_constants() -> None:
         and constants_of(Drift(t_min=0.1, t_max=1.0, prior=SDE.prior)) is None
     )
     assert constants_of(type("Own", (scoresde.VPSDE,), {})()) is None
+    made: dict[str, Any] = {}
+    exec("def made(x): return x", {}, made)  # a function without a module
+    made["made"].__module__ = None
+    assert constants_of(made["made"]) is None
 
 
 def process_with_function() -> scoresde.GaussianSDE:
