@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Measurement:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
         y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; for a bare function the former.
         noise_std: the noise's standard deviation, one for each measured value, ``(*measurement)``, or the covariance
-            ``(M, M)``; by default the operator's own, which is 0 but for one of `from_deepinv`.
+            as a matrix ``(M, M)``; by default the operator's own, which is 0 but for one of `from_deepinv`.
         event_shape: the shape of the data, where the operator is a bare matrix.
 
     Attributes:
@@ -79,7 +80,7 @@ class Measurement:
         if noise_std is None:
             raise InvalidArgumentError(
                 "`noise_std` must be given, since the operator's own noise has no single standard deviation: the "
-                "covariance of a Gaussian that resembles it, or a standard deviation."
+                "standard deviations or the covariance of a Gaussian that resembles it."
             )
         self.log_volume = 0.0  # ln |det L|
         if isinstance(noise_std, Tensor):
@@ -92,17 +93,19 @@ class Measurement:
             self.std = check_number("noise_std", noise_std, low=0.0, high=LARGEST_STD)
 
     def _divide(self, stds: Tensor) -> None:
-        stds = stds.detach().to("cpu", torch.float64)
-        if not bool((stds.isfinite() & (stds > 0)).all()):
-            raise InvalidArgumentError("`noise_std` must be finite and above 0 for every measured value.")
+        stds = stds.detach().to("cpu", torch.float64).clone()
+        if not bool(((stds > 0) & (stds <= LARGEST_STD)).all()):
+            raise InvalidArgumentError(f"`noise_std` must be above 0 and at most {LARGEST_STD:g} for every value.")
+        y = (self.y.to(torch.float64) / stds.to(self.y.device)).to(self.y.dtype)
+        if not bool(y.isfinite().all() & (1 / stds).isfinite().all()):
+            raise InvalidArgumentError(f"`noise_std` is too small for `y` in {y.dtype}: their ratio is infinite.")
         operator = self.operator
         self.operator = (
             Diagonal(1 / stds) @ operator
             if isinstance(operator, LinearOperator)
-            else Nonlinear(lambda x: operator.forward(x) / stds.to(x), operator.measurement_shape)
+            else _then(operator, lambda v: v / stds.to(v))
         )
-        self.y = (self.y.to(torch.float64) / stds.to(self.y.device)).to(self.y.dtype)
-        self.std, self.log_volume = 1.0, float(stds.log().sum())
+        self.y, self.std, self.log_volume = y, 1.0, float(stds.log().sum())
 
     def _whiten(self, cov: Tensor) -> None:
         factor, failed = torch.linalg.cholesky_ex(cov)
@@ -119,7 +122,7 @@ class Measurement:
         self.operator = (
             Matrix(white(operator.matrix().mT).mT, operator.event_shape, shape)
             if isinstance(operator, LinearOperator)
-            else Nonlinear(lambda x: white(operator.forward(x)), shape)
+            else _then(operator, white)
         )
         each = self.y.unsqueeze(0) if self.shared else self.y
         self.y = white(each.to(torch.float64)).reshape(self.y.shape).to(self.y.dtype)
@@ -128,12 +131,14 @@ class Measurement:
     @property
     def log_normaliser(self) -> float:
         r""":math:`-\ln\sqrt{\det 2\pi R}`, what the logarithm of the density of y given :math:`Ax_0` has besides the
-        square.
+        square; infinite where the noise is 0.
 
         Example:
             >>> round(Measurement(torch.eye(2), torch.zeros(2), 0.1).log_normaliser, 6)
             2.767293
         """
+        if self.std == 0.0:
+            return math.inf
         size = math.prod(self.operator.measurement_shape)
         return -size * math.log(self.std * math.sqrt(2 * math.pi)) - self.log_volume
 
@@ -207,6 +212,13 @@ class Measurement:
 
     def __repr__(self) -> str:
         return f"Measurement({self.operator!r}, noise_std={self.std:g})"
+
+
+def _then(operator: Nonlinear, change: Callable[[Tensor], Tensor]) -> Nonlinear:
+    """A function of the data, with its values changed."""
+    changed = Nonlinear(lambda x: change(operator.forward(x)), operator.measurement_shape)
+    changed.shared = operator.shared
+    return changed
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ from torch import Tensor
 from .._checks import check_choice
 from .._display import Displayed, kind, span
 from .._signatures import typed
+from .._tensors import row_sums
 from ..errors import InvalidTypeError, ScoreSDEWarning
 from ..integrate import Solution
+from ..noise import BatchNoise
 from ..scores import as_score
 from ..scores.base import check_made_for
 from ..sdes import AffineSDE
@@ -45,9 +47,11 @@ class PosteriorSamples(Displayed):
         ess: the effective sample size of ``"twisted_smc"`` at each level, ``(levels, sets)``; None for other methods.
         log_evidence: :math:`\ln p(y)` as each set of ``"twisted_smc"`` with the twist `PiGDM` estimates it,
             ``(sets,)``, float64; None for other methods. Its exponential is unbiased for the chain of these steps.
-            Trust it where several sets (``particles=``) agree; where they differ by one or more, most are too low.
+            Trust it where several sets (``particles=``) agree; where they differ by one or more, most are too low. It
+            is NaN for a set of which a sample did not arrive.
         residual: how far each sample is from the measurement, `Measurement.residual`, ``(batch,)``: about 1 for draws
-            of the posterior. None where the noise is 0.
+            of the posterior, and more where the noise that is left at t_min is not small beside that of the measurement
+            (``denoise=True`` removes it). None where the noise is 0.
 
     Example:
         >>> PosteriorSamples(torch.zeros(1, 2), None, 0).ess is None
@@ -120,7 +124,7 @@ def sample_posterior(
         score = condition(score_fn, operator, y, noise_std, method=method, sde=sde, **own)
         solution = solve(sde, score, method=sampler, **options)
         return PosteriorSamples(
-            solution.x, solution, score.tally.products, residual=_residual(score.measurement, solution)
+            solution.x, solution, score.tally.products, residual=_residual(score.measurement, sde, solution)
         )
     measurement = measured(score_fn, operator, y, noise_std)
     event_of(known, measurement)
@@ -136,35 +140,52 @@ def sample_posterior(
         solution,
         solver.tally.products,
         ess,
-        _residual(measurement, solution),
-        _log_evidence(measurement, log, solution.x) if known_weights else None,
+        _residual(measurement, sde, solution),
+        _log_evidence(measurement, solver.twist, log, sde, solution) if known_weights else None,
     )
 
 
-def _log_evidence(measurement: Measurement, log: ParticleLog, x: Tensor) -> Tensor | None:
-    """The particles' weights, with what the likelihood has besides them: its normaliser, and the part of y that no data
-    reach."""
-    if measurement.std == 0.0:
+def _log_evidence(
+    measurement: Measurement, twist: PiGDM, log: ParticleLog, sde: AffineSDE, got: Solution
+) -> Tensor | None:
+    r"""The particles' weights, with what the last :math:`N(y; A\hat x, \sigma_y^2 I + r_t^2 AA^T)` has besides them:
+    its normaliser, and the part of y that no data reach.
+    """
+    if measurement.std == 0.0 or not log.infos:
         return None
     operator, ratios = measurement.linear(TwistedSMC.name), log.log_evidence
-    y = measurement.of(x)[:: len(x) // len(ratios)].double()  # of each set
+    y = measurement.of(got.x)[:: len(got.x) // len(ratios)].double()  # of each set
     away = (y - operator.forward(operator.pseudo_inverse(y))).flatten(1) / measurement.std
-    return ratios + measurement.log_normaliser - 0.5 * away.square().sum(1).cpu()
+    wide = twist.variance(sde.node(float(got.t.max()))) * (operator.svd.values / measurement.std) ** 2
+    evidence = ratios + measurement.log_normaliser - 0.5 * away.square().sum(1).cpu() - 0.5 * wide.log1p().sum()
+    arrived = got.success & (got.t <= sde.t_min * (1 + 1e-9))
+    return torch.where(arrived.cpu().reshape(len(ratios), -1).all(1), evidence, torch.nan)
 
 
-def _residual(measurement: Measurement, solution: Solution) -> Tensor | None:
-    """How far the samples are from the measurement, and a warning about those that do not fit it."""
+def _residual(measurement: Measurement, sde: AffineSDE, got: Solution) -> Tensor | None:
+    r"""How far the samples are from the measurement, and a warning about those that do not fit it.
+
+    A state at t has noise of its own, of standard deviation :math:`\sigma_t/\alpha_t` in the data: what such noise
+    changes in the measurement is no misfit.
+    """
     if measurement.std == 0.0:
         return None
     with torch.no_grad():
-        residual = measurement.residual(solution.x)
-    far = residual[residual > _FAR]
+        residual = measurement.residual(got.x)
+        if not bool(got.success.any()):
+            return residual
+        node = sde.node(float(got.t[got.success].max()))
+        left = 0.0 if got.denoised else node.sigma / node.alpha
+        noise = left * BatchNoise.seeded(0, got.x.device).normal(got.x[:1])
+        change = measurement.operator.forward(got.x + noise) - measurement.operator.forward(got.x)
+        blur = row_sums((change.flatten(1) / measurement.std).square()) / change[0].numel()
+    far = residual[got.success & (residual > _FAR * (1 + blur).sqrt())]
     if len(far):
         warnings.warn(
             f"{len(far)} of {len(residual)} samples do not fit the measurement: they are up to {float(far.max()):.3g} "
             "standard deviations of the noise away from it (root mean square), where samples of the posterior are "
-            "about 1 away. Take more steps or another method, such as 'mmps', or check the operator and `noise_std`.",
+            "about 1 away. Take more steps or another method, and check the operator and `noise_std`.",
             ScoreSDEWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     return residual

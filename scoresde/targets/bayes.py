@@ -85,10 +85,10 @@ def _checked(operator: object, y: object, noise: object, size: int) -> tuple[Ten
     y = check_tensor("y", y)
     if y.numel() != len(a) or not bool(y.isfinite().all()):
         raise InvalidArgumentError(f"`y` must be {len(a)} finite numbers, got shape {tuple(y.shape)}.")
-    return a, y.detach().to(torch.float64).flatten(), noise_covariance(noise, len(a))
+    return a, y.detach().to(torch.float64).flatten(), noise_covariance(noise, len(a), tuple(y.shape))
 
 
-def noise_covariance(noise: object, size: int) -> Tensor:
+def noise_covariance(noise: object, size: int, shape: tuple[int, ...] | None = None) -> Tensor:
     """The covariance ``(M, M)`` of measurement noise, float64, given that, or one or M standard deviations.
 
     Example:
@@ -100,9 +100,9 @@ def noise_covariance(noise: object, size: int) -> Tensor:
         return std * std * torch.eye(size, dtype=torch.float64)
     check_tensor("noise_std", noise, kind="real")
     cov = noise.detach().to(torch.float64)
-    if cov.numel() == size and tuple(cov.shape) != (size, size):
-        if not bool((cov.isfinite() & (cov >= 0)).all()):
-            raise InvalidArgumentError("`noise_std` must be finite and at least 0 for every measured value.")
+    if tuple(cov.shape) in ((size,), shape) and tuple(cov.shape) != (size, size):
+        if not bool(((cov >= 0) & (cov <= LARGEST_STD)).all()):
+            raise InvalidArgumentError(f"`noise_std` must be at least 0 and at most {LARGEST_STD:g} for every value.")
         return cov.flatten().square().diag()
     if tuple(cov.shape) != (size, size):
         raise InvalidArgumentError(

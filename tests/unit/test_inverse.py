@@ -951,3 +951,77 @@ def test_each_set_of_particles_has_the_evidence_of_its_measurement() -> None:
     got = inverse.sample_posterior(sde, target.score(sde), a, y, 0.5, **run).log_evidence
     exact = torch.stack([target.log_evidence(inverse.Matrix(a), value, 0.5) for value in (y[0], y[-1])])
     torch.testing.assert_close(got, exact.to(got), rtol=0.0, atol=0.1)
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-3])
+def test_the_evidence_is_right_where_the_measurement_has_less_noise_than_t_min_leaves(noise: float) -> None:
+    sde = scoresde.VPSDE()
+    target = Gaussian(torch.zeros(2), torch.eye(2))
+    seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), noise
+    run = {"method": "twisted_smc", "particles": 200, "shape": (800, 2), "steps": 200, "seed": 0}
+    got = inverse.sample_posterior(sde, target.score(sde), *seen, **run).log_evidence
+    exact = target.log_evidence(inverse.Matrix(seen[0]), *seen[1:])
+    torch.testing.assert_close(got, exact.to(got).expand(4), rtol=0.0, atol=0.15)
+
+
+def test_sets_that_do_not_arrive_have_no_evidence() -> None:
+    sde = scoresde.VPSDE()
+    target = Gaussian(torch.zeros(2), torch.eye(2))
+    seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.5
+    run = {"method": "twisted_smc", "particles": 4, "shape": (8, 2), "steps": 5, "seed": 0}
+
+    def breaks(after: float):
+        return lambda x, t: torch.where((t < after)[:, None], torch.nan, target.score(sde)(x, t))
+
+    for after in (0.5, 2.0):
+        got = inverse.sample_posterior(sde, breaks(after), *seen, throw=False, **run)
+        assert not got.solution.success.any() and (got.log_evidence is None or bool(got.log_evidence.isnan().all()))
+    early = inverse.sample_posterior(sde, target.score(sde), *seen, t_end=0.5, **run)
+    assert early.log_evidence is not None and bool(early.log_evidence.isnan().all())
+    run["shape"] = (0, 2)
+    del run["particles"]
+    assert inverse.sample_posterior(sde, target.score(sde), *seen, **run).x.shape == (0, 2)
+
+
+@pytest.mark.filterwarnings("error:.* do not fit the measurement")
+@pytest.mark.parametrize("options", [{}, {"t_end": 0.5}, {"denoise": True}])
+def test_the_noise_that_samples_have_left_is_no_misfit(options: dict[str, object]) -> None:
+    sde = scoresde.VPSDE()
+    target = Gaussian(torch.zeros(2), torch.eye(2))
+    seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 1e-3
+    run = {"shape": (200, 2), "steps": 50, "seed": 0} | options
+    got = inverse.sample_posterior(sde, target.score(sde), *seen, **run)
+    assert bool(got.residual.max() < 2) == bool(options.get("denoise")) and got.residual.shape == (200,)
+
+
+def test_the_warning_names_the_line_of_the_caller() -> None:
+    sde = scoresde.VPSDE()
+    target = GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1)
+    run = {"method": "dps", "shape": (2, 2), "seed": 0, "steps": 20}
+    with pytest.warns(scoresde.ScoreSDEWarning, match="do not fit") as caught:
+        inverse.sample_posterior(sde, target.score(sde), torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.01, **run)
+    assert caught[0].filename == __file__
+
+
+def test_functions_keep_that_samples_are_measured_differently() -> None:
+    masks = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    operator = inverse.Nonlinear(lambda x: (x * masks).square(), (2,))
+    operator.shared = False
+    for noise in (torch.full((2,), 0.5), 0.25 * torch.eye(2)):
+        measurement = inverse.Measurement(operator, torch.ones(2), noise)
+        assert not measurement.operator.shared
+
+
+def test_standard_deviations_of_another_shape_are_refused() -> None:
+    operator = inverse.Matrix(torch.eye(6), (6,), (2, 3))
+    for noise in (torch.ones(3, 2), torch.ones(1, 6), torch.ones(7)):
+        with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
+            inverse.Measurement(operator, torch.ones(2, 3), noise)
+    for noise in (torch.tensor([1e-300] + [1.0] * 5).double(), torch.tensor([1e200] + [1.0] * 5).double()):
+        with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
+            inverse.Measurement(operator, torch.ones(2, 3), noise.reshape(2, 3))
+    stds = torch.ones(2, 3, dtype=torch.float64)
+    measurement = inverse.Measurement(operator, torch.ones(2, 3), stds)
+    stds[:] = 5.0
+    assert bool((measurement.operator.forward(torch.ones(1, 6)) == 1).all())
+    assert inverse.Measurement(operator, torch.ones(2, 3), 0.0).log_normaliser == math.inf

@@ -197,3 +197,61 @@ def test_operators_are_composed_as_matrices_are():
     torch.testing.assert_close((second @ first).forward(x), second.forward(first.forward(x)))
     torch.testing.assert_close((second @ first).matrix(), second.matrix() @ first.matrix())
     assert repr(second @ first) == "Matrix((4,) -> (3,)) @ Matrix((5,) -> (4,))"
+
+
+def test_a_product_has_the_rank_that_its_parts_leave():
+    first, second = torch.zeros(4, 6, dtype=F64), torch.zeros(3, 4, dtype=F64)
+    first[:2], second[:, 2:] = draw(2, 6), draw(3, 2, seed=1)
+    turn = torch.linalg.qr(draw(4, 4, seed=2)).Q
+    composed = inverse.Matrix(second @ turn.mT) @ inverse.Matrix(turn @ first)  # 0 up to rounding
+    assert composed.rank == 0
+
+
+def test_a_product_of_single_precision_has_no_rank_by_its_rounding():
+    class Single(inverse.LinearOperator):
+        _eps = torch.finfo(torch.float32).eps
+
+        def __init__(self):
+            super().__init__((8,), (6,))
+            self.left, self.right = draw(6, 3).float(), draw(3, 8, seed=1).float()
+
+        def _forward(self, x):
+            return (x.float() @ self.right.mT @ self.left.mT).to(x.dtype)
+
+        def _adjoint(self, y):
+            return (y.float() @ self.left @ self.right).to(y.dtype)
+
+    assert (inverse.Diagonal(torch.ones(6)) @ Single()).rank == 3
+
+
+def test_a_product_of_what_differs_between_samples_has_no_matrix():
+    class Each(inverse.LinearOperator):
+        shared = False
+
+        def _forward(self, x):
+            return x * torch.arange(len(x))[:, None]
+
+        _adjoint = _forward
+
+    composed = inverse.Diagonal(torch.ones(2)) @ Each((2,), (2,))
+    assert not composed.shared and composed.forward(torch.ones(3, 2)).sum() == 6
+    with pytest.raises(scoresde.InvalidArgumentError, match="measured differently"):
+        composed.svd  # noqa: B018
+
+
+def test_factors_after_a_mask_have_cheap_singular_values_and_are_copied():
+    factors = torch.ones(4000, dtype=F64)
+    mask = torch.zeros(1, 80, 100, dtype=torch.bool)
+    mask[:, ::2] = True
+    weighed = inverse.Diagonal(factors) @ inverse.Mask(mask)
+    factors[0] = 7.0
+    assert weighed.rank == 4000 and float(weighed.svd.values.max()) == 1.0
+    assert weighed.noise_std == 0.0
+
+
+def test_noise_of_the_first_operator_is_not_lost():
+    first = inverse.Matrix(torch.eye(2))
+    first.noise_std = 0.1
+    assert (inverse.Matrix(torch.eye(2)) @ first).noise_std is None
+    with pytest.raises(scoresde.InvalidArgumentError, match="must be given"):
+        inverse.Measurement(inverse.Matrix(torch.eye(2)) @ first, torch.ones(2))

@@ -56,6 +56,7 @@ class LinearOperator(abc.ABC):
 
     noise_std: float | None = 0.0
     shared = True
+    _eps = torch.finfo(torch.float64).eps  # of the numbers that it computes with
 
     def __init__(self, event_shape: tuple[int, ...], measurement_shape: tuple[int, ...]) -> None:
         self.event_shape = check_shape("event_shape", event_shape, rank=1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..._checks import check_kind, check_tensor
 from ...errors import InvalidArgumentError
 from .base import SVD, LinearOperator
+from .mask import Mask
 
 
 class Diagonal(LinearOperator):
@@ -24,7 +27,7 @@ class Diagonal(LinearOperator):
     def __init__(self, factors: Tensor) -> None:
         check_tensor("factors", factors)
         super().__init__(tuple(factors.shape), tuple(factors.shape))
-        self.factors = factors.detach().to("cpu", torch.float64)
+        self.factors = factors.detach().to("cpu", torch.float64).clone()
         if not bool(self.factors.isfinite().all()):
             raise InvalidArgumentError("`factors` must be finite.")
 
@@ -41,8 +44,9 @@ class Diagonal(LinearOperator):
 class Composed(LinearOperator):
     r"""One operator after another, :math:`A = A_2 A_1`; ``second @ first`` is the same.
 
-    Its singular values are those of its matrix, for small events; methods that need none, such as ``"mmps"``, take any
-    size.
+    Its singular values are those of its matrix, for small events (but for factors after a `Mask`, of any size); with
+    noise above 0, methods that need none, such as ``"mmps"``, take any size. The noise of a measurement must be given
+    where ``first`` declares any.
 
     Args:
         second: acts on the measurements of ``first``, whose shape its events have.
@@ -67,13 +71,31 @@ class Composed(LinearOperator):
         super().__init__(first.event_shape, second.measurement_shape)
         self.second, self.first = second, first
         self.shared = second.shared and first.shared
-        self.noise_std = second.noise_std
+        self.noise_std = second.noise_std if first.noise_std == 0.0 else None
+        self._eps = max(second._eps, first._eps)
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.second._forward(self.first._forward(x))
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.first._adjoint(self.second._adjoint(y))
+
+    def matrix(self) -> Tensor:
+        """See `LinearOperator.matrix`."""
+        if not self.shared:
+            raise InvalidArgumentError(
+                "The samples of a batch are measured differently, so that there is no single matrix and no singular "
+                "values; take a method that needs none, such as 'mmps', 'tmpd' or 'dps'."
+            )
+        return super().matrix()
+
+    def _decompose(self) -> SVD:
+        if isinstance(self.second, Diagonal) and isinstance(self.first, Mask):
+            return SVD(self.first._adjoint(self.second.factors.abs()[None])[0], lambda x: x, lambda c: c)
+        values, into, back = super()._decompose()
+        largest = self.second.svd.values.max() * self.first.svd.values.max()  # which may cancel in the product
+        floor = max(self.size, math.prod(self.event_shape)) * self._eps * largest
+        return SVD(torch.where(values > floor, values, torch.zeros_like(values)), into, back)
 
     def __repr__(self) -> str:
         return f"{self.second!r} @ {self.first!r}"

@@ -35,8 +35,8 @@ def from_deepinv(physics: Any, event_shape: Sequence[int]) -> LinearOperator | N
 
     The attribute ``noise_std`` is the standard deviation of ``physics.noise_model``, which `condition` and
     `sample_posterior` take if none is given: 0 for ``ZeroNoise``, ``sigma`` for ``GaussianNoise``. Any other noise
-    (Poisson, or a ``sigma`` that differs between samples) has to be given to these functions as the covariance of a
-    Gaussian, or as one standard deviation.
+    (Poisson, or a ``sigma`` that differs between samples) has to be given to these functions as that of a Gaussian: one
+    standard deviation, one for each measured value, or a covariance.
 
     Args:
         physics: a ``deepinv.physics.Physics``, or any object with ``A``, ``A_adjoint`` and ``A_dagger``; the last two
@@ -104,6 +104,7 @@ class Physics(LinearOperator):
     ) -> None:
         super().__init__(event_shape, measurement_shape)
         self._maps, self.shared = maps, shared
+        self._eps = torch.finfo(maps.dtype).eps
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._fitting(self._maps("A", x), x, self.measurement_shape)
@@ -145,7 +146,7 @@ class Physics(LinearOperator):
         if (own := self._own()) is not None:
             return own
         values, into, back = super()._decompose()
-        floor = max(self.size, math.prod(self.event_shape)) * torch.finfo(self._maps.dtype).eps * values.max()
+        floor = max(self.size, math.prod(self.event_shape)) * self._eps * values.max()
         return SVD(torch.where(values > floor, values, torch.zeros_like(values)), into, back)
 
     def _own(self) -> SVD | None:
