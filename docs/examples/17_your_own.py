@@ -1,10 +1,10 @@
 """
-A solver and a process of your own
-==================================
+A solver, a process and a rule of your own
+==========================================
 
-A solver is a class with one method, and a process is two functions. Both take part
-in everything: per-sample seeds, guidance, certificates, sets, and the measurement of
-their order.
+A solver is a class with one method, a process is two functions, and a rule for
+inverse problems is one method again. They take part in everything: per-sample seeds,
+guidance, certificates, sets, and the measurement of their order.
 """
 
 # %%
@@ -17,7 +17,7 @@ from typing import ClassVar
 import matplotlib.pyplot as plt
 import scoresde
 import torch
-from scoresde import plot, testing
+from scoresde import inverse, plot, testing
 from scoresde.solvers import Solver, StepResult
 
 
@@ -80,4 +80,35 @@ x = scoresde.solve(
 ).x
 fig, ax = plt.subplots(figsize=(7, 1.2), layout="constrained")
 plot.image_table(x[None], ax=ax)
+plt.show()
+
+# %%
+# A rule that moves the measured part of the data estimate towards the measurement,
+# by the share that is right for data of variance 1. It needs no gradient:
+
+
+class Share(inverse.Rule):
+    def apply(self, known, measurement, y):
+        node, operator = known.node, measurement.linear("share")
+        rho2 = (node.sigma / node.alpha) ** 2
+        variance = rho2 / (1 + rho2)  # of the data, given the state
+        share = variance / (variance + measurement.std**2)
+        return known.data + share * operator.pseudo_inverse(
+            y - operator.forward(known.data)
+        )
+
+
+sde, digit = scoresde.VPSDE(), x[3:4]
+upper = torch.zeros(1, 8, 8, dtype=torch.bool)
+upper[:, :4] = True
+half = inverse.Mask(upper)
+y = half.forward(digit)[0]
+posterior = inverse.condition(network.score(sde), half, y, 0.1, method=Share())
+drawn = scoresde.solve(
+    sde, posterior, method="ancestral", steps=50, shape=(8, 1, 8, 8), seed=0
+).x
+seen = half.adjoint(y[None]) - (~upper).float()  # black where nothing is measured
+names = ["truth", "seen", *(8 * ["drawn"])]
+fig, ax = plt.subplots(figsize=(7, 1.2), layout="constrained")
+plot.image_table(torch.cat([digit, seen, drawn])[None], columns=names, ax=ax)
 plt.show()
