@@ -70,7 +70,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py",
     "ignore_pattern": r"__init__\.py" if find_spec("diffusers") else r"_diffusers_",  # tested by .ci/peers as well
     "within_subsection_order": "FileNameSortKey",
-    "image_scrapers": ("matplotlib", "_gallery"),
+    "image_scrapers": ("_gallery", "matplotlib"),
     "capture_repr": ("__repr__",),
     "remove_config_comments": True,
     "write_computation_times": False,

@@ -16,9 +16,8 @@ from scoresde.training import digits_split
 
 sde, network = scoresde.VPSDE(), scoresde.load("digits")
 score_fn = network.score(sde)
-truth = (
-    digits_split().test_images[3:4].float() / 8 - 1
-)  # a digit that the network has not seen
+grey = digits_split().test_images[3:4]  # a digit that the network has not seen
+truth = (grey + 0.5) * 2 / 17 - 1
 noise = 0.05
 
 upper = torch.zeros(1, 8, 8, dtype=torch.bool)

@@ -1,6 +1,6 @@
 """
-Likelihoods, and digits that are none
-=====================================
+Likelihoods, and out-of-distribution digits
+===========================================
 
 The probability flow gives the log-density of any image. Images of the network's own
 kind have few bits per dimension; others have more, as long as they are not smoother
@@ -15,9 +15,7 @@ from scoresde import plot
 from scoresde.training import digits_split
 
 sde, network = scoresde.VPSDE(), scoresde.load("digits")
-digits = (
-    digits_split().test_images[:48].float()
-)  # grey values from 0 to 16 that the network has not seen
+digits = digits_split().test_images[:48]  # grey values that the network has not seen
 generator = torch.Generator().manual_seed(0)
 shuffled = digits.flatten(1)[:, torch.randperm(64, generator=generator)].reshape(
     digits.shape
@@ -36,7 +34,7 @@ sets = {
 
 found = {}
 for name, grey in sets.items():
-    x = (grey + torch.rand(grey.shape, generator=generator) - 0.5) / 8 - 1
+    x = scoresde.dequantize(grey, levels=17, generator=generator)
     found[name] = scoresde.log_likelihood(
         sde,
         network.score(sde),
