@@ -320,6 +320,7 @@ def test_a_tall_posterior_follows_a_nest(jacobians: bool, chunk: int | None) -> 
     assert torch.equal(bare, run(tall(score(of(Flat()))), context=flat()))
 
 
+@pytest.mark.filterwarnings("ignore:.* do not fit the measurement")  # the network is no denoiser
 @pytest.mark.parametrize("method", ["dps", "mmps", "ddrm", "twisted_smc"])
 def test_inverse_problems_follow_a_nest(method: str) -> None:
     seen = torch.tensor([[1.0, 0.0]], dtype=F64), torch.tensor([0.9], dtype=F64), 0.1
