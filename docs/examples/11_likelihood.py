@@ -52,7 +52,7 @@ for (name, likelihood), colour in zip(found.items(), plot.COLOURS, strict=False)
     ax.hist(
         per_dim.numpy(),
         bins=60,
-        range=(-1, 4.5),
+        range=(-2, 4),
         alpha=0.6,
         color=colour,
         label=f"{name}: mean {float(per_dim.mean()):.2f}",
