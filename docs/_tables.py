@@ -763,7 +763,6 @@ def schedules_iddpm() -> str:
     return markdown(head, rows, record)
 
 
-# Pages that are filled when they are read: {page: {mark: what to put there}}.
 def streams_text() -> str:
     """What noise per sample costs, in a sentence."""
     found = load("streams")["results"]
@@ -1120,6 +1119,7 @@ def behind_table() -> str:
     return "| | case | ours over it |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
+# Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
     "adaptive": {
         "<!-- adaptive -->": adaptive_tables,

@@ -172,7 +172,7 @@ def _residual(measurement: Measurement, sde: AffineSDE, got: Solution) -> Tensor
         return None
     with torch.no_grad():
         residual = measurement.residual(got.x)
-        if not bool(got.success.any()):
+        if not bool((got.success & (residual > _FAR)).any()):
             return residual
         node = sde.node(float(got.t[got.success].max()))
         left = 0.0 if got.denoised else node.sigma / node.alpha

@@ -120,7 +120,7 @@ class Identity:
 
 
 def _shown(context: Mapping[str, str]) -> str:
-    """Describe a kind of context in words, without its hashes."""
+    """Describe a kind of context, without its hashes."""
     named = {name: kind for name, kind in context.items() if name.startswith("context")}
     rows = [f"{name} with a row for each draw" for name, kind in named.items() if kind.startswith(_ROWS)]
     same = [f"{name} with one value for all" for name, kind in named.items() if not kind.startswith(_ROWS)]

@@ -235,8 +235,10 @@ def test_a_product_of_what_differs_between_samples_has_no_matrix():
 
     composed = inverse.Diagonal(torch.ones(2)) @ Each((2,), (2,))
     assert not composed.shared and composed.forward(torch.ones(3, 2)).sum() == 6
-    with pytest.raises(scoresde.InvalidArgumentError, match="measured differently"):
-        composed.svd  # noqa: B018
+    with pytest.raises(scoresde.InvalidArgumentError, match="differ between the samples"):
+        composed.matrix()
+    with pytest.raises(scoresde.InvalidArgumentError, match="differ between the samples"):
+        composed.pseudo_inverse(torch.ones(3, 2))
 
 
 def test_factors_after_a_mask_have_cheap_singular_values_and_are_copied():

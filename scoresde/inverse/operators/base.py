@@ -129,7 +129,16 @@ class LinearOperator(abc.ABC):
         return self.svd.back(weights.to(turned.real.dtype) * turned)
 
     def matrix(self) -> Tensor:
-        """A as a dense matrix ``(M, D)`` over the flattened event, float64."""
+        """A as a dense matrix ``(M, D)`` over the flattened event, float64.
+
+        Raises:
+            InvalidArgumentError: the samples of a batch are not measured alike.
+        """
+        if not self.shared:
+            raise InvalidArgumentError(
+                f"The parameters of {type(self).__name__} differ between the samples, so that it has no single matrix "
+                "and no singular values; take a method that needs none, such as 'mmps', 'tmpd' or 'dps'."
+            )
         size = math.prod(self.event_shape)
         unit = torch.eye(size, dtype=torch.float64).reshape(size, *self.event_shape)
         return self._forward(unit).reshape(size, self.size).mT.contiguous()

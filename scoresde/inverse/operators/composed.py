@@ -80,15 +80,6 @@ class Composed(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.first._adjoint(self.second._adjoint(y))
 
-    def matrix(self) -> Tensor:
-        """See `LinearOperator.matrix`."""
-        if not self.shared:
-            raise InvalidArgumentError(
-                "The samples of a batch are measured differently, so that there is no single matrix and no singular "
-                "values; take a method that needs none, such as 'mmps', 'tmpd' or 'dps'."
-            )
-        return super().matrix()
-
     def _decompose(self) -> SVD:
         if isinstance(self.second, Diagonal) and isinstance(self.first, Mask):
             return SVD(self.first._adjoint(self.second.factors.abs()[None])[0], lambda x: x, lambda c: c)

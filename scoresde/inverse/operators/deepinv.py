@@ -133,15 +133,6 @@ class Physics(LinearOperator):
         except InvalidArgumentError:
             return False
 
-    def matrix(self) -> Tensor:
-        """See `LinearOperator.matrix`."""
-        if not self.shared:
-            raise InvalidArgumentError(
-                "The parameters of this physics differ between the samples, so that it has no single matrix and no "
-                "singular values; take a method that needs none, such as 'mmps', 'tmpd' or 'dps'."
-            )
-        return super().matrix()
-
     def _decompose(self) -> SVD:
         if (own := self._own()) is not None:
             return own
