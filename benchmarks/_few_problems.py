@@ -183,12 +183,17 @@ SMALL: dict[str, tuple[str, Callable[..., Any], int, int, Any, float, dict[str, 
 }
 
 
+def kept(folder: Path | None, name: str) -> Path | None:
+    """The file that keeps something of that name in a folder, if there is a folder."""
+    return folder and folder / f"{name.replace(', ', '_').replace(' ', '_')}.pt"
+
+
 def small(name: str, folder: Path | None, samples: int) -> Problem:
     """One of the small networks, trained or read."""
     half, data, size, seen, sde, share, options = SMALL[name]
     torch.manual_seed(3)
     net = Net(size, seen, sde, **options)
-    file = folder and folder / f"{name.replace(', ', '_').replace(' ', '_')}.pt"
+    file = kept(folder, name)
     if file and file.exists():
         net.load_state_dict(torch.load(file, weights_only=True))
         net.eval().requires_grad_(False)
@@ -253,7 +258,7 @@ def far() -> GaussianMixture:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that choose problems."""
     parser.add_argument("--network", type=Path, help="the folder of another network")
-    parser.add_argument("--folder", type=Path, help="keeps the small networks")
+    parser.add_argument("--folder", type=Path, help="keeps the small networks and the references")
     parser.add_argument("--only", nargs="*", help="problems; the others are kept as in the file")
 
 

@@ -147,7 +147,7 @@ class Case:
 
     def __init__(self, name: str, problem: Problem, folder: Path | None) -> None:
         self.name, self.problem = name, problem
-        self.file = folder and folder / f"certificates_{name.replace(', ', '_').replace(' ', '_')}.pt"
+        self.file = few.kept(folder, f"certificates_{name}")
         self.ends: dict[str, Tensor] = {}
         if self.file and self.file.exists():
             self.ends = torch.load(self.file, weights_only=True)

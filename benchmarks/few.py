@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks._few_problems import F64, PILOT, PROBLEMS, Problem, add_arguments, foreign
+from benchmarks._few_problems import F64, PILOT, PROBLEMS, Problem, add_arguments, foreign, kept
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
 from scoresde.fit.pilot import Pilot
@@ -57,13 +57,20 @@ class Case:
 
     pilots = PILOT
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, folder: Path | None = None) -> None:
         self.problem = problem
-        x, tolerance = problem.x.to(F64), TOLERANCE[problem.kind]
-        self.ends, looser = (
-            scoresde.solve(problem.sde, problem.sharp, x, method="adams", rtol=tol, atol=tol, context=problem.context).x
-            for tol in (tolerance, 10 * tolerance)
-        )
+        file = kept(folder, f"ends of {problem.name} {len(problem.x)}")
+        if file and file.exists():
+            self.ends, looser = torch.load(file, weights_only=True)
+        else:
+            x, tolerance = problem.x.to(F64), TOLERANCE[problem.kind]
+            given: dict[str, Any] = {"method": "adams", "context": problem.context}
+            self.ends, looser = (
+                scoresde.solve(problem.sde, problem.sharp, x, rtol=tol, atol=tol, **given).x
+                for tol in (tolerance, 10 * tolerance)
+            )
+            if file:
+                torch.save((self.ends, looser), file)
         self.reference = self.figures(looser[self.pilots :])["median"]
 
     def rows(self, part: slice) -> tuple[Tensor, Mapping[str, Any]]:
@@ -197,7 +204,8 @@ def main(arguments: list[str]) -> None:
         options.folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         started = time.perf_counter()
-        known[name] = Case(makers[name](options.folder)).measure(known.get(name) if options.rules else None)
+        case = Case(makers[name](options.folder), options.folder)
+        known[name] = case.measure(known.get(name) if options.rules else None)
         shown(name, known[name])
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
         command = " ".join(["python -m benchmarks few", *(["--network …"] if options.network else [])])

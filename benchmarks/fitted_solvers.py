@@ -166,7 +166,7 @@ def main(arguments: list[str]) -> None:
 
     for name in options.only or list(makers):
         started = time.perf_counter()
-        case = Case(makers[name](options.folder))
+        case = Case(makers[name](options.folder), options.folder)
         if options.published:
             case.published(known[name])
             keep(name, known[name])
