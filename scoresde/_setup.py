@@ -183,7 +183,7 @@ def set_up(
     moved = noise_start if start is None else start
     first = times[0] if moved is None and not from_prior else sde.t_max
     state, source, out_dtype = _initial(
-        sde, score.traits.event_shape, x, first, shape, dtype, device, seed, seeds, generator, noise, solver, throw
+        sde, score, x, first, shape, dtype, device, seed, seeds, generator, noise, solver, throw
     )
     if moved is not None and moved.t != sde.t_max:
         state = moved.state(state)
@@ -394,7 +394,7 @@ def _check_fit(
 
 def _initial(
     sde: SDE,
-    event_shape: tuple[int, ...] | None,
+    score: Score,
     x: Tensor | None,
     first: float,
     shape: Sequence[int] | None,
@@ -409,6 +409,7 @@ def _initial(
 ) -> tuple[Tensor, Noise, torch.dtype]:
     """The state at the start in its compute dtype, the noise source, and the dtype to return. A state that is not
     finite is refused, unless its sample can be left out."""
+    event_shape = score.traits.event_shape
     if dtype is not None:
         check_dtype("dtype", dtype)
     if x is not None:
@@ -431,7 +432,7 @@ def _initial(
             count = len(seeds)
         full = shape_to_draw(shape, event_shape, count, "batch")
         out_dtype = dtype or torch.get_default_dtype()
-        where = check_device(device)
+        where = check_device(device, score.device)
     if event_shape is not None and full[1:] != event_shape:
         raise InvalidArgumentError(
             f"The score function is for events of shape {event_shape}, but the state is {full}, with events {full[1:]}."

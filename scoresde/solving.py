@@ -122,7 +122,7 @@ def solve(
         path_log_prob: of a stochastic method whose steps are Gaussian given the past, keep the random states and their
             log-density, for `scoresde.paths`; the samples do not change. ``"sums"`` keeps the densities alone.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
-        device: of the state; default that of ``x``, else torch's default.
+        device: of the state; default that of ``x``, else that of the network's parameters, else torch's default.
         **solver_options: fields of the method's class, such as ``snr=0.16`` for ``"pc"``.
 
     Returns:

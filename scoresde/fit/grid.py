@@ -98,7 +98,7 @@ def fit_grid(
             ``steps``; or the pilot's end states themselves.
         t_start, t_end: the interval, as for `solve`.
         context: of the pilot, as for `scoresde.solve`.
-        dtype, device: of the pilot.
+        dtype, device: of the pilot; as of `solve`.
         **solver_options: fields of the method's class.
 
     Returns:

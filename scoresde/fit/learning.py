@@ -108,7 +108,7 @@ def fit_solver(
             ``steps``; or the pilot's end states themselves.
         t_start, t_end: the interval, as for `solve`.
         context: as for `scoresde.solve`, of the pilot.
-        dtype, device: of the pilot.
+        dtype, device: of the pilot; as of `solve`.
 
     Returns:
         A `FittedSolver`, for ``method=`` of `solve`.

@@ -39,6 +39,7 @@ from .records import Cost, Errors
 
 def pilot_states(
     sde: AffineSDE,
+    score: Score,
     x: Tensor | None,
     shape: tuple[int, ...],
     seed: int,
@@ -47,8 +48,9 @@ def pilot_states(
 ) -> Tensor:
     """The pilot's states: those given, checked and moved, or draws of the prior."""
     if x is None:
-        generator = torch.Generator(check_device(device)).manual_seed(seed)
-        return sde.prior_sample(shape, generator=generator, dtype=dtype, device=device)
+        where = check_device(device, score.device)
+        generator = torch.Generator(where).manual_seed(seed)
+        return sde.prior_sample(shape, generator=generator, dtype=dtype, device=where)
     check_state("x", x)
     if dtype is not None:
         check_dtype("dtype", dtype)
@@ -120,7 +122,7 @@ class Pilot:
                 raise InvalidArgumentError(f"`shape` {shape} is not that of `x`, {tuple(x.shape)}; leave it out.")
         if x is None and start != sde.t_max:
             raise InvalidArgumentError(f"`x` is missing, but t_start={start:g} is not t_max={sde.t_max:g}.")
-        x = pilot_states(sde, x, drawn, seed, dtype, device)
+        x = pilot_states(sde, score, x, drawn, seed, dtype, device)
         if len(x) < 2:
             raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
         origin, context = (start, x), context_of(context, score, x)
@@ -230,6 +232,10 @@ class Watched(Score):
     @property
     def only_scores(self) -> bool:
         return self.score_fn.only_scores
+
+    @property
+    def device(self) -> torch.device | None:
+        return self.score_fn.device
 
     def accepts(self, name: str) -> bool:
         return self.score_fn.accepts(name)

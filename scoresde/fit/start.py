@@ -82,7 +82,7 @@ def fit_start(
         levels: how many noise levels, even in the angle, the network is evaluated at, at most; few are needed, since
             it ends at the first where the bound is passed.
         context: as for `scoresde.solve`, of the pilot.
-        dtype, device: of the pilot.
+        dtype, device: of the pilot; as of `solve`.
         **solver_options: fields of the method's class.
 
     Returns:
@@ -125,7 +125,7 @@ def fit_start(
     seed = check_seed("seed", seed)
     check_integer("levels", levels, low=2, high=_MOST_LEVELS)
     shape = (check_integer("pilot", pilot, low=1, high=MOST_DRAWS), *gaussian.event_shape)
-    x = pilot_states(sde, x, shape, seed, dtype, device)
+    x = pilot_states(sde, as_score(score_fn), x, shape, seed, dtype, device)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(
             f"The pilot must have at least one sample, of the Gaussian's shape {gaussian.event_shape}, got shape "

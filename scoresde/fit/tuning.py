@@ -128,7 +128,7 @@ def tune(
         seed: of the pilot, and of the noise of candidates that draw any.
         t_start, t_end: the interval, as for `solve`.
         context: as for `scoresde.solve`, of the pilot.
-        dtype, device: of the pilot.
+        dtype, device: of the pilot; as of `solve`.
 
     Returns:
         A `Tuned`, with the ranking of the candidates, the uncertainty of it, and the cost. Where distributions are

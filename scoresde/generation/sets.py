@@ -95,7 +95,7 @@ def generate(
         max_failures: the share of samples that may fail. They are NaN in arrays, have no picture, and are named in the
             shard's record.
         patience: seconds after which a process takes over a shard of another one that makes no progress.
-        device: of the states.
+        device: of the states; default that of the network's parameters, else torch's default.
         show: called with the number of samples that are made, in this set, by all processes.
         log: a file outside the folder that gets a line of JSON for each event of each process: how far it is, at which
             rate, what failed, and in the end an `Effort`. With it the network is timed.
@@ -140,7 +140,7 @@ def generate(
     for name in _OWN:
         if name in options:
             raise InvalidArgumentError(f"`{name}` is not for `generate`, where each sample follows from `seed` alone.")
-    where = check_device(device)
+    where = check_device(device, as_score(score_fn).device)
     manner = Manner(max_failures, patience, show, log, group, where, networks_of(score_fn))
     event = _event(shape, score_fn)
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):

@@ -17,7 +17,7 @@ from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import PARTS, SCORE, LinearEstimate
-from .base import Direct, Score, Split, Traits, changed, estimate_of, time_rows
+from .base import Direct, Score, Split, Traits, changed, device_of, estimate_of, time_rows
 
 ScoreFn = Callable[..., Tensor]
 
@@ -46,6 +46,11 @@ class Bare(Score):
         of_partial = isinstance(self.function, partial)
         context = getattr(self.function, "keywords" if of_partial else "context", None)
         return frozenset(context) if isinstance(context, Mapping) else frozenset()
+
+    @property
+    def device(self) -> torch.device | None:
+        """See `Score.device`."""
+        return device_of(self.function)
 
     def accepts(self, name: str) -> bool:
         return accepts(self.function, name)

@@ -13,8 +13,10 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple, final
 
+import torch
 from torch import Tensor
 
 from .._checks import check_kind, check_state
@@ -222,6 +224,11 @@ class Score(abc.ABC):
         return False
 
     @property
+    def device(self) -> torch.device | None:
+        """Where its network is, and where states are drawn for it by default; None if it is not known."""
+        return None
+
+    @property
     def bound_names(self) -> frozenset[str]:
         """The names of the context that are bound already."""
         return frozenset()
@@ -313,6 +320,17 @@ class Score(abc.ABC):
         towards noise."""
         (data, noise), state, node = self._estimated(x, t, context)
         return (expand(node.dalpha, state) * data + expand(node.dsigma, state) * noise).to(x.dtype)
+
+
+def device_of(net: object) -> torch.device | None:
+    """Where the parameters and buffers of a network are; None if it has none, or if they are moved there for each call.
+
+    Example:
+        >>> device_of(torch.nn.Linear(2, 2)), device_of(torch.nn.SiLU())
+        (device(type='cpu'), None)
+    """
+    tensors = chain(net.parameters(), net.buffers()) if isinstance(net, torch.nn.Module) else ()
+    return next((tensor.device for tensor in tensors if tensor.device.type != "meta"), None)
 
 
 def estimate_of(score: Tensor, x: Tensor, node: Node) -> Estimate:

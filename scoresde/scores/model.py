@@ -36,7 +36,7 @@ from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate, LinearEstimate
 from ..sdes.span import log_snr_range, within
-from .base import Direct, Score, Traits, changed, time_rows
+from .base import Direct, Score, Traits, changed, device_of, time_rows
 from .fixed import check_sizes, fixed_sizes, packed_dtype
 from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size, prediction_of
 
@@ -390,6 +390,11 @@ class ScoreModel(Score):
         if self.prediction == "edm":
             return x * expand(1 / edm_size(node, self.sigma_data) ** 0.5, x)
         return x / expand(node.alpha, x) if self.input_scale == "x/alpha" else x
+
+    @property
+    def device(self) -> torch.device | None:
+        """See `Score.device`."""
+        return device_of(self.net)
 
     def _dtype(self, x: Tensor) -> torch.dtype:
         """The network's dtype; of one that ``casts_itself``, single precision at least."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from .._checks import check_output
@@ -66,6 +67,11 @@ class Wrapper(Score):
     def only_scores(self) -> bool:
         """See `Score.only_scores`."""
         return self.traits.sde is None
+
+    @property
+    def device(self) -> torch.device | None:
+        """See `Score.device`."""
+        return next((s.device for s in self.score_fns if s.device is not None), None)
 
     @property
     def bound_names(self) -> frozenset[str]:

@@ -96,7 +96,7 @@ def certify(
         batch_size: draws that are solved together. The levels of the reference are chosen on the first of these
             batches, so that bounds differ a little between batch sizes.
         identity: what tells the network from others; by default the SHA-256 of its code and weights.
-        dtype, device: of the states.
+        dtype, device: of the states; as of `solve`.
 
     Returns:
         A `Certificate`, whose ``solve`` draws samples with their bounds.

@@ -99,7 +99,7 @@ class Task:
             raise InvalidArgumentError(f"`shape` must be (pilot, *event) with pilot={count}, got {full}.")
         dtype = torch.get_default_dtype() if dtype is None else dtype
         check_dtype("dtype", dtype)
-        return cls(process, score_fn, check_settings(settings), full[1:], dtype, check_device(device))
+        return cls(process, score_fn, check_settings(settings), full[1:], dtype, check_device(device, score.device))
 
     @property
     def score(self) -> Score:

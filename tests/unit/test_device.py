@@ -1,0 +1,100 @@
+"""Where states are drawn: on the device of the network, if nothing else is said.
+
+There is no second device on most machines. The probe is a network that says it is on the device ``"meta"``, which holds
+no data and is refused: a refusal shows that the function has asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import guidance
+from scoresde.scores import Clip, as_score
+from scoresde.scores.base import device_of
+
+SDE = scoresde.VPSDE()
+META = torch.device("meta")
+
+
+class Net(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.gain * x
+
+
+class Elsewhere(scoresde.ScoreModel):
+    @property
+    def device(self) -> torch.device | None:
+        return META
+
+
+def elsewhere() -> scoresde.ScoreModel:
+    return Elsewhere(Net().eval(), SDE, "noise", event_shape=(2,))
+
+
+def test_the_device_is_that_of_the_parameters_or_buffers() -> None:
+    cpu = torch.device("cpu")
+    model = scoresde.ScoreModel(Net(), SDE, "noise")
+    assert model.device == cpu
+    assert as_score(Net()).device == cpu
+    assert as_score(lambda x, t: -x).device is None
+    assert scoresde.ScoreModel(lambda x, t: -x, SDE, "noise").device is None
+    held = torch.nn.Module()
+    held.register_buffer("mean", torch.zeros(2))
+    assert device_of(held) == cpu
+    assert device_of(Net().to("meta")) is None  # weights that are moved to a device for each call
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        Clip,
+        lambda model: guidance.temperature(model, 2.0),
+        lambda model: guidance.classifier_free(scoresde.ScoreModel(lambda x, t: x, SDE, "noise"), model, 2.0),
+        lambda model: guidance.classifier_guidance(model, lambda x, t: -x.square().sum(1)),
+    ],
+)
+def test_a_wrapper_is_where_its_network_is(wrap: Callable[[Any], Any]) -> None:
+    assert wrap(elsewhere()).device == META
+
+
+def test_states_are_drawn_there(tmp_path: Path) -> None:
+    model = elsewhere()
+    calls: dict[str, Callable[..., object]] = {
+        "solve": lambda **o: scoresde.solve(SDE, model, method="ddim", steps=2, shape=(3, 2), seed=0, **o),
+        "Stepper": lambda **o: scoresde.Stepper(SDE, "ddim", steps=2, shape=(3, 2), prediction=model, seed=0, **o),
+        "tune": lambda **o: scoresde.tune(SDE, model, 5, pilot=4, **o),
+        "fit_grid": lambda **o: scoresde.fit_grid(SDE, model, 3, "ddim", pilot=4, iterations=2, **o),
+        "fit_start": lambda **o: scoresde.fit.fit_start(
+            SDE, model, scoresde.targets.Gaussian(torch.zeros(2), 1.0), rtol=0.5, pilot=4, levels=4, **o
+        ),
+        "certify": lambda **o: scoresde.certify(SDE, model, "ddim", steps=2, pilot=64, identity="net", **o),
+        "generate": lambda **o: scoresde.generate(
+            tmp_path / "set", SDE, model, 2, method="ddim", steps=2, identity="net", **o
+        ),
+    }
+    for call in calls.values():
+        with pytest.raises(scoresde.InvalidArgumentError, match="must hold data, got 'meta'"):
+            call()
+        call(device="cpu")
+
+
+def test_a_state_that_is_given_stays_where_it_is() -> None:
+    x = torch.ones(3, 2)
+    assert scoresde.solve(SDE, elsewhere(), x, method="ddim", steps=2).x.device == x.device
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_network_on_a_gpu() -> None:
+    model = scoresde.ScoreModel(Net().cuda(), SDE, "noise")
+    solution = scoresde.solve(SDE, model, method="ddim", steps=2, shape=(3, 2), seeds=[0, 1, 2])
+    assert solution.x.is_cuda
