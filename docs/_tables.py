@@ -214,7 +214,7 @@ def fitted_table() -> str:
 
 FEW = {
     "auto": "`auto`",
-    "before": "`auto` before",
+    "before": "default grid",
     "tuned": "`tune`",
     "tuned, reference of 40": "`tune`, reference of 40",
 }

@@ -170,22 +170,26 @@ def test_a_group_with_little_memory_takes_smaller_batches_when_it_is_started_aga
     assert torch.allclose(Samples(folder).all()["x"], Samples(tmp_path / "b").all()["x"], atol=1e-5)
 
 
-def test_the_program_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torchrun starts it, in four processes."""
+@pytest.mark.parametrize(("mark", "world", "folder", "count"), [("teams", 4, "set", 16), ("own", 2, "guided", 400)])
+def test_the_programs_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, world: int, folder: str, count: int
+) -> None:
+    """As torchrun starts them, in several processes."""
     monkeypatch.chdir(tmp_path)
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}.items():
         monkeypatch.setenv(name, value)
-    text = program("docs/many_samples.md", "teams")
+    text = program("docs/many_samples.md", mark)
 
     def run(number: int) -> None:
         torch.set_num_threads(1)
         os.environ["LOCAL_RANK"] = str(number)
         exec(compile(text, "draw.py", "exec"), {"__name__": "__main__"})
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
-    children = [started(functools.partial(run, number), number, 4) for number in range(4)]
-    assert [ended(child) for child in children] == [0] * 4
-    assert verify("set").complete and len(Samples("set")) == 16
+    children = [started(functools.partial(run, number), number, world) for number in range(world)]
+    assert [ended(child) for child in children] == [0] * world
+    assert verify(folder).complete and len(Samples(folder)) == count
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ PROGRAMS = {
     ("docs/bring_your_own_network.md", "jax"): "tests/interop/test_pages.py",
     ("docs/bring_your_own_network.md", "onnx"): "tests/interop/test_pages.py",
     ("docs/inverse.md", "deepinv"): "tests/interop/test_pages.py",
+    ("docs/many_samples.md", "own"): "tests/integration/test_teams.py",
     ("docs/many_samples.md", "teams"): "tests/integration/test_teams.py",
     ("docs/networks.md", "hub"): "tests/interop/test_hub.py",
     ("docs/trainer.md", "figures"): "tests/interop/test_training.py",
