@@ -236,6 +236,20 @@ def few_table() -> str:
     return markdown(["evaluations", "geometric mean / largest ratio of", *groups], rows, record)
 
 
+def labels_table() -> str:
+    """The errors of ``benchmarks/results/integer_labels.json``."""
+    record = load("integer_labels")
+    rows = []
+    for name, problem in record["results"]["problems"].items():
+        for budget, found in problem.items():
+            errors = [f"{error:.1e}" for method, error in found.items() if method != "tuned"]
+            rows.append([name, budget, *errors, f"`{found['tuned'].split('(')[0]}`"])
+    for budget, means in record["results"]["ratios"].items():
+        rows.append(["**geometric mean over `tune`**", budget, *(f"{mean:.1f}" for mean in means.values()), "1", ""])
+    methods = [name.replace("chain.grid", "`chain.grid`") for name in found if name != "tuned"]
+    return markdown(["score, chain", "evaluations", *methods, "chosen"], rows, record)
+
+
 def few_problems() -> str:
     """The problems of the same file."""
     record = load("few")
@@ -1134,6 +1148,7 @@ FILLED = {
         "<!-- few evaluations: shipped -->": shipped_table,
         "<!-- few evaluations: transfer -->": transfer_table,
         "<!-- few evaluations: laws -->": laws_table,
+        "<!-- few evaluations: labels -->": labels_table,
         "<!-- few evaluations: distributions -->": distributions_table,
         "<!-- few evaluations: problems -->": few_problems,
     },
