@@ -393,6 +393,18 @@ class TestLearnedSolvers:
         for row in json.loads((RESULTS / "shipped_solvers.json").read_text())["results"][network].values():
             assert row["EDM"]["learned"]["median"] < 0.6 * row["EDM"]["auto"]["median"]
 
+    def test_no_labels_of_a_chain_hinder_the_choice(self) -> None:
+        """The committed figures of `benchmarks.integer_labels`, as the page tells them."""
+        results = json.loads((RESULTS / "integer_labels.json").read_text())["results"]
+        for name, problem in results["problems"].items():
+            for budget, row in problem.items():
+                levels = row["ddim, chain.grid"], row["dpmpp_2m, chain.grid"]
+                assert row["tune"] < min(levels)
+                assert row["dpmpp_2m"] < row["dpmpp_2m, chain.grid"] or name.endswith("cosine")
+                assert budget == "20" or row["auto"] < min(levels)
+        assert results["ratios"]["10"]["dpmpp_2m, chain.grid"] > 5
+        assert results["ratios"]["20"]["dpmpp_2m, chain.grid"] > 10
+
     def test_their_samples_are_no_further_from_the_data(self) -> None:
         """The committed figures of `benchmarks.few_laws`."""
         rows = json.loads((RESULTS / "few_laws.json").read_text())["results"]
