@@ -8,9 +8,9 @@ On the levels of the chain, ``chain.grid(n)`` with a last denoising evaluation, 
 those that the chain has: even in its index. On other grids the steps are better placed, and each label is that of the
 nearest level. Errors are RMS over dimensions, their median over samples; with denoising, the exact end is denoised too.
 
-``python -m benchmarks integer_labels`` writes ``results/integer_labels.json``; ``--network FOLDER`` adds the network that
-somebody else trained, ``--only NAME …`` measures some problems and keeps the others, ``--quick`` compares one with the
-file.
+``python -m benchmarks integer_labels`` writes ``results/integer_labels.json``; ``--network FOLDER`` adds the network
+that somebody else trained, ``--only NAME …`` measures some problems and keeps the others, ``--quick`` compares one with
+the file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,13 @@ class Case(few.Case):
         self.ends = self.denoised if denoise else self.states
         return self.solve(denoise=denoise, **options)["median"]
 
-    def measure(self) -> dict[str, dict[str, Any]]:
-        """All methods, by the number of evaluations."""
+    def errors(self) -> dict[str, dict[str, Any]]:
+        """Of all methods, by the number of evaluations."""
         out = {}
         x, context = self.rows(slice(0, self.pilots))
         for budget in BUDGETS:
             tuned = scoresde.tune(self.problem.sde, self.problem.score, budget, x=x, context=context)
-            levels = {"grid": self.chain.grid(budget), "denoise": True}
+            levels: dict[str, Any] = {"grid": self.chain.grid(budget), "denoise": True}
             out[str(budget)] = {
                 "ddim, chain.grid": self.error(method="ddim", **levels),
                 "dpmpp_2m, chain.grid": self.error(method="dpmpp_2m", **levels),
@@ -129,13 +130,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} only, compared with the file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    makers: dict[str, Callable[[], Problem]] = {name: lambda name=name: problem_of(name) for name in NAMES}  # type: ignore[misc]
+    makers: dict[str, Callable[[], Problem]] = {name: partial(problem_of, name) for name in NAMES}
     if options.network:
-        makers["foreign network, linear"] = lambda: wider(options.network)
+        makers["foreign network, linear"] = partial(wider, options.network)
     file = RESULTS / "integer_labels.json"
     known = load("integer_labels")["results"]["problems"] if file.exists() else {}
     for name in [QUICK] if options.quick else options.only or list(makers):
-        got = Case(makers[name](), CHAINS[name.rpartition(", ")[2]], options.folder).measure()
+        got = Case(makers[name](), CHAINS[name.rpartition(", ")[2]], options.folder).errors()
         if options.quick:
             for budget, row in got.items():
                 for method, error in row.items():
