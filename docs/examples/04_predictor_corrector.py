@@ -53,5 +53,5 @@ plt.show()
 # %%
 # The corrector helps, and twice as many steps of the predictor, which cost the same,
 # help more. With a network the comparison may end otherwise: its errors are not only
-# those of the steps, and a corrector lessens them too. :doc:`/which_solver` has the
+# those of the steps, and a corrector lessens them too. :doc:`/measured` has the
 # measurements.
