@@ -269,6 +269,7 @@ def main(arguments: list[str]) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks certificates", description=__doc__)
     few.add_arguments(parser)
+    parser.add_argument("--resume", action="store_true", help="keep the methods of a problem that are in the file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     makers = dict(PROBLEMS)
@@ -278,9 +279,11 @@ def main(arguments: list[str]) -> None:
     for name in options.only or list(makers):
         case = Case(name, makers[name](options.folder), options.folder)
         for setting, given in case.problem.settings.items():
+            known = load("certificates")["results"] if file.exists() else {"problems": {}}
+            if options.resume and setting in known["problems"].get(name, {}).get("settings", {}):
+                continue
             started = time.perf_counter()
             row = case.measure(given)
-            known = load("certificates")["results"] if file.exists() else {"problems": {}}
             known["problems"].setdefault(name, {"kind": case.problem.kind, "settings": {}})["settings"][setting] = row
             command = " ".join(["python -m benchmarks certificates", *(["--network …"] if options.network else [])])
             write("certificates", known, command)
