@@ -41,7 +41,11 @@ def pictures(
             if path.suffix.lower() in PICTURES and not path.is_dir()
         )
     if not found:
-        raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
+        nested = not deep and any(path.is_dir() for path in folder.iterdir())
+        raise InvalidArgumentError(
+            f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)})"
+            f"{'; the folders in it are not looked into' if nested else ''}."
+        )
     shape = image_shape(found[0], size)
     for other in found[1:]:
         if (got := image_shape(other, size)) != shape:
@@ -72,12 +76,12 @@ def pixels(picture: Image, size: int | None = None) -> Tensor:
     return array.reshape(*array.shape[:2], -1).movedim(-1, 0).contiguous()
 
 
-def check_mode(picture: Image, which: str, hint: str = "") -> None:
+def check_mode(picture: Image, which: str) -> None:
     """Refuse a picture of a mode that is not taken; ``which`` picture it is, for the message."""
     if picture.mode not in _CHANNELS:
         raise InvalidArgumentError(
             f"`data` {which} must be an 8-bit grey or colour image (PIL's modes L, RGB), got the mode "
-            f"{picture.mode}{hint}."
+            f"{picture.mode}; convert such images, those with transparency or a palette by .convert('RGB')."
         )
 
 

@@ -285,7 +285,7 @@ class Items:
         from PIL.Image import Image
 
         if isinstance(value, Image):
-            check_mode(value, where, "; convert all images, for instance by .convert('RGB')")
+            check_mode(value, where)
             return pixels(value, self.size)
         if not isinstance(value, Tensor | np.ndarray | list):
             raise InvalidTypeError(
