@@ -432,7 +432,7 @@ def _initial(
             count = len(seeds)
         full = shape_to_draw(shape, event_shape, count, "batch")
         out_dtype = dtype or torch.get_default_dtype()
-        where = check_device(device, score.device)
+        where = check_device(device, score.network_device)
     if event_shape is not None and full[1:] != event_shape:
         raise InvalidArgumentError(
             f"The score function is for events of shape {event_shape}, but the state is {full}, with events {full[1:]}."

@@ -226,6 +226,8 @@ class Stepper:
         **solver_options: object,
     ) -> None:
         self._caller = _Caller()
+        if device is None and x is None and isinstance(prediction, Score):
+            device = prediction.network_device  # the caller, who evaluates it, is nowhere
         with _quiet():
             self._setup = set_up(
                 sde,

@@ -48,7 +48,7 @@ def pilot_states(
 ) -> Tensor:
     """The pilot's states: those given, checked and moved, or draws of the prior."""
     if x is None:
-        where = check_device(device, score.device)
+        where = check_device(device, score.network_device)
         generator = torch.Generator(where).manual_seed(seed)
         return sde.prior_sample(shape, generator=generator, dtype=dtype, device=where)
     check_state("x", x)
@@ -234,8 +234,8 @@ class Watched(Score):
         return self.score_fn.only_scores
 
     @property
-    def device(self) -> torch.device | None:
-        return self.score_fn.device
+    def network_device(self) -> torch.device | None:
+        return self.score_fn.network_device
 
     def accepts(self, name: str) -> bool:
         return self.score_fn.accepts(name)

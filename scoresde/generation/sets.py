@@ -140,7 +140,7 @@ def generate(
     for name in _OWN:
         if name in options:
             raise InvalidArgumentError(f"`{name}` is not for `generate`, where each sample follows from `seed` alone.")
-    where = check_device(device, as_score(score_fn).device)
+    where = check_device(device, as_score(score_fn).network_device)
     manner = Manner(max_failures, patience, show, log, group, where, networks_of(score_fn))
     event = _event(shape, score_fn)
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):

@@ -48,8 +48,8 @@ class Bare(Score):
         return frozenset(context) if isinstance(context, Mapping) else frozenset()
 
     @property
-    def device(self) -> torch.device | None:
-        """See `Score.device`."""
+    def network_device(self) -> torch.device | None:
+        """See `Score.network_device`."""
         return device_of(self.function)
 
     def accepts(self, name: str) -> bool:

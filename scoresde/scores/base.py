@@ -224,9 +224,9 @@ class Score(abc.ABC):
         return False
 
     @property
-    def device(self) -> torch.device | None:
+    def network_device(self) -> torch.device | None:
         """Where its network is, and where states are drawn for it by default; None if it is not known."""
-        return None
+        return device_of(self)
 
     @property
     def bound_names(self) -> frozenset[str]:
@@ -323,13 +323,20 @@ class Score(abc.ABC):
 
 
 def device_of(net: object) -> torch.device | None:
-    """Where the parameters and buffers of a network are; None if it has none, or if they are moved there for each call.
+    """Where the parameters and buffers of a module are, or of the one that a method or a partial belongs to; None if
+    there are none, or if they are moved to a device for each call.
 
     Example:
-        >>> device_of(torch.nn.Linear(2, 2)), device_of(torch.nn.SiLU())
-        (device(type='cpu'), None)
+        >>> net = torch.nn.Linear(2, 2)
+        >>> device_of(net), device_of(net.forward), device_of(torch.nn.SiLU())
+        (device(type='cpu'), device(type='cpu'), None)
     """
-    tensors = chain(net.parameters(), net.buffers()) if isinstance(net, torch.nn.Module) else ()
+    while isinstance(net, partial):
+        net = net.func
+    module = getattr(net, "__self__", net)
+    if not isinstance(module, torch.nn.Module):
+        return None
+    tensors = chain(torch.nn.Module.parameters(module), torch.nn.Module.buffers(module))
     return next((tensor.device for tensor in tensors if tensor.device.type != "meta"), None)
 
 

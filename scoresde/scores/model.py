@@ -392,8 +392,8 @@ class ScoreModel(Score):
         return x / expand(node.alpha, x) if self.input_scale == "x/alpha" else x
 
     @property
-    def device(self) -> torch.device | None:
-        """See `Score.device`."""
+    def network_device(self) -> torch.device | None:
+        """See `Score.network_device`."""
         return device_of(self.net)
 
     def _dtype(self, x: Tensor) -> torch.dtype:

@@ -69,9 +69,9 @@ class Wrapper(Score):
         return self.traits.sde is None
 
     @property
-    def device(self) -> torch.device | None:
-        """See `Score.device`."""
-        return next((s.device for s in self.score_fns if s.device is not None), None)
+    def network_device(self) -> torch.device | None:
+        """See `Score.network_device`."""
+        return next((s.network_device for s in self.score_fns if s.network_device is not None), None)
 
     @property
     def bound_names(self) -> frozenset[str]:

@@ -99,7 +99,9 @@ class Task:
             raise InvalidArgumentError(f"`shape` must be (pilot, *event) with pilot={count}, got {full}.")
         dtype = torch.get_default_dtype() if dtype is None else dtype
         check_dtype("dtype", dtype)
-        return cls(process, score_fn, check_settings(settings), full[1:], dtype, check_device(device, score.device))
+        return cls(
+            process, score_fn, check_settings(settings), full[1:], dtype, check_device(device, score.network_device)
+        )
 
     @property
     def score(self) -> Score:

@@ -6,6 +6,7 @@ no data and is refused: a refusal shows that the function has asked.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Net(torch.nn.Module):
 
 class Elsewhere(scoresde.ScoreModel):
     @property
-    def device(self) -> torch.device | None:
+    def network_device(self) -> torch.device | None:
         return META
 
 
@@ -44,10 +45,12 @@ def elsewhere() -> scoresde.ScoreModel:
 def test_the_device_is_that_of_the_parameters_or_buffers() -> None:
     cpu = torch.device("cpu")
     model = scoresde.ScoreModel(Net(), SDE, "noise")
-    assert model.device == cpu
-    assert as_score(Net()).device == cpu
-    assert as_score(lambda x, t: -x).device is None
-    assert scoresde.ScoreModel(lambda x, t: -x, SDE, "noise").device is None
+    assert model.network_device == cpu
+    assert as_score(Net()).network_device == cpu
+    assert as_score(lambda x, t: -x).network_device is None
+    assert scoresde.ScoreModel(lambda x, t: -x, SDE, "noise").network_device is None
+    assert device_of(functools.partial(Net(), t=torch.zeros(1))) == device_of(Net().forward) == cpu
+    assert device_of(torch.nn.DataParallel(Net())) == cpu
     held = torch.nn.Module()
     held.register_buffer("mean", torch.zeros(2))
     assert device_of(held) == cpu
@@ -64,7 +67,7 @@ def test_the_device_is_that_of_the_parameters_or_buffers() -> None:
     ],
 )
 def test_a_wrapper_is_where_its_network_is(wrap: Callable[[Any], Any]) -> None:
-    assert wrap(elsewhere()).device == META
+    assert wrap(elsewhere()).network_device == META
 
 
 def test_states_are_drawn_there(tmp_path: Path) -> None:
