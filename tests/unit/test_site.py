@@ -143,7 +143,7 @@ def test_the_landing_page_has_one_picture_and_cards_that_lead_to_pages() -> None
     pictures = re.findall(r"^```\{figure\} (\S+)$", text, re.MULTILINE)
     assert len(pictures) == 1 and (DOCS / pictures[0]).is_file()
     cards = re.findall(r"^:link: (\S+)$", text, re.MULTILINE)
-    assert len(cards) == 11 and all((DOCS / f"{name}.md").is_file() for name in cards)
+    assert len(cards) == 12 and all((DOCS / f"{name}.md").is_file() for name in cards)
 
 
 # ---- the settings ----------------------------------------------------------------------------------------------------
