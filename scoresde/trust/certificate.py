@@ -77,7 +77,7 @@ class Identity:
         process, network: SHA-256 of what they are made of.
         settings: the method and its arguments, as JSON values.
         event: the shape of an event.
-        dtype, device: of the states; as of `solve`.
+        dtype, device: of the states.
         context: of each tensor its dtype and shape, or the SHA-256 of what is the same for all draws.
     """
 
