@@ -58,20 +58,23 @@ class Case:
     pilots = PILOT
 
     def __init__(self, problem: Problem, folder: Path | None = None) -> None:
-        self.problem = problem
-        file = kept(folder, f"ends of {problem.name} {len(problem.x)}")
-        if file and file.exists():
-            self.ends, looser = torch.load(file, weights_only=True)
-        else:
-            x, tolerance = problem.x.to(F64), TOLERANCE[problem.kind]
-            given: dict[str, Any] = {"method": "adams", "context": problem.context}
-            self.ends, looser = (
-                scoresde.solve(problem.sde, problem.sharp, x, rtol=tol, atol=tol, **given).x
-                for tol in (tolerance, 10 * tolerance)
-            )
-            if file:
-                torch.save((self.ends, looser), file)
+        self.problem, self.folder = problem, folder
+        tolerance = problem.tolerance or TOLERANCE[problem.kind]
+        looser, self.ends = self.solved(10 * tolerance), self.solved(tolerance)
         self.reference = self.figures(looser[self.pilots :])["median"]
+
+    def solved(self, tolerance: float) -> Tensor:
+        """The ends of the paths by an adaptive solve in float64, which are kept."""
+        problem = self.problem
+        file = kept(self.folder, f"ends of {problem.name} {len(problem.x)} at {tolerance:.0e}")
+        if file and file.exists():
+            ends: Tensor = torch.load(file, weights_only=True)
+            return ends
+        given: dict[str, Any] = {"method": "adams", "rtol": tolerance, "atol": tolerance, "context": problem.context}
+        ends = scoresde.solve(problem.sde, problem.sharp, problem.x.to(F64), **given).x
+        if file:
+            torch.save(ends, file)
+        return ends
 
     def rows(self, part: slice) -> tuple[Tensor, Mapping[str, Any]]:
         """Some states and their context."""

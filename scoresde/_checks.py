@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -451,6 +452,18 @@ def check_score_fn(score_fn: object) -> None:
     own = hasattr(score_fn, "score")
     hint = "take its .score(sde)" if own else "targets and loaded networks give one by .score(sde)"
     check_callable("score_fn", score_fn, f"score_fn(x, t) ({hint})")
+
+
+def best_device() -> torch.device:
+    """A CUDA device if there is one, that of this process where torchrun started it as one of several; else the CPU.
+
+    Example:
+        >>> best_device().type in ("cpu", "cuda")
+        True
+    """
+    rank = os.environ.get("LOCAL_RANK", "")
+    mine = f"cuda:{rank}" if rank.isdecimal() and int(rank) < torch.cuda.device_count() else "cuda"
+    return check_device(mine if torch.cuda.is_available() else "cpu")
 
 
 def check_device(device: Any, default: torch.device | None = None) -> torch.device:

@@ -255,21 +255,15 @@ def _value(text: str) -> Any:
 
 
 def make_device(name: str) -> torch.device:
-    """A device that is there; ``auto`` is a CUDA device if there is one, that of this process where torchrun started it
-    as one of several, else the CPU.
+    """A device that is there; ``auto`` is the best one.
 
     Example:
         >>> make_device("cpu")
         device(type='cpu')
     """
-    import torch
+    from .._checks import best_device, check_device
 
-    from .._checks import check_device
-
-    rank = os.environ.get("LOCAL_RANK", "")
-    mine = f"cuda:{rank}" if rank.isdecimal() and int(rank) < torch.cuda.device_count() else "cuda"
-    best = mine if torch.cuda.is_available() else "cpu"
-    return check_device(best if name == "auto" else name)
+    return best_device() if name == "auto" else check_device(name)
 
 
 def sample_seeds(seed: int, start: int, count: int) -> list[int]:

@@ -23,6 +23,11 @@ from ._run import command, stoppable
 
 LOGS = ("csv", "tensorboard")
 CLASSIFIER = "classifier"  # beside the presets, which are score networks
+_SMALL = 16  # pixels, for two resolutions
+HINT = (
+    f"The network of the preset {DEFAULT} has two resolutions, for images of 8 x 8 pixels; for data of {{}}, "
+    "--preset mnist is the better start."
+)
 
 
 @command
@@ -50,6 +55,13 @@ def train(
     ] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; default the preset's.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Learning rate of the optimiser; default the preset's.")
+    ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(min=8, help="Width of the network: features at the full resolution; default the preset's."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all randomness of the run.")] = 0,
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[
@@ -104,12 +116,15 @@ def train(
     check_choice("log", log, LOGS)
     check_choice("preset", preset, (*PRESETS, CLASSIFIER))
     from .. import training
+    from ..training.classifier import NET
     from ..training.parallel import processes, rank_and_world
 
     where = make_device(device)
-    changes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "precision": precision, "compile": compile}
+    changes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    changes |= {"precision": precision, "compile": compile}
     planned = training.CLASSIFIER if preset == CLASSIFIER else PRESETS[preset].recipe
     recipe = replace(planned, **{name: value for name, value in changes.items() if value is not None})
+    width = {} if channels is None else {"channels": channels}
     with _resumable(out, resume):
         source = training.read(data, levels=levels, size=size)
         if hold_out:
@@ -119,8 +134,11 @@ def train(
                 f"`batch_size` must be at most {len(source)}, the number of samples of {data!r}, got "
                 f"{recipe.batch_size}; write --batch-size {len(source)} or less."
             )
+        if preset == DEFAULT and max(source.event_shape) > _SMALL and not quiet:
+            typer.echo(HINT.format(" x ".join(map(str, source.event_shape))), err=True)
         shown = {"data": data, "preset": preset, "steps": recipe.steps, "batch-size": recipe.batch_size, "seed": seed}
-        shown |= {"hold-out": hold_out} if hold_out else {}
+        others = {"learning-rate": learning_rate, "channels": channels, "hold-out": hold_out or None}
+        shown |= {name: value for name, value in others.items() if value is not None}
         values = recipe.batch_size * math.prod(source.event_shape)
         options: dict[str, Any] = {
             **{"seed": seed, "value_range": data_range, "workers": workers, "resume": resume},
@@ -133,10 +151,13 @@ def train(
         with processes(where) as where, threads(where, values), stoppable() as stop:
             options["stop"] = stop
             if preset == CLASSIFIER:
-                net: Any = training.train_classifier(source, out, recipe, device=where, flip=bool(flip), **options)
+                net: Any = training.train_classifier(
+                    source, out, recipe, kwargs={**NET, **width}, device=where, flip=bool(flip), **options
+                )
             else:
+                chosen = PRESETS[preset]
                 net = training.train(
-                    replace(PRESETS[preset], recipe=recipe),
+                    replace(chosen, recipe=recipe, kwargs={**chosen.kwargs, **width}),
                     source,
                     out,
                     device=where,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .blocks import GROUPS, ResidualBlock, SelfAttention, check_image, descend, mix
-from .embeddings import Conditioned, check_sizes
+from .embeddings import Conditioned, check_sizes, keeps_arguments
 
 
 class Classifier(Conditioned):
@@ -39,6 +39,7 @@ class Classifier(Conditioned):
         https://arxiv.org/abs/2105.05233
     """
 
+    @keeps_arguments
     def __init__(
         self,
         event_shape: Sequence[int] = (1, 8, 8),
@@ -55,10 +56,6 @@ class Classifier(Conditioned):
         shape, sizes = check_image(event_shape, channels, multipliers, blocks, heads, dropout)
         check_sizes(classes=(classes, 2, 100_000))
         super().__init__(width, 0, time, shape)
-        self.arguments = {
-            **{"event_shape": list(shape), "classes": classes, "channels": channels, "blocks": blocks, "width": width},
-            **{"dropout": dropout, "multipliers": list(multipliers), "heads": heads, "time": time},
-        }
         self.classes = classes
         low = sizes[-1]
         self.stem = nn.Conv2d(shape[0], sizes[0], 3, padding=1)

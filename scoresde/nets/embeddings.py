@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +93,33 @@ class NoiseEmbedding(nn.Module):
         return self.layers(torch.cat([phase.sin(), phase.cos()], dim=1))
 
 
+Args = ParamSpec("Args")
+Net = TypeVar("Net", bound="Conditioned")
+
+
+def keeps_arguments(init: Callable[Concatenate[Net, Args], None]) -> Callable[Concatenate[Net, Args], None]:
+    """An ``__init__`` whose arguments are the network's ``arguments``, as JSON values, for `scoresde.save`.
+
+    Example:
+        >>> scoresde.nets.MLP((2,), channels=16).arguments["event_shape"]
+        [2]
+    """
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def keeping(self: Net, *args: Args.args, **kwargs: Args.kwargs) -> None:
+        init(self, *args, **kwargs)
+        given = signature.bind(self, *args, **kwargs)
+        given.apply_defaults()
+        _, *values = given.arguments.items()
+        self.arguments = {
+            name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+            for name, value in values
+        }
+
+    return keeping
+
+
 class Conditioned(nn.Module):
     """What networks that receive a time and a class have in common; the networks here are its subclasses.
 
@@ -101,6 +130,8 @@ class Conditioned(nn.Module):
         event_shape: of a sample, checked.
         fourier: exponents of `fourier_features`.
     """
+
+    arguments: dict[str, object]
 
     def __init__(
         self, width: int, labels: int, time: str, event_shape: tuple[int, ...], fourier: Sequence[int] = ()

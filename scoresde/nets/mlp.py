@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .._checks import MOST_NUMBERS, check_flag, check_integers, check_number
 from ..errors import InvalidArgumentError
-from .embeddings import Conditioned, check_sizes, fourier_features
+from .embeddings import Conditioned, check_sizes, fourier_features, keeps_arguments
 
 
 class DenseBlock(nn.Module):
@@ -65,6 +65,7 @@ class MLP(Conditioned):
         (torch.Size([5, 2]), 157698)
     """
 
+    @keeps_arguments
     def __init__(
         self,
         event_shape: Sequence[int] = (2,),

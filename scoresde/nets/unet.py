@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .._checks import check_flag
 from .blocks import GROUPS, ResidualBlock, SelfAttention, ascend, check_image, descend, mix
-from .embeddings import Conditioned, fourier_features
+from .embeddings import Conditioned, fourier_features, keeps_arguments
 
 
 class UNet(Conditioned):
@@ -63,6 +63,7 @@ class UNet(Conditioned):
         section 5. https://arxiv.org/abs/2206.00364
     """
 
+    @keeps_arguments
     def __init__(
         self,
         event_shape: Sequence[int] = (1, 8, 8),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._checks import check_device, check_kind
+from .._checks import best_device, check_device, check_kind
 from ..errors import InvalidArgumentError
 from ..guidance import NoisyClassifier
 from ..losses import noisy_cross_entropy
@@ -23,7 +23,7 @@ from .stream import Stateless
 from .trainer import Trainer
 
 CLASSIFIER = Recipe(steps=2000, learning_rate=2e-3, warmup=100, weight_decay=0.05, ema=0.995, ema_power=9.0)
-_NET: Mapping[str, object] = {"channels": 16, "dropout": 0.1}
+NET: Mapping[str, object] = {"channels": 16, "dropout": 0.1}
 
 
 def train_classifier(
@@ -31,9 +31,9 @@ def train_classifier(
     folder: str | Path | None = None,
     recipe: Recipe = CLASSIFIER,
     *,
-    kwargs: Mapping[str, Any] = _NET,
+    kwargs: Mapping[str, Any] = NET,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     data_range: tuple[float, float] = (-1.0, 1.0),
     value_range: tuple[float, float] | None = None,
     flip: bool = False,
@@ -48,7 +48,7 @@ def train_classifier(
         recipe: the hyperparameters.
         kwargs: arguments of `scoresde.nets.Classifier`; the shape and the classes come from the data.
         seed: the seed of the run.
-        device: the device of the network.
+        device: the device of the network; by default a GPU if there is one (that of this rank), else the CPU.
         data_range: the range that grey levels are mapped to.
         value_range: the range of floating-point data.
         flip: mirror images at random.
@@ -73,7 +73,7 @@ def train_classifier(
     source = as_source(source)
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
-    device = check_device(device)
+    device = best_device() if device is None else check_device(device)
     if source.classes is None:
         raise InvalidArgumentError(f"`data` must have labels to train a classifier, but {source.name} have none.")
     rank, world = parallel.rank_and_world()

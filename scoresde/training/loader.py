@@ -152,6 +152,8 @@ def _length(values: object) -> int | None:
 
 def as_stream(stream: Any, recipe: Recipe, device: torch.device) -> Stream:
     """A stream as it is, and that of batches, of a loader, or of another iterable of batches."""
+    if isinstance(stream, Stateless) and stream.device is None:
+        return dataclasses.replace(stream, device=device)
     if callable(stream):
         return stream
     if isinstance(stream, Batches):

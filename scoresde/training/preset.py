@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_callable, check_device, check_flag, check_integer, check_interval, check_kind, check_number
+from .._checks import (
+    best_device,
+    check_callable,
+    check_device,
+    check_flag,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_number,
+)
 from ..chains import Chain
 from ..errors import InvalidArgumentError, check_choice
 from ..likelihood import Bound, bits_per_dim, dequantize
@@ -205,7 +214,7 @@ def train(
     folder: str | Path | None = None,
     *,
     seed: int = 0,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     value_range: tuple[float, float] | None = None,
     flip: bool | None = None,
     workers: int = 0,
@@ -222,7 +231,7 @@ def train(
         source: the data: a `Source`, or a map-style dataset as `read` takes it.
         folder: where the model, its checkpoints, its log and its samples go. A run in it continues.
         seed: of the run: all its randomness is a function of it.
-        device: the device of the network.
+        device: the device of the network; by default a GPU if there is one (that of this rank), else the CPU.
         value_range: the range of floating-point data, mapped to the preset's ``data_range``, which is the default.
         flip: mirror images at random; the preset's choice by default.
         workers: processes that load the data.
@@ -251,7 +260,7 @@ def train(
     check_callbacks(callbacks)
     check_kind("command", command, str, "a string")
     check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
-    device = check_device(device)
+    device = best_device() if device is None else check_device(device)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
     size = samples_per_batch(recipe, world)
     source = preset.source(as_source(source))

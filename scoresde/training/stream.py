@@ -40,7 +40,7 @@ class Stateless:
 
     Args:
         batches: the data.
-        device: where the pieces go.
+        device: where the pieces go; a `Trainer` takes them to its network if it is None, others find them on the CPU.
         workers: processes that load them; 0 loads in this one. They only change the time.
 
     Example:
@@ -52,30 +52,32 @@ class Stateless:
     """
 
     batches: Batches
-    device: torch.device | str = "cpu"
+    device: torch.device | str | None = None
     workers: int = 0
 
     def __post_init__(self) -> None:
         check_kind("batches", self.batches, Batches, "a scoresde.training.Batches")
         check_integer("workers", self.workers, low=0, high=_MOST_WORKERS)
-        check_device(self.device)
+        if self.device is not None:
+            check_device(self.device)
 
     def __call__(self, first: int, stop: int) -> Iterator[Piece]:
         seed, rank = self.batches.seed, self.batches.rank
+        device = torch.device("cpu" if self.device is None else self.device)
         loader = DataLoader(
             self.batches,
             batch_size=None,
             sampler=range(first, stop),
             num_workers=self.workers,
-            pin_memory=torch.device(self.device).type == "cuda",
+            pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # of the seeds of workers, which use none
             worker_init_fn=_apart,
         )
         for number, (x0, context) in enumerate(loader, first):
             yield Piece(
-                x0.to(self.device, non_blocking=True),
-                {name: value.to(self.device, non_blocking=True) for name, value in context.items()},
-                generator_of(seed, LOSS, number, rank, device=self.device),
+                x0.to(device, non_blocking=True),
+                {name: value.to(device, non_blocking=True) for name, value in context.items()},
+                generator_of(seed, LOSS, number, rank, device=device),
                 seed_of(seed, DROPOUT, number, rank),
             )
 

@@ -197,10 +197,31 @@ def test_data_of_a_file(run: Run) -> None:
     assert run("train", "--data", "z.npz", "--out", "c", "--quiet").exit_code == 3
 
 
+def test_width_and_learning_rate(run: Run) -> None:
+    assert train(run, "--channels", 16, "--learning-rate", 0.001).exit_code == 0
+    network = scoresde.load("model")
+    assert network.config.kwargs == {"event_shape": [1, 8, 8], "labels": 10, **SMALL, "channels": 16}
+    assert network.config.command.endswith("--seed 0 --learning-rate 0.001 --channels 16")
+    last = Recipe(steps=4, batch_size=8, learning_rate=0.001).learning_rate_at(3)
+    assert f"learning_rate,{last}" in Path("model/log.csv").read_text()
+    again = train(run, "--channels", 8, "--learning-rate", 0.001, "--steps", 6)
+    assert again.exit_code == 2
+    assert train(run, "--channels", 12).exit_code == 2
+    assert train(run, "--learning-rate", 0).exit_code == 2
+
+
+def test_large_images_are_told_which_preset_suits_them(run: Run) -> None:
+    np.savez("x.npz", x=np.zeros((12, 1, 20, 20), np.uint8))
+    result = run("train", "--data", "x.npz", "--out", "a")
+    assert result.exit_code == 0 and "--preset mnist is the better start" in result.output
+    assert "better start" not in run("train", "--data", "x.npz", "--out", "b", "--preset", "chain").output
+
+
 def test_a_classifier(run: Run) -> None:
     """Beside the presets: it is loaded and guides the shipped network; data without labels are refused."""
     result = run("train", "--preset", "classifier", "--out", "c", "--steps", 2, "--batch-size", 4)
     assert result.exit_code == 0 and "parameters, 2 steps" in result.output and "sample" not in result.output
+    assert scoresde.zoo.load_classifier("c").net.arguments["channels"] == 16
     assert sorted(path.name for path in Path("c").iterdir()) == ["checkpoints", "classifier.safetensors", "log.csv"]
     sde, classifier = scoresde.VPSDE(), scoresde.zoo.load_classifier("c")
     score = scoresde.load("digits").score(sde)

@@ -7,6 +7,7 @@ no data and is refused: a refusal shows that the function has asked.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import pytest
 import torch
 
 import scoresde
-from scoresde import guidance
+from scoresde import InvalidArgumentError, _checks, guidance
 from scoresde.scores import Clip, as_score
 from scoresde.scores.base import device_of
+from scoresde.training import Batches, Recipe, Stateless, read, train, train_classifier
+from scoresde.training.loader import as_stream
 
 SDE = scoresde.VPSDE()
 META = torch.device("meta")
@@ -101,3 +104,37 @@ def test_a_network_on_a_gpu() -> None:
     model = scoresde.ScoreModel(Net().cuda(), SDE, "noise")
     solution = scoresde.solve(SDE, model, method="ddim", steps=2, shape=(3, 2), seeds=[0, 1, 2])
     assert solution.x.is_cuda
+
+
+def test_pieces_go_to_the_device_of_the_network_that_is_trained() -> None:
+    stream = Stateless(Batches(read("digits"), 2))
+    recipe = Recipe(steps=1, batch_size=2)
+    with pytest.raises(InvalidArgumentError, match="must hold data, got 'meta'"):
+        as_stream(stream, recipe, META)
+    on_the_cpu = Stateless(Batches(read("digits"), 2), "cpu")
+    assert as_stream(on_the_cpu, recipe, META) is on_the_cpu
+    assert next(stream(0, 1)).x0.device.type == "cpu"
+
+
+@pytest.mark.parametrize("call", [train, train_classifier])
+def test_training_takes_the_best_device(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> torch.device:
+        raise InvalidArgumentError("asked")
+
+    monkeypatch.setattr(sys.modules[call.__module__], "best_device", refuse)
+    first = [scoresde.presets.PRESETS["edm"]] if call is train else []
+    with pytest.raises(InvalidArgumentError, match="asked"):
+        call(*first, read("digits"), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("rank", "count", "device"), [("", 2, "cuda"), ("1", 2, "cuda:1"), ("2", 2, "cuda"), ("", 0, "cpu")]
+)
+def test_the_best_device_is_that_of_the_rank(
+    rank: str, count: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(_checks, "check_device", lambda name: name)
+    assert str(_checks.best_device()) == device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -232,6 +233,24 @@ def test_save_and_load(name: str, tmp_path: Path) -> None:
         *shape,
     )
     assert {NAMES[n] for n in SCORES} == set(nets.ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_network_knows_its_arguments(name: str, tmp_path: Path) -> None:
+    kind, arguments = SCORES[name]
+    torch.manual_seed(0)
+    net = filled(kind(**arguments))
+    shape = tuple(arguments["event_shape"])
+    save(scoresde.ScoreModel(net, scoresde.VPSDE(), "noise", event_shape=shape), tmp_path / "model")
+    back = load(tmp_path / "model")
+    assert back.config.kwargs.items() >= arguments.items()
+    x, t, label = inputs(net)
+    assert torch.equal(back.net(x, t, label), net(x, t, label))
+
+
+def test_arguments_by_position_are_known_too() -> None:
+    assert UNet((3, 16, 16), 8, heads=1).arguments == UNet(event_shape=[3, 16, 16], channels=8, heads=1).arguments
+    assert pickle.loads(pickle.dumps(MLP((2,), 16))).arguments == MLP((2,), 16).arguments
 
 
 COUNTS = [

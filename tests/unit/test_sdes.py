@@ -274,6 +274,16 @@ def test_prior_follows_t_max(make: Callable[..., Any]) -> None:
     assert make(t_max=0.5, prior=mine).prior is mine
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_priors_of_images_print_in_a_line_and_differ_where_their_means_do(dtype: torch.dtype) -> None:
+    mean = torch.linspace(0, 1, 2352).reshape(3, 28, 28).to(dtype)
+    other = mean.clone()
+    other[1, 3, 3] += 0.1
+    texts = [repr(VPSDE(prior=NormalPrior(mean=m))) for m in (mean, other, mean.clone(), mean.reshape(1, 3, 28, 28))]
+    assert texts[0] == texts[2] and len(set(texts)) == 3
+    assert all(len(text) < 200 and "\n" not in text for text in texts)
+
+
 # Precision
 
 CHECKED = {
