@@ -72,7 +72,7 @@ class Inputs:
 
 
 def read(source: str, key: str | None = None, check: Check | None = None) -> Data:
-    """The data of a file, of a folder of images, or the held-out digits.
+    """The data of a file, of a folder of images and the folders in it, or the held-out digits.
 
     Args:
         source: path, or ``"digits"``.
@@ -239,12 +239,13 @@ def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Chec
     from ..files.images import image
     from ..files.paths import readable
 
-    for path in files:  # whose names stand in lines of a table
-        if not path.name.isprintable():
-            raise InvalidArgumentError(f"`data`: the file name {path.name!r} cannot be printed; give it another one.")
+    names = [path.relative_to(source).as_posix() if path != source else path.name for path in files]
+    for name in names:  # which stand in lines of a table
+        if not name.isprintable():
+            raise InvalidArgumentError(f"`data`: the file name {name!r} cannot be printed; give it another one.")
     check((len(files), *shape))
     with readable(source):
-        return Data(torch.stack([image(path) for path in files]), [path.name for path in files], levels=256)
+        return Data(torch.stack([image(path) for path in files]), names, levels=256)
 
 
 def _array(path: Path, key: str | None, check: Check) -> Data:

@@ -20,14 +20,11 @@ PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _CHANNELS = {"L": 1, "RGB": 3}  # of PIL's modes that are taken
 
 
-def pictures(
-    folder: Path, *, deep: bool = False, size: int | None = None, hint: str = ""
-) -> tuple[list[Path], tuple[int, int, int]]:
-    """The images of a folder in the order of their names, and the shape that all of them have.
+def pictures(folder: Path, *, size: int | None = None, hint: str = "") -> tuple[list[Path], tuple[int, int, int]]:
+    """The images of a folder and of those in it, in the order of their names, and the shape that all of them have.
 
     Args:
         folder: where they are.
-        deep: in its folders too.
         size: see `image`.
         hint: what to do about images of several shapes, for the message.
 
@@ -35,17 +32,9 @@ def pictures(
         InvalidArgumentError: there are none, or one cannot be read or used, or they differ in size or channels.
     """
     with readable(folder):
-        found = sorted(
-            path
-            for path in (folder.rglob("*") if deep else folder.iterdir())
-            if path.suffix.lower() in PICTURES and not path.is_dir()
-        )
+        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not p.is_dir())
     if not found:
-        nested = not deep and any(path.is_dir() for path in folder.iterdir())
-        raise InvalidArgumentError(
-            f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)})"
-            f"{'; the folders in it are not looked into' if nested else ''}."
-        )
+        raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
     shape = image_shape(found[0], size)
     for other in found[1:]:
         if (got := image_shape(other, size)) != shape:

@@ -261,7 +261,7 @@ class Folder:
         folder = check_path("path", path)
         self.size = None if size is None else check_integer("size", size, low=1, high=LARGEST_SIDE)
         hint = "; give size= to resize them"
-        self.paths, self.event_shape = pictures(folder, deep=True, size=self.size, hint=hint)
+        self.paths, self.event_shape = pictures(folder, size=self.size, hint=hint)
         kinds = sorted({p.relative_to(folder).parts[:-1] for p in self.paths})
         self._labels = None
         if len(kinds) > 1:

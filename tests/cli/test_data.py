@@ -165,6 +165,16 @@ def test_bad_data_are_refused(run: Run, fake: Any, files: Files, command: str, c
     assert files() == before and fake.calls == 0
 
 
+def test_images_in_folders_of_the_folder_have_their_path_as_a_name(tmp_path: Path) -> None:
+    for i, name in enumerate(("b.png", "two/a.png", "one/c.png", "one/deep/a.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), i).save(tmp_path / name)
+    found = read(str(tmp_path))
+    assert found.names == ["b.png", "one/c.png", "one/deep/a.png", "two/a.png"]
+    assert found.values[:, 0, 0, 0].tolist() == [0, 2, 3, 1]
+    assert read(str(tmp_path / "b.png")).names == ["b.png"]
+
+
 def test_a_broken_link_in_a_folder_is_not_passed_over(run: Run, fake: Any) -> None:
     folder(("a.png", (8, 8), "L"))()
     Path("folder/b.png").symlink_to("nowhere")

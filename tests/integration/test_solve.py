@@ -90,13 +90,13 @@ def states(rows: int = 4, *event: int, dtype: torch.dtype = torch.float64) -> Te
 
 
 def few(method: str, steps: int = 4) -> dict[str, Any]:
-    tolerance = 0.1 if method in STOCHASTIC else 1e-4
+    tolerance = 0.3 if method in STOCHASTIC else 1e-3 if ORDER[method] == 2 else 1e-4
     return {"method": method} | ({"steps": steps} if method in FIXED else {"rtol": tolerance, "atol": tolerance})
 
 
 def tolerances(method: str) -> dict[str, float]:
     """Tight ones that take some hundred steps."""
-    value = {2: 1e-6, 3: 1e-7}.get(ORDER[method] or 2, 1e-9)
+    value = {2: 1e-5, 3: 1e-6}.get(ORDER[method] or 2, 1e-9)
     return {"rtol": value, "atol": value}
 
 
@@ -611,8 +611,8 @@ def differentiable(method: str) -> tuple[dict[str, Any], float]:
     if method in FIXED:
         return {"steps": 4}, 1e-6
     if issubclass(SOLVER[method], Pair):  # the steps change with the parameters: within the tolerance
-        tight = 1e-9 if method == "rk23" else 1e-11
-        return {"rtol": tight, "atol": tight}, 1e-4
+        tight = 1e-8 if method == "rk23" else 1e-10
+        return {"rtol": tight, "atol": tight}, 1e-3
     return {"rtol": 1e12, "atol": 1e12}, 1e-6  # the first step and the growth of steps are fixed
 
 
@@ -816,9 +816,9 @@ def test_stochasticity_reaches_the_predictor_of_pc() -> None:
 def test_a_float16_result_is_the_float32_result_rounded_once(method: str) -> None:
     """Accumulating y' = y in half precision stands still."""
     x = states().half()
-    steps = {"steps": 300} if method in FIXED else {}
-    half = solve(SDE, elementwise, x, method=method, seeds=range(4), **steps)
-    single = solve(SDE, elementwise, x.float(), method=method, seeds=range(4), **steps)
+    options = few(method, 30 if method in SCALED else 300)  # those move many times per step
+    half = solve(SDE, elementwise, x, seeds=range(4), **options)
+    single = solve(SDE, elementwise, x.float(), seeds=range(4), **options)
     assert torch.equal(half.x, single.x.half())
 
 
