@@ -177,6 +177,8 @@ def test_the_grey_transform_is_orthogonal_with_grey_first():
         (lambda: inverse.Diagonal(torch.tensor(2.0)), scoresde.InvalidArgumentError, "measurement|event"),
         (lambda: inverse.Matrix(torch.eye(2)) @ inverse.Matrix(torch.eye(3)), scoresde.InvalidArgumentError, "shape"),
         (lambda: inverse.Matrix(torch.eye(2)) @ torch.eye(2), scoresde.InvalidTypeError, "first"),
+        (lambda: torch.eye(3) @ inverse.Matrix(torch.eye(2)), scoresde.InvalidArgumentError, "must have 3 elements"),
+        (lambda: 2.0 @ inverse.Matrix(torch.eye(2)), scoresde.InvalidTypeError, "matrix"),
         (lambda: inverse.Matrix(torch.eye(2)).forward(torch.ones(2)), scoresde.InvalidArgumentError, "batch"),
         (lambda: inverse.Matrix(torch.eye(2)).adjoint(torch.ones(1, 3)), scoresde.InvalidArgumentError, "batch"),
         (
@@ -197,6 +199,9 @@ def test_operators_are_composed_as_matrices_are():
     torch.testing.assert_close((second @ first).forward(x), second.forward(first.forward(x)))
     torch.testing.assert_close((second @ first).matrix(), second.matrix() @ first.matrix())
     assert repr(second @ first) == "Matrix((4,) -> (3,)) @ Matrix((5,) -> (4,))"
+    torch.testing.assert_close((draw(3, 4) @ first).matrix(), (second @ first).matrix())
+    image = draw(3, 6) @ inverse.Grey((2, 2, 3))
+    assert image.event_shape == (2, 2, 3) and image.measurement_shape == (3,)
 
 
 def test_a_product_has_the_rank_that_its_parts_leave():

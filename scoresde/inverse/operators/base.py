@@ -96,6 +96,13 @@ class LinearOperator(abc.ABC):
 
         return Composed(self, first)
 
+    def __rmatmul__(self, second: Tensor) -> LinearOperator:
+        """The operator that measures the products of a matrix ``(M, size)`` with what this one measures."""
+        from .composed import Composed
+        from .matrix import Matrix
+
+        return Composed(Matrix(second, self.measurement_shape), self)
+
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         r""":math:`A^+y`, the shortest of the events that come closest to y, ``(batch, *event)``."""
         return self.filter(self.adjoint(y), lambda s: 1 / s**2)

@@ -42,7 +42,7 @@ class Diagonal(LinearOperator):
 
 
 class Composed(LinearOperator):
-    r"""One operator after another, :math:`A = A_2 A_1`; ``second @ first`` is the same.
+    r"""One operator after another, :math:`A = A_2 A_1`; ``second @ first`` is the same, where second may be a matrix.
 
     Its singular values are those of its matrix, for small events (but for factors after a `Mask`, of any size); with
     noise above 0, methods that need none, such as ``"mmps"``, take any size. The noise of a measurement must be given
