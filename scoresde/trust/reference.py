@@ -157,6 +157,20 @@ class FlowReference(Reference):
         return {**self.task.shared, **how}
 
 
+def check_converges(task: Task) -> None:
+    """Refuse a method whose samples converge to nothing that is known, before anything is solved.
+
+    Raises:
+        InvalidArgumentError: it draws noise and has no strong order.
+    """
+    if task.stochastic and task.solver.strong_order is None:
+        raise InvalidArgumentError(
+            f"method={task.solver.name!r} has no strong order: its samples do not converge on a Brownian path, so that "
+            "there is no error of a sample. Take a deterministic method, or one with a `strong_order` of "
+            "scoresde.methods()."
+        )
+
+
 class PathReference(Reference):
     """Of an SDE, on the same Brownian path, by the method itself."""
 
@@ -165,12 +179,7 @@ class PathReference(Reference):
     def __init__(self, task: Task, steps: int) -> None:
         super().__init__(task)
         solver = task.solver
-        if solver.strong_order is None:
-            raise InvalidArgumentError(
-                f"method={solver.name!r} has no strong order: its samples do not converge on a Brownian path, so that "
-                "there is no error of a sample. Take a deterministic method, or one with a `strong_order` of "
-                "scoresde.methods()."
-            )
+        check_converges(task)
         self.name, self._steps, self._adaptive = f"{solver.name} on the same path", steps, solver.adaptive
         if task.refined(2, steps) is None:
             raise InvalidArgumentError(f"method={solver.name!r} has one number of steps only, so that none is finer.")

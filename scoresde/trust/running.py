@@ -18,7 +18,17 @@ from .conformal import Coverage
 from .coupling import Task, parts, rows_of, seeds_of
 from .indicators import INDICATORS, Indicator, PathWatch
 from .norms import Norm, rms
-from .reference import CHECKED, FlowReference, PathReference, Reference, Worth, check_agreement, failed, scale_of
+from .reference import (
+    CHECKED,
+    FlowReference,
+    PathReference,
+    Reference,
+    Worth,
+    check_agreement,
+    check_converges,
+    failed,
+    scale_of,
+)
 
 PILOT = 1  # the purpose of seeds
 _GAIN = 0.9  # of the bound: what an indicator must bring that takes evaluations
@@ -114,6 +124,8 @@ class Run:
         self.scale = self.unit = math.nan
         self._ends: list[Tensor] = []
         self._given = None if given is None else _checked(given, (count, *tasks[0].event))
+        for task in tasks if given is None else ():
+            check_converges(task)
         self._exact: dict[int, Exact] = {}  # by candidate; -1 for all that are deterministic
 
     def begin(self) -> None:

@@ -236,9 +236,12 @@ def test_methods_that_draw_noise(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["pc", "restart"])
-def test_methods_without_a_strong_order_are_refused(method: str) -> None:
+def test_methods_without_a_strong_order_are_refused_before_anything_is_solved(method: str) -> None:
+    def unasked(x: Tensor, t: Tensor) -> Tensor:
+        raise RuntimeError("called")
+
     with pytest.raises(InvalidArgumentError, match="has no strong order"):
-        scoresde.certify(SDE, SCORE, method, steps=10, **GIVEN)
+        scoresde.certify(SDE, unasked, method, steps=10, **GIVEN)
 
 
 # Classes and contexts

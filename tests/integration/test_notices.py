@@ -314,7 +314,7 @@ def test_gradients_that_are_not(case: str) -> None:
     x = torch.randn(6, 4, generator=generator(), dtype=F64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScoreSDEWarning)
-        got = log_likelihood(scoresde.VPSDE(), OPEN[case], x, divergence="exact")
+        got = log_likelihood(scoresde.VPSDE(), OPEN[case], x, divergence="exact", rtol=1e-2, atol=1e-2)
     assert bool(got.log_prob.isfinite().all())
 
 

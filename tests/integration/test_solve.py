@@ -319,7 +319,7 @@ def test_nothing_is_evaluated_outside_the_interval(sde: Any, method: str) -> Non
     def score_fn(x: Tensor, t: Tensor) -> Tensor:
         assert t.dtype == torch.float64 and t.shape == (len(x),)
         times.extend(t.tolist())
-        return -x / (1 + column(t, x) ** 2)
+        return -x / column(sde.alpha(t) ** 2 + sde.sigma(t) ** 2, x)
 
     solution = solve(sde, score_fn, shape=(2, 2), seed=0, dtype=torch.float64, denoise=True, **few(method, 5))
     assert bool(solution.success.all()) and solution.t.tolist() == [sde.t_min] * 2
