@@ -7,6 +7,7 @@ names the convention that fits.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -325,17 +326,18 @@ class _Search:
     def _look(self, candidates: list[Reading], most: int = _CALLS) -> None:
         """Note the errors of readings on a few rows; those that mean the same as an earlier one are left out, and
         those that come after so many calls."""
-        meant: dict[int, list[Tensor]] = {}
+        meant: dict[int, Tensor] = {}
         for place in (self.declared, *self.seen, *candidates):
             where = self.few.place(place)
             if where is None or (place not in self.seen and self.few.calls >= most):
                 continue
-            known = meant.setdefault(where, [])
             for reading in (place,) if place in self.seen else outputs(place, self.declared):
                 means = self.few.weights(reading)
-                if any(torch.allclose(means, other, rtol=1e-3, atol=1e-6) for other in known):
+                known = meant.get(where, means.new_empty(0, *means.shape))
+                close = (means == known) | ((means - known).abs() <= 1e-6 + 1e-3 * known.abs())
+                if bool(close.flatten(1).all(1).any()):
                     continue
-                known.append(means)
+                meant[where] = torch.cat([known, means[None]])
                 if reading is self.declared or reading in self.seen:
                     continue
                 errors = self.few.errors(reading)
@@ -345,7 +347,8 @@ class _Search:
 
     def _best(self) -> list[Reading]:
         """The readings with the smallest errors on a few rows, two of a place at most."""
-        kept: list[Reading] = []
+        kept: dict[Reading, None] = {}
+        taken: Counter[int | None] = Counter()
         own = self.few.errors(self.declared)
 
         def cost(reading: Reading) -> float:
@@ -357,9 +360,10 @@ class _Search:
             as_given = replace(reading, units=AS_GIVEN)  # which symmetric data may not need to change
             for candidate in (as_given, reading) if as_given in self.seen else (reading,):
                 where = self.few.place(candidate)
-                if candidate not in kept and sum(self.few.place(other) == where for other in kept) < 2:
-                    kept.append(candidate)
-        return kept[:_FINALISTS]
+                if candidate not in kept and taken[where] < 2:
+                    kept[candidate] = None
+                    taken[where] += 1
+        return list(kept)[:_FINALISTS]
 
     def _judged(self) -> ScoreReport:
         own, found = self.own, self.found
