@@ -659,6 +659,61 @@ def compositions_table() -> str:
     return markdown(["observations", *names], rows, record)
 
 
+def power_table() -> str:
+    """The smallest errors that simulation-based calibration finds."""
+    record = load("simulation_based")
+    found = record["results"]["power"]["smallest"]
+    names = list(next(iter(found.values())))
+    rows = [[f"{int(pairs):,}", *(f"{row[name]:.2f}" for name in names)] for pairs, row in found.items()]
+    return markdown(["pairs", *names], rows, record)
+
+
+def sets_table() -> str:
+    """The errors of compositions and of networks of sets, with the least and the largest of three networks."""
+    record = load("simulation_based")
+    found = record["results"]["sets"]
+    names = list(next(iter(found.values())))
+    rows = []
+    for trials, row in found.items():
+        errors = [sorted(row[name]["error"]) for name in names]
+        rows.append([trials, *(f"{middle:.2f} ({low:.2f}–{high:.2f})" for low, middle, high in errors)])
+    return markdown(["trials", *names], rows, record)
+
+
+def modes_table() -> str:
+    """The width of the modes of composed posteriors, for each data set."""
+    record = load("simulation_based")
+    found = record["results"]["modes"]
+    names = list(next(iter(found.values())))
+    rows = [[trials, *(" / ".join(f"{v:.2f}" for v in row[name]) for name in names)] for trials, row in found.items()]
+    titles = ["`{}`, {} steps".format(*name.split(", ")) for name in names]
+    return markdown(["trials", *titles], rows, record)
+
+
+def langevin_table() -> str:
+    """Bias and width of composed samples by steps and size of the moves."""
+    record = load("simulation_based")
+    rows: dict[tuple[float, int, float], list[str]] = {}
+    for row in record["results"]["langevin"]:
+        cells = rows.setdefault((row["product"], row["steps"], row["snr"]), [])
+        cells += [f"{round(row['bias'], 2) + 0.0:+.2f}", f"{row['width']:.2f}"]
+    lines = [[f"{product:g}", str(steps), f"{snr:g}", *cells] for (product, steps, snr), cells in sorted(rows.items())]
+    titles = [f"{count} observations: {what}" for count in (8, 32) for what in ("bias", "width")]
+    return markdown(["`steps` × `snr`²", "`steps`", "`snr`", *titles], lines, record)
+
+
+def bounds_table() -> str:
+    """Bias and width of composed posteriors in the box and after the logit."""
+    record = load("simulation_based")
+    rows = [
+        [f"{row['truth']:g}", str(row["trials"])]
+        + [f"{row[name][key]:{sign}.2f}" for name in ("box", "logit") for key, sign in (("bias", "+"), ("width", ""))]
+        for row in record["results"]["bounds"]["composed"].values()
+    ]
+    head = ["true θ", "trials", "box: bias", "box: width", "logit: bias", "logit: width"]
+    return markdown(head, rows, record)
+
+
 def half_digits_table(part: str | None = None) -> str:
     """The figures of ``benchmarks/results/inverse_digits.json``, or those of its part."""
     record = load("inverse_digits", part)
@@ -1158,7 +1213,14 @@ FILLED = {
         "<!-- guidance: mnist -->": lambda: guidance_table("mnist"),
         "<!-- tilt -->": tilt_table,
     },
-    "inference": {"<!-- compositions -->": compositions_table},
+    "inference": {
+        "<!-- compositions -->": compositions_table,
+        "<!-- inference: power -->": power_table,
+        "<!-- inference: bounds -->": bounds_table,
+        "<!-- inference: sets -->": sets_table,
+        "<!-- inference: modes -->": modes_table,
+        "<!-- inference: langevin -->": langevin_table,
+    },
     "inverse": {
         "<!-- inverse -->": inverse_table,
         "<!-- particles -->": particles_table,

@@ -26,6 +26,21 @@ def test_every_part_is_recorded_and_no_bar_is_missed() -> None:
     assert not simulation_based.check(RESULTS)
 
 
+def test_a_figure_that_is_another_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert simulation_based.check(RESULTS | {"predictive": {"mean": 0.3, "standard deviation": 0.29}}) == [
+        "predictive: near 1/2"
+    ]
+
+    def measured(found: dict[str, float]) -> None:
+        part = (lambda quick: found, simulation_based.predictive_bars)
+        monkeypatch.setitem(simulation_based.PARTS, "predictive", part)
+        simulation_based.main(["--quick", "--only", "predictive"])
+
+    measured(RESULTS["predictive"])
+    with pytest.raises(SystemExit, match=r"predictive, mean: 0\.3 is not that of the file"):
+        measured(RESULTS["predictive"] | {"mean": 0.3})
+
+
 def span(values: Iterable[float], digits: int = 2, factor: float = 1.0) -> str:
     """The least and the largest of them."""
     found = [factor * value for value in values]
