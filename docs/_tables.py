@@ -637,7 +637,7 @@ def inverse_table() -> str:
         each = next(iter(cases.values()))
         rows.append([f"`{method}`", *cells, f"{each['evaluations']:.0f} + {each['products']:.0f}"])
     titles = [f"{size}, {law}" for size, law in columns]
-    return markdown(["distance / coverage", *titles, "evaluations + products"], rows, record)
+    return markdown(["distance / inside", *titles, "evaluations + products"], rows, record)
 
 
 def particles_table() -> str:
