@@ -215,12 +215,16 @@ def test_networks_are_smooth_in_the_input_and_the_time(net: Any) -> None:
     assert numeric.item() == pytest.approx(second.item(), rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_save_and_load(name: str, tmp_path: Path) -> None:
+def trained(name: str) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
+    """A network, what it was made with, and the shape of a sample."""
     kind, arguments = SCORES[name]
     torch.manual_seed(0)
-    net = filled(kind(**arguments))
-    shape = tuple(arguments["event_shape"])
+    return filled(kind(**arguments)), arguments, tuple(arguments["event_shape"])
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_save_and_load(name: str, tmp_path: Path) -> None:
+    net, arguments, shape = trained(name)
     config = Config(NAMES[name], arguments, sigma_data=0.5, event_shape=shape, labels=Labels("label", 3, 3))
     save(Pretrained(net, config), tmp_path / "model")
     torch.manual_seed(99)  # what a network draws when it is made is replaced
@@ -237,10 +241,7 @@ def test_save_and_load(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SCORES)
 def test_a_network_knows_its_arguments(name: str, tmp_path: Path) -> None:
-    kind, arguments = SCORES[name]
-    torch.manual_seed(0)
-    net = filled(kind(**arguments))
-    shape = tuple(arguments["event_shape"])
+    net, arguments, shape = trained(name)
     save(scoresde.ScoreModel(net, scoresde.VPSDE(), "noise", event_shape=shape), tmp_path / "model")
     back = load(tmp_path / "model")
     assert back.config.kwargs.items() >= arguments.items()
