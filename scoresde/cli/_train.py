@@ -56,7 +56,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; default the preset's.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help="Learning rate of the optimiser; default the preset's.")
+        float | None, typer.Option(help="Learning rate of the optimiser; default the preset's.")
     ] = None,
     channels: Annotated[
         int | None,

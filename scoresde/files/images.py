@@ -23,6 +23,8 @@ _CHANNELS = {"L": 1, "RGB": 3}  # of PIL's modes that are taken
 def pictures(folder: Path, *, size: int | None = None, hint: str = "") -> tuple[list[Path], tuple[int, int, int]]:
     """The images of a folder and of those in it, in the order of their names, and the shape that all of them have.
 
+    Files and folders whose names begin with a dot are left out.
+
     Args:
         folder: where they are.
         size: see `image`.
@@ -32,7 +34,8 @@ def pictures(folder: Path, *, size: int | None = None, hint: str = "") -> tuple[
         InvalidArgumentError: there are none, or one cannot be read or used, or they differ in size or channels.
     """
     with readable(folder):
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not p.is_dir())
+        inside = ((p, p.relative_to(folder).parts) for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+        found = sorted(p for p, parts in inside if not (p.is_dir() or any(part[0] == "." for part in parts)))
     if not found:
         raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
     shape = image_shape(found[0], size)

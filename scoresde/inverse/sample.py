@@ -84,7 +84,7 @@ def sample_posterior(
 ) -> PosteriorSamples:
     r"""Sample the data given a measurement :math:`y = Ax_0 + n`, by any method of `scoresde.inverse.methods`.
 
-    A `ScoreSDEWarning` says which samples do not fit the measurement: the root mean square of :math:`y - Ax` is more
+    A `ScoreSDEWarning` says how many samples do not fit the measurement: the root mean square of :math:`y - Ax` is more
     than ten standard deviations of the noise, where it is about one for draws of the posterior.
 
     Args:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -97,6 +98,13 @@ Args = ParamSpec("Args")
 Net = TypeVar("Net", bound="Conditioned")
 
 
+def _plain(value: object) -> object:
+    """A JSON value of a number, a name, or a sequence of them."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return value.item() if isinstance(value, np.generic) else value
+    return [_plain(entry) for entry in value]
+
+
 def keeps_arguments(init: Callable[Concatenate[Net, Args], None]) -> Callable[Concatenate[Net, Args], None]:
     """An ``__init__`` whose arguments are the network's ``arguments``, as JSON values, for `scoresde.save`.
 
@@ -109,13 +117,12 @@ def keeps_arguments(init: Callable[Concatenate[Net, Args], None]) -> Callable[Co
     @functools.wraps(init)
     def keeping(self: Net, *args: Args.args, **kwargs: Args.kwargs) -> None:
         init(self, *args, **kwargs)
+        if type(self).__init__ is not keeping:  # a subclass with arguments of its own
+            return
         given = signature.bind(self, *args, **kwargs)
         given.apply_defaults()
         _, *values = given.arguments.items()
-        self.arguments = {
-            name: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-            for name, value in values
-        }
+        self.arguments = {name: _plain(value) for name, value in values}
 
     return keeping
 

@@ -20,7 +20,29 @@ from .wrapper import AffineSDE, Estimate, Node, Wrapper
 
 
 class Limited(Wrapper):
-    """A score function with limits on its data estimate; subclasses give `limit`."""
+    r"""A score function with limits on its data estimate, :math:`\hat x \leftarrow limit(\hat x)`.
+
+    Subclasses give `limit`, such as a projection onto what the data may be.
+
+    Args:
+        score_fn: a `ScoreModel`, a target's score, or any score function.
+        sde: the process, if the score function does not declare it.
+
+    Example:
+        >>> class InBall(Limited):
+        ...     def limit(self, data):
+        ...         return data / data.norm(dim=1, keepdim=True).clamp(min=1.0)
+        >>> sde = scoresde.VPSDE()
+        >>> wide = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(sde)
+        >>> x = scoresde.solve(
+        ...     sde, InBall(wide), method="ddim", steps=5, shape=(9, 2), seed=0, denoise=True
+        ... ).x
+        >>> bool((x.norm(dim=1) < 1 + 1e-5).all())
+        True
+    """
+
+    def __init__(self, score_fn: Callable[..., Tensor], *, sde: AffineSDE | None = None) -> None:
+        super().__init__((score_fn,), sde)
 
     @abc.abstractmethod
     def limit(self, data: Tensor) -> Tensor:
@@ -56,7 +78,7 @@ class Clip(Limited):
     def __init__(
         self, score_fn: Callable[..., Tensor], low: float = -1.0, high: float = 1.0, *, sde: AffineSDE | None = None
     ) -> None:
-        super().__init__((score_fn,), sde)
+        super().__init__(score_fn, sde=sde)
         self.low, self.high = check_number("low", low), check_number("high", high)
         check_below("low", self.low, "high", self.high)
 
@@ -100,7 +122,7 @@ class DynamicThreshold(Limited):
         *,
         sde: AffineSDE | None = None,
     ) -> None:
-        super().__init__((score_fn,), sde)
+        super().__init__(score_fn, sde=sde)
         self.quantile = check_positive("quantile", quantile, high=1.0)
         self.bound = check_number("bound", bound, low=0.0, strict=True)
 

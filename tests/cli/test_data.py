@@ -166,7 +166,7 @@ def test_bad_data_are_refused(run: Run, fake: Any, files: Files, command: str, c
 
 
 def test_images_in_folders_of_the_folder_have_their_path_as_a_name(tmp_path: Path) -> None:
-    for i, name in enumerate(("b.png", "two/a.png", "one/c.png", "one/deep/a.png")):
+    for i, name in enumerate(("b.png", "two/a.png", "one/c.png", "one/deep/a.png", ".thumbs/a.png", "one/._c.png")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8), i).save(tmp_path / name)
     found = read(str(tmp_path))

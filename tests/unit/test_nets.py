@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -252,6 +253,20 @@ def test_a_network_knows_its_arguments(name: str, tmp_path: Path) -> None:
 def test_arguments_by_position_are_known_too() -> None:
     assert UNet((3, 16, 16), 8, heads=1).arguments == UNet(event_shape=[3, 16, 16], channels=8, heads=1).arguments
     assert pickle.loads(pickle.dumps(MLP((2,), 16))).arguments == MLP((2,), 16).arguments
+    shape = MLP((np.int64(2),)).arguments["event_shape"]
+    assert shape == [2] and type(shape[0]) is int
+
+
+def test_a_subclass_with_arguments_of_its_own_does_not_have_those_of_its_base() -> None:
+    class Scaled(MLP):
+        def __init__(self, gain: float) -> None:
+            super().__init__((2,))
+            self.gain = gain
+
+    class Same(MLP):
+        pass
+
+    assert not hasattr(Scaled(2.0), "arguments") and Same((3,)).arguments == MLP((3,)).arguments
 
 
 COUNTS = [

@@ -220,6 +220,28 @@ def test_factors_of_each_sample():
         inverse.Diagonal(factors, event_shape=(3, 2))
 
 
+def test_particles_of_a_set_have_one_operator():
+    """Particles are weighed against each other, so that they must be measured alike."""
+    law = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), scales=0.5)
+    factors = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).repeat_interleave(100, 0)
+    sde, values = scoresde.VPSDE(), torch.tensor([2.0, 0.0])
+
+    def draw(particles):
+        problem = inverse.Diagonal(factors, event_shape=(2,)), values, 0.3
+        how = {"twist": inverse.DPS(), "particles": particles, "steps": 30, "shape": (200, 2), "seed": 0}
+        return inverse.sample_posterior(sde, law.score(sde), *problem, method="twisted_smc", **how).x
+
+    with pytest.raises(scoresde.InvalidArgumentError, match="`operator` must be the same for all 200 particles"):
+        draw(None)
+    assert bool(draw(100).isfinite().all())
+
+
+def test_a_factor_of_each_sample_before_a_mask_has_no_singular_values():
+    composed = inverse.Diagonal(torch.ones(3, 2), event_shape=(2,)) @ inverse.Mask(torch.tensor([True, False, True]))
+    with pytest.raises(scoresde.InvalidArgumentError, match="differ between the samples"):
+        _ = composed.svd
+
+
 def test_a_mask_of_each_sample_gives_the_posterior_of_each():
     """The draws of a batch are those of every row alone, which the exact posterior judges."""
     cov = torch.tensor([[1.0, 0.8, 0.0], [0.8, 1.0, 0.5], [0.0, 0.5, 1.0]], dtype=F64)

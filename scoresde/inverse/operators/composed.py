@@ -101,7 +101,7 @@ class Composed(LinearOperator):
         return self.first._adjoint(self.second._adjoint(y))
 
     def _decompose(self) -> SVD:
-        if isinstance(self.second, Diagonal) and isinstance(self.first, Mask):
+        if self.shared and isinstance(self.second, Diagonal) and isinstance(self.first, Mask):
             return SVD(self.first._adjoint(self.second.factors.abs()[None])[0], lambda x: x, lambda c: c)
         values, into, back = super()._decompose()
         largest = self.second.svd.values.max() * self.first.svd.values.max()  # which may cancel in the product

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ..._checks import check_kind
@@ -99,6 +100,9 @@ class TwistedSMC(InverseSolver):
         weights, y = self._weights(), self.measurement.of(x)
         log_weight = weights.init(x, process.network.context)
         weights.check_shared("y", y)
+        if not self.measurement.operator.shared:  # the same event, measured in every place
+            event = torch.linspace(1.0, 2.0, x[0].numel(), dtype=x.dtype, device=x.device).reshape(x[0].shape)
+            weights.check_shared("operator", self.measurement.operator.forward(event.expand(x.shape)))
         if isinstance(process.sde, AffineSDE):
             self.twist.ready(self.measurement, process.sde)
         return y, log_weight  # float64, without the potential at the current level
