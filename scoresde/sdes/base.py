@@ -60,6 +60,8 @@ class SDE(abc.ABC):
             ``log_prob(x)``.
 
     Example:
+        Here the prior is only near to the law at t_max, which has two modes.
+
         >>> class DoubleWell(SDE):
         ...     def drift(self, x, t):
         ...         return x - x**3
