@@ -10,6 +10,7 @@ from .._lazy import homes, lazy
 from .registry.rows import MODULES, ROWS
 
 if TYPE_CHECKING:  # what is no method, for type checkers
+    from .base import SDESolver as SDESolver
     from .base import Solver as Solver
     from .base import StepControl as StepControl
     from .base import StepResult as StepResult
@@ -33,7 +34,7 @@ _OTHERS = homes(
         ".backends.scipy": "SciPy",
         ".backends.torchdiffeq": "TorchDiffEqAdams TorchDiffEqAdaptive TorchDiffEqFixed",
         ".backends.torchsde": "TorchSDE",
-        ".base": "Solver StepControl StepResult",
+        ".base": "SDESolver Solver StepControl StepResult",
         ".registry.config": "described from_config to_config",
         ".families.exponential_runge_kutta": "ExponentialRungeKutta PhiTableau",
         ".families.multistep": "Multistep",

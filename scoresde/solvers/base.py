@@ -349,7 +349,27 @@ class MCMCSolver(Solver):
 
 
 class SDESolver(Solver):
-    """A method of the kind ``"sde"``, which draws noise."""
+    r"""A method of the kind ``"sde"``, which draws noise; subclasses give ``step`` and declare their orders.
+
+    Its draws come from the ``noise`` of ``step``: ``noise.increment(start.t, stop.t, x)`` is a standard normal draw
+    shaped like x, the normalised increment of the Brownian path over the step.
+
+    Example:
+        >>> from typing import ClassVar
+        >>> from scoresde.solvers import SDESolver, StepResult
+        >>> class Ancestral(SDESolver):
+        ...     weak_order: ClassVar[int] = 1
+        ...
+        ...     def step(self, process, x, start, stop, state, noise):
+        ...         data = process.estimate(x, start).data
+        ...         kept = (stop.sigma / start.sigma * start.alpha / stop.alpha) ** 2
+        ...         mean = kept * stop.alpha / start.alpha * x
+        ...         mean = mean + stop.alpha * (1 - kept) * data
+        ...         z = noise.increment(start.t, stop.t, x)
+        ...         return StepResult(mean + stop.sigma * (1 - kept) ** 0.5 * z, None)
+        >>> round(scoresde.testing.weak_order(Ancestral()).order(), 1)
+        1.0
+    """
 
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
