@@ -134,7 +134,7 @@ def train(
                 f"`batch_size` must be at most {len(source)}, the number of samples of {data!r}, got "
                 f"{recipe.batch_size}; write --batch-size {len(source)} or less."
             )
-        if preset == DEFAULT and max(source.event_shape) > _SMALL and not quiet:
+        if preset == DEFAULT and len(source.event_shape) == 3 and max(source.event_shape) > _SMALL and not quiet:
             typer.echo(HINT.format(" x ".join(map(str, source.event_shape))), err=True)
         shown = {"data": data, "preset": preset, "steps": recipe.steps, "batch-size": recipe.batch_size, "seed": seed}
         others = {"learning-rate": learning_rate, "channels": channels, "hold-out": hold_out or None}
