@@ -269,6 +269,16 @@ def jumping(chance: random.Random) -> Iterator[None]:
         yield
 
 
+def announced(log: Path, rank: int, world: int) -> None:
+    """Write this rank's process number beside the log, and wait until every rank has done so: a trial may then choose
+    any of them, however slowly the machine starts processes."""
+    new = Path(f"{log}.{rank}.new")
+    new.write_text(str(os.getpid()))
+    new.replace(f"{log}.{rank}.pid")
+    while not all(Path(f"{log}.{other}.pid").exists() for other in range(world)):
+        time.sleep(0.01)
+
+
 def main(arguments: list[str]) -> None:
     """What torchrun starts: make the set, with its faults."""
     torch.set_num_threads(1)
@@ -276,7 +286,7 @@ def main(arguments: list[str]) -> None:
     options = json.loads(text)
     leaves = options.pop("leaves", None)
     rank = int(os.environ["RANK"])
-    Path(f"{log}.{rank}.pid").write_text(str(os.getpid()))
+    announced(log, rank, int(os.environ["WORLD_SIZE"]))
     if leaves == rank:
         options["show"] = lambda done: os._exit(0)
     jumps = options.pop("jumps", None)

@@ -150,6 +150,7 @@ def main(arguments: list[str]) -> None:
     add_arguments(parser)
     parser.add_argument("--keep-grids", action="store_true", help="keep the fitted grids of the file")
     parser.add_argument("--resume", action="store_true", help="keep the budgets of a problem that are in the file")
+    parser.add_argument("--again", type=int, nargs="+", default=[], choices=BUDGETS, help="but for these")
     parser.add_argument("--published", action="store_true", help="add published learned solvers to the file's problems")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -173,6 +174,7 @@ def main(arguments: list[str]) -> None:
         else:
             grids = known.get(name, {}) if options.keep_grids else {}
             done = known.get(name, {}).get("budgets", {}) if options.resume else {}
+            done = {budget: row for budget, row in done.items() if int(budget) not in options.again}
             case.measure(grids, done, functools.partial(keep, name))
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     for group, budgets in summary(known).items():

@@ -47,6 +47,7 @@ _SHIFT = 0.1  # and of the logarithm of alpha/sigma
 _MOST = 200  # steps, whose coefficients a file can hold
 _METHODS = 4  # whose grids are fitted a little for a start
 _TRIED = 2  # starts that are learned from
+_CALLS = 135  # on the pilot, for each step, of which 40 are counted at least, with the default number of gradients
 _EXACT = 1e-7  # of a method that is written as coefficients
 
 Coefficients = tuple[list[Tensor], list[Tensor]]  # u and v of each step, newest first
@@ -99,7 +100,8 @@ def fit_solver(
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
         iterations: gradients of each of the three searches, by default 560 / ``steps`` (25 to 75). To begin with, the
-            grids of four methods are fitted, with a third as many each.
+            grids of four methods are fitted, with a third as many each. By default, the searches also end after 5,400
+            calls on the pilot in all (135 times ``steps`` above 40 steps), about three times the cost of `fit_grid`.
         gradient: False where the score function has no gradient, or is too large to go backwards through: by finite
             differences, the nodes and two numbers are learned, one for how far the coefficients are from those of
             DDIM, and one shift for all levels; by default 700 / ``steps`` / (``steps`` + 2) iterations.
@@ -149,6 +151,8 @@ def fit_solver(
             f"The log-SNR must be finite at both ends to learn a solver, but not at t_start={batch.start:g} and "
             f"t_end={batch.end:g}; pass others, beside them."
         )
+    whole = 1 if batch.score.traits.rowwise else 2  # halves that a half takes
+    most = _CALLS * max(steps, 40) * whole if iterations is None else math.inf
     tight = max(200, 10 * steps) if reference is None else reference
     goal = Path.of(batch, tight) if isinstance(objective, str) and objective == "path" else objective
     exact = batch.reference(tight)
@@ -161,7 +165,7 @@ def fit_solver(
         problem = _Problem.at(start, pilot, exact, goal, gradient, clock, order, shifts and order == 1, limits)
         search, first = Search(problem), problem.first(start)
         search.look(first)
-        search.bfgs(first, count)
+        search.bfgs(first, count, most)
         if search.kept == math.inf:
             return unchanged
         loss = problem.value(search.best, slice(None), 1e-14)

@@ -174,14 +174,14 @@ class Search:
                 self.look(theta)
         return theta
 
-    def bfgs(self, theta: Tensor, count: int) -> None:
-        """BFGS with so many gradients."""
+    def bfgs(self, theta: Tensor, count: int, most: float = math.inf) -> None:
+        """BFGS with so many gradients, until so many calls on the pilot are spent in all."""
         from scipy.optimize import minimize  # takes long to import
 
         floor, self.idle, used = self.problem.floor(theta), 0, itertools.count()
 
         def function(point: Any) -> tuple[float, Any]:
-            if next(used) >= count:
+            if next(used) >= count or self.problem.pilot.cost.pilots >= most:
                 raise _Spent
             value, slope = self.problem.value_and_gradient(torch.as_tensor(point), floor)
             return (value if math.isfinite(value) else 1e6), slope.numpy()
