@@ -9,8 +9,8 @@ import typer
 from .._registries import shipped
 from ..errors import InvalidArgumentError
 from ._data import DIGITS, fits, named, prepare, range_of, read
-from ._options import open_model, sample_seeds
-from ._parameters import MODEL, Data, DataRange, Device, Key, Levels, Process, names
+from ._options import labelled, open_model, sample_seeds
+from ._parameters import MODEL, Data, DataRange, Device, Key, Label, Labels, Levels, Process, names
 from ._run import NUMERICAL, command
 
 
@@ -25,6 +25,8 @@ def check(
     data_range: DataRange = None,
     key: Key = None,
     sde: Process = None,
+    label: Label = None,
+    labels: Labels = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -38,12 +40,13 @@ def check(
     network, where, process, _, event = open_model(named("model", model, model_argument), device, sde)
     if data is None and not network.config.data.startswith("scikit-learn digits"):
         raise InvalidArgumentError("`data`: only models of the digits come with data; give --data FILE.npz.")
-    source = read(DIGITS if data is None else data, key, fits(event, data))
+    source = read(DIGITS if data is None else data, key, fits(event, data), labels)
     inputs = prepare(source, event, levels, range_of(network, data_range), within=False)
     clean = inputs.x(0, sample_seeds(seed, 0, len(source.names)))
     from ..scores.conventions import check_score
 
-    report = check_score(process, network.score(process), clean.to(where), seed=seed)
+    score_fn, context_of = labelled(network, process, label, source.labels)
+    report = check_score(process, score_fn, clean.to(where), context=context_of(slice(None)), seed=seed)
     typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(NUMERICAL)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..files.arrays import Check
 
 DIGITS = "digits"
+FOLDERS = "folders"
+_LABEL = "label"  # the name of the digits' classes
 _FAR = 0.5  # of the model's range: what floating-point data may lie outside of it
 
 
@@ -29,16 +31,19 @@ class Data:
         values: integer grey levels or floating-point numbers, ``(n, *event)``.
         names: of files, or indices.
         levels: the grey levels that the data's format has, None where it does not say.
+        labels: the class of each sample, where they were asked for.
     """
 
     values: Tensor
     names: list[str]
     levels: int | None = None
+    labels: Tensor | None = None
 
     @property
     def digest(self) -> str:
-        """The digest of the values and the names."""
-        return digest([("names", "\n".join(self.names).encode()), ("values", self.values)])
+        """The digest of the values, the names and the labels."""
+        labels: list[tuple[str, bytes | Tensor]] = [] if self.labels is None else [("labels", self.labels)]
+        return digest([("names", "\n".join(self.names).encode()), ("values", self.values), *labels])
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Inputs:
         return torch.stack([dequantize(v, generator=g, **kwargs) for v, g in zip(rows, generators, strict=True)])
 
 
-def read(source: str, key: str | None = None, check: Check | None = None) -> Data:
+def read(source: str, key: str | None = None, check: Check | None = None, labels: str | None = None) -> Data:
     """The data of a file, of a folder of images and the folders in it, or the held-out digits.
 
     Args:
@@ -79,6 +84,8 @@ def read(source: str, key: str | None = None, check: Check | None = None) -> Dat
         key: the array of a file with several.
         check: refuses a shape ``(n, *event)`` by an error, before anything but the headers of files is read; see
             `fits`.
+        labels: the array of the file with the class of each sample, or ``"folders"`` for images in folders, one for
+            each class.
 
     Example:
         >>> read("missing.npz")
@@ -87,6 +94,8 @@ def read(source: str, key: str | None = None, check: Check | None = None) -> Dat
         scoresde.errors.InvalidArgumentError: `data` 'missing.npz' cannot be read: No such file or directory.
         >>> read("digits").values.shape
         torch.Size([360, 1, 8, 8])
+        >>> read("digits", labels="label").labels[:3]
+        tensor([4, 1, 7])
     """
     from ..files.images import PICTURES, image_shape, pictures
 
@@ -94,14 +103,19 @@ def read(source: str, key: str | None = None, check: Check | None = None) -> Dat
     picture = path.suffix.lower() in PICTURES
     if key is not None and (picture or source == DIGITS or path.suffix.lower() == ".npy" or path.is_dir()):
         raise InvalidArgumentError(f"`key` names an array of a file with several, but `data` is {source!r}.")
+    if labels is not None and (picture or path.suffix.lower() == ".npy" or (path.is_dir() and labels != FOLDERS)):
+        raise InvalidArgumentError(
+            f"`labels` names an array of a file with several, or is {FOLDERS!r} for a folder with a folder of images "
+            f"for each class, but `data` is {source!r}, and `labels` is {labels!r}."
+        )
     check = check or (lambda shape: None)
     if source == DIGITS:
-        return _digits(check)
+        return _digits(check, labels)
     if path.is_dir():
-        return _images(path, *pictures(path), check)
+        return _images(path, *pictures(path), check, labels is not None)
     if not path.exists():
         raise InvalidArgumentError(f"`data` {source!r} cannot be read: {os.strerror(errno.ENOENT)}.")
-    return _images(path, [path], image_shape(path), check) if picture else _array(path, key, check)
+    return _images(path, [path], image_shape(path), check) if picture else _array(path, key, check, labels)
 
 
 def named(name: str, option: str | None, argument: str | None) -> str:
@@ -222,21 +236,24 @@ def digest(parts: Sequence[tuple[str, bytes | Tensor]]) -> str:
     return total.hexdigest()
 
 
-def _digits(check: Check) -> Data:
+def _digits(check: Check, labels: str | None) -> Data:
     from ..training import digits_split
 
+    if labels not in (None, _LABEL):
+        raise InvalidArgumentError(f"`labels`: the digits have them under the name {_LABEL}, got {labels!r}.")
     try:
-        images = digits_split().test_images
+        split = digits_split()
     except ImportError as error:
         raise InvalidArgumentError(f"`data`: {error} Or give a file.") from None
+    images = split.test_images
     check(tuple(images.shape))
-    return Data(images, [str(i) for i in range(len(images))], levels=17)
+    return Data(images, [str(i) for i in range(len(images))], 17, None if labels is None else split.test_labels)
 
 
-def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Check) -> Data:
+def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Check, labelled: bool = False) -> Data:
     import torch
 
-    from ..files.images import image
+    from ..files.images import classes_of, image
     from ..files.paths import readable
 
     names = [path.relative_to(source).as_posix() if path != source else path.name for path in files]
@@ -244,16 +261,33 @@ def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Chec
         if not name.isprintable():
             raise InvalidArgumentError(f"`data`: the file name {name!r} cannot be printed; give it another one.")
     check((len(files), *shape))
+    classes = classes_of(source, files) if labelled else None
+    if labelled and classes is None:
+        raise InvalidArgumentError(f"`labels`: all images of {str(source)!r} are in one folder, so in one class.")
     with readable(source):
-        return Data(torch.stack([image(path) for path in files]), names, levels=256)
+        values = torch.stack([image(path) for path in files])
+    return Data(values, names, 256, None if classes is None else torch.tensor(classes))
 
 
-def _array(path: Path, key: str | None, check: Check) -> Data:
+def _array(path: Path, key: str | None, check: Check, labels: str | None) -> Data:
     from ..files.arrays import opened
     from ..files.images import PICTURES
 
     with opened(path, f"an image ({', '.join(PICTURES)}), or a folder of images") as arrays:
-        if key is not None and key not in arrays.names:
-            raise InvalidArgumentError(f"`key`: {str(path)!r} has no array {key!r}, it has {', '.join(arrays.names)}.")
-        values = arrays.samples(arrays.main(hint=", or name it by --key") if key is None else key, check)
-        return Data(values, [str(i) for i in range(len(values))])
+        for option, name in (("key", key), ("labels", labels)):
+            if name is not None and name not in arrays.names:
+                has = ", ".join(arrays.names)
+                raise InvalidArgumentError(f"`{option}`: {str(path)!r} has no array {name!r}, it has {has}.")
+        main = arrays.main([] if labels is None else [labels], ", or name it by --key") if key is None else key
+        values = arrays.samples(main, check)
+        classes = None if labels is None else _classes(arrays.numbers(labels), len(values))
+        return Data(values, [str(i) for i in range(len(values))], labels=classes)
+
+
+def _classes(labels: Tensor, num: int) -> Tensor:
+    """Labels as integers, one for each sample."""
+    if labels.is_floating_point() or labels.shape != (num,):
+        raise InvalidArgumentError(
+            f"`labels` must be integers ({num},), one per sample, got {labels.dtype} {tuple(labels.shape)}."
+        )
+    return labels.long()

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InvalidArgumentError
 from . import _parameters as parameters
 from ._data import DIGITS, fits, named, prepare, range_of, read
-from ._options import open_model, parse_options, plan_of, sample_seeds, threads
+from ._options import labelled, open_model, parse_options, plan_of, sample_seeds, threads
 from ._output import PICTURE, check_plot
 from ._run import command
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ..zoo import Pretrained
 
 METHOD, BUDGET = "auto", 25  # and its evaluations
 
@@ -36,6 +34,8 @@ def diagnose(
     ] = None,
     model: parameters.Model = "digits",
     sde: parameters.Process = None,
+    label: parameters.Label = None,
+    labels: parameters.Labels = None,
     method: Annotated[
         str, typer.Option(help="Solver: a name of `scoresde methods`, auto, or a FILE.json of what was tuned.")
     ] = METHOD,
@@ -62,8 +62,8 @@ def diagnose(
 ) -> None:
     """Say what limits the samples of a model: the steps, the prior, t_min, the network, overfitting, ...
 
-    DATA is what the model was trained on. For each cause a repair is tried, and what it changes is measured. The labels
-    of a model are left out: it is asked for samples of no class.
+    DATA is what the model was trained on. For each cause a repair is tried, and what it changes is measured. A model
+    with labels is asked for samples of no class, unless --label or --labels says of which.
     """
     began = time.perf_counter()
     picture = check_plot(plot)
@@ -76,8 +76,16 @@ def diagnose(
     chosen = plan_of(method, steps, grid, parse_options(option or []))
     told: dict[str, Any] = {name: value for name, value in chosen.told.items() if value is not None}
     told |= {name: value for name, value in {"rtol": rtol, "atol": atol}.items() if value is not None}
-    rows = _rows(network, source, key, levels, data_range, event, seed)
-    others = None if held_out is None else _rows(network, held_out, key, levels, data_range, event, seed)
+
+    def opened(source: str) -> tuple[Callable[..., Tensor], tuple[Tensor, dict[str, Any]]]:
+        """The score function, data as the network takes them, and their classes."""
+        found = read(source, key, fits(event, source), labels)
+        inputs = prepare(found, event, levels, range_of(network, data_range), within=False)
+        score_fn, context_of = labelled(network, process, label, found.labels)
+        return score_fn, (inputs.x(0, sample_seeds(seed, 0, len(found.names))), context_of(slice(None)))
+
+    score_fn, (rows, context) = opened(source)
+    others = None if held_out is None else opened(held_out)[1]
     if not quiet:
         typer.echo(f"Diagnosing {model} ({title}) with {len(rows)} data ...", err=True)
     import torch
@@ -87,10 +95,11 @@ def diagnose(
     with threads(where, batch_size * math.prod(event)):
         found = diagnosed(
             process,
-            network.score(process),
+            score_fn,
             rows,
             **{"steps": None, **told},
             held_out=others,
+            context=context,
             pilot=pilot,
             confidence=confidence,
             half_precision=torch.bfloat16 if half else None,
@@ -103,20 +112,3 @@ def diagnose(
         found.plot(picture)
     if not quiet:
         typer.echo(f"{found.evaluations} evaluations of single samples, {time.perf_counter() - began:.1f} s")
-
-
-def _rows(
-    network: Pretrained,
-    source: str,
-    key: str | None,
-    levels: int | None,
-    data_range: tuple[float, float] | None,
-    event: tuple[int, ...],
-    seed: int,
-) -> Tensor:
-    """Data as the network takes them."""
-    found = read(source, key, fits(event, source))
-    if not found.names:
-        raise InvalidArgumentError("`data` must have at least one sample.")
-    inputs = prepare(found, event, levels, range_of(network, data_range), within=False)
-    return inputs.x(0, sample_seeds(seed, 0, len(found.names)))

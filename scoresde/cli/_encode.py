@@ -18,7 +18,7 @@ from ._options import (
     choose_method,
     effort,
     follow,
-    label_of,
+    labelled,
     open_model,
     parse_options,
     sample_seeds,
@@ -52,6 +52,7 @@ def encode(
     model: parameters.Model = "digits",
     sde: parameters.Process = None,
     label: parameters.Label = None,
+    labels: parameters.Labels = None,
     method: Annotated[str, typer.Option(help="Deterministic solver; see `scoresde methods`.")] = "adams",
     steps: parameters.Steps = None,
     grid: parameters.Grid = None,
@@ -89,23 +90,30 @@ def encode(
     options = parse_options(option or [])
     solver, steps, told = choose_method(method, steps, grid, options)
     network, where, process, title, event = open_model(model, device, sde)
-    source = read(source_name, key, fits(event, source_name))
+    source = read(source_name, key, fits(event, source_name), labels)
     inputs = prepare(source, event, levels, range_of(network, data_range))
-    score_fn = network.score(process, **label_of(network, label))
+    score_fn, context_of = labelled(network, process, label, source.labels)
     num = len(source.names)
     arguments: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
 
-    def run(first: int, count: int, show: Show | None) -> Solution:
+    import torch
+
+    def latents(rows: Tensor, seeds: list[int], callback: Any) -> Solution:
         from ..latents import encode
 
-        x = inputs.x(first, sample_seeds(seed, first, count)).to(where)
+        x = inputs.rows(rows, seeds).to(where)
+        asked = {"context": context_of(rows), "callback": callback, "throw": False}
+        return encode(process, score_fn, x, **asked, **told, **arguments)
+
+    def run(first: int, count: int, show: Show | None) -> Solution:
         shown = follow(show, solver, process, steps, encodes=True)
-        return encode(process, score_fn, x, callback=shown, throw=False, **told, **arguments)
+        return latents(torch.arange(first, first + count), sample_seeds(seed, first, count), shown)
 
     settings = {
         "scoresde": __version__,
         "sde": repr(process),
         "label": label,
+        **({} if labels is None else {"labels": labels}),
         "method": method,
         "options": options,
         "steps": steps,
@@ -116,17 +124,12 @@ def encode(
         "data_range": list(inputs.data_range),
         "seed": seed,
     }
-    import torch
-
     if sharding.wanted:
 
         def solved(batch: Batch, show: Show) -> tuple[dict[str, Tensor], Tensor]:
-            from ..latents import encode
-
             seeds = sample_seeds(seed, int(batch.indices[0]), len(batch.indices))
-            x = inputs.rows(batch.indices % num, seeds).to(where)
             shown = both(batch.callback, follow(show, solver, process, steps, encodes=True))
-            found = encode(process, score_fn, x, callback=shown, throw=False, **told, **arguments)
+            found = latents(batch.indices % num, seeds, shown)
             return {"latent": found.x, "nfe": found.nfe, "status": found.status}, found.t
 
         sizes = {"first": 0, "count": num, "batch_size": batch_size}

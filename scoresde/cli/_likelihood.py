@@ -15,7 +15,7 @@ from ..errors import InvalidArgumentError, SolveFailedError
 from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import Inputs, fits, named, prepare, range_of, read
-from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads, weights_of
+from ._options import labelled, open_model, parse_options, sample_seeds, source_of, span, threads, weights_of
 from ._output import PICTURE, check_plot
 from ._run import command
 from ._sets import PATIENCE, Sharding, check_failures, check_output_of_data, leads, made_of, make_set
@@ -48,6 +48,7 @@ def likelihood(
     model: parameters.Model = "digits",
     sde: parameters.Process = None,
     label: parameters.Label = None,
+    labels: parameters.Labels = None,
     divergence: Annotated[
         str,
         typer.Option(
@@ -116,13 +117,13 @@ def likelihood(
     options = parse_options(option or [])
     picture = check_plot(plot)
     network, where, process, title, event = open_model(model, device, sde)
-    source = read(source_name, key, fits(event, source_name))
+    source = read(source_name, key, fits(event, source_name), labels)
     inputs = prepare(source, event, levels, range_of(network, data_range))
     if picture is not None and inputs.levels is None:
         raise InvalidArgumentError(
             "`plot` shows bits per dimension, which floating-point data have with --levels only."
         )
-    score_fn = network.score(process, **label_of(network, label))
+    score_fn, context_of = labelled(network, process, label, source.labels)
     num = len(source.names)
     size = min(batch_size, num)
     trace = {"divergence": divergence, "probes": probes, "probe": probe}
@@ -132,6 +133,7 @@ def likelihood(
         "weights": weights_of(network),
         "sde": repr(process),
         "label": label,
+        **({} if labels is None else {"labels": labels}),
         "method": method,
         "options": options,
         **arguments,
@@ -141,18 +143,20 @@ def likelihood(
         "seed": seed,
     }
 
-    def estimate(x: Tensor, seeds: list[int], **more: Any) -> Likelihood:
+    import torch
+
+    def estimate(rows: Tensor, seeds: list[int], **more: Any) -> Likelihood:
         from ..likelihood import log_likelihood
 
-        return log_likelihood(
-            process, score_fn, x.to(where), method=method, seeds=seeds, throw=False, **more, **arguments, **options
-        )
+        x = inputs.rows(rows, seeds).to(where)
+        told: dict[str, Any] = {"method": method, "seeds": seeds, "context": context_of(rows), "throw": False}
+        return log_likelihood(process, score_fn, x, **told, **more, **arguments, **options)
 
     if sharding.wanted:
 
         def solved(batch: Batch, show: Show) -> tuple[dict[str, Tensor], None]:
             seeds = sample_seeds(seed, int(batch.indices[0]), len(batch.indices))
-            found = estimate(inputs.rows(batch.indices % num, seeds), seeds, callback=batch.callback)
+            found = estimate(batch.indices % num, seeds, callback=batch.callback)
             columns = ("log_prob", "std_error", "prior_log_prob", "nfe", "status")
             values = {name: getattr(found, name) for name in columns}
             return {**values, "bits_per_dim": _bits(found, inputs, event)}, None
@@ -179,8 +183,8 @@ def likelihood(
         return
 
     def run(first: int, count: int, show: Show | None) -> list[Row]:
-        seeds = sample_seeds(seed, first, count)
-        return _rows(estimate(inputs.x(first, seeds), seeds), first, source.names, inputs, event)
+        found = estimate(torch.arange(first, first + count), sample_seeds(seed, first, count))
+        return _rows(found, first, source.names, inputs, event)
 
     table_of = {"model": source_of(network, model), "num": num, "device": where.type, "batch_size": size}
     table = Table(target, COLUMNS, {**settings, **table_of}, num, size)

@@ -171,8 +171,27 @@ def label_of(network: Pretrained, label: int | Tensor | None) -> dict[str, int |
     if label is None:
         return {}
     if network.labels is None:
-        raise InvalidArgumentError("`label`: this model has no labels; leave --label out.")
+        raise InvalidArgumentError("`label`: this model has no labels; leave the option out.")
     return {network.labels.name: label}
+
+
+def labelled(
+    network: Any, process: AffineSDE, label: int | None, labels: Tensor | None
+) -> tuple[Callable[..., Tensor], Callable[[Tensor | slice], dict[str, Any]]]:
+    """The score function for one class, and the context of some rows of data with a class each.
+
+    Example:
+        >>> score_fn, context_of = labelled(
+        ...     scoresde.load("digits"), scoresde.VPSDE(), None, torch.tensor([4, 1, 7])
+        ... )
+        >>> context_of(slice(1, 3))
+        {'label': tensor([1, 7])}
+    """
+    if label is not None and labels is not None:
+        raise InvalidArgumentError("`labels` gives each sample its class; leave --label out.")
+    known: dict[str, Any] = label_of(network, labels)
+    score_fn = network.score(process, **label_of(network, label))
+    return score_fn, lambda rows: {name: value[rows] for name, value in known.items()}
 
 
 def source_of(network: Pretrained, model: str) -> str:

@@ -65,6 +65,14 @@ Process = Annotated[
     ),
 ]
 Label = Annotated[int | None, typer.Option(help="Class of all samples; default: no class.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name of the array in the file with the class of each sample: label for digits and MNIST; folders for a "
+        "folder with a folder of images for each class, in the order of their names.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed; sample i depends on the seed and on i alone, not on the batch.")]
 Device = Annotated[
     str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, ...", autocompletion=names(("auto", "cpu", "cuda")))

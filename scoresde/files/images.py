@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,14 @@ def pictures(folder: Path, *, size: int | None = None, hint: str = "") -> tuple[
                 f"{hint}."
             )
     return found, shape
+
+
+def classes_of(folder: Path, images: Sequence[Path]) -> list[int] | None:
+    """The class of each image: the number of the folder that it is in, in the order of their names; None where all are
+    in one."""
+    places = [path.relative_to(folder).parts[:-1] for path in images]
+    kinds = sorted(set(places))
+    return [kinds.index(place) for place in places] if len(kinds) > 1 else None
 
 
 def image(path: Path, size: int | None = None) -> Tensor:

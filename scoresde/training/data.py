@@ -33,7 +33,7 @@ from .._checks import (
 )
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..files.arrays import opened
-from ..files.images import image, pictures
+from ..files.images import classes_of, image, pictures
 from ..files.paths import check_path
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
@@ -262,11 +262,9 @@ class Folder:
         self.size = None if size is None else check_integer("size", size, low=1, high=LARGEST_SIDE)
         hint = "; give size= to resize them"
         self.paths, self.event_shape = pictures(folder, size=self.size, hint=hint)
-        kinds = sorted({p.relative_to(folder).parts[:-1] for p in self.paths})
-        self._labels = None
-        if len(kinds) > 1:
-            self._labels = torch.tensor([kinds.index(p.relative_to(folder).parts[:-1]) for p in self.paths])
-        self.classes = len(kinds) if len(kinds) > 1 else None
+        labels = classes_of(folder, self.paths)
+        self._labels = None if labels is None else torch.tensor(labels)
+        self.classes = None if labels is None else max(labels) + 1
         self.name = f"{len(self.paths)} images of {folder.name}"
 
     def __len__(self) -> int:

@@ -37,13 +37,23 @@ class FakeModel:
         flat[0, :half], flat[1, half:] = 0.9, 0.9
         return flat.reshape(2, *self.event_shape)
 
-    def score(self, sde: Any, half: int | None = None) -> Callable[..., torch.Tensor]:
-        chosen = self.means() if half is None else self.means()[half : half + 1]
-        exact = scoresde.targets.GaussianMixture(torch.ones(len(chosen)), chosen, scales=0.05).score(sde)
+    def score(self, sde: Any, half: int | torch.Tensor | None = None) -> Callable[..., torch.Tensor]:
+        means = self.means()
+        one, other, both = (
+            scoresde.targets.GaussianMixture(torch.ones(len(chosen)), chosen, scales=0.05).score(sde)
+            for chosen in (means[:1], means[1:], means)
+        )
 
-        def score_fn(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        def score_fn(x: torch.Tensor, t: torch.Tensor, half: int | torch.Tensor | None = half) -> torch.Tensor:
             self.calls += 1
-            return self.change(exact(x, t), x, t)
+            if half is None:
+                score = both(x, t)
+            elif isinstance(half, int):
+                score = (other if half else one)(x, t)
+            else:
+                chosen = half.reshape(-1, *(1 for _ in self.event_shape)) > 0
+                score = torch.where(chosen, other(x, t), one(x, t))
+            return self.change(score, x, t)
 
         return score_fn
 

@@ -17,6 +17,7 @@ from typer.testing import Result
 
 from scoresde.cli._data import Data, digest, prepare, read
 from scoresde.errors import InvalidArgumentError
+from scoresde.training import Folder
 
 Run = Callable[..., Result]
 Files = Callable[[], list[str]]
@@ -173,6 +174,38 @@ def test_images_in_folders_of_the_folder_have_their_path_as_a_name(tmp_path: Pat
     assert found.names == ["b.png", "one/c.png", "one/deep/a.png", "two/a.png"]
     assert found.values[:, 0, 0, 0].tolist() == [0, 2, 3, 1]
     assert read(str(tmp_path / "b.png")).names == ["b.png"]
+
+
+def test_classes_of_images_are_their_folders_as_in_training(tmp_path: Path) -> None:
+    for name in ("b/1.png", "a/2.png", "a/1.png", "c/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    found = read(str(tmp_path), labels="folders")
+    assert found.names == ["a/1.png", "a/2.png", "b/1.png", "c/1.png"]
+    assert found.labels is not None and found.labels.tolist() == [0, 0, 1, 2]
+    trained = Folder(tmp_path).rows(torch.arange(4))[1]
+    assert trained is not None and trained.equal(found.labels)
+    assert read(str(tmp_path)).labels is None
+    assert found.digest != read(str(tmp_path)).digest
+
+
+@pytest.mark.parametrize(
+    ("data", "labels", "said"),
+    [
+        ("folder", "folders", "in one folder, so in one class"),
+        ("folder", "label", "for a folder with a folder of images"),
+        ("folder/1.png", "folders", "names an array"),
+        ("digits", "classes", "under the name label"),
+    ],
+)
+def test_labels_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, labels: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Image.new("L", (8, 8)).save("folder/1.png")
+    with pytest.raises(InvalidArgumentError, match=said):
+        read(data, labels=labels)
 
 
 def test_a_broken_link_in_a_folder_is_not_passed_over(run: Run, fake: Any) -> None:

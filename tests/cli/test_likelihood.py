@@ -328,6 +328,42 @@ def test_labels_and_models(run: Run, fake: Any, files: Files) -> None:
     assert files() == ["data.npz"]
 
 
+def test_each_sample_is_of_its_own_class(run: Run, fake: Any, files: Files) -> None:
+    x, halves = near(fake, 4), np.array([0, 1, 0, 1])
+    np.savez("both.npz", x=x, halves=halves)
+    given = ("likelihood", "--divergence", "exact", "--force", "--batch-size", 3, "--data")
+    assert run(*given, "both.npz", "--labels", "halves").exit_code == 0
+    found = np.array(column("log_prob"))
+    for half in (0, 1):
+        np.savez("one.npz", x=x[halves == half])
+        assert run(*given, "one.npz", "--label", half).exit_code == 0
+        assert found[halves == half].tolist() == pytest.approx(column("log_prob"), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "labels", "said"),
+    [
+        ({}, "halves", "no array 'halves', it has x"),
+        ({"halves": np.zeros(3, dtype=int)}, "halves", "must be integers (2,), one per sample"),
+        ({"halves": np.zeros(2)}, "halves", "must be integers (2,), one per sample"),
+    ],
+)
+def test_labels_that_do_not_fit(run: Run, fake: Any, more: Any, labels: str, said: str) -> None:
+    np.savez("data.npz", x=grey(fake, 2), **more)
+    result = run("likelihood", "data.npz", "--levels", 17, "--labels", labels)
+    assert result.exit_code == 2 and said in " ".join(result.output.split()), result.output
+    assert fake.calls == 0
+
+
+def test_a_class_beside_labels_and_labels_of_a_model_without(run: Run, fake: Any) -> None:
+    np.savez("data.npz", x=grey(fake, 2), halves=np.array([0, 1]))
+    result = run("likelihood", "data.npz", "--levels", 17, "--labels", "halves", "--label", 1)
+    assert result.exit_code == 2 and "leave --label out" in result.output
+    fake.labels = None
+    result = run("likelihood", "data.npz", "--levels", 17, "--labels", "halves")
+    assert result.exit_code == 2 and "no labels" in result.output
+
+
 def test_an_unknown_model(run: Run) -> None:
     np.savez("data.npz", x=np.zeros((2, 1, 8, 8), dtype=int))
     assert run("likelihood", "data.npz", "--levels", 17, "--model", "digit").exit_code == 5
