@@ -39,7 +39,9 @@ SDES = {
 METHODS: dict[str, dict[str, Any]] = {
     "pc": {"method": "pc", "steps": 500},
     "pc, 200 steps": {"method": "pc", "steps": 200},
+    "pc, 200 steps, snr 0.05": {"method": "pc", "steps": 200, "snr": 0.05},
     "ancestral": {"method": "ancestral", "steps": 250},
+    "ancestral, 400 steps": {"method": "ancestral", "steps": 400},
     "ddim": {"method": "ddim", "steps": 100},
     "rk45": {"method": "rk45", "rtol": 1e-3, "atol": 1e-3},
     "adams": {"method": "adams", "rtol": 1e-3, "atol": 1e-3},
@@ -134,6 +136,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=144)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--only", nargs="*", choices=METHODS, help="some of them; the others stay in the file")
+    parser.add_argument("--on", nargs="*", choices=SDES, default=list(SDES), help="some of the processes")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
 
@@ -167,7 +170,7 @@ def main(arguments: list[str]) -> None:
     print(f"{'held-out':18}{results['held-out']['recognised']:>11.3f}{'':17}{1.0:>9.2f}")
     print(f"{'training':18}{results['training']['recognised']:>11.3f}{goal['energy']:>9.4f}{goal['sw2']:>8.4f}")
     for method in options.only or METHODS:
-        for name in SDES:
+        for name in options.on:
             started = time.perf_counter()
             jobs = [(method, name, first, min(first + options.batch, options.num)) for first in firsts]
             done = list(tqdm(pool.map(draw, jobs), total=len(jobs), desc=f"{method} {name}", leave=False))

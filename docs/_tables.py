@@ -7,7 +7,7 @@ import inspect
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from benchmarks._tables import load, markdown, methods
 from scoresde._registries import SDES
@@ -75,11 +75,21 @@ def digits_table() -> str:
     rows = [["held-out digits", "", f"{results['held-out']['recognised']:.3f}", "", "", "1", ""]]
     rows.append(["training digits", "", f"{results['training']['recognised']:.3f}", "1", "1", "", ""])
     for method, by_process in results["samples"].items():
-        for process, row in by_process.items():
-            numbers = [row["recognised"], row["energy / training's"], row["sw2 / training's"], row["nearest"]]
-            rows.append([f"`{method}`", process, f"{numbers[0]:.3f}", *(f"{v:.2f}" for v in numbers[1:])])
-            rows[-1].append(f"{row['evaluations']:.0f}")
+        rows += [[f"`{method}`", process, *_digits_figures(row)] for process, row in by_process.items()]
     return markdown(["method", "process", "recognised", "energy", "SW2", "nearest", "evaluations"], rows, record)
+
+
+def _digits_figures(row: Mapping[str, float]) -> list[str]:
+    numbers = [row["energy / training's"], row["sw2 / training's"], row["nearest"]]
+    return [f"{row['recognised']:.3f}", *(f"{v:.2f}" for v in numbers), f"{row['evaluations']:.0f}"]
+
+
+def corrector_table() -> str:
+    """The stochastic methods of the same file on VP."""
+    record = load("digits")
+    names = [name for name in record["results"]["samples"] if name.startswith(("pc", "ancestral"))]
+    rows = [[f"`{name}`", *_digits_figures(record["results"]["samples"][name]["VP"])] for name in names]
+    return markdown(["method", "recognised", "energy", "SW2", "nearest", "evaluations"], rows, record)
 
 
 def densities_table() -> str:
@@ -248,6 +258,15 @@ def labels_table() -> str:
         rows.append(["**geometric mean over `tune`**", budget, *(f"{mean:.1f}" for mean in means.values()), "1", ""])
     methods = [name.replace("chain.grid", "`chain.grid`") for name in found if name != "tuned"]
     return markdown(["score, chain", "evaluations", *methods, "chosen"], rows, record)
+
+
+def label_ratios() -> str:
+    """The geometric means of the same file, over the errors of `tune`."""
+    record = load("integer_labels")
+    ratios = record["results"]["ratios"]
+    methods = [name.replace("chain.grid", "`chain.grid`") for name in next(iter(ratios.values()))]
+    rows = [[budget, *(f"{mean:.1f}" for mean in means.values())] for budget, means in ratios.items()]
+    return markdown(["evaluations", *methods], rows, record)
 
 
 def few_problems() -> str:
@@ -1270,6 +1289,8 @@ FILLED = {
         "<!-- likelihood: coverage -->": likelihood_coverage,
     },
     "bring_your_own_network": {"<!-- conventions -->": conventions_table},
+    "coming_from/diffusers": {"<!-- integer labels: ratios -->": label_ratios},
+    "coming_from/score_sde": {"<!-- digits: corrector -->": corrector_table},
     "trainer": {"<!-- training -->": training_sentence},
     "paths": {
         "<!-- path cost -->": path_cost,

@@ -44,6 +44,6 @@ plt.show()
 
 again = scoresde.reconstruct(sde, score_fn, ends, **tight)
 print(
-    "largest difference of a pixel, of a range of 2:",
+    "RMS difference of the pixels, of a range of 2:",
     [round(float(e), 4) for e in again.error],
 )
