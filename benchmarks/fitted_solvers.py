@@ -69,7 +69,8 @@ class Case(few.Case):
         problem = self.problem
         x, context = self.rows(slice(0, PILOT))
         given: dict[str, Any] = {"x": x, "context": context, "checkpoint": problem.name not in USES_FUNC}
-        out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "budgets": dict(done)}
+        out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "reference": self.reference}
+        out["budgets"] = dict(done)
         for budget in (b for b in map(str, BUDGETS) if b not in done):
             grids = known["budgets"][budget]["grids"] if known else self.grids(int(budget), given)
             learned = scoresde.fit_solver(problem.sde, problem.score, int(budget), **given)

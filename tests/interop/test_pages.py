@@ -95,5 +95,5 @@ def test_deepinv() -> None:
         **{"deepinv": deepinv, "inverse": inverse, "model": digits, "sde": SDE},
         **{"x": torch.zeros(1, 1, 8, 8), "filter": torch.ones(1, 1, 3, 3) / 9},
     }
-    exec(program("docs/inverse.md", "deepinv"), names)
+    exec(program("docs/operators.md", "deepinv"), names)
     assert names["got"].x.shape == (1, 1, 8, 8) and bool(names["got"].x.isfinite().all())

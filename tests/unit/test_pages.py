@@ -12,7 +12,7 @@ PROGRAMS = {
     ("README.md", "diffusers"): "tests/interop/test_pages.py",
     ("docs/bring_your_own_network.md", "jax"): "tests/interop/test_pages.py",
     ("docs/bring_your_own_network.md", "onnx"): "tests/interop/test_pages.py",
-    ("docs/inverse.md", "deepinv"): "tests/interop/test_pages.py",
+    ("docs/operators.md", "deepinv"): "tests/interop/test_pages.py",
     ("docs/many_samples.md", "own"): "tests/integration/test_teams.py",
     ("docs/many_samples.md", "teams"): "tests/integration/test_teams.py",
     ("docs/networks.md", "hub"): "tests/interop/test_hub.py",
