@@ -83,7 +83,7 @@ bibtex_reference_style = "author_year"
 bibtex_default_style = "plain"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
