@@ -1322,4 +1322,5 @@ FILLED = {
         "<!-- diagnoses -->": diagnoses_table,
     },
     "warm_start": {"<!-- warm starts -->": warm_table},
+    "which_solver": {"<!-- integer labels: ratios -->": label_ratios},
 }

@@ -39,7 +39,7 @@ solution
 # %%
 # The animation shows noise that becomes data (the grey points):
 
-plot.point_animation(solution, "reverse_process.gif", behind=data)
+frames = plot.point_animation(solution, "reverse_process.gif", behind=data)
 
 # %%
 # Most of the way is at high noise, where little can be seen. The same states at five

@@ -63,9 +63,10 @@ def test_the_commands_of_a_page_run(typed: Run, monkeypatch: pytest.MonkeyPatch,
     assert lines
     everything = _data._digits
 
-    def few(check: Any) -> Any:
-        whole = everything(check)
-        return replace(whole, values=whole.values[:8], names=whole.names[:8])
+    def few(check: Any, labels: str | None) -> Any:
+        whole = everything(check, labels)
+        classes = None if whole.labels is None else whole.labels[:8]
+        return replace(whole, values=whole.values[:8], names=whole.names[:8], labels=classes)
 
     for line in lines:
         _, name, *words = shlex.split(line)
