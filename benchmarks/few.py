@@ -70,7 +70,12 @@ class Case:
         if file and file.exists():
             ends: Tensor = torch.load(file, weights_only=True)
             return ends
-        given: dict[str, Any] = {"method": problem.method, "rtol": tolerance, "atol": tolerance, "context": problem.context}
+        given: dict[str, Any] = {
+            "method": problem.method,
+            "rtol": tolerance,
+            "atol": tolerance,
+            "context": problem.context,
+        }
         ends = scoresde.solve(problem.sde, problem.sharp, problem.x.to(F64), **given).x
         if file:
             torch.save(ends, file)

@@ -255,7 +255,15 @@ def labels_table() -> str:
             errors = [f"{error:.1e}" for method, error in found.items() if method != "tuned"]
             rows.append([name, budget, *errors, f"`{found['tuned'].split('(')[0]}`"])
     for budget, means in record["results"]["ratios"].items():
-        rows.append(["**error over that of `tune`, geometric mean**", budget, *(f"{mean:.1f}" for mean in means.values()), "1", ""])
+        rows.append(
+            [
+                "**error over that of `tune`, geometric mean**",
+                budget,
+                *(f"{mean:.1f}" for mean in means.values()),
+                "1",
+                "",
+            ]
+        )
     methods = [name.replace("chain.grid", "`chain.grid`") for name in found if name != "tuned"]
     return markdown(["score, chain", "evaluations", *methods, "chosen"], rows, record)
 

@@ -43,6 +43,16 @@ def learned() -> FittedSolver:
     return fit_solver(SDE, RING.score(SDE), 4, pilot=16, iterations=60, dtype=F64)
 
 
+def test_the_searches_end_when_the_calls_are_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = {}
+    for calls in (135, 32):
+        monkeypatch.setattr("scoresde.fit.learning._CALLS", calls)
+        fitted = fit_solver(SDE, RING.score(SDE), 4, pilot=8, dtype=F64)
+        assert fitted.fitted.rms <= fitted.default.rms
+        cost[calls] = fitted.cost.pilots
+    assert cost[135] > 1600 and 1280 <= cost[32] < 1400  # 40 steps are counted at least
+
+
 class TestSteps:
     @pytest.mark.parametrize("name", PROCESSES)
     def test_one_estimate_is_ddim(self, name: str) -> None:
