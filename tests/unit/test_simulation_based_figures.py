@@ -113,9 +113,9 @@ def of_langevin() -> list[str]:
 def of_sets() -> list[str]:
     few, many = (RESULTS["sets"][n]["composition"] for n in ("5", "20"))
     return [
-        f"found the error of all three networks that were trained like this one (p ≤ {max(many['p']):.3f}), whose "
-        f"composed means were off by {span(many['error'])} standard deviations",
-        f"they were off by {span(few['error'])}, it found none (p ≥ {min(few['p']):.1f})",
+        f"With 20 trials their composed means were off by {span(many['error'])} standard deviations (the median), and "
+        f"100 subjects were enough to find that (p ≤ {max(many['p']):.3f}).",
+        f"they were off by {span(few['error'])}, and the test did not find it (p ≥ {min(few['p']):.1f})",
         f"Of the draws of this test, {span(few['outside'] + many['outside'], 0, 100)} % are outside",
     ]
 
