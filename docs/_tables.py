@@ -84,10 +84,10 @@ def _digits_figures(row: Mapping[str, float]) -> list[str]:
     return [f"{row['recognised']:.3f}", *(f"{v:.2f}" for v in numbers), f"{row['evaluations']:.0f}"]
 
 
-def corrector_table() -> str:
-    """The stochastic methods of the same file on VP."""
+def vp_table(beginning: tuple[str, ...] = ("",)) -> str:
+    """The methods of the same file on VP, whose names begin in one of some ways."""
     record = load("digits")
-    names = [name for name in record["results"]["samples"] if name.startswith(("pc", "ancestral"))]
+    names = [name for name in record["results"]["samples"] if name.startswith(beginning)]
     rows = [[f"`{name}`", *_digits_figures(record["results"]["samples"][name]["VP"])] for name in names]
     return markdown(["method", "recognised", "energy", "SW2", "nearest", "evaluations"], rows, record)
 
@@ -1305,7 +1305,7 @@ FILLED = {
     },
     "bring_your_own_network": {"<!-- conventions -->": conventions_table},
     "coming_from/diffusers": {"<!-- integer labels: ratios -->": label_ratios},
-    "coming_from/score_sde": {"<!-- digits: corrector -->": corrector_table},
+    "coming_from/score_sde": {"<!-- digits: corrector -->": lambda: vp_table(("pc", "ancestral"))},
     "trainer": {"<!-- training -->": training_sentence},
     "paths": {
         "<!-- path cost -->": path_cost,
@@ -1330,5 +1330,5 @@ FILLED = {
         "<!-- diagnoses -->": diagnoses_table,
     },
     "warm_start": {"<!-- warm starts -->": warm_table},
-    "which_solver": {"<!-- integer labels: ratios -->": label_ratios},
+    "which_solver": {"<!-- integer labels: ratios -->": label_ratios, "<!-- digits: VP -->": vp_table},
 }

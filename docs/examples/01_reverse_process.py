@@ -54,9 +54,11 @@ for ax, step in zip(panels, (0, 25, 35, 45, 60), strict=True):
 plt.show()
 
 # %%
-# With a network of images, the same is ``scoresde sample --animate film.gif``, or
-# `scoresde.plot.image_animation` with the states of a callback.
+# With a network of images, the same is ``scoresde sample --animate film.gif``. The
+# states are ``solution.xs``. A callback keeps the data estimates as well, at no cost:
+# with one evaluation per step, the i-th is what the network makes of the i-th state.
 
+estimates = []
 network = scoresde.load("mnist")
 solution = scoresde.solve(
     sde,
@@ -66,14 +68,20 @@ solution = scoresde.solve(
     seeds=range(5),
     context={"label": torch.arange(5)},
     save_at="steps",
+    callback=lambda info: estimates.append(info.denoised),
 )
-shown = solution.xs[[0, 8, 12, 16, 20]]
-levels = sde.nodes(solution.ts[[0, 8, 12, 16, 20]])
+chosen = [0, 8, 12, 16, 19]
+shown = solution.xs[chosen]
+levels = sde.nodes(solution.ts[chosen])
 size = (
     (levels.alpha**2 + levels.sigma**2).sqrt().float()[:, None, None, None, None]
 )  # of a state, for data of size 1
-fig, ax = plt.subplots(figsize=(5, 4), layout="constrained")
+rows = [f"t = {t:.3f}" for t in levels.t.tolist()]
+fig, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+plot.image_table(shown / size, rows=rows, ax=panels[0])
 plot.image_table(
-    shown / size, rows=[f"t = {t:.3f}" for t in levels.t.tolist()], ax=ax
+    torch.stack([estimates[i] for i in chosen]), rows=rows, ax=panels[1]
 )
+panels[0].set_title("states")
+panels[1].set_title("data estimates")
 plt.show()

@@ -112,7 +112,9 @@ def of_langevin() -> list[str]:
 
 def of_sets() -> list[str]:
     few, many = (RESULTS["sets"][n]["composition"] for n in ("5", "20"))
+    middle = [sum(found["error"]) / len(found["error"]) for found in (few, many)]
     return [
+        f"were off by {middle[0]:.1f} standard deviations with 5 trials and by {middle[1]:.1f} with 20",
         f"With 20 trials their composed means were off by {span(many['error'])} standard deviations (the median), and "
         f"100 subjects were enough to find that (p ≤ {max(many['p']):.3f}).",
         f"they were off by {span(few['error'])}, and the test did not find it (p ≥ {min(few['p']):.1f})",
