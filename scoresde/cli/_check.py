@@ -45,7 +45,7 @@ def check(
     clean = inputs.x(0, sample_seeds(seed, 0, len(source.names)))
     from ..scores.conventions import check_score
 
-    score_fn, context_of = labelled(network, process, label, source.labels)
+    score_fn, context_of = labelled(network, process, label, source)
     report = check_score(process, score_fn, clean.to(where), context=context_of(slice(None)), seed=seed)
     typer.echo(str(report))
     if not report.ok:

@@ -15,7 +15,7 @@ from ..errors import InvalidArgumentError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..files.arrays import Check
+    from ..files.arrays import Arrays, Check
 
 DIGITS = "digits"
 FOLDERS = "folders"
@@ -32,12 +32,14 @@ class Data:
         names: of files, or indices.
         levels: the grey levels that the data's format has, None where it does not say.
         labels: the class of each sample, where they were asked for.
+        folders: how many folders the classes are, where they are folders.
     """
 
     values: Tensor
     names: list[str]
     levels: int | None = None
     labels: Tensor | None = None
+    folders: int | None = None
 
     @property
     def digest(self) -> str:
@@ -95,7 +97,7 @@ def read(source: str, key: str | None = None, check: Check | None = None, labels
         >>> read("digits").values.shape
         torch.Size([360, 1, 8, 8])
         >>> read("digits", labels="label").labels[:3]
-        tensor([4, 1, 7])
+        tensor([2, 4, 8])
     """
     from ..files.images import PICTURES, image_shape, pictures
 
@@ -266,7 +268,9 @@ def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Chec
         raise InvalidArgumentError(f"`labels`: all images of {str(source)!r} are in one folder, so in one class.")
     with readable(source):
         values = torch.stack([image(path) for path in files])
-    return Data(values, names, 256, None if classes is None else torch.tensor(classes))
+    if classes is None:
+        return Data(values, names, 256)
+    return Data(values, names, 256, torch.tensor(classes), max(classes) + 1)
 
 
 def _array(path: Path, key: str | None, check: Check, labels: str | None) -> Data:
@@ -278,16 +282,22 @@ def _array(path: Path, key: str | None, check: Check, labels: str | None) -> Dat
             if name is not None and name not in arrays.names:
                 has = ", ".join(arrays.names)
                 raise InvalidArgumentError(f"`{option}`: {str(path)!r} has no array {name!r}, it has {has}.")
+        if labels is not None and labels == (key or "x"):
+            raise InvalidArgumentError(f"`labels`: the array {labels!r} has the samples; name that of their classes.")
         main = arrays.main([] if labels is None else [labels], ", or name it by --key") if key is None else key
         values = arrays.samples(main, check)
-        classes = None if labels is None else _classes(arrays.numbers(labels), len(values))
+        classes = None if labels is None else _classes(arrays, labels, len(values))
         return Data(values, [str(i) for i in range(len(values))], labels=classes)
 
 
-def _classes(labels: Tensor, num: int) -> Tensor:
+def _classes(arrays: Arrays, name: str, num: int) -> Tensor:
     """Labels as integers, one for each sample."""
-    if labels.is_floating_point() or labels.shape != (num,):
-        raise InvalidArgumentError(
-            f"`labels` must be integers ({num},), one per sample, got {labels.dtype} {tuple(labels.shape)}."
-        )
-    return labels.long()
+    try:
+        found = arrays.numbers(name)
+    except InvalidArgumentError:
+        found = None
+    if found is None or found.is_floating_point():
+        raise InvalidArgumentError(f"`labels` must be integers, but the array {name!r} of {str(arrays.path)!r} is not.")
+    if found.shape != (num,):
+        raise InvalidArgumentError(f"`labels` must be ({num},), one class per sample, got {tuple(found.shape)}.")
+    return found.long()

@@ -81,7 +81,7 @@ def diagnose(
         """The score function, data as the network takes them, and their classes."""
         found = read(source, key, fits(event, source), labels)
         inputs = prepare(found, event, levels, range_of(network, data_range), within=False)
-        score_fn, context_of = labelled(network, process, label, found.labels)
+        score_fn, context_of = labelled(network, process, label, found)
         return score_fn, (inputs.x(0, sample_seeds(seed, 0, len(found.names))), context_of(slice(None)))
 
     score_fn, (rows, context) = opened(source)

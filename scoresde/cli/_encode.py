@@ -92,7 +92,7 @@ def encode(
     network, where, process, title, event = open_model(model, device, sde)
     source = read(source_name, key, fits(event, source_name), labels)
     inputs = prepare(source, event, levels, range_of(network, data_range))
-    score_fn, context_of = labelled(network, process, label, source.labels)
+    score_fn, context_of = labelled(network, process, label, source)
     num = len(source.names)
     arguments: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
 

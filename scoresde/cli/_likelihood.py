@@ -123,7 +123,7 @@ def likelihood(
         raise InvalidArgumentError(
             "`plot` shows bits per dimension, which floating-point data have with --levels only."
         )
-    score_fn, context_of = labelled(network, process, label, source.labels)
+    score_fn, context_of = labelled(network, process, label, source)
     num = len(source.names)
     size = min(batch_size, num)
     trace = {"divergence": divergence, "probes": probes, "probe": probe}

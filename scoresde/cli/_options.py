@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..solvers import Solver
     from ..zoo import Pretrained
     from ._batches import Show
+    from ._data import Data
 
 _WORDS = {"true": True, "false": False, "none": None}
 _MASK = 0xFFFFFFFF
@@ -176,22 +177,41 @@ def label_of(network: Pretrained, label: int | Tensor | None) -> dict[str, int |
 
 
 def labelled(
-    network: Any, process: AffineSDE, label: int | None, labels: Tensor | None
+    network: Any, process: AffineSDE, label: int | None, data: Data
 ) -> tuple[Callable[..., Tensor], Callable[[Tensor | slice], dict[str, Any]]]:
     """The score function for one class, and the context of some rows of data with a class each.
 
     Example:
+        >>> from scoresde.cli._data import Data
+        >>> data = Data(
+        ...     torch.zeros(3, 1, 8, 8), ["a", "b", "c"], labels=torch.tensor([4, 1, 7])
+        ... )
         >>> score_fn, context_of = labelled(
-        ...     scoresde.load("digits"), scoresde.VPSDE(), None, torch.tensor([4, 1, 7])
+        ...     scoresde.load("digits"), scoresde.VPSDE(), None, data
         ... )
         >>> context_of(slice(1, 3))
         {'label': tensor([1, 7])}
     """
-    if label is not None and labels is not None:
+    if label is not None and data.labels is not None:
         raise InvalidArgumentError("`labels` gives each sample its class; leave --label out.")
-    known: dict[str, Any] = label_of(network, labels)
+    known: dict[str, Any] = label_of(network, data.labels)
+    if data.labels is not None:
+        _check_classes(data.labels, data, network.labels.count)
     score_fn = network.score(process, **label_of(network, label))
     return score_fn, lambda rows: {name: value[rows] for name, value in known.items()}
+
+
+def _check_classes(labels: Tensor, data: Data, count: int) -> None:
+    """Refuse labels that are no classes of a model, before anything is evaluated."""
+    if data.folders not in (None, count):
+        raise InvalidArgumentError(
+            f"`labels`: the images are in {data.folders} folders, but the model has {count} classes; give a folder for "
+            "each, in the order of its training."
+        )
+    wrong = ((labels < 0) | (labels >= count)).nonzero()[:5, 0].tolist()
+    if wrong:
+        shown = ", ".join(f"{int(labels[i])} for sample {data.names[i]}" for i in wrong)
+        raise InvalidArgumentError(f"`labels` must be classes of the model, 0 to {count - 1}, got {shown}.")
 
 
 def source_of(network: Pretrained, model: str) -> str:

@@ -70,7 +70,7 @@ Labels = Annotated[
     typer.Option(
         metavar="NAME",
         help="Name of the array in the file with the class of each sample: label for digits and MNIST; folders for a "
-        "folder with a folder of images for each class, in the order of their names.",
+        "folder with a folder of images for each class of the model, in the order of their names (10 before 2).",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed; sample i depends on the seed and on i alone, not on the batch.")]

@@ -344,14 +344,27 @@ def test_each_sample_is_of_its_own_class(run: Run, fake: Any, files: Files) -> N
     ("more", "labels", "said"),
     [
         ({}, "halves", "no array 'halves', it has x"),
-        ({"halves": np.zeros(3, dtype=int)}, "halves", "must be integers (2,), one per sample"),
-        ({"halves": np.zeros(2)}, "halves", "must be integers (2,), one per sample"),
+        ({}, "x", "has the samples; name that of their classes"),
+        ({"halves": np.array(["a", "b"])}, "halves", "must be integers"),
+        ({"halves": np.array([0, 2])}, "halves", "classes of the model, 0 to 1, got 2 for sample 1"),
+        ({"halves": np.array([-1, 5])}, "halves", "got -1 for sample 0, 5 for sample 1"),
+        ({"halves": np.zeros(3, dtype=int)}, "halves", "must be (2,), one class per sample, got (3,)"),
+        ({"halves": np.zeros(2)}, "halves", "must be integers, but the array"),
     ],
 )
 def test_labels_that_do_not_fit(run: Run, fake: Any, more: Any, labels: str, said: str) -> None:
     np.savez("data.npz", x=grey(fake, 2), **more)
     result = run("likelihood", "data.npz", "--levels", 17, "--labels", labels)
     assert result.exit_code == 2 and said in " ".join(result.output.split()), result.output
+    assert fake.calls == 0
+
+
+def test_folders_must_be_all_classes_of_the_model(run: Run, fake: Any) -> None:
+    for name in ("3", "5", "7"):
+        Path("all", name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(f"all/{name}/1.png")
+    result = run("likelihood", "all", "--labels", "folders")
+    assert result.exit_code == 2 and "in 3 folders, but the model has 2 classes" in " ".join(result.output.split())
     assert fake.calls == 0
 
 
