@@ -55,7 +55,7 @@ plt.show()
 
 # %%
 # With a network of images, the same is ``scoresde sample --animate film.gif``. The
-# states are ``solution.xs``. A callback keeps the data estimates as well, at no cost:
+# states are ``solution.xs``. A callback keeps the data estimates, too, at no cost:
 # with one evaluation per step, the i-th is what the network makes of the i-th state.
 
 estimates = []
