@@ -1207,8 +1207,8 @@ def stepper(self: Stepper, sde: SDE, method: str | Solver | Grid, x: Tensor | No
 def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["auto", "euler", "heun", "midpoint", "rk4", "ddim", "rho_heun", "edm_heun", "rho_midpoint", "rho_ralston", "rho_kutta3", "rho_rk4"], **options: Unpack[SolveArguments]) -> Solution:
     r"""Compute the latents of data, by the probability flow from ``t_min`` up to ``t_max``.
 
-    With a perfect score the latent of an image depends on the distribution of the data only, and is the same for every
-    network that was trained on them.
+    With a perfect score the latent of an image depends on the distribution of the data and on the process only, and is
+    the same for every network that was trained on them.
 
     Args:
         sde, score_fn: as for `scoresde.solve`.

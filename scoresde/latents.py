@@ -32,8 +32,8 @@ def encode(
 ) -> Solution:
     """Compute the latents of data, by the probability flow from ``t_min`` up to ``t_max``.
 
-    With a perfect score the latent of an image depends on the distribution of the data only, and is the same for every
-    network that was trained on them.
+    With a perfect score the latent of an image depends on the distribution of the data and on the process only, and is
+    the same for every network that was trained on them.
 
     Args:
         sde, score_fn: as for `scoresde.solve`.
