@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..sdes import AffineSDE
 
 METHOD = "mmps"
-SAMPLER = "dpmpp_2m_sde"  # of rules
 _NEEDY = ("exact",)  # methods that need more than a command line can say
 
 
@@ -55,6 +54,13 @@ class Problem(NamedTuple):
     noise: float
     method: str
     settings: dict[str, object]
+
+    @property
+    def sampler(self) -> str:
+        """The solver that draws if nobody names one; for a method that is a solver itself, one that is not used."""
+        from ..inverse import Rule
+
+        return RULES.get(self.method, Rule).sampler
 
 
 def problem_of(

@@ -20,7 +20,7 @@ from ._animation import ANIMATIONS, Frames
 from ._batches import Show, batches
 from ._data import range_of
 from ._drawing import Drawing
-from ._inverse import METHOD, SAMPLER, Problem, methods, posed, problem_of
+from ._inverse import METHOD, Problem, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
 from ._options import (
     effort,
@@ -72,7 +72,7 @@ def sample(
         typer.Option(
             help="Solver: a name of `scoresde methods`, auto, or a FILE.json of what was tuned, fitted or learned. "
             "Default: the model's own sampler, if it has one and no other option of the process or solver is given, "
-            f"and auto otherwise; with a measurement {SAMPLER}."
+            "and auto otherwise; with a measurement dpmpp_2m_sde, but ancestral for dps."
         ),
     ] = None,
     steps: parameters.Steps = None,
@@ -268,9 +268,11 @@ def sample(
         _check_tunable(problem, method=method, grid=grid, option=option, **fixed_steps)
     elif is_record(method):
         check_left_out(f"the steps are those of --method {method}", **fixed_steps)
-    if method is None and problem is None:
+    if problem is not None:
+        method = problem.sampler if method is None else method
+    elif method is None:
         method, steps = DEFAULT, BUDGET if steps is None and rtol is None and atol is None else steps
-    plan = plan_of(SAMPLER if method is None else method, steps, grid, options)
+    plan = plan_of(method, steps, grid, options)
     network, where, process, title, event = open_model(model, device, sde)
     if drawn or film is not None:
         _check_pictures(event, out if drawn else str(animate))

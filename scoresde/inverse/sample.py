@@ -79,7 +79,7 @@ def sample_posterior(
     noise_std: Tensor | float | None = None,
     *,
     method: str = "mmps",
-    sampler: str | Solver = "ancestral",
+    sampler: str | Solver | None = None,
     **options: Any,
 ) -> PosteriorSamples:
     r"""Sample the data given a measurement :math:`y = Ax_0 + n`, by any method of `scoresde.inverse.methods`.
@@ -91,8 +91,8 @@ def sample_posterior(
         sde, score_fn: as in `scoresde.solve`.
         operator, y, noise_std: as in `condition`.
         method: a rule or a solver, by name.
-        sampler: the solver of a rule. With ``"dpmpp_2m_sde"`` the samples have the right width in fewer steps, but for
-            ``"dps"``, which then diverges sooner.
+        sampler: the solver of a rule; by default ``"dpmpp_2m_sde"``, and ``"ancestral"`` for ``"dps"``, which diverges
+            sooner with other solvers.
         **options: of the method, and of `scoresde.solve` (``shape``, ``steps``, ``seed``, …).
 
     Raises:
@@ -123,7 +123,7 @@ def sample_posterior(
     own = {name: options.pop(name) for name in options_of(cls) if name in options}
     if method in RULES:
         score = condition(score_fn, operator, y, noise_std, method=method, sde=sde, **own)
-        solution = solve(sde, score, method=sampler, **options)
+        solution = solve(sde, score, method=RULES[method].sampler if sampler is None else sampler, **options)
         return PosteriorSamples(
             solution.x, solution, score.tally.products, residual=_residual(score.measurement, sde, solution)
         )

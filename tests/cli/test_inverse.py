@@ -110,6 +110,14 @@ def test_a_saved_sampler_does_not_answer_for_a_measurement(run: Run, fake: Any, 
     assert result.exit_code == 0 and "mmps by dpmpp_2m_sde, 50 steps" in result.output, result.output
 
 
+def test_a_rule_may_have_a_default_solver_of_its_own(run: Run, fake: Any, half: None) -> None:
+    command = ("sample", "--inpaint", "mask.png", "image.png", "--noise", 1, "--inverse", "dps", "--num", 1)
+    result = run(*command, "--out", "a.npz")
+    assert result.exit_code == 0 and "dps by ancestral, " in result.output, result.output
+    result = run(*command, "--method", "ddim", "--out", "b.npz")
+    assert result.exit_code == 0 and "dps by ddim, " in result.output, result.output
+
+
 # Measuring
 
 

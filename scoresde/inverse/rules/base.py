@@ -130,6 +130,7 @@ class Rule(abc.ABC):
         gradients: whether it takes vector-Jacobian products; ``products``: how many per evaluation.
         reference: the publication.
         needs: the checks of `Measurement` that a measurement must pass, such as ``(Measurement.linear,)``.
+        sampler: the solver that `scoresde.inverse.sample_posterior` takes by default, of second order.
 
     Example:
         >>> class Halfway(Rule):
@@ -151,6 +152,7 @@ class Rule(abc.ABC):
     batch_coupled: ClassVar[bool] = False
     reference: ClassVar[str] = ""
     needs: ClassVar[tuple[Callable[[Measurement, str], object], ...]] = ()
+    sampler: ClassVar[str] = "dpmpp_2m_sde"
 
     @property
     def products(self) -> int:

@@ -22,7 +22,8 @@ class DPS(Rule):
     Facts:
         1 product per evaluation; any operator, also a function. Exact only where :math:`C_t = 0`: it trusts the
         measurement too much while there is noise, so that the posterior comes out too narrow, and the smaller
-        :math:`\sigma_y` the stiffer the equation. `DPSStep` is the rule with the published step size.
+        :math:`\sigma_y` the stiffer the equation, so that its default solver is ``"ancestral"``, which diverges later
+        than solvers of second order. `DPSStep` is the rule with the published step size.
 
     Args:
         scale: :math:`\zeta`.
@@ -43,6 +44,7 @@ class DPS(Rule):
     products: ClassVar[int] = 1
     reference: ClassVar[str] = "Chung et al. (2023), eq. 16"
     needs: ClassVar = (Measurement.noisy,)
+    sampler: ClassVar[str] = "ancestral"
 
     def __post_init__(self) -> None:
         check_number("scale", self.scale, low=0.0)
