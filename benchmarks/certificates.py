@@ -16,15 +16,16 @@ The problems are exact scores (a ring, a Gaussian, heavy tails), posteriors with
 network of the digits on three processes, the network of MNIST and, with ``--network FOLDER``, one that somebody else
 trained. How `scoresde.certify` combines what it knows of a path was chosen on *ring*.
 
-Tight solutions are kept in ``--folder``, from where a run that was stopped goes on. ``python -m benchmarks certificates
---folder FOLDER`` writes ``results/certificates.json``; ``--only NAME …`` measures some problems and keeps the others.
+Tight solutions are kept in ``--folder``, and the file keeps the figures of each pilot until a setting has all of them,
+so that ``--resume`` goes on where a run was stopped. ``python -m benchmarks certificates --folder FOLDER`` writes
+``results/certificates.json``; ``--only NAME …`` measures some problems and keeps the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ PILOTS, DRAWS, FRESH_DRAWS = 40, 256, 200
 CONFIDENCES = (0.9, 0.95)
 HINDSIGHT = 5  # pilots on which every indicator is tried
 F64 = torch.float64
+Pilot = dict[str, Any]  # the figures of one pilot
 SETTINGS: dict[str, dict[str, Any]] = {
     "auto, 5": {"method": "auto", "steps": 5},
     "dpmpp_2m, 8": {"method": "dpmpp_2m", "steps": 8},
@@ -57,6 +59,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "heun, 50": {"method": "heun", "steps": 25},
 }
 NOISY = {"dpmpp_2m_sde, 20": {"method": "dpmpp_2m_sde", "steps": 20}}
+TIGHT = 1e-5  # of the reference of networks that take long
 FEW = {name: SETTINGS[name] for name in ("unipc2, 10", "dpm_3m, 20")}
 
 
@@ -69,6 +72,7 @@ class Problem:
         kind: ``"exact"`` or ``"network"``.
         context: of so many draws, by seed.
         settings: the methods.
+        tight: the tolerance of the reference; that of its kind if it is None.
     """
 
     sde: Any
@@ -77,6 +81,7 @@ class Problem:
     kind: str
     settings: Mapping[str, dict[str, Any]]
     context: Callable[[int, int], dict[str, Tensor]] = lambda count, seed: {}
+    tight: float | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,6 +91,8 @@ class Problem:
     @property
     def tolerances(self) -> tuple[float, float]:
         """Of the tight and the looser solution."""
+        if self.tight is not None:
+            return self.tight, 10 * self.tight
         return (1e-8, 1e-7) if self.kind == "exact" else (2e-6, 1e-5)
 
 
@@ -113,20 +120,20 @@ def observed(name: str, folder: Path | None) -> Problem:
     return Problem(found.sde, found.score, tuple(found.x.shape[1:]), "network", SETTINGS, context)
 
 
-def labelled(network: str, sde: Any, settings: Mapping[str, dict[str, Any]]) -> Problem:
+def labelled(network: str, sde: Any, settings: Mapping[str, dict[str, Any]], tight: float | None = None) -> Problem:
     """A network of the package, with a label for each draw."""
     model = scoresde.load(network)
 
     def context(count: int, seed: int) -> dict[str, Tensor]:
         return {"label": torch.randint(10, (count,), generator=few.draws(seed))}
 
-    return Problem(sde, model.score(sde), tuple(model.config.event_shape), "network", settings, context)
+    return Problem(sde, model.score(sde), tuple(model.config.event_shape), "network", settings, context, tight)
 
 
 def foreign(folder: Path) -> Problem:
     """A network that somebody else trained."""
     found = few.foreign(folder, 2)
-    return Problem(found.sde, found.score, tuple(found.x.shape[1:]), "network", FEW)
+    return Problem(found.sde, found.score, tuple(found.x.shape[1:]), "network", FEW, tight=TIGHT)
 
 
 PROBLEMS: dict[str, Callable[[Path | None], Problem]] = {
@@ -138,7 +145,7 @@ PROBLEMS: dict[str, Callable[[Path | None], Problem]] = {
     "digits, VP": lambda _: labelled("digits", few.VP, SETTINGS),
     "digits, EDM": lambda _: labelled("digits", few.EDM, SETTINGS),
     "digits, flow": lambda _: labelled("digits", few.FLOW, SETTINGS),
-    "mnist, VP": lambda _: labelled("mnist", few.VP, FEW),
+    "mnist, VP": lambda _: labelled("mnist", few.VP, FEW, TIGHT),
 }
 
 
@@ -202,42 +209,48 @@ class Case:
         assert solution.error_bound is not None
         return errors, solution.error_bound
 
-    def measure(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """All figures of a setting."""
-        covered: dict[float, list[float]] = {c: [] for c in CONFIDENCES}
-        ratios, typical, chosen, extra, modes, law, fewest = [], [], [], [], [], [], []
-        for seed in range(PILOTS):
-            certificate = self.certify(settings, seed)
-            errors, bounds = self.fresh(certificate, seed)
-            for c in CONFIDENCES:
-                scaled = bounds * (certificate.at(c).pooled.quantile / certificate.pooled.quantile)
-                covered[c].append(float((errors <= scaled).to(F64).mean()))
-            ratios.append(float((bounds / errors.clamp_min(1e-300)).median()))
-            typical.append(float(errors.median()))
-            chosen.append(certificate.indicator.name)
-            extra.append(certificate.extra_evaluations / certificate.evaluations)
-            modes.append(certificate.law.switched / len(certificate.law.distances))
-            law.append(certificate.law.prokhorov)
-            fewest.append(certificate.evaluations)
-        tried: dict[str, list[float]] = {}
-        for seed in range(HINDSIGHT):
-            for indicator in scoresde.trust.indicators.INDICATORS:
-                certificate = self.certify(settings, seed, indicator=indicator)
-                errors, bounds = self.fresh(certificate, seed)
-                tried.setdefault(indicator, []).append(float((bounds / errors.clamp_min(1e-300)).median()))
-        best = min(median(values) for values in tried.values())
+    def row(self, settings: Mapping[str, Any], seed: int) -> Pilot:
+        """The figures of one pilot."""
+        certificate = self.certify(settings, seed)
+        errors, bounds = self.fresh(certificate, seed)
+        tried = {}
+        for indicator in scoresde.trust.indicators.INDICATORS if seed < HINDSIGHT else ():
+            fixed = self.certify(settings, seed, indicator=indicator)
+            found, limits = self.fresh(fixed, seed)
+            tried[indicator] = float((limits / found.clamp_min(1e-300)).median())
+        scaled = {c: bounds * (certificate.at(c).pooled.quantile / certificate.pooled.quantile) for c in CONFIDENCES}
         return {
-            "evaluations": median(fewest),
-            "error": median(typical),
-            "bound / error": median(ratios),
-            "over hindsight": median(ratios) / best,
-            "tried": {name: median(values) for name, values in tried.items()},
-            "indicators": {name: chosen.count(name) for name in sorted(set(chosen))},
-            "extra": max(extra),
-            "modes": sum(modes) / len(modes),
-            "prokhorov": median(law),
-            "coverage": {str(c): judged(covered[c], Coverage.of(DRAWS // 2, c)) for c in CONFIDENCES},
+            "covered": {str(c): float((errors <= limits).to(F64).mean()) for c, limits in scaled.items()},
+            "error": float(errors.median()),
+            "bound / error": float((bounds / errors.clamp_min(1e-300)).median()),
+            "indicator": certificate.indicator.name,
+            "extra": certificate.extra_evaluations / certificate.evaluations,
+            "modes": certificate.law.switched / len(certificate.law.distances),
+            "prokhorov": certificate.law.prokhorov,
+            "evaluations": certificate.evaluations,
+            **({"tried": tried} if tried else {}),
         }
+
+
+def summary(rows: Sequence[Pilot]) -> dict[str, Any]:
+    """All figures of a setting, from those of its pilots."""
+    tried = {name: median([row["tried"][name] for row in rows[:HINDSIGHT]]) for name in rows[0]["tried"]}
+    chosen = [row["indicator"] for row in rows]
+    ratio = median([row["bound / error"] for row in rows])
+    return {
+        "evaluations": median([row["evaluations"] for row in rows]),
+        "error": median([row["error"] for row in rows]),
+        "bound / error": ratio,
+        "over hindsight": ratio / min(tried.values()),
+        "tried": tried,
+        "indicators": {name: chosen.count(name) for name in sorted(set(chosen))},
+        "extra": max(row["extra"] for row in rows),
+        "modes": sum(row["modes"] for row in rows) / len(rows),
+        "prokhorov": median([row["prokhorov"] for row in rows]),
+        "coverage": {
+            str(c): judged([row["covered"][str(c)] for row in rows], Coverage.of(DRAWS // 2, c)) for c in CONFIDENCES
+        },
+    }
 
 
 def judged(shares: Sequence[float], law: Coverage) -> dict[str, float]:
@@ -276,23 +289,32 @@ def main(arguments: list[str]) -> None:
     if options.network:
         makers["foreign network, VP"] = lambda _: foreign(options.network)
     file = RESULTS / "certificates.json"
+    command = " ".join(["python -m benchmarks certificates", *(["--network …"] if options.network else [])])
     for name in options.only or list(makers):
         case = Case(name, makers[name](options.folder), options.folder)
-        for setting, given in case.problem.settings.items():
-            known = load("certificates")["results"] if file.exists() else {"problems": {}}
-            if options.resume and setting in known["problems"].get(name, {}).get("settings", {}):
+        known = load("certificates")["results"] if file.exists() else {"problems": {}}
+        done = known["problems"].setdefault(name, {"kind": case.problem.kind, "settings": {}})["settings"]
+        partly = known.setdefault("pilots", {}).setdefault(name, {})
+        if not options.resume:
+            partly.clear()
+        left = [setting for setting in case.problem.settings if not (options.resume and setting in done)]
+        for seed, setting in itertools.product(range(PILOTS), left):
+            rows = partly.setdefault(setting, [])
+            if seed < len(rows):
                 continue
-            started = time.perf_counter()
-            row = case.measure(given)
-            known["problems"].setdefault(name, {"kind": case.problem.kind, "settings": {}})["settings"][setting] = row
-            command = " ".join(["python -m benchmarks certificates", *(["--network …"] if options.network else [])])
-            write("certificates", known, command)
-            shown = "  ".join(
-                f"{c}: {r['mean']:.4f} z {r['z']:+.1f} p {r['p of spread']:.3f}" for c, r in row["coverage"].items()
-            )
-            print(
-                f"{name:24}{setting:18}{shown}  bound/error {row['bound / error']:.2f}  over hindsight "
-                f"{row['over hindsight']:.2f}  extra {row['extra']:.2f}  modes {row['modes']:.3f}  "
-                f"{row['indicators']}  {time.perf_counter() - started:.0f} s",
-                flush=True,
-            )
+            rows.append(case.row(case.problem.settings[setting], seed))
+            if len(rows) == PILOTS:
+                done[setting] = summary(partly.pop(setting))
+                print(f"{name:24}{setting:18}{shown(done[setting])}", flush=True)
+            write("certificates", {**known, "pilots": {k: v for k, v in known["pilots"].items() if v}}, command)
+
+
+def shown(row: Mapping[str, Any]) -> str:
+    """The figures of a setting in a line."""
+    covered = "  ".join(
+        f"{c}: {r['mean']:.4f} z {r['z']:+.1f} p {r['p of spread']:.3f}" for c, r in row["coverage"].items()
+    )
+    return (
+        f"{covered}  bound/error {row['bound / error']:.2f}  over hindsight {row['over hindsight']:.2f}  "
+        f"extra {row['extra']:.2f}  modes {row['modes']:.3f}  {row['indicators']}"
+    )

@@ -284,6 +284,33 @@ def label_ratios() -> str:
     return markdown(["networks, chain", "evaluations", *methods], rows, record)
 
 
+def velocities_table() -> str:
+    """The ratios of ``benchmarks/results/velocities.json``."""
+    record = load("velocities")
+    ratios = record["results"]["ratios"]
+    rows = [
+        [f"`{name}`", *(f"{row[name]['mean']:.2f} ({row[name]['worst']:.2f})" for row in ratios.values())]
+        for name in next(iter(ratios.values()))
+        if name != "euler"
+    ]
+    return markdown(["evaluations", *ratios], rows, record)
+
+
+def velocities_adaptive() -> str:
+    """Evaluations and errors at each tolerance, of the same file: geometric means over problems."""
+    record = load("velocities")
+    problems = [problem["adaptive"] for problem in record["results"]["problems"].values()]
+    rows = []
+    for name, tolerances in problems[0].items():
+        cells = []
+        for tolerance in tolerances:
+            found = [problem[name][tolerance] for problem in problems]
+            calls, error = (math.exp(sum(math.log(f[k]) for f in found) / len(found)) for k in ("evaluations", "error"))
+            cells.append(f"{calls:.0f}, {error:.1e}")
+        rows.append([f"`{name}`", *cells])
+    return markdown(["`rtol` and `atol`", *problems[0]["adams"]], rows, record)
+
+
 def few_problems() -> str:
     """The problems of the same file."""
     record = load("few")
@@ -1305,6 +1332,10 @@ FILLED = {
     },
     "bring_your_own_network": {"<!-- conventions -->": conventions_table},
     "coming_from/diffusers": {"<!-- integer labels: ratios -->": label_ratios},
+    "coming_from/flow_matching": {
+        "<!-- velocities -->": velocities_table,
+        "<!-- velocities: tolerances -->": velocities_adaptive,
+    },
     "coming_from/score_sde": {"<!-- digits: corrector -->": lambda: vp_table(("pc", "ancestral"))},
     "trainer": {"<!-- training -->": training_sentence},
     "paths": {

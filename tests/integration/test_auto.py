@@ -405,6 +405,22 @@ class TestLearnedSolvers:
         assert results["ratios"]["10"]["dpmpp_2m, chain.grid"] > 5
         assert results["ratios"]["20"]["dpmpp_2m, chain.grid"] > 10
 
+    def test_velocities_of_flow_matching(self) -> None:
+        """The committed figures of `benchmarks.velocities`, as the page tells them."""
+        results = json.loads((RESULTS / "velocities.json").read_text())["results"]
+        for budget, row in results["ratios"].items():
+            assert row["tune"]["worst"] < 1 and row["auto"]["worst"] < 1
+            assert int(budget) < 8 or row["midpoint"]["mean"] < 0.5
+            assert int(budget) < 12 or row["midpoint"]["worst"] < 1
+            assert int(budget) > 12 or row["tune"]["mean"] < 0.7 * row["midpoint"]["mean"]
+            assert int(budget) > 24 or row["tune"]["mean"] <= row["auto"]["mean"]
+        assert min(results["ratios"]["24"], key=lambda name: results["ratios"]["24"][name]["mean"]) == "ipndm, quadratic"
+        for problem in results["problems"].values():
+            assert problem["reference"] < 0.1 * min(error for row in problem["fixed"].values() for error in row.values())
+            for tolerance, found in problem["adaptive"]["adams"].items():
+                others = (problem["adaptive"][name][tolerance] for name in ("torchdiffeq:dopri5", "rk45"))
+                assert all(found["evaluations"] < 1.05 * other["evaluations"] for other in others)
+
     def test_their_samples_are_no_further_from_the_data(self) -> None:
         """The committed figures of `benchmarks.few_laws`."""
         rows = json.loads((RESULTS / "few_laws.json").read_text())["results"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 from collections import Counter
@@ -40,6 +41,7 @@ def setting(name: str) -> Any:
 # ---- the reference ---------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def documented() -> Counter[str]:
     """The names that the pages describe, each with the number of times."""
     texts = (reference.page(module, *names) for module, names in reference.pages().items())
