@@ -44,6 +44,7 @@ from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
 from benchmarks.work_precision import gaussian, ring
 from scoresde.nets import MLP
+from scoresde.solvers import make_solver
 
 BUDGETS = (4, 8, 12, 24, 48)
 OF_TIME = {"euler": 1, "midpoint": 2, "heun": 2, "torchdiffeq:rk4": 4}  # evaluations per step
@@ -96,7 +97,15 @@ NAMES: dict[str, Callable[[Path | None], Problem]] = {
 
 
 class Case(few.Case):
-    """A velocity with the ends of its paths."""
+    """A velocity with the ends of its paths, and what is measured of it."""
+
+    def within(self, budget: int, method: str, **options: Any) -> float:
+        """The error of a method in at most so many evaluations; of ``auto`` they are its steps."""
+        steps = budget
+        if method != "auto":
+            solver = make_solver(method, {}, ())
+            steps = (budget - solver.extra_evaluations) // solver.evaluations
+        return self.solve(method=method, steps=steps, **options)["median"]
 
     def fixed(self) -> dict[str, dict[str, float]]:
         """Errors at so many evaluations, by method."""
@@ -107,7 +116,7 @@ class Case(few.Case):
             for name, calls in OF_TIME.items():
                 row[name] = self.solve(method=name, steps=budget // calls, grid="time")["median"]
             for name, options in OURS.items():
-                row[name] = self.solve(steps=budget, **options)["median"]
+                row[name] = self.within(budget, **options)
             tuned = scoresde.tune(self.problem.sde, self.problem.score, budget, x=x, context=context)
             row["tune"] = self.solve(method=tuned)["median"]
         return found

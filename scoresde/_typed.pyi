@@ -1328,7 +1328,7 @@ def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method:
 
     Args:
         sde, score_fn, x, method: as for `encode`.
-        **options: of `scoresde.solve`, for both ways, but for ``t_start`` and ``t_end``: for other ends of the path call
+        **options: of `scoresde.solve`, for both ways, but for ``t_start`` and ``t_end``: for a part of the path call
             `encode` and `decode`.
 
     Example:

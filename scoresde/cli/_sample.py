@@ -72,7 +72,7 @@ def sample(
         typer.Option(
             help="Solver: a name of `scoresde methods`, auto, or a FILE.json of what was tuned, fitted or learned. "
             "Default: the model's own sampler, if it has one and no other option of the process or solver is given, "
-            "and auto otherwise; with a measurement dpmpp_2m_sde, but ancestral for dps."
+            "and auto otherwise; with a measurement that of its rule, mostly dpmpp_2m_sde."
         ),
     ] = None,
     steps: parameters.Steps = None,

@@ -145,15 +145,20 @@ def _near(function: types.FunctionType, named: Mapping[str, object]) -> dict[str
     }
 
 
-def _known(module: str) -> bool:
+def _known(module: str | None) -> bool:
     """Whether a module's code is that of a version which the set names, or of Python."""
-    first = module.partition(".")[0]
+    first = _package(module)
     return _ours(module) or first in ("torch", "numpy") or first in sys.stdlib_module_names
 
 
-def _ours(module: str) -> bool:
+def _ours(module: str | None) -> bool:
     """Whether a module is of this package."""
-    return module.partition(".")[0] == __package__.partition(".")[0]
+    return _package(module) == _package(__package__)
+
+
+def _package(module: str | None) -> str:
+    """The package of a module; code that `exec` has made may have none."""
+    return (module or "").partition(".")[0]
 
 
 def _parameters(cls: type) -> set[str]:

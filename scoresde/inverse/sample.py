@@ -14,7 +14,7 @@ from .._checks import check_choice
 from .._display import Displayed, kind, span
 from .._signatures import typed
 from .._tensors import row_sums
-from ..errors import InvalidTypeError, ScoreSDEWarning
+from ..errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
 from ..integrate import Solution
 from ..noise import BatchNoise
 from ..scores import as_score
@@ -91,8 +91,8 @@ def sample_posterior(
         sde, score_fn: as in `scoresde.solve`.
         operator, y, noise_std: as in `condition`.
         method: a rule or a solver, by name.
-        sampler: the solver of a rule; by default ``"dpmpp_2m_sde"``, and ``"ancestral"`` for ``"dps"``, which diverges
-            sooner with other solvers.
+        sampler: the solver of a rule; by default its `Rule.sampler`, which is ``"dpmpp_2m_sde"`` for all but ``"dps"``.
+            Methods that are solvers step by themselves, and refuse it.
         **options: of the method, and of `scoresde.solve` (``shape``, ``steps``, ``seed``, …).
 
     Raises:
@@ -120,6 +120,10 @@ def sample_posterior(
     known = as_score(score_fn)
     check_made_for(sde, known)
     cls = RULES[method] if method in RULES else SAMPLERS[method]
+    if sampler is not None and method in SAMPLERS:
+        raise InvalidArgumentError(
+            f"`sampler` is the solver of a rule, but {method!r} is a solver itself; leave it out."
+        )
     own = {name: options.pop(name) for name in options_of(cls) if name in options}
     if method in RULES:
         score = condition(score_fn, operator, y, noise_std, method=method, sde=sde, **own)
@@ -167,26 +171,46 @@ def _residual(measurement: Measurement, sde: AffineSDE, got: Solution) -> Tensor
     r"""How far the samples are from the measurement, and a warning about those that do not fit it.
 
     A state at t has noise of its own, of standard deviation :math:`\sigma_t/\alpha_t` in the data: what such noise
-    changes in the measurement is no misfit.
+    changes in the measurement is no misfit. A measurement without noise has no residual; samples that are as far from
+    it as 0 is do not fit it.
     """
-    if measurement.std == 0.0:
-        return None
     with torch.no_grad():
+        if measurement.std == 0.0:
+            y = measurement.of(got.x)
+            misfit, size = _size(y - measurement.operator.forward(got.x)), _size(y)
+            if bool((got.success & (misfit > size)).any()):
+                size = torch.maximum(size, _FAR * _blur(measurement, sde, got))
+                _warn(
+                    got, misfit, size, "though it has no noise", "leave `Clip` out of a network that is differentiated"
+                )
+            return None
         residual = measurement.residual(got.x)
-        if not bool((got.success & (residual > _FAR)).any()):
-            return residual
-        node = sde.node(float(got.t[got.success].max()))
-        left = 0.0 if got.denoised else node.sigma / node.alpha
-        noise = left * BatchNoise.seeded(0, got.x.device).normal(got.x[:1])
-        change = measurement.operator.forward(got.x + noise) - measurement.operator.forward(got.x)
-        blur = row_sums((change.flatten(1) / measurement.std).square()) / change[0].numel()
-    far = residual[got.success & (residual > _FAR * (1 + blur).sqrt())]
+        if bool((got.success & (residual > _FAR)).any()):
+            blur = torch.zeros_like(residual) if got.denoised else _blur(measurement, sde, got) / measurement.std
+            limit, unit = _FAR * (1 + blur.square()).sqrt(), "in standard deviations of the noise, where 1 is right"
+            _warn(got, residual, limit, unit, "check the operator and `noise_std`")
+    return residual
+
+
+def _warn(got: Solution, misfit: Tensor, limit: Tensor, unit: str, hint: str) -> None:
+    """Say how many samples are further from the measurement than a limit."""
+    far = misfit[got.success & (misfit > limit)]
     if len(far):
         warnings.warn(
-            f"{len(far)} of {len(residual)} samples do not fit the measurement: they are up to {float(far.max()):.3g} "
-            "standard deviations of the noise away from it (root mean square), where samples of the posterior are "
-            "about 1 away. Take more steps or another method, and check the operator and `noise_std`.",
+            f"{len(far)} of {len(misfit)} samples do not fit the measurement: their distance from it (root mean "
+            f"square) is up to {float(far.max()):.3g}, {unit}. Take more steps or another method, and {hint}.",
             ScoreSDEWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    return residual
+
+
+def _size(v: Tensor) -> Tensor:
+    """The root mean square of each sample, ``(batch,)``."""
+    return (row_sums(v.double().square()) / max(1, v[:1].numel())).sqrt()
+
+
+def _blur(measurement: Measurement, sde: AffineSDE, got: Solution) -> Tensor:
+    """What the noise of the last level changes in the measurement, ``(batch,)``."""
+    node = sde.node(float(got.t[got.success].max()))
+    noise = node.sigma / node.alpha * BatchNoise.seeded(0, got.x.device).normal(got.x[:1])
+    return _size(measurement.operator.forward(got.x + noise) - measurement.operator.forward(got.x))

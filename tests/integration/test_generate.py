@@ -748,6 +748,16 @@ class TestIdentity:
         monkeypatch.setitem(scaled.__globals__, "SCALE", 2.0)
         assert identity_of(scaled) != before
 
+    def test_code_that_has_no_module(self) -> None:
+        """As `exec` makes it."""
+        made: list[Any] = []
+        for factor in (1.0, 1.0, 2.0):
+            names: dict[str, Any] = {}
+            exec(f"def score(x, t):\n    return {factor} * x", names)
+            assert names["score"].__module__ in (None, "builtins")
+            made.append(identity_of(names["score"]))
+        assert made[0] == made[1] != made[2]
+
     def test_it_is_the_same_in_every_process_and_after_use(self) -> None:
         model = scoresde.load("digits")
         score = scoresde.guidance.classifier_free(model.score(label=3), model.score(), 2.0)

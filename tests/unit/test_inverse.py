@@ -893,7 +893,7 @@ def test_samples_that_do_not_fit_the_measurement_are_named() -> None:
     target = GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1)
     seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9])
     run = {"shape": (8, 2), "seed": 0, "steps": 20}
-    with pytest.warns(scoresde.ScoreSDEWarning, match=r"^8 of 8 samples .* up to .*e\+\d+ standard deviations"):
+    with pytest.warns(scoresde.ScoreSDEWarning, match=r"^8 of 8 samples .* up to .*e\+\d+, in standard deviations"):
         far = inverse.sample_posterior(sde, target.score(sde), *seen, 0.01, method="dps", **run)
     assert far.residual is not None and bool((far.residual > 10).all())
     near = inverse.sample_posterior(sde, target.score(sde), *seen, 0.1, **run)
@@ -1031,6 +1031,24 @@ def test_the_warning_names_the_line_of_the_caller() -> None:
     with pytest.warns(scoresde.ScoreSDEWarning, match="do not fit") as caught:
         inverse.sample_posterior(sde, target.score(sde), torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.01, **run)
     assert caught[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("error:.* do not fit the measurement")
+def test_a_measurement_without_noise_that_samples_miss() -> None:
+    score, mask = Gaussian(torch.zeros(2), torch.ones(2)).score(VP), inverse.Mask(torch.tensor([True, False]))
+    run = {"shape": (50, 2), "seed": 0, "steps": 20}
+    with pytest.warns(scoresde.ScoreSDEWarning, match=r"\d+ of 50 samples do not fit .* though it has no noise"):
+        got = inverse.sample_posterior(VP, score, mask, torch.tensor([0.5]), 0.0, method="dps_step", zeta=0.0, **run)
+    assert got.residual is None
+    for y in (0.5, 0.0):  # also where nothing but the noise of the last level is left
+        for options in ({}, {"denoise": True}, {"t_end": 0.3}):
+            inverse.sample_posterior(VP, score, mask, torch.tensor([y]), 0.0, method="mmps", **run, **options)
+
+
+def test_a_solver_refuses_the_solver_of_a_rule() -> None:
+    score, mask = Gaussian(torch.zeros(2), torch.ones(2)).score(VP), inverse.Mask(torch.tensor([True, False]))
+    with pytest.raises(scoresde.InvalidArgumentError, match="'ddrm' is a solver itself"):
+        inverse.sample_posterior(VP, score, mask, torch.ones(1), 0.1, method="ddrm", sampler="ddim", shape=(2, 2))
 
 
 def test_functions_keep_that_samples_are_measured_differently() -> None:

@@ -130,7 +130,7 @@ class Rule(abc.ABC):
         gradients: whether it takes vector-Jacobian products; ``products``: how many per evaluation.
         reference: the publication.
         needs: the checks of `Measurement` that a measurement must pass, such as ``(Measurement.linear,)``.
-        sampler: the solver that `scoresde.inverse.sample_posterior` takes by default, of second order.
+        sampler: the solver that `scoresde.inverse.sample_posterior` takes if none is given.
 
     Example:
         >>> class Halfway(Rule):

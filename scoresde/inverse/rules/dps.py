@@ -23,7 +23,7 @@ class DPS(Rule):
         1 product per evaluation; any operator, also a function. Exact only where :math:`C_t = 0`: it trusts the
         measurement too much while there is noise, so that the posterior comes out too narrow, and the smaller
         :math:`\sigma_y` the stiffer the equation, so that its default solver is ``"ancestral"``, which diverges later
-        than solvers of second order. `DPSStep` is the rule with the published step size.
+        than ``"dpmpp_2m_sde"``. `DPSStep` is the rule with the published step size.
 
     Args:
         scale: :math:`\zeta`.
