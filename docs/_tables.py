@@ -296,6 +296,19 @@ def velocities_table() -> str:
     return markdown(["evaluations", *ratios], rows, record)
 
 
+def guided_solvers() -> str:
+    """The errors of ``benchmarks/results/guided_solvers.json``."""
+    record = load("guided_solvers")
+    methods = record["results"]["digits"]["1"]["10"]
+    rows = [
+        [name, scale, budget, *(f"{row[method]:.1e}" if method in row else "–" for method in methods)]
+        for name, scales in record["results"].items()
+        for scale, budgets in scales.items()
+        for budget, row in budgets.items()
+    ]
+    return markdown(["network", "scale", "evaluations", *(f"`{method}`" for method in methods)], rows, record)
+
+
 def velocities_adaptive() -> str:
     """Evaluations and errors at each tolerance, of the same file: geometric means over problems."""
     record = load("velocities")
@@ -1270,6 +1283,7 @@ FILLED = {
     },
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
     "guidance": {
+        "<!-- guided solvers -->": guided_solvers,
         "<!-- guidance -->": guidance_table,
         "<!-- guidance: mnist -->": lambda: guidance_table("mnist"),
         "<!-- tilt -->": tilt_table,

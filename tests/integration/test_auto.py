@@ -422,6 +422,17 @@ class TestLearnedSolvers:
                 others = (problem["adaptive"][name][tolerance] for name in ("torchdiffeq:dopri5", "rk45"))
                 assert all(found["evaluations"] < 1.05 * other["evaluations"] for other in others)
 
+    def test_with_guidance(self) -> None:
+        """The committed figures of `benchmarks.guided_solvers`, as the page tells them."""
+        for scale, row in json.loads((RESULTS / "guided_solvers.json").read_text())["results"]["digits"].items():
+            few, more, many = row["10"], row["20"], row["50"]
+            assert {*sorted(few, key=few.__getitem__)[:2]} == {"auto", "tune"}
+            assert max(few["auto"], few["tune"]) < 1.25 * many["ddim"]
+            assert min(more, key=more.__getitem__) == "tune" and more["dpm_3m"] < 1.7 * more["tune"]
+            assert more["dpm_3m"] < more["dpmpp_2m"]
+            if float(scale) > 1:
+                assert few["dpm_2m"] < 0.5 * few["dpmpp_2m"] and few["dpm_3m"] < 0.55 * few["dpmpp_3m"]
+
     def test_their_samples_are_no_further_from_the_data(self) -> None:
         """The committed figures of `benchmarks.few_laws`."""
         rows = json.loads((RESULTS / "few_laws.json").read_text())["results"]
