@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,15 @@ import torch
 import scoresde
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def check_same(where: str, got: Mapping[str, Any], known: Mapping[str, Any], rel_tol: float = 1e-3) -> None:
+    """Raise an error where a number that was measured again is not that of the file."""
+    for key, value in got.items():
+        if isinstance(value, Mapping):
+            check_same(f"{where}, {key}", value, known[key], rel_tol)
+        elif isinstance(value, float) and not math.isclose(value, known[key], rel_tol=rel_tol):
+            raise RuntimeError(f"{where}: {key} is {value:.6g}, and {known[key]:.6g} in the file")
 
 
 def machine() -> dict[str, Any]:

@@ -29,7 +29,7 @@ from torch import Tensor
 import scoresde
 from benchmarks import few
 from benchmarks._few_problems import F64, Problem, add_arguments, exact, foreign, shipped
-from benchmarks._record import RESULTS, write
+from benchmarks._record import RESULTS, check_same, write
 from benchmarks._tables import load
 from benchmarks.work_precision import gaussian, ring
 from scoresde.discrete import BetaChain
@@ -138,10 +138,7 @@ def main(arguments: list[str]) -> None:
     for name in [QUICK] if options.quick else options.only or list(makers):
         got = Case(makers[name](), CHAINS[name.rpartition(", ")[2]], options.folder).errors()
         if options.quick:
-            for budget, row in got.items():
-                for method, error in row.items():
-                    if method != "tuned" and not math.isclose(error, known[name][budget][method], rel_tol=1e-3):
-                        raise RuntimeError(f"{name}, {budget}: the error of {method} is not that of the file")
+            check_same(name, got, known[name])
             return
         known[name] = got
         write("integer_labels", {"problems": known, "ratios": ratios(known)}, "python -m benchmarks integer_labels")

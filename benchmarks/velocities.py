@@ -1,4 +1,4 @@
-r"""Velocity networks: the methods that codes for flow matching offer, and those of this package, at equal evaluations.
+r"""Velocity networks: methods that codes for flow matching offer, and those of this package, within equal evaluations.
 
 All are velocities of straight lines, :math:`x_t = (1-t) x_0 + t\varepsilon`, the process `FlowSDE`: small networks
 trained as velocities (*roll*, *mixture*, *heavy tails*), the shipped networks, which are taken as velocities, and exact
@@ -40,7 +40,7 @@ from benchmarks._few_problems import (
     roll,
     shipped,
 )
-from benchmarks._record import RESULTS, write
+from benchmarks._record import RESULTS, check_same, write
 from benchmarks._tables import load
 from benchmarks.work_precision import gaussian, ring
 from scoresde.nets import MLP
@@ -165,10 +165,7 @@ def main(arguments: list[str]) -> None:
         for budget, row in got["fixed"].items():
             print(f"{name:20} {budget:3}", "  ".join(f"{k} {v:.1e}" for k, v in row.items()), flush=True)
         if options.quick:
-            for budget, row in got["fixed"].items():
-                for method, error in row.items():
-                    if not math.isclose(error, known[name]["fixed"][budget][method], rel_tol=1e-3):
-                        raise RuntimeError(f"{name}, {budget}: the error of {method} is not that of the file")
+            check_same(name, got["fixed"], known[name]["fixed"])
             return
         known[name] = {**got, "adaptive": case.adaptive()}
         print(known[name]["adaptive"], flush=True)
