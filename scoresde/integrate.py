@@ -646,6 +646,8 @@ class Loop:
             if isinstance(self.t, Tensor):
                 self.start, self.control = some(self.start, kept), take(self.control, kept)
                 self.stop = None if self.stop is None else some(self.stop, kept)
+        else:
+            self.noise.finish(torch.from_numpy(~running))
         return True
 
     def _refuse_non_finite(self, found: Found | None) -> None:

@@ -114,6 +114,10 @@ class FollowedPath(Noise):
             part._t, part._v, part._w = (v[rows.to(v.device)] for v in (self._t, self._v, self._w))
         return part
 
+    def finish(self, done: Tensor) -> None:
+        """See `Noise.finish`."""
+        self.source.finish(done)
+
     def _value(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The clock and the path at a time of each sample, drawn with z where it is not known, and where it is."""
         gap = self._t - t[:, None]  # NaN counts as far away on both sides

@@ -67,6 +67,9 @@ class Noise(abc.ABC):
         """The same source for the given samples of the batch only."""
         return self
 
+    def finish(self, done: Tensor) -> None:
+        """Samples for which ``done`` is true stay in the batch, but what is drawn for them in this solve is not used."""
+
     def state_dict(self) -> dict[str, Any]:
         """Where its draws have come to, in tensors, numbers and lists. Torch's global generator is not part of it."""
         state: dict[str, Any] = pack(self)
@@ -146,6 +149,10 @@ class SampleNoise(Noise):
         >>> part = SampleNoise(3, indices=range(100, 102)).normal(torch.zeros(2, 5))
         >>> bool((SampleNoise(3, indices=[101]).normal(torch.zeros(1, 5)) == part[1]).all())
         True
+
+    A solve begins with the first draw of each stream that was not made, so that one object serves several solves in
+    turn. A sample that an adaptive method finishes early has made fewer draws than others; its stream goes on from its
+    own.
     """
 
     def __init__(self, seeds: int | Sequence[int] | Tensor, *, indices: Sequence[int] | Tensor | None = None) -> None:
@@ -158,9 +165,12 @@ class SampleNoise(Noise):
                 raise InvalidArgumentError(f"`indices` must be below 2**63, got {shown(max(samples))}.")
             keys = (check_seed("seeds", seeds),) * len(samples)
         self._keys, self._samples = table(keys), table(samples)
-        self._next = 0  # the number of the first draw that is not made
+        self._next: int | Tensor = 0  # the number of the first draw that is not in the block; (batch, 1) if they differ
         self._block = torch.zeros((len(self), 0))  # (batch, draws, *event): what is drawn and not yet used
         self._used = 0
+        self._ends: Tensor | None = None  # once samples were taken: where all streams of the whole have come to
+        self._rows = torch.arange(len(self))  # in the whole
+        self._done: Tensor | None = None  # samples whose draws are not used any more
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -170,24 +180,60 @@ class SampleNoise(Noise):
         check_count(len(self), len(like))
         event, where = like.shape[1:], torch.device("cpu") if like.device.type in NO_FLOAT64 else like.device
         if self._block.shape[2:] != event:  # what was made for events of another shape
-            self._next -= self._block.shape[1] - self._used
-            self._block, self._used = torch.zeros((len(self), 0, *event)), 0
+            self._go_to(self._place(), event)
         if self._used == self._block.shape[1]:
             size = event.numel()
-            draws = torch.arange(self._next, self._next + ahead(len(self), size))
+            draws = torch.arange(ahead(len(self), size)) + self._next
             made = normals(self._keys.to(where), self._samples.to(where), draws, size)
-            self._block, self._used = made.reshape(len(self), len(draws), *event), 0
-            self._next += len(draws)
+            self._block, self._used = made.reshape(len(self), draws.shape[-1], *event), 0
+            self._next += draws.shape[-1]
         self._used += 1
+        self._note()
         return self._block[:, self._used - 1].to(like)
+
+    def begin(self) -> Noise:
+        """The streams, each from the first draw that was not used, by this source or by a part of it."""
+        self._done = None
+        if self._ends is not None:
+            ends = self._ends[self._rows, None]
+            self._go_to(ends if len(ends) and bool((ends != ends[0]).any()) else int(ends[:1].sum()), torch.Size())
+        return self
 
     def take(self, rows: Tensor) -> Noise:
         """See `Noise.take`; the streams go on where they were."""
+        self._share()
         part = SampleNoise([])
         keep = rows.cpu()
-        part._keys, part._samples = self._keys[keep], self._samples[keep]
-        part._block, part._used, part._next = self._block[rows.to(self._block.device)], self._used, self._next
+        part._keys, part._samples, part._rows = self._keys[keep], self._samples[keep], self._rows[keep]
+        part._block, part._used, part._ends = self._block[rows.to(self._block.device)], self._used, self._ends
+        part._next = self._next[keep] if isinstance(self._next, Tensor) else self._next
+        part._done = None if self._done is None else self._done[keep]
         return part
+
+    def finish(self, done: Tensor) -> None:
+        """See `Noise.finish`; their streams go on from here in the next solve."""
+        self._share()
+        self._done = done.cpu()
+
+    def _place(self) -> int | Tensor:
+        """The number of the first draw that was not handed out."""
+        return self._next - (self._block.shape[1] - self._used)
+
+    def _go_to(self, place: int | Tensor, event: torch.Size) -> None:
+        """Go on from other draws, of a shape."""
+        self._next, self._block, self._used = place, torch.zeros((len(self), 0, *event)), 0
+
+    def _share(self) -> None:
+        """From now on, note where each stream has come to."""
+        if self._ends is None:
+            self._ends = torch.zeros(len(self), dtype=torch.int64)
+        self._note()
+
+    def _note(self) -> None:
+        if self._ends is not None:
+            known = self._ends[self._rows]
+            place = torch.as_tensor(self._place()).flatten().maximum(known)
+            self._ends[self._rows] = place if self._done is None else place.where(~self._done, known)
 
 
 class CallableNoise(Noise):

@@ -208,3 +208,28 @@ def test_sums_are_sums() -> None:
     y = x[:1].clone().requires_grad_()
     (slope,) = torch.autograd.grad(row_sums(y).sum(), y)
     assert torch.equal(slope, torch.ones_like(y))
+
+
+@pytest.mark.parametrize("rowwise", [False, True])
+@pytest.mark.parametrize("method", ["ggf", "dpmpp_sde12", "euler_maruyama"])
+def test_a_source_serves_several_solves(method: str, rowwise: bool) -> None:
+    """A sample of the third solve is its own, too, although adaptive methods draw for each sample until it is done,
+    and whether those that are done leave the batch or not."""
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        return elementwise(x, t)
+
+    score.rowwise = rowwise  # type: ignore[attr-defined]
+    grid = {"steps": 12} if method == "euler_maruyama" else {"rtol": 0.2, "atol": 0.2}
+
+    def third(rows: list[int]) -> tuple[Tensor, Tensor]:
+        noise, x = scoresde.SampleNoise(7, indices=rows), states(5, 3)[rows]
+        for _ in range(3):
+            solution = scoresde.solve(SDE, score, x, method=method, noise=noise, **grid)
+            x = solution.x
+        return x, torch.as_tensor(solution.nfe)
+
+    together, nfe = third(list(range(5)))
+    assert method == "euler_maruyama" or nfe.unique().numel() > 1
+    for row in (0, 4):
+        assert same(third([row])[0][0], together[row])

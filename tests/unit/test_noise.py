@@ -16,6 +16,7 @@ from scoresde import BatchNoise, CallableNoise, InvalidArgumentError, InvalidTyp
 from scoresde.noise import Noise, check_seed, resolve
 from scoresde.noise.philox import normals, table
 
+F64 = torch.float64
 CPU = torch.device("cpu")
 SEEDS = st.integers(0, 2**64 - 1)
 EVENTS = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
@@ -151,7 +152,30 @@ def test_samples_may_leave_the_batch() -> None:
     assert [s.whole_batch for s in (source, batch, CallableNoise(lambda k, like: like))] == [False, False, True]
 
 
+def test_a_solve_begins_where_each_stream_has_come_to() -> None:
+    """Whoever has drawn from it: the source, or parts of it. No draw is made twice, and none is skipped."""
+    whole = sequence(SampleNoise([1, 2, 3]), (3, 2), 12)
+    source = SampleNoise([1, 2, 3])
+    sequence(source, (3, 2), 2)
+    part = source.take(torch.tensor([2, 0]))
+    sequence(part, (2, 2), 3)
+    sequence(part.take(torch.tensor([1])), (1, 2), 2)
+    counts = [7, 2, 5]
+    assert source.begin() is source
+    for extra in (0, 1, 2):
+        z = source.normal(torch.zeros(3, 2, dtype=F64))
+        assert torch.equal(z, torch.stack([whole[n + extra, i] for i, n in enumerate(counts)]))
+    rest = source.take(torch.tensor([1])).normal(torch.zeros(1, 2, dtype=F64))
+    assert torch.equal(rest, whole[5, [1]])
+    narrow = source.begin().normal(torch.zeros(3, 1, dtype=F64))
+    assert torch.equal(narrow, torch.stack([whole[n, i, :1] for i, n in enumerate((10, 6, 8))]))
+    again = SampleNoise([1, 2, 3])
+    again.load_state_dict(source.state_dict())
+    assert torch.equal(again.normal(torch.zeros(3, 2, dtype=F64)), source.normal(torch.zeros(3, 2, dtype=F64)))
+
+
 def test_an_empty_batch_draws_nothing() -> None:
+    assert len(SampleNoise([]).begin()) == 0  # type: ignore[arg-type]
     assert SampleNoise([]).normal(torch.zeros(0, 3)).shape == (0, 3)
     assert len(SampleNoise([])) == 0
     assert len(SampleNoise([1, 2])) == 2
