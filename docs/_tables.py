@@ -806,6 +806,20 @@ def half_digits_table(part: str | None = None) -> str:
     return markdown(["", *keys, "evaluations + products"], rows, record) + "\n" + note
 
 
+def few_steps_table() -> str:
+    """What `mmps` makes of few steps, with and without its radius."""
+    record = load("inverse_digits")
+    rows = []
+    for name, network in (("digits", record["results"]), ("mnist", record["mnist"]["results"])):
+        found = network["few steps"]
+        for steps in sorted({int(key.split()[0]) for key in found}):
+            pair = [found[f"{steps} steps, {kind}"] for kind in ("no radius", "radius")]
+            cells = [[f"{row['outside']:.1%}", f"{row['largest']:.1f}", f"{row['observed']:.2f}"] for row in pair]
+            rows.append([name, str(steps), *cells[0], *cells[1]])
+    head = ["network", "steps", "outside", "largest", "observed", "with radius: outside", "largest", "observed"]
+    return markdown(head, rows, record)
+
+
 def training_sentence() -> str:
     """The time that the first digits take, and how many of them are recognised."""
     results = load("training")["results"]
@@ -1301,6 +1315,7 @@ FILLED = {
         "<!-- particles -->": particles_table,
         "<!-- half digits -->": half_digits_table,
         "<!-- half digits: mnist -->": lambda: half_digits_table("mnist"),
+        "<!-- few steps of mmps -->": few_steps_table,
     },
     "fifty_million": {
         "<!-- cluster: assumed -->": cluster_assumed,

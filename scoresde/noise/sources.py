@@ -67,8 +67,8 @@ class Noise(abc.ABC):
         """The same source for the given samples of the batch only."""
         return self
 
-    def finish(self, done: Tensor) -> None:
-        """Samples for which ``done`` is true stay in the batch, but what is drawn for them in this solve is not used."""
+    def finish(self, done: Tensor) -> None:  # noqa: B027 - only streams of samples have something to note
+        """The samples in ``done`` stay in the batch, but what is drawn for them in this solve is not used any more."""
 
     def state_dict(self) -> dict[str, Any]:
         """Where its draws have come to, in tensors, numbers and lists. Torch's global generator is not part of it."""

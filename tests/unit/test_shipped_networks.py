@@ -89,6 +89,17 @@ def test_half_digits_of_mnist_as_the_page_describes_them() -> None:
     assert results["methods"]["dps"]["observed"] > 100 and (0.25 / results["observations"]) ** 0.5 <= 0.11
 
 
+@pytest.mark.parametrize("part", [None, "mnist"])
+def test_few_steps_as_the_page_describes_them(part: str | None) -> None:
+    rows = _tables.load("inverse_digits", part)["results"]["few steps"]
+    for steps in (10, 15, 20):
+        free, limited = (rows[f"{steps} steps, {kind}"] for kind in ("no radius", "radius"))
+        assert limited["outside"] <= free["outside"] and limited["largest"] <= free["largest"]
+        assert limited["observed"] <= 1.05 * free["observed"]
+        assert steps == 10 or limited["outside"] == 0
+    assert rows["10 steps, no radius"]["outside"] > 0.02
+
+
 def test_scales_of_mnist_as_the_page_describes_them() -> None:
     scales = _tables.load("guidance", "mnist")["results"]["scales"]
     assert min(scales, key=lambda name: scales[name]["energy"]) == "1"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ..._checks import check_integer
+from ..._checks import check_integer, check_positive
 from ..measurement import Measurement, dot, scaled
 from .base import Known, Rule
 
@@ -36,8 +37,16 @@ class MMPS(Rule):
         rounding. Without these stops a few samples of a trained network leave the range of the data altogether, above
         all where ``noise_std`` is 0 or small, so that nothing is added to :math:`AC_tA^T`.
 
+        What y adds to the estimate has a mean square of at most :math:`\mathrm{tr}\,C_t \leq d\,\sigma^2/\alpha^2` over
+        y, for d entries of data of a log-concave density. Where it is longer than
+        :math:`r(\sqrt d+1)\,\sigma/\alpha`, the state belongs to another mode than y, and the Jacobian is far from a
+        covariance. It is shortened to that, and the next steps bring the state nearer to y; with few steps this keeps
+        samples in the range of the data. A measurement that is more than 2r standard deviations of the data off in all
+        its values is missed because of it, which is warned of.
+
     Args:
         iterations: of conjugate gradients.
+        radius: r, of the region in which the linearisation is trusted; None for no limit.
 
     Example:
         >>> MMPS(iterations=3).products
@@ -51,6 +60,7 @@ class MMPS(Rule):
     """
 
     iterations: int = 5
+    radius: float | None = 2.0
 
     name: ClassVar[str] = "mmps"
     gradients: ClassVar[bool] = True
@@ -59,6 +69,8 @@ class MMPS(Rule):
 
     def __post_init__(self) -> None:
         check_integer("iterations", self.iterations, low=1)
+        if self.radius is not None:
+            check_positive("radius", self.radius, high=math.inf)
 
     @property
     def products(self) -> int:
@@ -70,7 +82,7 @@ class MMPS(Rule):
         operator = measurement.linear(self.name)
         variance = measurement.std**2
         left = y - operator.forward(known.data)
-        direction, data = left, known.data
+        direction, added = left, torch.zeros_like(known.data)
         size = first = dot(left, left)
         widest = _WIDEST * known.spread / known.node.alpha
         slack = 100 * torch.finfo(left.dtype).eps
@@ -87,9 +99,16 @@ class MMPS(Rule):
             rest = left - scaled(step, image)
             go = go & ((dot(moved, moved) <= widest * bend) | (dot(rest, rest) <= size))
             step = torch.where(go, step, torch.zeros_like(size))
-            data = data + scaled(step, moved)
+            added = added + scaled(step, moved)
             left = left - scaled(step, image)
             before, size = size, torch.where(go, dot(left, left), torch.zeros_like(size))
             ratio = torch.where(go, size / torch.where(go, before, torch.ones_like(size)), torch.zeros_like(size))
             direction = left + scaled(ratio, direction)
-        return data
+        if self.radius is None:
+            return known.data + added
+        deviation = known.node.sigma / known.node.alpha
+        longest = (self.radius * (math.sqrt(math.prod(added.shape[1:])) + 1) * deviation) ** 2
+        length = dot(added, added)
+        far = length > longest
+        share = torch.where(far, longest / torch.where(far, length, torch.ones_like(length)), torch.ones_like(length))
+        return known.data + scaled(share.sqrt(), added)
