@@ -18,9 +18,9 @@ With few steps single samples leave the range of the data, in the half that is n
 of those with a value beyond 1.3 in size, and the largest, of `mmps` with and without its ``radius``.
 
 ``python -m benchmarks inverse_digits`` measures the network of the digits and writes ``results/inverse_digits.json``;
-with ``--images FILE`` it measures that of MNIST, whose figures are a part of the file, in about ten minutes. ``--few``
-measures *few steps* only, and keeps the rest. ``--quick`` is a small version that writes nothing; ``--sweep`` prints
-the figures of `dps_step` and `mcg` by the size of their steps instead.
+with ``--images FILE`` it measures that of MNIST, whose figures are a part of the file, in about ten minutes. ``--only``
+measures some methods, ``--few`` *few steps*, and the rest is kept. ``--quick`` is a small version that writes nothing;
+``--sweep`` prints the figures of `dps_step` and `mcg` by the size of their steps instead.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.sweep:
         runs = {f"{name}, {zeta:g}": (name, {"zeta": zeta}) for name in ("dps_step", "mcg") for zeta in ZETAS}
     halves = Halves(digits, count, each, part=8 if options.quick or options.few else 1)
+    known = load("inverse_digits", None if digits.name == "digits" else digits.name)["results"]
     if options.few:
-        known = load("inverse_digits", None if digits.name == "digits" else digits.name)["results"]
         digits.write("inverse_digits", {**known, "few steps": halves.few_steps()})
         return
     results: dict[str, Any] = {
@@ -206,6 +206,9 @@ def main(arguments: Sequence[str]) -> None:
         results["methods"][name] = row
         numbers = "".join(f"{row[head]:>12.3g}" for head in heads)
         print(f"{name:23}{numbers}{time.perf_counter() - started:>9.1f}", flush=True)
-    if not (options.quick or options.sweep or options.no_write or options.only):
-        results["few steps"] = halves.few_steps()
+    if not (options.quick or options.sweep or options.no_write):
+        if options.only:
+            results |= {"methods": {**known["methods"], **results["methods"]}, "few steps": known["few steps"]}
+        else:
+            results["few steps"] = halves.few_steps()
         digits.write("inverse_digits", results)

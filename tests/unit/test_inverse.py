@@ -100,7 +100,7 @@ def test_moment_matching_is_exact_for_gaussian_data(sde, share):
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_the_region_of_trust_has_the_states_of_a_posterior_inside(sde):
-    """Of 500 at each time none is moved by less than the formula; a state that y contradicts is, and to the radius."""
+    """Of 500 at each time none is moved by less than the formula; a state that y contradicts is, by the radius."""
     target, (matrix, y, std) = gaussian(), measured(size=5)
     posterior, given = target.posterior(matrix, y, std), {"sde": sde, "method": "mmps", "iterations": 3}
     for share in (0.0, 0.1, 0.3, 0.7, 1.0):
@@ -110,15 +110,15 @@ def test_the_region_of_trust_has_the_states_of_a_posterior_inside(sde):
         x = node.alpha * x0 + node.sigma * torch.randn(x0.shape, generator=generator, dtype=F64)
         near, formula = (
             inverse.condition(target.score(sde), matrix, y, std, radius=radius, **given).estimate(x, node).data
-            for radius in (2.0, None)
+            for radius in (4.0, None)
         )
         torch.testing.assert_close(near, formula, rtol=1e-12, atol=1e-12)
     x, node = target.sample(4) + 3 * torch.ones(5, dtype=F64), sde.node(sde.t_min)
     data = target.score(sde).estimate(x, node).data
-    for radius in (0.5, 2.0):
+    for radius in (0.5, 4.0):
         got = inverse.condition(target.score(sde), matrix, y, 0.0, radius=radius, **given).estimate(x, node).data
         moved = (got - data).square().sum(1).sqrt()
-        torch.testing.assert_close(moved, torch.full_like(moved, radius * (5**0.5 + 1) * node.sigma / node.alpha))
+        torch.testing.assert_close(moved, torch.full_like(moved, (5**0.5 + radius) * node.sigma / node.alpha))
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
@@ -913,8 +913,18 @@ def test_mmps_stays_in_the_range_of_the_data_without_noise(noise: float) -> None
     assert float((half.forward(x) - half.forward(digit)).square().mean().sqrt()) < 0.05
 
 
+def test_unlikely_measurements_are_met() -> None:
+    """The radius of `MMPS` is reached, and the samples come near to the posterior all the same."""
+    target, seen = Gaussian(torch.zeros(64, dtype=F64), torch.ones(64, dtype=F64)), torch.arange(64) < 32
+    y, run = torch.full((32,), 5.0, dtype=F64), {"steps": 30, "shape": (500, 64), "seed": 0, "dtype": F64}
+    got = inverse.sample_posterior(VP, target.score(VP), inverse.Mask(seen), y, 0.3, **run)
+    free = inverse.sample_posterior(VP, target.score(VP), inverse.Mask(seen), y, 0.3, radius=None, **run)
+    assert not torch.equal(got.x, free.x)
+    assert float(got.x[:, seen].mean()) == pytest.approx(5.0 / 1.09, rel=0.01)
+
+
 def test_few_steps_of_mmps_stay_in_the_range_of_the_data() -> None:
-    """The part that is not measured, too. Without its `radius` the largest values are 2.1 and 3.0."""
+    """The part that is not measured, too. Without its `radius` the largest values are 13, 2.1 and 3.0."""
     digits, sde = scoresde.load("digits"), scoresde.VPSDE()
     seen = digits.sample(100, seed=3, steps=20).x
     upper = torch.zeros(1, 8, 8, dtype=torch.bool)
@@ -922,9 +932,9 @@ def test_few_steps_of_mmps_stay_in_the_range_of_the_data() -> None:
     half = inverse.Mask(upper)
     y = half.forward(seen) + 0.05 * torch.randn(100, 32, generator=torch.Generator().manual_seed(0))
     options = {"shape": seen.shape, "seed": 1}
-    for steps in (15, 20):
+    for steps in (10, 15, 20):
         got = inverse.sample_posterior(sde, digits.score(sde), half, y, 0.05, steps=steps, **options)
-        assert float(got.x.abs().max()) < 1.3 and got.residual is not None and float(got.residual.max()) < 2
+        assert float(got.x.abs().max()) < 1.5 and got.residual is not None and float(got.residual.max()) < 4
 
 
 def test_samples_that_do_not_fit_the_measurement_are_named() -> None:

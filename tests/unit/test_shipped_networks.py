@@ -94,10 +94,9 @@ def test_few_steps_as_the_page_describes_them(part: str | None) -> None:
     rows = _tables.load("inverse_digits", part)["results"]["few steps"]
     for steps in (10, 15, 20):
         free, limited = (rows[f"{steps} steps, {kind}"] for kind in ("no radius", "radius"))
-        assert limited["outside"] <= free["outside"] and limited["largest"] <= free["largest"]
+        assert limited["outside"] <= (0.25 * free["outside"] if steps == 10 else 0)
         assert limited["observed"] <= 1.05 * free["observed"]
-        assert steps == 10 or limited["outside"] == 0
-    assert rows["10 steps, no radius"]["outside"] > 0.02
+    assert rows["10 steps, no radius"]["largest"] > 5 > 2 > rows["10 steps, radius"]["largest"]
 
 
 def test_scales_of_mnist_as_the_page_describes_them() -> None:
