@@ -24,8 +24,9 @@ class Measurement:
     Args:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
         y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; for a bare function the former.
-        noise_std: the noise's standard deviation, one for each measured value, ``(*measurement)``, or the covariance
-            as a matrix ``(M, M)``; by default the operator's own, which is 0 but for one of `from_deepinv`.
+        noise_std: the noise's standard deviation, one for each measured value, ``(*measurement)``, one for each value
+            of each sample, shaped like y, or the covariance as a matrix ``(M, M)``; by default the operator's own,
+            which is 0 but for one of `from_deepinv`.
         event_shape: the shape of the data, where the operator is a bare matrix.
 
     Attributes:
@@ -85,7 +86,7 @@ class Measurement:
         self.log_volume = 0.0  # ln |det L|
         if isinstance(noise_std, Tensor):
             check_tensor("noise_std", noise_std, kind="real")
-        if isinstance(noise_std, Tensor) and tuple(noise_std.shape) == shape != (size, size):
+        if isinstance(noise_std, Tensor) and noise_std.shape in (shape, y.shape) and noise_std.shape != (size, size):
             self._divide(noise_std)
         elif isinstance(noise_std, Tensor) and noise_std.ndim:
             self._whiten(noise_covariance(noise_std, size))
@@ -101,11 +102,12 @@ class Measurement:
             raise InvalidArgumentError(f"`noise_std` is too small for `y` in {y.dtype}: their ratio is infinite.")
         operator = self.operator
         self.operator = (
-            Diagonal(1 / stds) @ operator
+            Diagonal(1 / stds, operator.measurement_shape) @ operator
             if isinstance(operator, LinearOperator)
-            else _then(operator, lambda v: v / stds.to(v))
+            else _then(operator, lambda v: v / stds.to(v), shared=stds.shape == operator.measurement_shape)
         )
-        self.y, self.std, self.log_volume = y, 1.0, float(stds.log().sum())
+        self.y, self.std = y, 1.0
+        self.log_volume = float(stds.log().sum()) if self.operator.shared else math.nan
 
     def _whiten(self, cov: Tensor) -> None:
         factor, failed = torch.linalg.cholesky_ex(cov)
@@ -131,7 +133,7 @@ class Measurement:
     @property
     def log_normaliser(self) -> float:
         r""":math:`-\ln\sqrt{\det 2\pi R}`, what the logarithm of the density of y given :math:`Ax_0` has besides the
-        square; infinite where the noise is 0.
+        square; infinite where the noise is 0, and NaN where samples are measured in different ways.
 
         Example:
             >>> round(Measurement(torch.eye(2), torch.zeros(2), 0.1).log_normaliser, 6)
@@ -214,10 +216,10 @@ class Measurement:
         return f"Measurement({self.operator!r}, noise_std={self.std:g})"
 
 
-def _then(operator: Nonlinear, change: Callable[[Tensor], Tensor]) -> Nonlinear:
+def _then(operator: Nonlinear, change: Callable[[Tensor], Tensor], *, shared: bool = True) -> Nonlinear:
     """A function of the data, with its values changed."""
     changed = Nonlinear(lambda x: change(operator.forward(x)), operator.measurement_shape)
-    changed.shared = operator.shared
+    changed.shared = operator.shared and shared
     return changed
 
 

@@ -104,8 +104,9 @@ def condition(
         score_fn: the score function of the data: a `ScoreModel`, a target's score, or any other.
         operator: one of `scoresde.inverse`, a matrix ``(M, D)``, or (``"dps"``) any function of the data.
         y: ``(*measurement)``, or one per sample, ``(batch, *measurement)``.
-        noise_std: the noise's standard deviation, one for each measured value, ``(*measurement)``, or the covariance
-            ``(M, M)``; by default the operator's own, which is 0 but for one of `from_deepinv`.
+        noise_std: the noise's standard deviation, one for each measured value, ``(*measurement)``, one for each value
+            of each sample, shaped like y, or the covariance ``(M, M)``; by default the operator's own, which is 0 but
+            for one of `from_deepinv`.
         method: a name of a rule (`methods`), or a `Rule`.
         sde: the process, if the score function does not declare it.
         **options: of the rule, such as ``iterations=5`` of ``"mmps"``.

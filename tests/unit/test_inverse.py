@@ -989,6 +989,40 @@ def test_noise_of_each_value_is_a_diagonal_covariance(image: bool) -> None:
         inverse.Measurement(operator, y, torch.zeros(shape))
 
 
+@pytest.mark.parametrize(("method", "linear"), [("mmps", True), ("tmpd", True), ("dps", True), ("dps", False)])
+def test_noise_of_each_sample_is_that_of_the_sample_alone(method: str, linear: bool) -> None:
+    """In the estimate, in samples (the same draws), and in their residuals."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(3, 4, generator=generator, dtype=F64)
+    operator: object = matrix if linear else inverse.Nonlinear(lambda x: (x @ matrix.mT).tanh(), (3,))
+    y, stds = torch.randn(5, 3, generator=generator, dtype=F64), torch.rand(5, 3, generator=generator, dtype=F64) + 0.2
+    score_fn, x = mixture().score(VP), torch.randn(5, 4, generator=generator, dtype=F64)
+    options = {"method": method, "steps": 30, "dtype": F64, "noise": scoresde.SampleNoise(range(5))}
+    together = inverse.condition(score_fn, operator, y, stds, method=method)(x, 0.4)
+    samples = inverse.sample_posterior(VP, score_fn, operator, y, stds, shape=(5, 4), **options)
+    for i in range(5):
+        alone = inverse.condition(score_fn, operator, y[i], stds[i], method=method)(x[i : i + 1], 0.4)
+        torch.testing.assert_close(together[i : i + 1], alone)
+        options["noise"] = scoresde.SampleNoise([i])
+        single = inverse.sample_posterior(VP, score_fn, operator, y[i], stds[i], shape=(1, 4), **options)
+        torch.testing.assert_close(samples.x[i], single.x[0], rtol=1e-6, atol=1e-6)
+        assert samples.residual is not None and single.residual is not None
+        torch.testing.assert_close(samples.residual[i], single.residual[0], rtol=1e-6, atol=1e-6)
+
+
+def test_noise_of_each_sample_is_refused_where_it_has_no_place() -> None:
+    y, stds = torch.zeros(5, 2), torch.rand(5, 2) + 0.1
+    with pytest.raises(scoresde.InvalidArgumentError, match="one for each measured value"):
+        inverse.Measurement(torch.eye(2), y[0], stds)
+    with pytest.raises(scoresde.InvalidArgumentError, match="above 0"):
+        inverse.Measurement(torch.eye(2), y, torch.zeros(5, 2))
+    assert math.isnan(inverse.Measurement(torch.eye(2), y, stds).log_normaliser)
+    score_fn = Gaussian(torch.zeros(2), torch.ones(2)).score(VP)
+    for method in ("twisted_smc", "ddrm"):
+        with pytest.raises(scoresde.InvalidArgumentError):
+            inverse.sample_posterior(VP, score_fn, torch.eye(2), y, stds, method=method, shape=(5, 2))
+
+
 def test_a_function_is_measured_with_the_noise_of_each_value() -> None:
     y, stds = torch.tensor([0.5, 1.0]), torch.tensor([0.1, 0.4])
     measurement = inverse.Measurement(lambda x: x.square(), y, stds)
