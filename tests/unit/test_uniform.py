@@ -44,7 +44,7 @@ def integral(place: float, sigma: float) -> tuple[float, float]:
             )
     x0, log_weight = torch.cat(points), torch.cat(logs)
     total = log_weight.logsumexp(0)
-    return float(total), float((log_weight - total).exp() @ x0)
+    return float(total), float(log_weight.softmax(0) @ x0)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1e-3])
@@ -61,6 +61,16 @@ def test_density_and_estimates_at_any_distance(place: float, sigma: float, alpha
     assert float(got.data) == pytest.approx(data, abs=1e-12 * distance + 1e-13 * distance**2 / sigma)
     assert float(got.noise) == pytest.approx((place - float(got.data)) / sigma, rel=1e-9, abs=1e-9)
     assert LOW <= round(float(got.data), 9) <= HIGH
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("sigma", [1e-2, 1.0, 1e2])
+@pytest.mark.parametrize("place", [-1e20, -1e9, 2e4, 1.1e6, 1e7, 1e20])
+def test_the_data_estimate_far_from_the_box(place: float, sigma: float, dtype: torch.dtype) -> None:
+    """Where the state is the noise estimate to all digits; -1e20 is in the range of float32."""
+    sde, x = process(sigma), torch.tensor([[place]], dtype=dtype)
+    got = line(dtype).score(sde).estimate(x, sde.node(1.0))
+    assert float(got.data) == pytest.approx(integral(float(x), sigma)[1], abs=1e-7 if dtype == F64 else 1e-6)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
