@@ -155,6 +155,12 @@ class Halves:
         return rows
 
 
+def known(network: str) -> dict[str, Any]:
+    """What the file has of a network."""
+    found: dict[str, Any] = load("inverse_digits", None if network == "digits" else network)["results"]
+    return found
+
+
 def pairwise(sets: Tensor) -> float:
     """The root mean square distance of two of a set ``(sets, count, values)``."""
     return float((2 * sets.var(1).sum(-1)).mean().sqrt())
@@ -173,9 +179,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
+    given = (options.observations, options.samples, options.steps)
+    if (options.only or options.few) and any(given) and not options.no_write:
+        parser.error("other counts than those of the file would stand in one table with them: add --no-write")
     torch.set_num_threads(1)
     digits = shipped(options.images)
-    given = (options.observations, options.samples, options.steps)
     usual = (8, 4, 15) if options.quick else COUNTS[digits.name]
     count, each, steps = (a or b for a, b in zip(given, usual, strict=True))
     names = options.only or (QUICK if options.quick else METHODS)
@@ -183,9 +191,11 @@ def main(arguments: Sequence[str]) -> None:
     if options.sweep:
         runs = {f"{name}, {zeta:g}": (name, {"zeta": zeta}) for name in ("dps_step", "mcg") for zeta in ZETAS}
     halves = Halves(digits, count, each, part=8 if options.quick or options.few else 1)
-    known = load("inverse_digits", None if digits.name == "digits" else digits.name)["results"]
+    keep = not (options.quick or options.sweep or options.no_write)
     if options.few:
-        digits.write("inverse_digits", {**known, "few steps": halves.few_steps()})
+        few = halves.few_steps()
+        if keep:
+            digits.write("inverse_digits", {**known(digits.name), "few steps": few})
         return
     results: dict[str, Any] = {
         "observations": count,
@@ -206,9 +216,9 @@ def main(arguments: Sequence[str]) -> None:
         results["methods"][name] = row
         numbers = "".join(f"{row[head]:>12.3g}" for head in heads)
         print(f"{name:23}{numbers}{time.perf_counter() - started:>9.1f}", flush=True)
-    if not (options.quick or options.sweep or options.no_write):
+    if keep:
         if options.only:
-            results |= {"methods": {**known["methods"], **results["methods"]}, "few steps": known["few steps"]}
+            results = {**known(digits.name), "methods": {**known(digits.name)["methods"], **results["methods"]}}
         else:
             results["few steps"] = halves.few_steps()
         digits.write("inverse_digits", results)

@@ -147,6 +147,9 @@ class _Repeated(Noise):
     def increment_and_mean(self, start: Any, stop: Any, like: Tensor) -> tuple[Tensor, Tensor]:
         return self._next(self.source.increment_and_mean, start, stop, like)
 
+    def finish(self, done: Tensor) -> None:
+        self.source.finish(done)
+
 
 class Stepper:
     r"""A solve whose network the caller evaluates: it requests the network's outputs, one by one, and receives them.

@@ -25,8 +25,8 @@ class Measurement:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
         y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; for a bare function the former.
         noise_std: the noise's standard deviation, one for each measured value, ``(*measurement)``, one for each value
-            of each sample, shaped like y, or the covariance as a matrix ``(M, M)``; by default the operator's own,
-            which is 0 but for one of `from_deepinv`.
+            of each sample, shaped like y, or the covariance as a matrix ``(M, M)`` or ``(1, M, M)``; by default the
+            operator's own, which is 0 but for one of `from_deepinv`.
         event_shape: the shape of the data, where the operator is a bare matrix.
 
     Attributes:
@@ -86,12 +86,27 @@ class Measurement:
         self.log_volume = 0.0  # ln |det L|
         if isinstance(noise_std, Tensor):
             check_tensor("noise_std", noise_std, kind="real")
-        if isinstance(noise_std, Tensor) and noise_std.shape in (shape, y.shape) and noise_std.shape != (size, size):
+        if isinstance(noise_std, Tensor) and self._of_values(noise_std, size):
             self._divide(noise_std)
         elif isinstance(noise_std, Tensor) and noise_std.ndim:
-            self._whiten(noise_covariance(noise_std, size))
+            whole = noise_std[0] if noise_std.shape == (1, size, size) else noise_std
+            self._whiten(noise_covariance(whole, size))
         else:
             self.std = check_number("noise_std", noise_std, low=0.0, high=LARGEST_STD)
+
+    def _of_values(self, noise: Tensor, size: int) -> bool:
+        """Whether these are standard deviations of the values, of all samples or of each."""
+        if noise.shape != (size, size):
+            return noise.shape in (self.operator.measurement_shape, self.y.shape)
+        if self.shared or noise.shape != self.y.shape:
+            return False
+        if torch.equal(noise, noise.mT):
+            raise InvalidArgumentError(
+                f"`noise_std` of shape {tuple(noise.shape)} may be a covariance, or the standard deviations of "
+                f"{size} samples. Give a covariance as (1, {size}, {size}), a number where all standard deviations are "
+                "the same, and those of samples that differ in a batch of another size."
+            )
+        return True
 
     def _divide(self, stds: Tensor) -> None:
         stds = stds.detach().to("cpu", torch.float64).clone()
@@ -107,7 +122,7 @@ class Measurement:
             else _then(operator, lambda v: v / stds.to(v), shared=stds.shape == operator.measurement_shape)
         )
         self.y, self.std = y, 1.0
-        self.log_volume = float(stds.log().sum()) if self.operator.shared else math.nan
+        self.log_volume = float(stds.log().sum()) if stds.shape == operator.measurement_shape else math.nan
 
     def _whiten(self, cov: Tensor) -> None:
         factor, failed = torch.linalg.cholesky_ex(cov)
@@ -133,7 +148,7 @@ class Measurement:
     @property
     def log_normaliser(self) -> float:
         r""":math:`-\ln\sqrt{\det 2\pi R}`, what the logarithm of the density of y given :math:`Ax_0` has besides the
-        square; infinite where the noise is 0, and NaN where samples are measured in different ways.
+        square; infinite where the noise is 0, and NaN where it differs between the samples.
 
         Example:
             >>> round(Measurement(torch.eye(2), torch.zeros(2), 0.1).log_normaliser, 6)

@@ -64,7 +64,7 @@ def options_of(cls: type) -> tuple[str, ...]:
 
     Example:
         >>> options_of(RULES["mmps"])
-        ('iterations',)
+        ('iterations', 'radius')
     """
     return tuple(f.name for f in dataclasses.fields(cls) if f.name not in ("measurement", "tally", "scores"))
 
@@ -74,7 +74,7 @@ def make(cls: type, options: Mapping[str, object], *fixed: Any) -> Any:
 
     Example:
         >>> make(RULES["mmps"], {"iterations": 3})
-        MMPS(iterations=3)
+        MMPS(iterations=3, radius=4.0)
     """
     known = options_of(cls)
     for name in options:
@@ -105,8 +105,8 @@ def condition(
         operator: one of `scoresde.inverse`, a matrix ``(M, D)``, or (``"dps"``) any function of the data.
         y: ``(*measurement)``, or one per sample, ``(batch, *measurement)``.
         noise_std: the noise's standard deviation, one for each measured value, ``(*measurement)``, one for each value
-            of each sample, shaped like y, or the covariance ``(M, M)``; by default the operator's own, which is 0 but
-            for one of `from_deepinv`.
+            of each sample, shaped like y, or the covariance ``(M, M)`` or ``(1, M, M)``; by default the operator's
+            own, which is 0 but for one of `from_deepinv`.
         method: a name of a rule (`methods`), or a `Rule`.
         sde: the process, if the score function does not declare it.
         **options: of the rule, such as ``iterations=5`` of ``"mmps"``.

@@ -114,6 +114,10 @@ class FollowedPath(Noise):
             part._t, part._v, part._w = (v[rows.to(v.device)] for v in (self._t, self._v, self._w))
         return part
 
+    def begin(self) -> Noise:
+        """A path of which nothing is known, with the draws that its source begins with."""
+        return type(self)(self.source.begin(), self.clock)
+
     def finish(self, done: Tensor) -> None:
         """See `Noise.finish`."""
         self.source.finish(done)

@@ -150,9 +150,9 @@ class SampleNoise(Noise):
         >>> bool((SampleNoise(3, indices=[101]).normal(torch.zeros(1, 5)) == part[1]).all())
         True
 
-    A solve begins with the first draw of each stream that was not made, so that one object serves several solves in
-    turn. A sample that an adaptive method finishes early has made fewer draws than others; its stream goes on from its
-    own.
+    A solve begins with the first draw of each stream that was not used, so that one object serves several solves in
+    turn. A sample that an adaptive method finishes early has used fewer draws than others, and its stream goes on from
+    the last of its own. To draw by hand after such a solve, call `begin` first.
     """
 
     def __init__(self, seeds: int | Sequence[int] | Tensor, *, indices: Sequence[int] | Tensor | None = None) -> None:
@@ -165,12 +165,12 @@ class SampleNoise(Noise):
                 raise InvalidArgumentError(f"`indices` must be below 2**63, got {shown(max(samples))}.")
             keys = (check_seed("seeds", seeds),) * len(samples)
         self._keys, self._samples = table(keys), table(samples)
-        self._next: int | Tensor = 0  # the number of the first draw that is not in the block; (batch, 1) if they differ
+        self._next: int | np.ndarray = 0  # the first draw that is not in the block; (batch, 1) if they differ
         self._block = torch.zeros((len(self), 0))  # (batch, draws, *event): what is drawn and not yet used
         self._used = 0
-        self._ends: Tensor | None = None  # once samples were taken: where all streams of the whole have come to
-        self._rows = torch.arange(len(self))  # in the whole
-        self._done: Tensor | None = None  # samples whose draws are not used any more
+        self._ends: np.ndarray | None = None  # once samples have left: where all streams of the whole have come to
+        self._rows = np.arange(len(self))  # in the whole
+        self._done: np.ndarray | None = None  # samples whose draws are not used any more
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -183,10 +183,10 @@ class SampleNoise(Noise):
             self._go_to(self._place(), event)
         if self._used == self._block.shape[1]:
             size = event.numel()
-            draws = torch.arange(ahead(len(self), size)) + self._next
+            draws = torch.arange(ahead(len(self), size)) + torch.as_tensor(self._next)
             made = normals(self._keys.to(where), self._samples.to(where), draws, size)
             self._block, self._used = made.reshape(len(self), draws.shape[-1], *event), 0
-            self._next += draws.shape[-1]
+            self._next = self._next + draws.shape[-1]
         self._used += 1
         self._note()
         return self._block[:, self._used - 1].to(like)
@@ -196,7 +196,7 @@ class SampleNoise(Noise):
         self._done = None
         if self._ends is not None:
             ends = self._ends[self._rows, None]
-            self._go_to(ends if len(ends) and bool((ends != ends[0]).any()) else int(ends[:1].sum()), torch.Size())
+            self._go_to(ends if (ends != ends[:1]).any() else int(ends[:1].sum()), torch.Size())
         return self
 
     def take(self, rows: Tensor) -> Noise:
@@ -204,36 +204,36 @@ class SampleNoise(Noise):
         self._share()
         part = SampleNoise([])
         keep = rows.cpu()
-        part._keys, part._samples, part._rows = self._keys[keep], self._samples[keep], self._rows[keep]
+        part._keys, part._samples, part._rows = self._keys[keep], self._samples[keep], self._rows[keep.numpy()]
         part._block, part._used, part._ends = self._block[rows.to(self._block.device)], self._used, self._ends
-        part._next = self._next[keep] if isinstance(self._next, Tensor) else self._next
-        part._done = None if self._done is None else self._done[keep]
+        part._next = self._next if isinstance(self._next, int) else self._next[keep.numpy()]
+        part._done = None if self._done is None else self._done[keep.numpy()]
         return part
 
     def finish(self, done: Tensor) -> None:
         """See `Noise.finish`; their streams go on from here in the next solve."""
         self._share()
-        self._done = done.cpu()
+        self._done = done.cpu().numpy()
 
-    def _place(self) -> int | Tensor:
+    def _place(self) -> int | np.ndarray:
         """The number of the first draw that was not handed out."""
         return self._next - (self._block.shape[1] - self._used)
 
-    def _go_to(self, place: int | Tensor, event: torch.Size) -> None:
+    def _go_to(self, place: int | np.ndarray, event: torch.Size) -> None:
         """Go on from other draws, of a shape."""
         self._next, self._block, self._used = place, torch.zeros((len(self), 0, *event)), 0
 
     def _share(self) -> None:
         """From now on, note where each stream has come to."""
         if self._ends is None:
-            self._ends = torch.zeros(len(self), dtype=torch.int64)
+            self._ends = np.zeros(len(self), dtype=np.int64)
         self._note()
 
     def _note(self) -> None:
         if self._ends is not None:
             known = self._ends[self._rows]
-            place = torch.as_tensor(self._place()).flatten().maximum(known)
-            self._ends[self._rows] = place if self._done is None else place.where(~self._done, known)
+            place = np.maximum(np.ravel(self._place()), known)
+            self._ends[self._rows] = place if self._done is None else np.where(self._done, known, place)
 
 
 class CallableNoise(Noise):

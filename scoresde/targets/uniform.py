@@ -14,7 +14,7 @@ from ..sdes import Estimate
 from .base import Target
 
 _FLAT = 1e-3  # half the width of the box in units of the noise, below which a series replaces the quotients
-_FAR = 1e4  # from the box in units of the noise, beyond which the data estimate is not taken from the noise estimate
+_FAR, _NARROW = 3e3, 1e-4  # distance from the box, half its width in units of the noise: see `Uniform._estimate`
 _NO_NOISE = 1e-30  # in place of a standard deviation of 0: quotients by it, and their squares, are numbers
 
 
@@ -32,7 +32,7 @@ class Uniform(Target):
         They are computed in float64, whatever the dtype of the state. Outside the box both parts of the quotient are
         divided by :math:`\varphi(|z|-c)`, so that the score and the log-density keep their digits at any distance. Far
         from the box the density within it is exponential, and :math:`\hat x=m\pm w(\coth\kappa-1/\kappa)` with
-        :math:`\kappa=c(|z|-c)`.
+        :math:`\kappa=c(a+2/a)` and :math:`a=|z|-c`.
 
     Args:
         low: l, a floating-point tensor of the event's shape.
@@ -79,8 +79,9 @@ class Uniform(Target):
         centre, half, z, c = self._in_noise(x, *_numbers(x, alpha, sigma))
         noise, _ = _cut(z, c)
         flat, away = _is_flat(z, c), z.abs() - c
-        far = ~flat & (away > _FAR)
-        rate = torch.where(far, c * away, 1.0)
+        far = ~flat & ((away > _FAR) | (c < _NARROW))  # where digits are lost in z - noise
+        away = torch.where(far, away, 1.0)
+        rate = torch.where(far, c * (away + 2 / away), 1.0)
         edge = torch.copysign(1 / rate.tanh() - 1 / rate, z)
         shift = torch.where(flat, c * z / 3, torch.where(far, edge, (z - noise) / torch.where(flat, 1.0, c)))
         return Estimate(data=(centre + half * shift).to(x.dtype), noise=noise.to(x.dtype))

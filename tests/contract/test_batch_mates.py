@@ -229,7 +229,17 @@ def test_a_source_serves_several_solves(method: str, rowwise: bool) -> None:
             x = solution.x
         return x, torch.as_tensor(solution.nfe)
 
+    def stepped(rows: list[int]) -> Tensor:
+        noise, x = scoresde.SampleNoise(7, indices=rows), states(5, 3)[rows]
+        for _ in range(3):
+            stepper = scoresde.Stepper(SDE, method, x, prediction="score", noise=noise, **grid)
+            while not stepper.done:
+                stepper.tell(elementwise(*stepper.ask()))
+            x = stepper.x
+        return x
+
     together, nfe = third(list(range(5)))
+    torch.testing.assert_close(stepped(list(range(5))), together)
     assert method == "euler_maruyama" or nfe.unique().numel() > 1
     for row in (0, 4):
         assert same(third([row])[0][0], together[row])

@@ -100,7 +100,8 @@ def test_moment_matching_is_exact_for_gaussian_data(sde, share):
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_the_region_of_trust_has_the_states_of_a_posterior_inside(sde):
-    """Of 500 at each time none is moved by less than the formula; a state that y contradicts is, by the radius."""
+    """Of 500 at each time none is moved by less than the formula; a state that y contradicts is, by the radius, or by
+    twice the least that meets y."""
     target, (matrix, y, std) = gaussian(), measured(size=5)
     posterior, given = target.posterior(matrix, y, std), {"sde": sde, "method": "mmps", "iterations": 3}
     for share in (0.0, 0.1, 0.3, 0.7, 1.0):
@@ -117,8 +118,10 @@ def test_the_region_of_trust_has_the_states_of_a_posterior_inside(sde):
     data = target.score(sde).estimate(x, node).data
     for radius in (0.5, 4.0):
         got = inverse.condition(target.score(sde), matrix, y, 0.0, radius=radius, **given).estimate(x, node).data
-        moved = (got - data).square().sum(1).sqrt()
-        torch.testing.assert_close(moved, torch.full_like(moved, (5**0.5 + radius) * node.sigma / node.alpha))
+        moved, gap = (got - data).square().sum(1).sqrt(), y - data @ matrix.mT
+        least = gap.square().sum(1) / (gap @ matrix).square().sum(1).sqrt()
+        trusted = (2 * least).clamp_min((5**0.5 + radius) * node.sigma / node.alpha)
+        assert bool((moved <= 1.0001 * trusted).all()) and bool((moved > 0.5 * trusted).any())
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
@@ -914,13 +917,19 @@ def test_mmps_stays_in_the_range_of_the_data_without_noise(noise: float) -> None
 
 
 def test_unlikely_measurements_are_met() -> None:
-    """The radius of `MMPS` is reached, and the samples come near to the posterior all the same."""
-    target, seen = Gaussian(torch.zeros(64, dtype=F64), torch.ones(64, dtype=F64)), torch.arange(64) < 32
-    y, run = torch.full((32,), 5.0, dtype=F64), {"steps": 30, "shape": (500, 64), "seed": 0, "dtype": F64}
-    got = inverse.sample_posterior(VP, target.score(VP), inverse.Mask(seen), y, 0.3, **run)
-    free = inverse.sample_posterior(VP, target.score(VP), inverse.Mask(seen), y, 0.3, radius=None, **run)
-    assert not torch.equal(got.x, free.x)
-    assert float(got.x[:, seen].mean()) == pytest.approx(5.0 / 1.09, rel=0.01)
+    """What a measurement needs is not shortened, however many values are how far off."""
+    target, run = (
+        Gaussian(torch.zeros(64, dtype=F64), torch.ones(64, dtype=F64)),
+        {"steps": 30, "seed": 0, "dtype": F64},
+    )
+    for count, away, std in ((64, 6.0, 0.3), (64, 8.0, 0.1), (32, 10.0, 0.3), (1, 20.0, 0.1)):
+        operator, y = inverse.Mask(torch.arange(64) < count), torch.full((count,), away, dtype=F64)
+        x, free = (
+            inverse.sample_posterior(VP, target.score(VP), operator, y, std, shape=(50, 64), radius=radius, **run).x
+            for radius in (4.0, None)
+        )
+        torch.testing.assert_close(x, free, rtol=1e-9, atol=1e-9)
+        assert float(x[:, :count].mean()) == pytest.approx(away / (1 + std**2), rel=0.01)
 
 
 def test_few_steps_of_mmps_stay_in_the_range_of_the_data() -> None:
@@ -1016,11 +1025,37 @@ def test_noise_of_each_sample_is_refused_where_it_has_no_place() -> None:
         inverse.Measurement(torch.eye(2), y[0], stds)
     with pytest.raises(scoresde.InvalidArgumentError, match="above 0"):
         inverse.Measurement(torch.eye(2), y, torch.zeros(5, 2))
+    for size in (1, 2):
+        square = torch.full((size, size), 0.5).fill_diagonal_(0.9)
+        with pytest.raises(scoresde.InvalidArgumentError, match=r"may be a covariance, or the standard deviations"):
+            inverse.Measurement(torch.eye(size), torch.ones(size, size), square)
+        several = inverse.Measurement(torch.eye(size), torch.ones(size, size), square[None])
+        torch.testing.assert_close(several.y[0], inverse.Measurement(torch.eye(size), torch.ones(size), square).y)
+    skew = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
+    torch.testing.assert_close(inverse.Measurement(torch.eye(2), torch.ones(2, 2), skew).y, 1 / skew)
+    alike = inverse.Measurement(inverse.Diagonal(torch.ones(5, 2), (2,)), y, torch.tensor([0.1, 0.2]))
+    assert alike.log_normaliser == inverse.Measurement(torch.eye(2), y[0], torch.tensor([0.1, 0.2])).log_normaliser
     assert math.isnan(inverse.Measurement(torch.eye(2), y, stds).log_normaliser)
     score_fn = Gaussian(torch.zeros(2), torch.ones(2)).score(VP)
     for method in ("twisted_smc", "ddrm"):
         with pytest.raises(scoresde.InvalidArgumentError):
             inverse.sample_posterior(VP, score_fn, torch.eye(2), y, stds, method=method, shape=(5, 2))
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_noise_of_each_sample_stays_with_the_sample_when_another_fails(linear: bool) -> None:
+    score_fn = Gaussian(torch.zeros(2), torch.ones(2)).score(VP)
+    operator: object = torch.eye(2) if linear else inverse.Nonlinear(lambda x: x.sin(), (2,))
+
+    def fails(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        x = x.where((x.abs().sum(1, keepdim=True) < 1e3) & ((t > 0.5)[:, None] | (x != x[2:3]).any(1, True)), math.nan)
+        return score_fn(x, t)
+
+    fails.rowwise = True  # type: ignore[attr-defined]
+    y, stds = torch.zeros(5, 2), torch.rand(5, 2, generator=torch.Generator().manual_seed(0)) + 0.1
+    options = {"method": "dps_step", "steps": 10, "shape": (5, 2), "seeds": range(5), "throw": False}
+    got = inverse.sample_posterior(VP, fails, operator, y, stds, **options)
+    assert got.solution.success.tolist() == [True, True, False, True, True]
 
 
 def test_a_function_is_measured_with_the_noise_of_each_value() -> None:

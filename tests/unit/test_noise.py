@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scoresde import BatchNoise, CallableNoise, InvalidArgumentError, InvalidTypeError, SampleNoise, ScoreSDEError
-from scoresde.noise import Noise, check_seed, resolve
+from scoresde.noise import FollowedPath, Noise, check_seed, resolve
 from scoresde.noise.philox import normals, table
 
 F64 = torch.float64
@@ -172,6 +172,27 @@ def test_a_solve_begins_where_each_stream_has_come_to() -> None:
     again = SampleNoise([1, 2, 3])
     again.load_state_dict(source.state_dict())
     assert torch.equal(again.normal(torch.zeros(3, 2, dtype=F64)), source.normal(torch.zeros(3, 2, dtype=F64)))
+
+
+def test_streams_that_were_shared_in_inference_mode_go_on_outside() -> None:
+    source = SampleNoise([1, 2, 3])
+    with torch.inference_mode():
+        source.normal(torch.zeros(3, 2))
+        source.finish(torch.tensor([True, False, False]))
+        sequence(source.take(torch.tensor([0, 1])), (2, 2), 3)
+        source.begin()
+    whole = sequence(SampleNoise([1, 2, 3]), (3, 2), 5)
+    got = source.normal(torch.zeros(3, 2, dtype=F64))
+    assert torch.equal(got, torch.stack([whole[n, i] for i, n in enumerate((1, 4, 1))]))
+
+
+def test_a_path_begins_where_its_source_does() -> None:
+    source = SampleNoise([1, 2])
+    path = FollowedPath(source)
+    path.take(torch.tensor([1])).normal(torch.zeros(1, 2))
+    again = SampleNoise([1, 2])
+    again.take(torch.tensor([1])).normal(torch.zeros(1, 2))
+    assert torch.equal(path.begin().normal(torch.zeros(2, 2)), again.begin().normal(torch.zeros(2, 2)))
 
 
 def test_an_empty_batch_draws_nothing() -> None:

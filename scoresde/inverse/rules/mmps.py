@@ -29,20 +29,21 @@ class MMPS(Rule):
 
     Facts:
         One product per iteration; any linear operator. Exact for Gaussian data, whatever their covariance, when the
-        iterations are as many as there are distinct eigenvalues. A network's Jacobian is no exact covariance. With
-        :math:`v = A^Tp` a sample stops at a direction p where :math:`v^TC_tv < 0`; and where :math:`|C_tv|^2 >
-        \frac{4\sigma^2}{\alpha^2}\,v^TC_tv` if the step would make the residual larger. For a covariance :math:`|Cv|^2
-        \leq \lambda_{max}\,v^TCv`, with :math:`\lambda_{max} \leq \sigma^2/\alpha^2` for data of a log-concave density
-        and more between modes, where the step makes the residual smaller. It also stops where its residual is down to
-        rounding. Without these stops a few samples of a trained network leave the range of the data altogether, above
-        all where ``noise_std`` is 0 or small, so that nothing is added to :math:`AC_tA^T`.
+        iterations are as many as there are distinct eigenvalues, and within the radius below. A network's Jacobian is
+        no exact covariance. With :math:`v = A^Tp` a sample stops at a direction p where :math:`v^TC_tv < 0`; and where
+        :math:`|C_tv|^2 > \frac{4\sigma^2}{\alpha^2}\,v^TC_tv` if the step would make the residual larger. For a
+        covariance :math:`|Cv|^2 \leq \lambda_{max}\,v^TCv`, with :math:`\lambda_{max} \leq \sigma^2/\alpha^2` for data
+        of a log-concave density and more between modes, where the step makes the residual smaller. It also stops where
+        its residual is down to rounding. Without these stops a few samples of a trained network leave the range of the
+        data altogether, above all where ``noise_std`` is 0 or small, so that nothing is added to :math:`AC_tA^T`.
 
         What y adds to the estimate has a mean square of at most :math:`\mathrm{tr}\,C_t \leq d\,\sigma^2/\alpha^2` over
         y, for d entries of data of a log-concave density, and is longer than :math:`(\sqrt d+r)\,\sigma/\alpha` with a
-        probability below :math:`e^{-r^2/2}` if they are Gaussian. Where it is longer, the state belongs to another mode
-        than y, and the Jacobian is far from a covariance: it is shortened to that, and the next steps bring the state
-        nearer to y. With few steps this keeps samples in the range of the data. Unlikely measurements are met all the
-        same: of a standard normal law in 64 dimensions, 32 values that are five standard deviations off, to 1 %.
+        probability below :math:`e^{-r^2/2}` if they are Gaussian. Any change of the data that meets y is at least
+        :math:`|y-A\hat x|^2/|A^T(y-A\hat x)|` long. What is longer than the former, and than twice the latter, is
+        shortened to the larger of the two: mostly the state belongs to another mode than y, the Jacobian is far from a
+        covariance, and what is not measured would leave the range of the data, above all with few steps. The next
+        steps bring the state nearer to y.
 
     Args:
         iterations: of conjugate gradients.
@@ -81,7 +82,7 @@ class MMPS(Rule):
         """See `Rule.apply`."""
         operator = measurement.linear(self.name)
         variance = measurement.std**2
-        left = y - operator.forward(known.data)
+        left = gap = y - operator.forward(known.data)
         direction, added = left, torch.zeros_like(known.data)
         size = first = dot(left, left)
         widest = _WIDEST * known.spread / known.node.alpha
@@ -104,11 +105,19 @@ class MMPS(Rule):
             before, size = size, torch.where(go, dot(left, left), torch.zeros_like(size))
             ratio = torch.where(go, size / torch.where(go, before, torch.ones_like(size)), torch.zeros_like(size))
             direction = left + scaled(ratio, direction)
-        if self.radius is None:
-            return known.data + added
-        deviation = known.node.sigma / known.node.alpha
-        longest = ((math.sqrt(math.prod(added.shape[1:])) + self.radius) * deviation) ** 2
-        length = dot(added, added)
-        far = length > longest
-        share = torch.where(far, longest / torch.where(far, length, torch.ones_like(length)), torch.ones_like(length))
-        return known.data + scaled(share.sqrt(), added)
+        if self.radius is not None:
+            added = _trusted(added, known, self.radius, first, operator.adjoint(gap))
+        return known.data + added
+
+
+def _trusted(added: Tensor, known: Known, radius: float, first: Tensor, back: Tensor) -> Tensor:
+    """What y adds, no longer than is trusted; ``first`` is the square of the residual, ``back`` its image under the
+    transposed operator."""
+    usual = (math.sqrt(math.prod(added.shape[1:])) + radius) * known.node.sigma / known.node.alpha
+    square = dot(back, back)
+    least = first / torch.where(square > 0, square, torch.ones_like(square)).sqrt()
+    longest = torch.maximum(2 * least, torch.zeros_like(least) + usual).square()
+    length = dot(added, added)
+    far = length > longest
+    share = torch.where(far, longest / torch.where(far, length, torch.ones_like(length)), torch.ones_like(length))
+    return scaled(share.sqrt(), added)

@@ -50,6 +50,11 @@ class InverseSolver(SDESolver):
         check_kind("tally", self.tally, Tally, "a Tally")
 
     @property
+    def batch_coupled(self) -> bool:
+        """An operator with parameters for each sample needs the batch as it is."""
+        return super().batch_coupled or not self.measurement.operator.shared
+
+    @property
     def operator(self) -> LinearOperator:
         """The operator, if it is linear."""
         return self.measurement.linear(self.name)
