@@ -143,9 +143,9 @@ class LinearOperator(abc.ABC):
         """
         if not self.shared:
             raise InvalidArgumentError(
-                f"The parameters of {type(self).__name__} differ between the samples, so that it has no single matrix "
-                "and no singular values; take a method that needs none, such as 'mmps', 'tmpd' or 'dps', with "
-                "a noise_std above 0."
+                f"The parameters of {type(self).__name__}, or `noise_std`, differ between the samples: it has no "
+                "single matrix and no singular values; take a method that needs none, such as 'mmps', 'tmpd' or 'dps', "
+                "with a noise_std above 0."
             )
         size = math.prod(self.event_shape)
         unit = torch.eye(size, dtype=torch.float64).reshape(size, *self.event_shape)
