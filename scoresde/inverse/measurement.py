@@ -100,7 +100,7 @@ class Measurement:
             return noise.shape in (self.operator.measurement_shape, self.y.shape)
         if self.shared or noise.shape != self.y.shape:
             return False
-        if torch.equal(noise, noise.mT):
+        if torch.allclose(noise, noise.mT):
             raise InvalidArgumentError(
                 f"`noise_std` of shape {tuple(noise.shape)} may be a covariance, or the standard deviations of "
                 f"{size} samples. Give a covariance as (1, {size}, {size}), a number where all standard deviations are "

@@ -136,6 +136,10 @@ class SampleNoise(Noise):
     the sample's place in it changes them, nor does the dtype. On another kind of device they are made of the same
     integers, and differ in the last digits of float64.
 
+    A solve begins with the first draw of each stream that was not used, so that one object serves several solves in
+    turn. A sample that an adaptive method finishes early has used fewer draws than others, and its stream goes on from
+    the last of its own. To draw by hand after such a solve, call `begin` first.
+
     Args:
         seeds: one seed per sample; with ``indices``, the seed of all of them.
         indices: one per sample, in a set that has one seed: sample i of the set is the same in whatever part of it is
@@ -149,10 +153,6 @@ class SampleNoise(Noise):
         >>> part = SampleNoise(3, indices=range(100, 102)).normal(torch.zeros(2, 5))
         >>> bool((SampleNoise(3, indices=[101]).normal(torch.zeros(1, 5)) == part[1]).all())
         True
-
-    A solve begins with the first draw of each stream that was not used, so that one object serves several solves in
-    turn. A sample that an adaptive method finishes early has used fewer draws than others, and its stream goes on from
-    the last of its own. To draw by hand after such a solve, call `begin` first.
     """
 
     def __init__(self, seeds: int | Sequence[int] | Tensor, *, indices: Sequence[int] | Tensor | None = None) -> None:
