@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .._checks import check_callable, check_number
+from .._checks import check_callable
 from .._context import mapped
 from .._signatures import accepts
 from .._tensors import expand, row_times, usable
@@ -18,6 +18,7 @@ from ..scores import ScoreFn, Split, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
 from .gradient import gradient_of
 from .interval import Interval
+from .scale import Scale, ScaleLike
 
 
 class Shifted(Wrapper):
@@ -32,15 +33,15 @@ class Shifted(Wrapper):
         score_fn: ScoreFn,
         name: str,
         function: Callable[..., Tensor],
-        scale: float,
+        scale: ScaleLike,
         interval: Sequence[float | None] | None,
         sde: AffineSDE | None,
     ) -> None:
         check_callable(name, function, f"{name}(x, …)")
         self.name, self.function = name, function
-        self.scale = check_number("scale", scale)
+        self.scale = Scale.of(scale)
         self.interval = Interval.of(interval)
-        self.needs_process = self.needs_process or not self.interval.whole
+        self.needs_process = self.needs_process or self.scale.by_level or not self.interval.whole
         super().__init__((score_fn,), sde)
         self.traits = replace(
             self.traits,
@@ -53,17 +54,19 @@ class Shifted(Wrapper):
         )
 
     def accepts(self, name: str) -> bool:
-        """Whether the score function, or what guides it, takes a context of this name."""
-        return super().accepts(name) or accepts(self.function, name)
+        """Whether the score function, or what guides it, takes a context of this name, or the scale is under it."""
+        return name == self.scale.name or super().accepts(name) or accepts(self.function, name)
 
     def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         """The estimate without guidance, and :math:`v`, shaped like ``x``, and the logarithm of what guides; None
         where nothing guides."""
         inside = self.interval.inside(node)
-        if not self.scale or inside is False or (inside is not True and not bool(inside.any())):
+        scale, context = self.scale.at(x, node, context), self.scale.rest(context)
+        nowhere = not isinstance(scale, Tensor) and not scale
+        if nowhere or inside is False or (inside is not True and not bool(inside.any())):
             return self._base(x, node, context)
         below, slope, value = self._slope(x, node, context)
-        shift, log_twist = self.scale * slope.to(x.dtype), self.scale * value.to(torch.float64)
+        shift, log_twist = expand(scale, slope) * slope.to(x.dtype), expand(scale, value) * value.to(torch.float64)
         if inside is not True:
             shift = torch.where(expand(inside.to(x.device), shift).bool(), shift, torch.zeros_like(shift))
         if below.shift is not None and below.log_twist is not None:
@@ -117,7 +120,7 @@ class ClassifierGuidance(Shifted):
 def classifier_guidance(
     score_fn: ScoreFn,
     log_prob: Callable[..., Tensor],
-    scale: float = 1.0,
+    scale: ScaleLike = 1.0,
     interval: Sequence[float | None] | None = None,
     *,
     sde: AffineSDE | None = None,
@@ -139,9 +142,9 @@ def classifier_guidance(
             gets x in the dtype of the state, t as ``(batch,)``, and the entries of the solve's ``context`` that it
             takes. Labels of each sample belong there. A function that holds per-sample values itself should have an
             attribute ``rowwise = False``; finished samples then stay in the batch.
-        scale: w; 0 does not call ``log_prob``.
+        scale: w, in the forms of `classifier_free`; the number 0 does not call ``log_prob``.
         interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` is in ``(low, high)``; None is open.
-        sde: the process, if the score function does not declare it; needed for ``interval`` only.
+        sde: the process, if the score function does not declare it; needed for ``interval`` and a scale by levels only.
 
     Raises:
         ScoreFnError: in a call, ``log_prob`` did not return one value per sample, or its gradient is blocked.

@@ -7,9 +7,9 @@ score 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,20 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores.base import with_data
 from ..scores.wrapper import AffineSDE, Estimate, Node, ScoreFn, Wrapper
 from .interval import Interval
+from .scale import Scale, ScaleLike
 from .together import ask_together
+
+
+class Scaled(NamedTuple):
+    """Weights that sum to one, of a scale that is not the same everywhere.
+
+    Attributes:
+        scale: w, by levels or by samples.
+        of: the weights from w.
+    """
+
+    scale: Scale
+    of: Callable[[Any], tuple[Any, Any]]
 
 
 class Combination(Wrapper):
@@ -37,24 +50,33 @@ class Combination(Wrapper):
     def __init__(
         self,
         score_fns: Sequence[ScoreFn],
-        weights: Sequence[float],
+        weights: Sequence[float] | Scaled,
         keeps: Sequence[bool],
         interval: Sequence[float | None] | None = None,
         rescale: float = 0.0,
         sde: AffineSDE | None = None,
     ) -> None:
-        self.weights, self.keeps = tuple(weights), tuple(keeps)
+        self.scaled = weights if isinstance(weights, Scaled) else None
+        self.weights = None if isinstance(weights, Scaled) else tuple(weights)
+        self.keeps = tuple(keeps)
         self.interval = Interval.of(interval)
         self.rescale = check_number("rescale", rescale, low=0.0, high=1.0)
-        self.needs_process = not self.interval.whole or self.rescale > 0
+        by_level = self.scaled is not None and self.scaled.scale.by_level
+        self.needs_process = by_level or not self.interval.whole or self.rescale > 0
         super().__init__(tuple(score_fns), sde)
-        self.flat = 1.0 - sum(self.weights)
+        self.flat = 0.0 if self.weights is None else 1.0 - sum(self.weights)
         self.flat = 0.0 if abs(self.flat) < 1e-12 else self.flat  # what rounding leaves
         self.traits = replace(self.traits, noise_limit=self.has_noise_limit and not self.flat)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first score function, everywhere."""
+        return self.weights is not None and self.weights[0] == 1 and not any(self.weights[1:])
+
     def accepts(self, name: str) -> bool:
-        """Whether one of the score functions takes a context of this name from a solve."""
-        return any(self._takes(i, name) for i in range(len(self.score_fns)))
+        """Whether one of the score functions takes a context of this name from a solve, or the scale is under it."""
+        named = self.scaled is not None and name == self.scaled.scale.name
+        return named or any(self._takes(i, name) for i in range(len(self.score_fns)))
 
     def _takes(self, i: int, name: str) -> bool:
         score_fn = self.score_fns[i]
@@ -66,29 +88,40 @@ class Combination(Wrapper):
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
+        weights: Sequence[float | Tensor] = self.weights or ()
+        if self.scaled is not None:
+            scale = self.scaled.scale
+            weights, context = self.scaled.of(scale.at(x, node, context)), scale.rest(context)
         inside = self.interval.inside(node)
         if inside is False or (inside is not True and not bool(inside.any())):
             return self._asked([0], x, node, context)[0]
         first = self.rescale > 0 or inside is not True
-        which = [i for i, w in enumerate(self.weights) if w or (first and i == 0)]
+        which = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w or (first and i == 0)]
         if not which:
             return _flat(x, node)
         estimates = self._asked(which, x, node, context)
         base = estimates[0]
-        rest = [(self.weights[i], e) for i, e in zip(which[1:], estimates[1:], strict=True)]
+        rest = [(weights[i], e) for i, e in zip(which[1:], estimates[1:], strict=True)]
         if self.flat:
             rest.append((self.flat, _flat(x, node)))
         if not rest:
             return base
         data, noise = base.data, base.noise
         for w, e in rest:
-            data, noise = data.add(e.data - base.data, alpha=w), noise.add(e.noise - base.noise, alpha=w)
+            data, noise = _plus(data, e.data - base.data, w), _plus(noise, e.noise - base.noise, w)
         guided = base._replace(data=data, noise=noise)
         if self.rescale:
             guided = with_data(guided, _rescaled(guided.data, base.data, self.rescale), x, node)
         if inside is True:
             return guided
         return base._replace(data=where(inside, guided.data, base.data), noise=where(inside, guided.noise, base.noise))
+
+
+def _plus(value: Tensor, change: Tensor, weight: float | Tensor) -> Tensor:
+    """A value and so much of a change, which may be a number for each sample."""
+    if isinstance(weight, Tensor):
+        return value.addcmul(expand(weight, change), change)
+    return value.add(change, alpha=weight)
 
 
 def _flat(x: Tensor, node: Node) -> Estimate:
@@ -109,10 +142,24 @@ def _rescaled(data: Tensor, like: Tensor, share: float) -> Tensor:
     return data * expand(1 - share + share * ratio, data)
 
 
+def _weights(scale: ScaleLike, of: Callable[[Any], tuple[Any, Any]]) -> tuple[float, float] | Scaled:
+    """Two weights that sum to one, from a scale."""
+    found = Scale.of(scale)
+    return Scaled(found, of) if found.constant is None else of(found.constant)
+
+
+def _towards(w: Any) -> tuple[Any, Any]:
+    return w, 1 - w
+
+
+def _away(w: Any) -> tuple[Any, Any]:
+    return 1 + w, -w
+
+
 def classifier_free(
     conditional: ScoreFn,
     unconditional: ScoreFn,
-    scale: float,
+    scale: ScaleLike,
     interval: Sequence[float | None] | None = None,
     rescale: float = 0.0,
     *,
@@ -132,12 +179,20 @@ def classifier_free(
     Args:
         conditional, unconditional: score functions of one process. Of the ``context`` of a solve, labels go to the
             conditional; the unconditional keeps its own.
-        scale: w.
-        interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` (`AffineSDE.log_snr`, the same for every
-            process) is in ``(low, high)``; elsewhere the conditional alone is evaluated. None is open.
+        scale: w, in one of three forms. A number. A function of the log-SNR :math:`\ln\alpha^2/\sigma^2`
+            (`AffineSDE.log_snr`, the same for every process), called with a float64 tensor, ``()``, or ``(batch,)``
+            where times are per sample: ``lambda log_snr: 1 + 4 * torch.sigmoid(log_snr)``. Or the name of an entry of
+            the context of a solve, which has one number per sample, ``(batch,)``, or one for all, ``(1,)``:
+            ``scale="guidance"`` and ``context={"guidance": tensor}``.
+        interval: guide only where the log-SNR is in ``(low, high)``; elsewhere the conditional alone is evaluated. None
+            is open.
         rescale: :math:`\phi` in [0, 1]: the guided :math:`\hat x` gets the standard deviation, over a sample's
             elements, of the conditional one, to this share.
-        sde: the process, if neither declares it; needed for ``interval`` and ``rescale`` only.
+        sde: the process, if neither declares it; needed for ``interval``, ``rescale`` and a scale by levels only.
+
+    Raises:
+        InvalidArgumentError: in a call, the entry of the context is missing or has another shape, or the function
+            returned no finite number.
 
     Differs from:
         Lin et al. and diffusers rescale what the network predicts; here it is the data estimate, whatever is predicted.
@@ -148,6 +203,14 @@ def classifier_free(
         >>> guided = classifier_free(network.score(sde, label=3), network.score(sde), 2.0)
         >>> scoresde.solve(sde, guided, method="unipc", steps=5, seeds=range(4)).evaluations
         5
+        >>> each = classifier_free(
+        ...     network.score(sde, label=3), network.score(sde), "guidance"
+        ... )
+        >>> scales = {"guidance": torch.tensor([0.0, 1.0, 2.0, 5.0])}
+        >>> scoresde.solve(
+        ...     sde, each, method="unipc", steps=5, seeds=range(4), context=scales
+        ... ).x.shape
+        torch.Size([4, 1, 8, 8])
 
     References:
         Ho, Salimans (2022), Classifier-Free Diffusion Guidance, eq. 6. https://arxiv.org/abs/2207.12598
@@ -155,15 +218,15 @@ def classifier_free(
         Lin et al. (2023), Common Diffusion Noise Schedules and Sample Steps are Flawed, section 3.4.
         https://arxiv.org/abs/2305.08891
     """
-    w = check_number("scale", scale)
+    weights = _weights(scale, _towards)
     _apart("conditional", conditional, "unconditional", unconditional)
-    return Combination((conditional, unconditional), (w, 1 - w), (False, True), interval, rescale, sde)
+    return Combination((conditional, unconditional), weights, (False, True), interval, rescale, sde)
 
 
 def autoguidance(
     score_fn: ScoreFn,
     weak: ScoreFn,
-    scale: float,
+    scale: ScaleLike,
     interval: Sequence[float | None] | None = None,
     *,
     sde: AffineSDE | None = None,
@@ -173,7 +236,7 @@ def autoguidance(
 
     Args:
         score_fn, weak: score functions of one process; the ``context`` of a solve goes to both.
-        scale: w, 1 for the network alone.
+        scale: w, 1 for the network alone, in the forms of `classifier_free`.
         interval, sde: as in `classifier_free`.
 
     Example:
@@ -184,9 +247,9 @@ def autoguidance(
     References:
         Karras et al. (2024), Guiding a Diffusion Model with a Bad Version of Itself. https://arxiv.org/abs/2406.02507
     """
-    w = check_number("scale", scale)
+    weights = _weights(scale, _towards)
     _apart("score_fn", score_fn, "weak", weak)
-    return Combination((score_fn, weak), (w, 1 - w), (False, False), interval, sde=sde)
+    return Combination((score_fn, weak), weights, (False, False), interval, sde=sde)
 
 
 def product(
@@ -228,13 +291,13 @@ def product(
     return Combination((base, *score_fns), (1 - sum(w), *w), [True] * (len(w) + 1), sde=sde)
 
 
-def negation(base: ScoreFn, concept: ScoreFn, scale: float = 1.0, *, sde: AffineSDE | None = None) -> Combination:
+def negation(base: ScoreFn, concept: ScoreFn, scale: ScaleLike = 1.0, *, sde: AffineSDE | None = None) -> Combination:
     r"""Negation of a concept: :math:`b + w(b - s)`, :math:`p_b(p_b/p)^w`.
 
     Args:
         base: the score of the data; the ``context`` of a solve goes to it.
         concept: the score of what to stay away from; it keeps its labels.
-        scale: w, 0 for the base alone.
+        scale: w, 0 for the base alone, in the forms of `classifier_free`.
         sde: the process, if neither declares it.
 
     Example:
@@ -244,9 +307,9 @@ def negation(base: ScoreFn, concept: ScoreFn, scale: float = 1.0, *, sde: Affine
     References:
         Liu et al. (2022), eq. 13. https://arxiv.org/abs/2206.01714
     """
-    w = check_number("scale", scale)
+    weights = _weights(scale, _away)
     _apart("base", base, "concept", concept)
-    return Combination((base, concept), (1 + w, -w), (False, True), sde=sde)
+    return Combination((base, concept), weights, (False, True), sde=sde)
 
 
 def _apart(name: str, a: ScoreFn, other: str, b: ScoreFn) -> None:

@@ -13,6 +13,7 @@ from .._tensors import expand, usable
 from ..sdes.records import copied
 from .classifier import AffineSDE, Estimate, Node, ScoreFn, Shifted, Split, moved, taken
 from .gradient import blocked_score, gradient_of
+from .scale import ScaleLike
 
 
 class LikelihoodGuidance(Shifted):
@@ -61,7 +62,7 @@ def _data(below: Split, x: Tensor, node: Node) -> Tensor:
 def likelihood_guidance(
     score_fn: ScoreFn,
     log_likelihood: Callable[..., Tensor],
-    scale: float = 1.0,
+    scale: ScaleLike = 1.0,
     interval: Sequence[float | None] | None = None,
     *,
     through: bool = True,
@@ -83,7 +84,7 @@ def likelihood_guidance(
         score_fn: a `ScoreModel`, a target's score, or any score function.
         log_likelihood: ``log_likelihood(data, **context) -> (batch,)``, differentiable, up to a constant of data; see
             ``log_prob`` of `classifier_guidance`.
-        scale: w.
+        scale: w, in the forms of `classifier_free`.
         interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` is in ``(low, high)``; None is open.
         through: whether the gradient goes through the score function.
         sde: the process, if the score function does not declare it.

@@ -131,6 +131,8 @@ def test_the_error_is_proportional_to_the_tolerance(method: str, name: str) -> N
     time)."""
     sde, solver = PROCESSES[name], METHODS[method]()
     tolerances = TOLERANCES[order(method)]
+    if order(method) in (3, 4) and name not in ("vp", "flow"):
+        tolerances = tolerances[:-1]  # the tightest takes as many steps as all others
     x = sde.prior.std * torch.linspace(-2, 2, 21, dtype=F64)[:, None]
     exact = testing.mixture_flow_map(MIXTURE, x, sde, sde.t_max, sde.t_min)
     medians, nfe = [], []

@@ -191,6 +191,107 @@ def test_the_interval_is_in_log_snr(kind: str) -> None:
     assert some.has_noise_limit  # where alpha = 0 it does nothing
 
 
+SCALED: dict[str, Any] = {
+    "classifier_free": lambda w, **o: guidance.classifier_free(RIGHT.score(SDE), PAIR.score(SDE), w, **o),
+    "autoguidance": lambda w, **o: guidance.autoguidance(PAIR.score(SDE), LEFT.score(SDE), w, **o),
+    "negation": lambda w, **o: guidance.negation(PAIR.score(SDE), LEFT.score(SDE), w, **o),
+    "classifier_guidance": lambda w, **o: guidance.classifier_guidance(PAIR.score(SDE), right, w, **o),
+    "likelihood_guidance": lambda w, **o: guidance.likelihood_guidance(
+        PAIR.score(SDE), lambda data: -data.square().sum(1), w, **o
+    ),
+}
+by_scaled = pytest.mark.parametrize("kind", SCALED)
+
+
+@by_scaled
+def test_a_scale_for_each_sample(kind: str) -> None:
+    """Each sample is guided by its own number, also where the others have finished, and nobody else gets it."""
+    make, scales = SCALED[kind], torch.tensor([0.0, 1.0, -0.5, 2.0, 4.0], dtype=F64)
+    each, x, t = make("guidance"), states(), 0.4
+    assert each.accepts("guidance") and not make(2.0).accepts("guidance")
+    got = each(x, t, guidance=scales)
+    for i, scale in enumerate(scales.tolist()):
+        assert torch.allclose(got[i], make(scale)(x, t)[i], rtol=1e-12, atol=1e-13)
+        assert torch.equal(got[i], each(x[i : i + 1], t, guidance=scales[i : i + 1])[0])
+    assert torch.equal(each(x, t, guidance=scales[3:4]), each(x, t, guidance=scales[3:4].expand(5)))
+    whole = scoresde.solve(SDE, each, x, method="rk45", context={"guidance": scales})
+    assert len(set(whole.nfe.tolist())) > 1
+    for i, scale in enumerate(scales.tolist()):
+        alone = scoresde.solve(SDE, make(scale), x[i : i + 1], method="rk45")
+        assert torch.allclose(whole.x[i], alone.x[0], rtol=1e-7, atol=1e-7)
+    with pytest.raises(scoresde.InvalidArgumentError, match=r"context\['guidance'\].*missing"):
+        scoresde.solve(SDE, each, x, method="ddim", steps=2)
+    for wrong in (torch.ones(5, 1), torch.ones(5, dtype=torch.complex64)):
+        with pytest.raises(scoresde.InvalidArgumentError, match="one number per sample"):
+            each(x, t, guidance=wrong)
+
+
+@by_scaled
+def test_a_scale_for_each_level(kind: str) -> None:
+    """With one time for all, with one for each, and as a step function the same as an interval."""
+    make, x, times = SCALED[kind], states(), torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=F64)
+    guided = make(lambda log_snr: 3 * SDE.time(log_snr))
+    for t in times.tolist():
+        assert torch.allclose(guided(x, t), make(3 * t)(x, t), rtol=1e-9, atol=1e-12)
+    for i, t in enumerate(times.tolist()):
+        assert torch.allclose(guided(x, times)[i], make(3 * t)(x, t)[i], rtol=1e-9, atol=1e-12)
+    for constant in (2.0, torch.tensor(2.0)):
+        assert torch.equal(make(lambda log_snr, w=constant: w)(x, times), make(2.0)(x, times))
+    low, high = (float(SDE.log_snr(t)) for t in (0.6, 0.2))
+    if kind == "negation":
+        return  # which takes no interval
+    plain = 0.0 if "_guidance" in kind else 1.0
+    steps = make(lambda log_snr: 3.0 if low <= log_snr <= high else plain)
+    a, b = (scoresde.solve(SDE, f, x, method="dpmpp_2m", steps=12).x for f in (steps, make(3.0, interval=(low, high))))
+    assert torch.equal(a, b)
+
+
+def test_a_scale_of_levels_that_is_no_number_is_named() -> None:
+    c, u, x, times = RIGHT.score(SDE), PAIR.score(SDE), states(), torch.full((5,), 0.5, dtype=F64)
+    wrong: list[tuple[Any, Any]] = [
+        (lambda log_snr: math.nan, 0.5),
+        (lambda log_snr: None, 0.5),
+        (lambda log_snr: "2", times),
+        (lambda log_snr: torch.ones(2), 0.5),
+        (lambda log_snr: torch.ones(2), times),
+    ]
+    for function, t in wrong:
+        with pytest.raises(scoresde.ScoreSDEError, match=r"scale\(log_snr\)"):
+            guidance.classifier_free(c, u, function)(x, t)
+    with pytest.raises(scoresde.InvalidArgumentError, match="sde"):
+        guidance.classifier_free(lambda x, t: -x, lambda x, t: x, torch.sigmoid)
+
+
+def test_the_scale_of_samples_is_for_the_guidance_alone() -> None:
+    """A callable that takes any context does not get it, inside an interval and outside; other names go on."""
+    seen: list[set[str]] = []
+
+    def score(x: Tensor, t: Tensor, **context: Tensor) -> Tensor:
+        seen.append(set(context))
+        return -x
+
+    ends = float(SDE.log_snr(0.6)), float(SDE.log_snr(0.2))
+    free = guidance.classifier_free(score, lambda x, t: -2 * x, "w", interval=ends, sde=SDE)
+    guided = guidance.classifier_guidance(free, right, "v")
+    context = {"w": torch.ones(5), "v": torch.zeros(5), "label": torch.zeros(5)}
+    scoresde.solve(SDE, guided, states(), method="ddim", steps=6, context=context)
+    assert seen and set().union(*seen) == {"label"} and all(names == {"label"} for names in seen)
+    bound = guidance.conditional(guided, v=0.5)
+    assert torch.allclose(
+        bound(states(), 0.4, w=torch.ones(1)), guided(states(), 0.4, w=torch.ones(1), v=torch.full((5,), 0.5))
+    )
+
+
+def test_the_scale_of_samples_has_a_gradient() -> None:
+    scales = torch.tensor([0.5, 2.0, 3.0], dtype=F64, requires_grad=True)
+    x, guided = states(3, 2), SCALED["classifier_free"]("w")
+
+    def end(w: Tensor) -> Tensor:
+        return scoresde.solve(SDE, guided, x, method="ddim", steps=4, context={"w": w}, differentiable=True).x.sum()
+
+    assert torch.autograd.gradcheck(end, scales)
+
+
 # Whom it asks
 
 
@@ -567,6 +668,10 @@ C, U = RIGHT.score(SDE), PAIR.score(SDE)
         (lambda: guidance.classifier_free(C, U, 2.0, interval=(math.nan, 1.0)), "interval"),
         (lambda: guidance.classifier_free(C, U, 2.0, interval=1.0), "interval"),
         (lambda: guidance.classifier_free(C, C, 2.0), "same score function"),
+        (lambda: guidance.classifier_free(C, U, torch.ones(3)), "context"),
+        (lambda: guidance.autoguidance(C, U, "two words"), "scale"),
+        (lambda: guidance.negation(C, U, [2.0]), "scale"),
+        (lambda: guidance.classifier_guidance(U, right, ""), "scale"),
         (lambda: guidance.classifier_free(C, 3, 2.0), "score_fn"),
         (lambda: guidance.classifier_free(C, PAIR.score(scoresde.VESDE()), 2.0), "made for"),
         (lambda: guidance.classifier_free(C, targets.Gaussian(torch.zeros(3), 1.0).score(SDE), 2.0), "shapes"),

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..._context import cut
 from ..._intervals import Interval
 from ...errors import InvalidArgumentError, SolveFailedError
+from ...guidance.classifier import taken
 from ...noise import check_seed
 from ...scores import Score
 from ..advice import ProcessEnds, advise
@@ -175,7 +176,7 @@ class Subject:
         for rows in parts(len(x), self.batch_size):
             state = x[rows].to(self.task.device, self.task.dtype)
             node = self.task.sde.nodes(t[rows].to(self.task.device))
-            given = rows_of(context, rows, len(x))
+            given = taken(score, rows_of(context, rows, len(x)))
             with torch.no_grad():
                 out = score.estimate(state, node, **given)
                 eps, data = out.noise.to(torch.float64), out.data.to(torch.float64)
@@ -234,7 +235,8 @@ class Subject:
         rows = self.contexts[start]
         seeds = seeds_of(self.seed, self.pilot, _PILOT if start == "prior" else _STARTS)
         begun = self.noised(rows.x, task.sde.t_max, _STARTS) if start == "data" else None
-        return self._in_parts(task, seeds, rows.context, settings, begun, cast)
+        context = rows.context if score is None else taken(score, rows.context)
+        return self._in_parts(task, seeds, context, settings, begun, cast)
 
     def given(self, rows: Rows, number: int, purpose: int) -> Tensor:
         """So many samples of the method for the context of each row, float64 ``(number, n, *event)``."""

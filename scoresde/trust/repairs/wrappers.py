@@ -8,6 +8,7 @@ import math
 from ...fit.energy import difference
 from ...guidance.classifier import Shifted
 from ...guidance.combination import Combination
+from ...guidance.scale import Scale
 from ...scores import Score, ScoreModel
 from ...scores.limits import Clip, Limited
 from ...scores.wrapper import Wrapper
@@ -32,11 +33,12 @@ def without(score: Score, fault: str) -> Score | None:
     if fault == "range" and isinstance(score, Limited):
         return without(score.score_fns[0], fault) or score.score_fns[0]
     if fault == "guidance" and isinstance(score, Combination):
-        return None if score.weights[0] == 1 and not any(score.weights[1:]) else score.score_fns[0]
-    if fault == "guidance" and isinstance(score, Shifted) and score.scale != 1:
+        return None if score.is_first else score.score_fns[0]
+    if fault == "guidance" and isinstance(score, Shifted) and score.scale.constant != 1:
+        scale = score.scale.constant
         plain = copy.copy(score)
-        plain.scale = min(1.0, max(0.0, score.scale))
-        return plain if plain.scale != score.scale else None
+        plain.scale = Scale.of(1.0 if scale is None else min(1.0, max(0.0, scale)))
+        return plain if plain.scale.constant != scale else None
     inner = without(score.score_fns[0], fault)
     return None if inner is None else _around(score, inner)
 
