@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks._record import write
+from benchmarks._tables import load
 
 ROOT = Path(__file__).resolve().parent.parent
 # Quick ones first. They take no figures from the defective package: all compare with formulas or exact distributions.
@@ -1156,13 +1157,14 @@ def run(folder: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
 def main(arguments: list[str]) -> None:
     """Plant every defect, or those whose name contains a text."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks mutations", description=__doc__)
-    parser.add_argument("--only", default="", help="defects whose name contains this text")
+    parser.add_argument("--only", default="", help="defects whose name contains this text; the others are kept")
     chosen = parser.parse_args(arguments).only
-    with tempfile.TemporaryDirectory() as folder:
-        plant(NONE, Path(folder))
-        passed, test = run(Path(folder), TESTS)
-    if not passed:
-        sys.exit(f"without any defect {test} fails")
+    if not chosen:
+        with tempfile.TemporaryDirectory() as folder:
+            plant(NONE, Path(folder))
+            passed, test = run(Path(folder), TESTS)
+        if not passed:
+            sys.exit(f"without any defect {test} fails")
     results: dict[str, str] = {}
     for defect in (d for d in DEFECTS if chosen in d.name):
         begin = time.monotonic()
@@ -1175,7 +1177,7 @@ def main(arguments: list[str]) -> None:
         print(f"{time.monotonic() - begin:6.1f} s  {defect.name}: {results[defect.name]}", flush=True)
     survivors = [name for name, test in results.items() if test == "survived"]
     print(f"{len(results) - len(survivors)} of {len(results)} defects caught")
-    if not chosen:
-        write("mutations", {"caught_by": results}, "python -m benchmarks mutations")
+    known = load("mutations")["results"]["caught_by"] if chosen else {}
+    write("mutations", {"caught_by": {**known, **results}}, "python -m benchmarks mutations")
     if survivors:
         sys.exit(f"no test notices: {'; '.join(survivors)}")

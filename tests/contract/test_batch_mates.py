@@ -16,7 +16,7 @@ from torch import Tensor
 import scoresde
 from scoresde import Solver, guidance, solvers
 from scoresde._tensors import rms, row_norms, row_std, row_sums
-from tests.ids import described
+from tests.parameters import described
 
 SDE = scoresde.VPSDE()
 F32, F64 = torch.float32, torch.float64

@@ -13,7 +13,7 @@ import torch
 
 import scoresde
 from scoresde import StepResult, solvers, testing
-from tests.ids import described
+from tests.parameters import described
 
 # What makes steps of its own inside a step is not under this contract: see tests/integration/test_backends.py.
 METHODS = [m for m in scoresde.methods() if m.name == m.solver.name and not m.adaptive and not m.solver().own_steps]

@@ -14,6 +14,7 @@ from scoresde import testing
 from scoresde.solvers import RungeKutta, Solver
 from scoresde.solvers.exponential_pairs import ExponentialPair
 from scoresde.solvers.pairs import FORMS, Pair
+from tests.parameters import pairs
 
 from .problems import MIXTURE, PROCESSES, STARTS, ode_error
 from .trees import matrix, residuals
@@ -22,7 +23,6 @@ F64 = torch.float64
 
 METHODS = {m.name: m.solver for m in scoresde.methods() if issubclass(m.solver, Pair | ExponentialPair)}
 by_method = pytest.mark.parametrize("method", METHODS)
-by_process = pytest.mark.parametrize("name", PROCESSES)
 
 # Tolerances at which a method neither takes thousands of steps nor meets rounding.
 TOLERANCES = {
@@ -122,8 +122,7 @@ def test_tableaux_of_pairs(method: str) -> None:
 # --- tolerances -------------------------------------------------------------------------------------------------------
 
 
-@by_process
-@by_method
+@pytest.mark.parametrize(("method", "name"), pairs(METHODS, PROCESSES, each=3))
 def test_the_error_is_proportional_to_the_tolerance(method: str, name: str) -> None:
     """The median error over 21 starts falls with the tolerance; the largest, which jumps with the steps that happen to
     be taken, stays within 100 tolerances. At coarser tolerances errors fall faster than the tolerance: a pair that
@@ -131,8 +130,6 @@ def test_the_error_is_proportional_to_the_tolerance(method: str, name: str) -> N
     time)."""
     sde, solver = PROCESSES[name], METHODS[method]()
     tolerances = TOLERANCES[order(method)]
-    if order(method) in (3, 4) and name not in ("vp", "flow"):
-        tolerances = tolerances[:-1]  # the tightest takes as many steps as all others
     x = sde.prior.std * torch.linspace(-2, 2, 21, dtype=F64)[:, None]
     exact = testing.mixture_flow_map(MIXTURE, x, sde, sde.t_max, sde.t_min)
     medians, nfe = [], []
@@ -201,8 +198,7 @@ def test_finished_samples_are_dropped_and_unchanged() -> None:
 # --- closed maps ------------------------------------------------------------------------------------------------------
 
 
-@by_process
-@pytest.mark.parametrize("method", ["rk45", "tsit5", "dop853", "erk43"])
+@pytest.mark.parametrize(("method", "name"), pairs(["rk45", "tsit5", "dop853", "erk43"], PROCESSES, each=3))
 def test_correlated_gaussians(method: str, name: str) -> None:
     """The exact flow map in four dimensions, both ways."""
     sde = PROCESSES[name]

@@ -20,6 +20,7 @@ from scoresde import solvers, testing
 from scoresde.solvers import EulerMaruyama, Solver, StepResult
 from scoresde.testing.kolmogorov import OBSERVABLES, expectations
 from scoresde.testing.kolmogorov import expectations_of_law as exact
+from tests.parameters import pairs
 
 from .problems import MIXTURE, PROCESSES, SHIFTED, affine_from
 
@@ -239,9 +240,8 @@ def test_ancestral_reaches_its_order_on_the_time_grid_too() -> None:
     assert 0.9 <= variance.order() <= 1.1 and 0.9 <= strong.order() <= 1.1, (variance, strong)
 
 
-@pytest.mark.parametrize("name", ON_PROCESSES)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_orders_on_every_process(case: Case, name: str) -> None:
+@pytest.mark.parametrize(("case", "name"), pairs(CASES, ON_PROCESSES, each=3))
+def test_orders_on_processes(case: Case, name: str) -> None:
     grid = "karras" if name == "edm" and case.grid == "time" else case.grid
     variance, mean, _, strong = measure(case, name, grid, PROCESSES[name].t_min, STEPS[1:])
     assert variance.errors[-1] > 1e-12 and variance.order() >= case.solver.weak_order - 0.3, variance

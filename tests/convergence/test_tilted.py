@@ -21,7 +21,7 @@ from scoresde import guidance, targets
 from scoresde.solvers import SMC, ParticleLog
 from scoresde.solvers.families import particles
 from scoresde.testing.kolmogorov import expectations
-from tests.ids import described
+from tests.parameters import described
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()

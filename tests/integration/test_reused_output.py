@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import scoresde
 from scoresde import ScoreModel, Solver, StepResult, guidance, inverse, solvers, targets
 from scoresde.solvers.registry import make_solver
-from tests.ids import described
+from tests.parameters import described
 
 Net = Callable[..., Tensor]
 SDE = scoresde.VPSDE()

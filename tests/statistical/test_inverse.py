@@ -18,7 +18,7 @@ from scoresde import inverse
 from scoresde.solvers.families.particles import Particles
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.testing import affine_law
-from tests.ids import described
+from tests.parameters import described
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import scoresde
 from scoresde import ScoreModel, check_score, targets
 from scoresde.scores import readings
 from scoresde.training import digits_split, grey_to_x
+from tests.parameters import pairs
 
 SDES = {
     "ve": scoresde.VESDE(),
@@ -60,10 +62,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("process", ["ve", "vp", "flow"])
-@pytest.mark.parametrize("mistake", WRONG)
-def test_names_the_mistake(target, process, mistake):
+@pytest.mark.parametrize(
+    ("mistake", "where"), pairs(WRONG, map(" ".join, product(["ve", "vp", "flow"], TARGETS)), each=4)
+)
+def test_names_the_mistake(mistake, where):
+    process, target = where.split()
     sde, law = SDES[process], TARGETS[target]
     data = law.sample(600, generator=generator())
     report = check_score(sde, WRONG[mistake](law.score(sde), sde), data)
@@ -71,11 +74,10 @@ def test_names_the_mistake(target, process, mistake):
     assert mistake in str(report)
 
 
-@pytest.mark.parametrize("process", SDES)
-@pytest.mark.parametrize("change", [lambda x: (x + 1) / 2, lambda x: 127.5 * (x + 1)], ids=["to [0, 1]", "to [0, 255]"])
-def test_names_the_data_range(process, change):
+@pytest.mark.parametrize(("largest", "process"), pairs([1, 255], SDES, each=4))
+def test_names_the_data_range(largest, process):
     sde, law = SDES[process], TARGETS["modes"]
-    report = check_score(sde, law.score(sde), change(law.sample(600, generator=generator())))
+    report = check_score(sde, law.score(sde), largest * (law.sample(600, generator=generator()) + 1) / 2)
     assert (report.ok, report.convention) == (False, "data range")
 
 
@@ -340,7 +342,7 @@ def arranged(change):
         pytest.param("orientation", "rows and columns exchanged", lambda x: x.transpose(2, 3), marks=pytest.mark.slow),
         ("sign of the data", "-x0", lambda x: -x),
         ("data range", "to -1 and 1", lambda x: 8 * (x + 1)),
-        ("data range", "to -1 and 1", lambda x: 1.5 * x + 0.4),
+        pytest.param("data range", "to -1 and 1", lambda x: 1.5 * x + 0.4, marks=pytest.mark.slow),
     ],
 )
 def test_names_how_the_data_are_arranged(name, formula, change):

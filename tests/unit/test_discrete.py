@@ -18,7 +18,7 @@ from scoresde import InvalidArgumentError, InvalidTypeError, ScoreFnError, Score
 from scoresde.discrete import BetaChain, NoiseScales
 from scoresde.sdes.records import LearnedEstimate
 from scoresde.thresholds import Clip
-from tests.ids import described
+from tests.parameters import described
 
 F64 = torch.float64
 V, T = InvalidArgumentError, InvalidTypeError

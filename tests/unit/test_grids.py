@@ -30,7 +30,7 @@ from scoresde import (
     SubVPSDE,
     grids,
 )
-from tests.ids import described
+from tests.parameters import described
 from tests.unit.strategies import PROCESSES, schedules
 
 NAMES = ["log_snr", "time", "karras", "quadratic", "cosine", "tangent"]

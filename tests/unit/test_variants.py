@@ -24,7 +24,7 @@ from scoresde._lazy import lazy
 from scoresde.solvers import Solver, from_config, make_solver, to_config
 from scoresde.solvers.registry.config import to_text
 from scoresde.solvers.registry.rows import BY_NAME, ROWS
-from tests.ids import described
+from tests.parameters import described
 
 # One instance of each class as version 0.1.0 wrote it, by protocol 4, when every variant was a class of its own.
 PICKLES = {
