@@ -155,7 +155,9 @@ def _shown(value: Any) -> str:
     if hasattr(value, "keys"):
         return "A dictionary with the keys " + ", ".join(f"``{key!r}``" for key in value) + "."
     if isinstance(value, tuple):
-        return f"A tuple of {len(value)} objects."
+        if all(map(callable, value)):
+            return f"A tuple of {len(value)} functions."
+        return "A tuple of " + ", ".join(f"``{getattr(part, 'name', repr(part))}``" for part in value) + "."
     return f"``{re.sub(r'(typing|collections[.]abc)[.]', '', repr(value))}``"
 
 
