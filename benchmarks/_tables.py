@@ -61,9 +61,9 @@ def methods(kind: str) -> str:
 
 # Methods for the README: what each is good for.
 FEW = {
-    "ddim": "few evaluations of a large network, any number of steps; the usual baseline",
+    "ddim": "the usual baseline, with any number of steps",
     "dpmpp_2m": "10 to 30 evaluations, with or without guidance",
-    "unipc3": "30 evaluations and more, high accuracy",
+    "unipc3": "30 evaluations and more, high accuracy; a corrector raises order 3 to 4",
     "adams": "a tolerance in place of a number of steps; every sample takes its own steps",
     "dpmpp_2m_sde": "stochastic, 30 to 100 evaluations",
     "pc": "predictor and corrector of Score-SDE, 1,000 evaluations; the default of `solve`",
@@ -76,7 +76,12 @@ def few_methods() -> str:
 
     known = {method.name: method for method in all_methods()}
     rows = [
-        [f"`{name}`", "adaptive" if known[name].adaptive else str(known[name].evaluations), known[name].order, use]
+        [
+            f"`{name}`",
+            str(known[name].evaluations) + (", adaptive" if known[name].adaptive else ""),
+            known[name].order,
+            use,
+        ]
         for name, use in FEW.items()
     ]
     lines = [["method", "evaluations per step", "order", "for"], ["---"] * 4, *rows]
@@ -102,15 +107,21 @@ def compared() -> str:
 
     orders = sum(1 for row in load("work_precision")["results"]["methods"].values() if row["measured"] is not None)
     rows = [
-        ["made for", "any score network, any process", "pipelines of published models", "research code", "equations"],
+        [
+            "made for",
+            "any score network, any process",
+            "pipelines of published models",
+            "research code",
+            "differential equations in general",
+        ],
         ["framework", "PyTorch", "PyTorch", "PyTorch", "JAX"],
-        ["published models by name", "no, it takes those of others", "**thousands**", "some", "no"],
+        ["published models by name", "no; it loads those of other libraries", "**thousands**", "some", "no"],
         [
             "methods with fixed steps and a measured order",
             f"**{orders}**",
             "not measured",
             "not measured",
-            "its own",
+            "has its own methods",
         ],
         [
             f"a step of DDIM on {shape} without the network, 1 thread",
@@ -120,16 +131,16 @@ def compared() -> str:
             "–",
         ],
         [
-            "memory of DDIM, in states",
+            "memory of DDIM, in copies of the batch",
             f"**{own('ddim')}**",
             states("ddim", "diffusers DDIM"),
             states("ddim", "azula DDIM"),
             "–",
         ],
-        ["adaptive steps, each sample its own", "**yes**", "no", "no", "**yes**"],
+        ["adaptive steps, chosen for each sample", "**yes**", "no", "no", "**yes**"],
         ["log-likelihoods with error bars", "**yes**", "no", "no", "no"],
         ["posteriors of a measurement", "**14 methods, their coverage measured**", "inpainting", "several", "no"],
-        ["gradients through a solve", "of likelihoods, and by autograd", "no", "by autograd", "**several adjoints**"],
+        ["gradients through a solve", "by autograd; also of likelihoods", "no", "by autograd", "**several adjoints**"],
     ]
     where = {name: value for name, value in times["machine"].items() if name != "threads"}  # a row says it
     return markdown(["", "scoresde", "diffusers", "azula", "diffrax"], rows, {**times, "machine": where})

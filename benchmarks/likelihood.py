@@ -30,7 +30,8 @@ r"""Log-likelihoods: error and evaluations on exact targets, and the digits netw
   standard errors are over digits.
 
 ``python -m benchmarks likelihood`` writes ``results/likelihood.json``; ``--quick`` checks a part, and ``--only
-bounds`` measures one part and puts it in the file.
+bounds`` measures one part and puts it in the file. With ``--images FILE`` *network* and *bits* are measured with the
+network of MNIST, on fewer digits, whose figures are a part of the file.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from torch import Tensor
 
 import scoresde
 from benchmarks._record import write
+from benchmarks._shipped import Shipped, add_images, digits, shipped
 from benchmarks._tables import load as recorded
 from benchmarks.fitted_grids import Points
 from benchmarks.work_precision import gaussian, ring
@@ -235,22 +237,25 @@ def published(field: Augmented) -> tuple[Tensor, float]:
     return field.sde.prior.log_prob(latent) + torch.from_numpy(end[x.numel() :]), float(field.calls)
 
 
-def held_out(count: int, train: bool = False) -> Tensor:
-    """Dequantised digits."""
-    split = digits_split()
-    v = (split.train_images if train else split.test_images)[:count]
-    return dequantize(v, levels=17, generator=torch.Generator().manual_seed(0))
+LEVELS = {"digits": 17, "mnist": 256}  # of grey
 
 
-def measure_network(rounds: int, count: int = 64) -> dict[str, Any]:
+def held_out(count: int, train: bool = False, of: Shipped | None = None) -> Tensor:
+    """Dequantised digits of a network, of scikit-learn's by default."""
+    of = of or digits()
+    v = (of.train_grey if train else of.held_grey)[:count]
+    return dequantize(v, levels=LEVELS[of.name], generator=torch.Generator().manual_seed(0))
+
+
+def measure_network(rounds: int, count: int, of: Shipped) -> dict[str, Any]:
     """Wall time and error beside the published procedure."""
-    x = held_out(count)
+    x = held_out(count, of=of)
     z = scoresde.noise.SampleNoise(range(count)).normal(x.new_empty(count, 1, *x.shape[1:]))[:, 0]
     probe = torch.where(z < 0, -1.0, 1.0)
     out: dict[str, Any] = {}
     for end, equal in ((1e-5, 1.4e-4), (1e-3, 7e-5)):  # tolerances of an error that is no larger
         sde = scoresde.VPSDE(t_min=end)
-        score = scoresde.load("digits").score(sde)
+        score = of.network().score(sde)
         field = Augmented(score, x, probe, sde)
 
         def here(tolerance: float, sde: Any = sde, score: Any = score, **more: Any) -> tuple[Tensor, float]:
@@ -407,15 +412,16 @@ def measure_coverage(probes: tuple[int, ...] = (8, 16, 64)) -> dict[str, Any]:
     return out
 
 
-def measure_bits(count: int) -> dict[str, Any]:
+def measure_bits(count: int, of: Shipped) -> dict[str, Any]:
     """Held-out and training digits."""
-    score, out = scoresde.load("digits").score(SDE), {}
+    score, levels, out = of.network().score(SDE), LEVELS[of.name], {}
     for name, train in (("held out", False), ("training", True)):
-        x = held_out(count, train)
+        x = held_out(count, train, of)
+        size = x[0].numel()
         got = log_likelihood(SDE, score, x, probes=8, seed=0, rtol=1e-4, atol=1e-4)
-        bits = bits_per_dim(got.log_prob, (64,), levels=17)
-        probes = float(got.std_error.square().mean().sqrt()) / (64 * math.log(2))
-        bound = bits_per_dim(-variational_bound(SDE, score, x, draws=128, seed=0).total, (64,), levels=17)
+        bits = bits_per_dim(got.log_prob, (size,), levels=levels)
+        probes = float(got.std_error.square().mean().sqrt()) / (size * math.log(2))
+        bound = bits_per_dim(-variational_bound(SDE, score, x, draws=128, seed=0).total, (size,), levels=levels)
         out[name] = {
             "variational bound": float(bound.mean()),
             "standard error of the bound over digits": float(bound.std()) / count**0.5,
@@ -490,12 +496,12 @@ def measure_bounds(count: int) -> dict[str, Any]:
 STAGES: dict[str, Callable[[], dict[str, Any]]] = {
     "exact": measure_exact,
     "targets": lambda: measure_targets(False),
-    "network": lambda: measure_network(3),
+    "network": lambda: measure_network(3, 64, digits()),
     "control": measure_control,
     "estimators": measure_estimators,
     "products": measure_products,
     "coverage": measure_coverage,
-    "bits": lambda: measure_bits(360),
+    "bits": lambda: measure_bits(360, digits()),
     "bounds": lambda: measure_bounds(360),
 }
 
@@ -506,8 +512,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="two targets, checked for the gain")
     parser.add_argument("--only", choices=STAGES, help="measure this part, keep the others of the file")
     parser.add_argument("--no-write", action="store_true")
+    add_images(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    if options.images:
+        large = shipped(options.images)
+        large.write("likelihood", {"network": measure_network(3, 16, large), "bits": measure_bits(100, large)})
+        return
     if options.quick:
         worst = max(r for row in measure_targets(True).values() for r in row["ratios"].values() if r)
         sys.exit(f"{worst:.2f} of dopri5's evaluations" if worst > 0.7 else 0)

@@ -16,7 +16,7 @@ from ._memo import Memo, constants_of
 from .errors import InvalidArgumentError, ScoreFnError, dtypes_differ, out_of_memory, short
 from .grids import snap
 from .scores import Score, ScoreFn, as_score
-from .scores.bare import check_context
+from .scores.bare import check_complete, check_context
 from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE
 from .sdes.base import check_affine
@@ -41,7 +41,8 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
         if not solver.noise_limit:
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', "
-                f"'heun', or t_max below {noisy:g}."
+                f"'heun', or t_max below {noisy:g}. A method of your own that can start there declares "
+                "noise_limit = True."
             )
         if not solver.affine and not math.isfinite(dalpha):
             raise InvalidArgumentError(
@@ -55,7 +56,7 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
     if sigma == 0.0 and not solver.data_limit:
         raise InvalidArgumentError(
             f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above "
-            f"{clean:g} with denoise=True."
+            f"{clean:g} with denoise=True. A method of your own that can end there declares data_limit = True."
         )
 
 
@@ -69,9 +70,14 @@ def _ends(sde: AffineSDE, times: tuple[float, float]) -> tuple[float, float, flo
     return float(nodes.alpha[0]), float(nodes.sigma[1]), float(nodes.dalpha[0])
 
 
-def context_of(context: Mapping[str, object] | None, score_fn: Score, x: Tensor) -> dict[str, Any]:
-    """The context of a state, checked, on its device, with one entry per sample in every tensor."""
+def context_of(
+    context: Mapping[str, object] | None, score_fn: Score, x: Tensor, *, complete: bool = True
+) -> dict[str, Any]:
+    """The context of a state, checked, on its device, with one entry per sample in every tensor; ``complete``, unless
+    nothing is evaluated."""
     given = check_context(context, score_fn, len(x))
+    if complete:
+        check_complete(given, score_fn)
     for name, value in named(given).items():
         check_no_vmap(name, value)
     return per_row(mapped(lambda value: value.to(x.device), given), x)

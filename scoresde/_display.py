@@ -70,9 +70,9 @@ def tally(names: Iterable[str]) -> str:
 
     Example:
         >>> tally(["SUCCESS", "SUCCESS", "NON_FINITE"])
-        '1 NON_FINITE, 2 SUCCESS'
+        '1 × NON_FINITE, 2 × SUCCESS'
     """
-    return ", ".join(f"{count} {name}" for name, count in sorted(Counter(names).items())) or "none"
+    return ", ".join(f"{count} × {name}" for name, count in sorted(Counter(names).items())) or "none"
 
 
 def kind(x: Tensor) -> str:

@@ -188,7 +188,7 @@ def set_up(
     if moved is not None and moved.t != sde.t_max:
         state = moved.state(state)
     copies = solver.keeps_estimates or differentiable
-    network = Network(score, context_of(context, score, state), copies=copies)
+    network = Network(score, context_of(context, score, state, complete=False), copies=copies)
     if isinstance(grid, Grid):
         _warn_of_use(argument, grid, score, context_names(context, score))
     # the steps, and what makes them

@@ -48,6 +48,22 @@ def accepts(function: object, name: str) -> bool:
     return name in known and known[name].kind in _BY_NAME
 
 
+def extras(function: Any, first: int = 2) -> dict[str, bool]:
+    """The arguments that a callable takes after the ``first`` ones, and whether each must be given; those that cannot
+    be seen are left out. What a decorator may supply, or a hook of a module, need not be given.
+
+    Example:
+        >>> extras(lambda x, t, label, size=None: x)
+        {'label': True, 'size': False}
+    """
+    known = None if callable(getattr(function, "accepts", None)) else parameters(function)
+    if known is None:
+        return {}
+    called = function.forward if isinstance(function, nn.Module) else function
+    supplied = hasattr(called, "__wrapped__") or bool(getattr(function, "_forward_pre_hooks", None))
+    return {p.name: p.default is p.empty and not supplied for p in list(known.values())[first:] if p.kind in _BY_NAME}
+
+
 def typed(like: Callable[[], Function]) -> Callable[[Callable[..., Any]], Function]:
     """A decorator of a function that type checkers see as another one; at run time it changes nothing.
 

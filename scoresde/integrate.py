@@ -125,7 +125,7 @@ class Solution(Displayed):
         >>> solution.xs.shape, bool(solution.success.all())
         (torch.Size([6, 1, 2]), True)
         >>> solution
-        Solution(x=(1, 2) float32, t=0.001, status=1 SUCCESS, evaluations per sample=5, steps=5, saved=6 states)
+        Solution(x=(1, 2) float32, t=0.001, status=1 × SUCCESS, evaluations per sample=5, steps=5, saved=6 states)
     """
 
     x: Tensor

@@ -19,6 +19,8 @@ from ._signatures import typed
 from .grids import Grid
 from .integrate import Info, Solution, progress_bar
 from .noise import Noise
+from .scores import as_score
+from .scores.bare import check_complete
 from .sdes import SDE
 from .solvers import Solver
 from .targets import GaussianStart
@@ -201,6 +203,8 @@ def solve(
             options=solver_options,
             names=_parameters(),
         )
+        if setup.loop is not None:
+            check_complete(context, as_score(score_fn))
         if log_prob is not False:
             return sampling.with_log_prob(setup, settings, progress=progress)
         if setup.loop is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._checks import check_callable
 from .._context import mapped
-from .._signatures import accepts
+from .._signatures import accepts, extras
 from .._tensors import expand, row_times, usable
 from ..scores import ScoreFn, Split, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
@@ -26,7 +26,12 @@ class Shifted(Wrapper):
 
     With :math:`v = w\,\nabla\log p(y|x_t)`: :math:`\hat\varepsilon \leftarrow \hat\varepsilon - \sigma v` and
     :math:`\hat x \leftarrow \hat x + (\sigma^2/\alpha)\,v`.
+
+    Attributes:
+        takes: how many arguments the function has besides the context.
     """
+
+    takes: int = 2
 
     def __init__(
         self,
@@ -56,6 +61,11 @@ class Shifted(Wrapper):
     def accepts(self, name: str) -> bool:
         """Whether the score function, or what guides it, takes a context of this name, or the scale is under it."""
         return name == self.scale.name or super().accepts(name) or accepts(self.function, name)
+
+    @property
+    def arguments(self) -> Mapping[str, bool]:
+        """See `Score.arguments`."""
+        return {**super().arguments, **extras(self.function, self.takes), **self.scale.arguments}
 
     def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         """The estimate without guidance, and :math:`v`, shaped like ``x``, and the logarithm of what guides; None

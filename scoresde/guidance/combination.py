@@ -7,7 +7,7 @@ score 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -77,6 +77,11 @@ class Combination(Wrapper):
         """Whether one of the score functions takes a context of this name from a solve, or the scale is under it."""
         named = self.scaled is not None and name == self.scaled.scale.name
         return named or any(self._takes(i, name) for i in range(len(self.score_fns)))
+
+    @property
+    def arguments(self) -> Mapping[str, bool]:
+        """See `Score.arguments`."""
+        return {**super().arguments, **(self.scaled.scale.arguments if self.scaled else {})}
 
     def _takes(self, i: int, name: str) -> bool:
         score_fn = self.score_fns[i]

@@ -42,6 +42,11 @@ class Conditional(Wrapper):
         return name not in self.labels and super().accepts(name)
 
     @property
+    def arguments(self) -> Mapping[str, bool]:
+        """See `Score.arguments`."""
+        return {name: needed for name, needed in super().arguments.items() if name not in self.labels}
+
+    @property
     def bound_names(self) -> frozenset[str]:
         """See `Score.bound_names`."""
         return super().bound_names | frozenset(self.labels)

@@ -20,6 +20,7 @@ class LikelihoodGuidance(Shifted):
     """See `likelihood_guidance`."""
 
     through: bool = True
+    takes = 1
 
     def _slope(self, x: Tensor, node: Node, context: dict[str, object]) -> tuple[Split, Tensor, Tensor]:
         given = taken(self.function, context)

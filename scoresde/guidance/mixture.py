@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -42,6 +42,11 @@ class Mixture(Wrapper):
     def accepts(self, name: str) -> bool:
         """False: the densities are those of given distributions."""
         return False
+
+    @property
+    def arguments(self) -> Mapping[str, bool]:
+        """None, likewise."""
+        return {}
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""

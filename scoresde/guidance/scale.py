@@ -61,6 +61,11 @@ class Scale(abc.ABC):
     def at(self, x: Tensor, node: Node, context: Mapping[str, object]) -> float | Tensor:
         """The number at a level of noise: one for all samples, or ``(batch,)``."""
 
+    @property
+    def arguments(self) -> dict[str, bool]:
+        """See `Score.arguments`; what is missing has an error of its own."""
+        return {} if self.name is None else {self.name: False}
+
     def rest(self, context: dict[str, object]) -> dict[str, object]:
         """The context without the scale, which is for nobody else."""
         return {name: value for name, value in context.items() if name != self.name}

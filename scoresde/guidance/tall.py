@@ -88,6 +88,12 @@ class Tall(Wrapper):
             return self.observations is None
         return name == self.covariances or self.score_fns[0].accepts(name)
 
+    @property
+    def arguments(self) -> Mapping[str, bool]:
+        """See `Score.arguments`; missing observations have an error of their own."""
+        own = {**dict.fromkeys(self.names, False), **({self.covariances: False} if self.covariances else {})}
+        return {**super().arguments, **own}
+
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
         observed = self._observed(x, context)

@@ -81,7 +81,7 @@ class Likelihood(Displayed):
         >>> bool(low <= likelihood.log_prob <= high)
         True
         >>> likelihood
-        Likelihood(log_prob=-0.63..., std_error=..., samples=1, status=1 SUCCESS, evaluations per sample=...)
+        Likelihood(log_prob=-0.63..., std_error=..., samples=1, status=1 × SUCCESS, evaluations per sample=...)
     """
 
     log_prob: Tensor

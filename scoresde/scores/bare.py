@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._checks import check_kind, check_output, check_score_fn
 from .._context import check_values
-from .._signatures import accepts, parameters
+from .._signatures import accepts, extras, parameters
 from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE, Estimate, Node
@@ -54,6 +54,10 @@ class Bare(Score):
 
     def accepts(self, name: str) -> bool:
         return accepts(self.function, name)
+
+    @property
+    def arguments(self) -> Mapping[str, bool]:
+        return extras(self.function)
 
     def same_network(self, other: Score) -> bool:
         return isinstance(other, Bare) and self.function is other.function and self.rowwise
@@ -140,11 +144,27 @@ def check_context(context: Mapping[str, object] | None, score_fn: Score, batch: 
         if not isinstance(name, str):
             raise InvalidTypeError(f"`context` must have strings as names, got {short(name)}.")
         if name in ("x", "t", "node") or not score_fn.accepts(name):
+            known = sorted(n for n in score_fn.arguments if score_fn.accepts(n))
+            taken = ", ".join(map(repr, known)) or "none"
             raise InvalidArgumentError(
-                f"`context` must have names that the score function takes besides x and t, got {name!r}."
+                "`context` must have names that the score function takes besides x and t, got "
+                f"{name!r}; it takes {taken}."
             )
     check_values(given, batch)
     return given
+
+
+def check_complete(context: Mapping[str, object] | None, score_fn: Score) -> None:
+    """Refuse a context in which something is missing that the score function needs.
+
+    Example:
+        >>> check_complete({"label": 3}, as_score(lambda x, t, label: -x))
+    """
+    if missing := [name for name, needed in score_fn.arguments.items() if needed and name not in (context or {})]:
+        raise InvalidArgumentError(
+            f"`context` lacks {' and '.join(map(repr, missing))}, which the score function takes besides x and t. Pass "
+            f"context={{{missing[0]!r}: tensor}}, with one entry per sample or one for all."
+        )
 
 
 def offers_estimates(score_fn: object) -> bool:

@@ -219,6 +219,11 @@ class Score(abc.ABC):
         return False
 
     @property
+    def arguments(self) -> Mapping[str, bool]:
+        """What it takes besides x and t, and whether it must be given, as far as that is known."""
+        return {}
+
+    @property
     def only_scores(self) -> bool:
         """Whether it gives scores alone, from which the estimate is computed."""
         return False

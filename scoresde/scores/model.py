@@ -27,7 +27,7 @@ from .._checks import (
 )
 from .._context import check_unwritten, has_rows, per_row, versions
 from .._memo import constants_of
-from .._signatures import accepts
+from .._signatures import accepts, extras
 from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -234,6 +234,11 @@ class ScoreModel(Score):
     def accepts(self, name: str) -> bool:
         """Whether the network has an argument of this name, for the ``context`` of a solve."""
         return accepts(self.net, name)
+
+    @property
+    def arguments(self) -> Mapping[str, bool]:
+        """See `Score.arguments`."""
+        return {**extras(self.net), **dict.fromkeys(self.context, False)}
 
     @property
     def limits(self) -> tuple[float, float]:

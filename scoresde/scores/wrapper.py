@@ -64,6 +64,14 @@ class Wrapper(Score):
         return any(score_fn.accepts(name) for score_fn in self.score_fns)
 
     @property
+    def arguments(self) -> Mapping[str, bool]:
+        """See `Score.arguments`."""
+        found: dict[str, bool] = {}
+        for score_fn in self.score_fns:
+            found |= {name: needed or found.get(name, False) for name, needed in score_fn.arguments.items()}
+        return found
+
+    @property
     def only_scores(self) -> bool:
         """See `Score.only_scores`."""
         return self.traits.sde is None

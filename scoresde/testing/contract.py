@@ -60,7 +60,8 @@ def _hold(true: bool, what: object = "") -> None:
 
 
 def dtype_is_kept(solver: Solver) -> None:
-    """float32 and float64 states stay what they are, on their device, and agree to float32's precision."""
+    """float32 and float64 states stay what they are, on their device, and agree to float32's precision. (Draws that do
+    not come from ``noise``, as those of ``torch.randn``, do not agree.)"""
     single, double = (_solve(solver, _states(4, 3, dtype=d)).x for d in (torch.float32, torch.float64))
     _hold(single.dtype == torch.float32 and double.dtype == torch.float64)
     _hold(single.device == double.device == torch.device("cpu"))
@@ -108,7 +109,8 @@ def one_step(solver: Solver) -> None:
 
 
 def same_seed_same_result(solver: Solver) -> None:
-    """Twice the same, and with other seeds another result if the method draws noise."""
+    """Twice the same, and with other seeds another result if the method draws noise. A method that draws is a subclass
+    of `SDESolver`, and takes all draws from ``noise``."""
     x = _states(3, 2)
     first = _solve(solver, x, steps=60).x
     _solve(solver, _states(7, 4))  # nothing is kept from one solve to the next
@@ -117,7 +119,7 @@ def same_seed_same_result(solver: Solver) -> None:
 
 
 def value_semantics(solver: Solver) -> None:
-    """It is equal to its copies, hashable, and its repr names its class."""
+    """It is equal to its copies, hashable, and its repr names its class, as with ``@dataclass(frozen=True)``."""
     twin = copy.deepcopy(solver)
     _hold(twin == solver and hash(twin) == hash(solver))
     _hold(type(solver).__name__ in repr(solver))

@@ -227,6 +227,9 @@ def _slope(a: float, b: float, m: float, n: float) -> float:
 # --------------------------------------------------------------------------------
 
 
+_AFFINE = 1e-4  # of its size: what the result of an affine map may be off by; more than rounding in float32
+
+
 class AffineMap(NamedTuple):
     r"""A solve as an affine map of its draws, :math:`x = c + \sum_k J_k z_k`, on flattened events of D elements.
 
@@ -259,7 +262,8 @@ def probe(
 
     One solve with a batch of probes: a row without any noise gives c, and a row in which only entry j of draw k is 1
     gives column j of :math:`J_k` on top of it. Nothing is estimated, and every defect in the scale or the use of a draw
-    shows. Adaptive solvers and non-linear scores are not affine maps.
+    shows. Adaptive solvers, non-linear scores, and steps that are not linear in their draws are no affine maps; one
+    more row, of irregular draws, shows that.
 
     Args:
         run: ``run(shape, draw)`` solves for a batch of the given shape, with ``draw`` as its ``noise`` (the prior's
@@ -270,6 +274,9 @@ def probe(
         basis: orthonormal columns, ``(D, D)``, in which the map is diagonal, as the eigenvectors of the data's
             covariance when the noise is isotropic. All entries of a draw are then probed at once, with D times fewer
             rows.
+
+    Raises:
+        InvalidArgumentError: the solve is no affine map of its draws.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(1, dtype=torch.float64), 0.3)
@@ -296,23 +303,41 @@ def probe(
     columns = given.to(torch.float64)
     units = columns.mT if full else columns.sum(1, keepdim=True).mT  # one row per probe of one draw
     per_draw = len(units)
-    rows = 1 + count * per_draw
+    rows = 1 + count * per_draw + 1
+    irregular = torch.randn((count, size), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def draw(k: int, like: Tensor) -> Tensor:
         z = torch.zeros((rows, size), dtype=torch.float64)
         if k >= count:
             raise InvalidArgumentError(f"The solve takes more than draws={count} draws.")
         z[1 + k * per_draw : 1 + (k + 1) * per_draw] = units
+        z[-1] = irregular[k]
         return z.reshape(like.shape).to(like)
 
     end = run((rows, *event_shape), draw)
     check_tensor("run(shape, draw)", end, (rows, *event_shape))
     out = end.detach().reshape(rows, size).to(torch.float64)
-    constant, moved = out[0], (out[1:] - out[0]).reshape(count, per_draw, size)
+    constant, moved = out[0], (out[1:-1] - out[0]).reshape(count, per_draw, size)
     if full:
-        return AffineMap(constant, moved.mT.contiguous())
-    gains = moved[:, 0] @ columns  # (draws, D), one per basis vector
-    return AffineMap(constant, torch.einsum("ij,kj,lj->kil", columns, gains, columns))
+        affine = AffineMap(constant, moved.mT.contiguous())
+    else:
+        gains = moved[:, 0] @ columns  # (draws, D), one per basis vector
+        affine = AffineMap(constant, torch.einsum("ij,kj,lj->kil", columns, gains, columns))
+    _check_affine(affine, irregular, out[-1])
+    return affine
+
+
+def _check_affine(affine: AffineMap, draws: Tensor, end: Tensor) -> None:
+    """Refuse a map that takes draws to another end than its responses to unit draws say."""
+    said = affine.constant + torch.einsum("kij,kj->i", affine.response, draws)
+    size = affine.covariance.diagonal().sum().sqrt() + affine.constant.norm()
+    off = float((end - said).norm() / size.clamp_min(1e-300))
+    if not off <= _AFFINE:
+        raise InvalidArgumentError(
+            f"The solve is not an affine map of its draws: for irregular draws its result is off by {off:.2g} of its "
+            "size. Either its score is not linear, or its steps are not linear in their draws, as if they took their "
+            "signs. Such a method is measured by samples, or along a scoresde.BrownianPath with more steps."
+        )
 
 
 def _count(run: Run, event_shape: tuple[int, ...]) -> int:

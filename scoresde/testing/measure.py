@@ -133,7 +133,8 @@ def weak_order(
 
     On ``"gaussian"``, N(0.7, 0.3), the error is :math:`|V/S - 1|` of the variance, exact by probing. On ``"mixture"``
     it is the root of the summed squares of the errors of :math:`E x^2, E\cos 2x, E\,\mathrm{sigmoid}(4x)`, by the
-    backward recursion: for methods without a memory, whose step does not depend on the number of steps.
+    backward recursion: for methods without a memory, whose step does not depend on the number of steps. Both hold for
+    steps that are linear in their draws.
 
     Args:
         method, sde, steps, grid, t_start, t_end, options: as in `estimate_order`.
@@ -163,6 +164,10 @@ def weak_order(
 
     problems = {"gaussian": gaussian_error, "mixture": mixture_error}
     check_choice("problem", problem, problems)
+    if not solver.stochastic:
+        raise InvalidArgumentError(f"method={solver.name!r} draws no noise; see estimate_order.")
+    if problem == "mixture" and len(steps):
+        gaussian_error(steps[0])  # which refuses steps that are not linear in their draws
     return converge(problems[problem], steps)
 
 
@@ -179,7 +184,8 @@ def strong_order(
     stochasticity: float | None = None,
     **options: object,
 ) -> Convergence:
-    r"""The order of a method's distance from the exact solution on the same Brownian path, on N(0.7, 0.3).
+    r"""The order of a method's distance from the exact solution on the same Brownian path, on N(0.7, 0.3), exact by
+    probing, for steps that are linear in their draws.
 
     Args:
         method, sde, steps, grid, t_start, t_end, options: as in `estimate_order`.
@@ -193,6 +199,8 @@ def strong_order(
         1.0
     """
     solver, process, interval = _problem(method, sde, t_start, t_end, options)
+    if not solver.stochastic:
+        raise InvalidArgumentError(f"method={solver.name!r} draws no noise; see estimate_order.")
     eta = _stochasticity(solver, stochasticity)
     t_end = interval[1]
     fractions = check_times("cells", cells, "fractions").tolist()

@@ -115,7 +115,8 @@ class Identity:
             if found != value:
                 what = _WORDS.get(name, f"{name} {value}, not {found}")
                 if name == "context":
-                    what = f"context {_shown(value)}, not {_shown(found)}"
+                    given, now = _shown(value), _shown(found)
+                    what = f"{given}, not {now}" if given != now else f"{given}, and that has another value now"
                 raise InvalidArgumentError(f"The certificate was made for {what}; make one for this.")
 
 
@@ -124,7 +125,7 @@ def _shown(context: Mapping[str, str]) -> str:
     named = {name: kind for name, kind in context.items() if name.startswith("context")}
     rows = [f"{name} with a row for each draw" for name, kind in named.items() if kind.startswith(_ROWS)]
     same = [f"{name} with one value for all" for name, kind in named.items() if not kind.startswith(_ROWS)]
-    return " and ".join([*rows, *same]) or "without tensors"
+    return " and ".join([*rows, *same]) or "no context"
 
 
 _WORDS = {"process": "another process", "network": "another score function, or with other weights"}

@@ -14,7 +14,7 @@ from ..errors import InvalidArgumentError, InvalidTypeError, SolveFailedError, c
 from ..generation.computing import check_evaluating, told
 from ..grids import Grid
 from ..noise import check_seed
-from ..scores.bare import check_context
+from ..scores.bare import check_complete, check_context
 from ..sdes import SDE
 from ..solvers import Solver, make_solver
 from ..solvers.registry.config import to_text
@@ -139,6 +139,7 @@ def certify(
     split = count // 2 if target is not None or indicator != "constant" else 0
     wanted = Coverage.of(count - split, confidence, confidence_in_pilot)
     fixed = check_context(context, tasks[0].score, count)
+    check_complete(fixed, tasks[0].score)
     labels = _labels(by, fixed, count)
     run = Run(tasks, size, count, split, seed, fixed, batch_size, wanted.rank / wanted.draws, reference, target)
     first = slice(0, min(_FEW, count))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from scipy.integrate import solve_ivp
 
 import scoresde
 from scoresde import testing
+from scoresde.solvers import SDESolver, StepResult
 
 from .problems import GAUSSIAN, MIXTURE, PROCESSES, SHIFTED, STARTS, affine_from
 
@@ -219,3 +223,47 @@ def test_times_as_a_list_and_half_precision() -> None:
     got = testing.end_of("ddim", sde, score, x, [1.0, 0.5, 0.1])  # type: ignore[arg-type]
     wide = testing.end_of("ddim", sde, score, x.float(), torch.tensor([1.0, 0.5, 0.1]))
     assert got.dtype == torch.bfloat16 and torch.equal(got, wide.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [torch.sign, lambda z: z * z.abs(), lambda z: 3**0.5 * z.sign() * (z.abs() > 1.3829941271)],
+    ids=["signs", "squares", "three points"],
+)
+def test_steps_that_are_not_linear_in_their_draws_are_refused(of: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Unit draws would show order 1 along the path where signs have none, and order 0 where three points have 1."""
+
+    @dataclass(frozen=True)
+    class Other(SDESolver):
+        weak_order: ClassVar[int] = 1
+        strong_order: ClassVar[float] = 1.0
+
+        def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any, noise: Any) -> StepResult[Any]:
+            h, z = stop.t - start.t, of(noise.increment(start.t, stop.t, x))
+            return StepResult(x + h * process.drift(x, start) + process.diffusion(x, start) * abs(h) ** 0.5 * z, None)
+
+    runs: list[Callable[[], Any]] = [
+        lambda: testing.weak_order(Other()),
+        lambda: testing.weak_order(Other(), problem="mixture"),
+        lambda: testing.strong_order(Other()),
+    ]
+    for run in runs:
+        with pytest.raises(scoresde.InvalidArgumentError, match="not an affine map of its draws"):
+            run()
+
+
+def test_a_solve_of_a_score_that_is_not_linear_is_no_affine_map() -> None:
+    sde = scoresde.VPSDE()
+
+    def run(shape: tuple[int, ...], draw: Any) -> torch.Tensor:
+        score = MIXTURE.score(sde)
+        return scoresde.solve(sde, score, method="ancestral", steps=4, shape=shape, noise=draw, dtype=torch.float64).x
+
+    with pytest.raises(scoresde.InvalidArgumentError, match="score is not linear"):
+        testing.probe(run, (1,))
+
+
+def test_orders_of_a_law_are_for_methods_that_draw() -> None:
+    for measure in (testing.weak_order, testing.strong_order):
+        with pytest.raises(scoresde.InvalidArgumentError, match="draws no noise; see estimate_order"):
+            measure("heun")

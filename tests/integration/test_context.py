@@ -3,6 +3,7 @@ samples wherever these go. What is passed in a nest gives bit for bit what the s
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import namedtuple
 from collections.abc import Callable
@@ -495,3 +496,63 @@ def test_other_errors_of_a_network_are_its_own() -> None:
 
     with pytest.raises(RuntimeError, match=r"^no such thing$"):
         solve(SDE, net, states(), method="ddim", steps=1)
+
+
+def test_an_entry_that_is_missing_or_unknown_is_named_with_what_is_taken() -> None:
+    """Before anything is evaluated, for networks and callables, bare and inside guidance."""
+    calls: list[int] = []
+
+    def net(x: Tensor, t: Tensor, label: Tensor, size: Tensor | None = None) -> Tensor:
+        calls.append(len(x))
+        return -x + label.to(x)[:, None]
+
+    def seen(data: Tensor, y: Tensor) -> Tensor:
+        return -(data - y[:, None]).square().sum(1)
+
+    labelled, bound = ScoreModel(net, SDE, "noise"), ScoreModel(net, SDE, "noise", context={"label": 3})
+    free = guidance.classifier_free(labelled, bound, "strength")
+    observed = guidance.likelihood_guidance(bound, seen)
+    lacking: list[tuple[Any, dict[str, Tensor] | None, str]] = [
+        (net, None, "lacks 'label'"),
+        (labelled, {"size": GAIN}, "lacks 'label'"),
+        (scoresde.scores.Clip(labelled), None, "lacks 'label'"),
+        (free, {"strength": GAIN}, "lacks 'label'"),
+        (observed, None, "lacks 'y'"),
+        (labelled, {"lable": GAIN}, "got 'lable'; it takes 'label', 'size'"),
+        (free, {"guidance": GAIN}, "it takes 'label', 'size', 'strength'"),
+        (guidance.conditional(labelled, label=1), {"label": GAIN}, "it takes 'size'"),
+        (lambda x, t: -x, {"label": GAIN}, "it takes none"),
+    ]
+    for score_fn, context, text in lacking:
+        with pytest.raises(InvalidArgumentError, match=text):
+            solve(SDE, score_fn, states(), method="ddim", steps=1, context=context)
+    assert not calls
+
+
+def test_what_may_be_given_elsewhere_is_not_asked_for() -> None:
+    """By a decorator, a hook, functools.partial, a bound label, or an argument that cannot be seen."""
+
+    def net(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return -x + label.to(x)[:, None]
+
+    @functools.wraps(net)
+    def decorated(x: Tensor, t: Tensor) -> Tensor:
+        return net(x, t, torch.zeros(len(x)))
+
+    class Hooked(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+            return net(x, t, label)
+
+    hooked = Hooked()
+    hooked.register_forward_pre_hook(lambda module, given: (*given, torch.zeros(len(given[0]))))
+    ways: list[Any] = [
+        decorated,
+        hooked,
+        functools.partial(net, label=torch.zeros(ROWS)),
+        guidance.conditional(net, label=0.0),
+        lambda *given: -given[0],
+        lambda x, t, **context: -x,
+    ]
+    for score_fn in ways:
+        x = solve(SDE, score_fn, states(), method="ddim", steps=1).x
+        assert torch.allclose(x, solve(SDE, lambda x, t: -x, states(), method="ddim", steps=1).x, rtol=1e-12)

@@ -915,8 +915,8 @@ def test_a_denoised_result_says_from_which_time() -> None:
     options: dict[str, Any] = {"method": "ddim", "grid": chain.grid(20)}
     sde = chain.sde()
     denoised, state = (solve(sde, target.score(sde), x, denoise=d, **options) for d in (True, False))
-    assert ", denoised at t=49, status=3 SUCCESS" in repr(denoised) and denoised.denoised
-    assert ", t=49, status=3 SUCCESS" in repr(state) and not state.denoised
+    assert ", denoised at t=49, status=3 × SUCCESS" in repr(denoised) and denoised.denoised
+    assert ", t=49, status=3 × SUCCESS" in repr(state) and not state.denoised
     assert "<th>denoised at t</th><td>49</td>" in denoised._repr_html_()
     clean = scoresde.FlowSDE(t_min=0.0, t_max=1.0)  # sigma is 0 there: the state is the data
     assert not solve(clean, target.score(clean), x, method="ddim", steps=3, denoise=True).denoised

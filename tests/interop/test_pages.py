@@ -33,7 +33,7 @@ def test_diffusers_on_the_readme(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(diffusers.DDPMPipeline, "from_pretrained", classmethod(lambda cls, name: pipe))
     exec(program("README.md", "diffusers"), {})
     shown = capsys.readouterr().out
-    assert shown.startswith("Solution(x=(4, 3, 32, 32) float32") and "4 SUCCESS" in shown
+    assert shown.startswith("Solution(x=(4, 3, 32, 32) float32") and "4 × SUCCESS" in shown
 
 
 def test_jax() -> None:
