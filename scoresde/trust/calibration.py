@@ -144,7 +144,7 @@ class Calibration(Displayed):
     def _summary(self) -> dict[str, str]:
         return {
             "verdict": self.verdict,
-            "value": f"{self.value:.4g}",
+            "largest difference of coverage": f"{self.value:.4g}",
             "p_value": f"{self.p_value:.2g}",
             "level": f"{self.level:g}",
             "simulations": str(len(self.ranks)),
@@ -300,6 +300,11 @@ def tarp(
 def _check(theta: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     """The parameters and the samples, if they fit."""
     check_tensor("theta", theta, (-1, -1))
+    if isinstance(samples, Tensor) and samples.shape[::2] == theta.shape != samples.shape[1:]:
+        raise InvalidArgumentError(
+            f"`samples` must be (draws, {', '.join(map(str, theta.shape))}), draws first, got {tuple(samples.shape)}; "
+            "try samples.movedim(1, 0)."
+        )
     check_tensor("samples", samples, (-1, *theta.shape))
     _check_device("samples", samples, theta)
     if len(theta) < 2 or not theta.shape[1]:

@@ -256,6 +256,9 @@ def test_refusals() -> None:
         for test in (*TESTS, sbc_ranks):
             with pytest.raises(error):
                 test(a, b)
+    for test in (*TESTS, sbc_ranks):
+        with pytest.raises(InvalidArgumentError, match=r"draws first, got \(10, 6, 2\); try samples.movedim\(1, 0\)"):
+            test(theta, samples.movedim(0, 1))
     with pytest.raises(NonFiniteError, match=r"`samples` .* 1 of 10 simulations \(first: \[3\]\)"):
         tarp(theta, infinite)
     for test in TESTS:
