@@ -63,8 +63,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "heun, 50": {"method": "heun", "steps": 25},
 }
 NOISY = {"dpmpp_2m_sde, 20": {"method": "dpmpp_2m_sde", "steps": 20}}
-TIGHT = 1e-5  # of the reference of networks that take long
-ROUGH = 1e-4  # of a network that takes ten times as many evaluations at `TIGHT`
+TIGHT = 1e-5, 1e-4  # the tolerances of the reference of networks that take long
+ROUGH = 3e-4, 1e-3  # of a network that takes 1,550 evaluations at 1e-5, and 84 at 3e-4
 FEW = {name: SETTINGS[name] for name in ("unipc2, 10", "dpm_3m, 20")}
 COARSE = {name: SETTINGS[name] for name in ("unipc2, 10", "ddim, 20")}  # errors that are large beside `ROUGH`
 
@@ -78,7 +78,7 @@ class Problem:
         kind: ``"exact"`` or ``"network"``.
         context: of so many draws, by seed.
         settings: the methods.
-        tight: the tolerance of the reference; that of its kind if it is None.
+        levels: the tolerances of the reference, tight and loose; those of its kind if they are None.
         uncertain: whether the errors of further samples have the uncertainty of the reference added.
     """
 
@@ -88,7 +88,7 @@ class Problem:
     kind: str
     settings: Mapping[str, dict[str, Any]]
     context: Callable[[int, int], dict[str, Tensor]] = lambda count, seed: {}
-    tight: float | None = None
+    levels: tuple[float, float] | None = None
     uncertain: bool = False
 
     @property
@@ -99,9 +99,7 @@ class Problem:
     @property
     def tolerances(self) -> tuple[float, float]:
         """Of the tight and the looser solution."""
-        if self.tight is not None:
-            return self.tight, 10 * self.tight
-        return (1e-8, 1e-7) if self.kind == "exact" else (2e-6, 1e-5)
+        return self.levels or ((1e-8, 1e-7) if self.kind == "exact" else (2e-6, 1e-5))
 
 
 def tails() -> GaussianMixture:
@@ -128,20 +126,22 @@ def observed(name: str, folder: Path | None) -> Problem:
     return Problem(found.sde, found.score, tuple(found.x.shape[1:]), "network", SETTINGS, context)
 
 
-def labelled(network: str, sde: Any, settings: Mapping[str, dict[str, Any]], tight: float | None = None) -> Problem:
+def labelled(
+    network: str, sde: Any, settings: Mapping[str, dict[str, Any]], levels: tuple[float, float] | None = None
+) -> Problem:
     """A network of the package, with a label for each draw."""
     model = scoresde.load(network)
 
     def context(count: int, seed: int) -> dict[str, Tensor]:
         return {"label": torch.randint(10, (count,), generator=few.draws(seed))}
 
-    return Problem(sde, model.score(sde), tuple(model.config.event_shape), "network", settings, context, tight)
+    return Problem(sde, model.score(sde), tuple(model.config.event_shape), "network", settings, context, levels)
 
 
 def foreign(folder: Path) -> Problem:
     """A network that somebody else trained."""
     found = few.foreign(folder, 2)
-    return Problem(found.sde, found.score, tuple(found.x.shape[1:]), "network", COARSE, tight=ROUGH, uncertain=True)
+    return Problem(found.sde, found.score, tuple(found.x.shape[1:]), "network", COARSE, levels=ROUGH, uncertain=True)
 
 
 PROBLEMS: dict[str, Callable[[Path | None], Problem]] = {
