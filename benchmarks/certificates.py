@@ -316,6 +316,8 @@ def main(arguments: list[str]) -> None:
         known = load("certificates")["results"] if file.exists() else {"problems": {}}
         done = known["problems"].setdefault(name, {"kind": case.problem.kind, "settings": {}})["settings"]
         partly = known.setdefault("pilots", {}).setdefault(name, {})
+        for setting in partly.keys() - case.problem.settings.keys():  # it is no longer measured
+            del partly[setting]
         if not options.resume:
             partly.clear()
         for rows in partly.values():  # measured against another reference

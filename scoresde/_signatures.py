@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -50,7 +53,8 @@ def accepts(function: object, name: str) -> bool:
 
 def extras(function: Any, first: int = 2) -> dict[str, bool]:
     """The arguments that a callable takes after the ``first`` ones, and whether each must be given; those that cannot
-    be seen are left out. What a decorator may supply, or a hook of a module, need not be given.
+    be seen are left out. Whether one must be given is known of plain functions and modules only: decorators, hooks and
+    calls of one's own may supply it, and TorchScript does not tell.
 
     Example:
         >>> extras(lambda x, t, label, size=None: x)
@@ -59,9 +63,18 @@ def extras(function: Any, first: int = 2) -> dict[str, bool]:
     known = None if callable(getattr(function, "accepts", None)) else parameters(function)
     if known is None:
         return {}
-    called = function.forward if isinstance(function, nn.Module) else function
-    supplied = hasattr(called, "__wrapped__") or bool(getattr(function, "_forward_pre_hooks", None))
-    return {p.name: p.default is p.empty and not supplied for p in list(known.values())[first:] if p.kind in _BY_NAME}
+    plain = _is_plain(function)
+    return {p.name: plain and p.default is p.empty for p in list(known.values())[first:] if p.kind in _BY_NAME}
+
+
+def _is_plain(function: Any) -> bool:
+    """Whether a callable is called as its signature says, with nothing around it."""
+    if isinstance(function, partial):
+        return _is_plain(function.func)
+    if isinstance(function, nn.Module):
+        own = type(function).__call__ is nn.Module.__call__ and not function._forward_pre_hooks
+        return own and not isinstance(function, torch.jit.ScriptModule) and _is_plain(function.forward)
+    return isinstance(function, FunctionType | MethodType) and not hasattr(function, "__wrapped__")
 
 
 def typed(like: Callable[[], Function]) -> Callable[[Callable[..., Any]], Function]:

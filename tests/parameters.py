@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -15,16 +16,17 @@ def described(value: object) -> str:
 
 
 def pairs(cases: Iterable[Any], names: Iterable[str], each: int, first: int = 0) -> list[Any]:
-    """Cases and processes as parameters: every case on ``each`` of the processes in turn, so that every process has as
-    many cases, from the process number ``first`` on. The other pairs are slow: what is wrong with a method shows on any
-    process, and what is wrong with a process with any method, since a method knows only the numbers of its nodes."""
+    """Cases and processes as parameters: every case on ``each`` of the processes in turn, from the process number
+    ``first`` on, so that every process has about as many cases. The other pairs are slow: what is wrong with a method
+    shows on any process, and what is wrong with a process shows with any method, which knows of it only numbers."""
     listed = list(names)
+    turn = each if math.gcd(each, len(listed)) == 1 else 1
     return [
         pytest.param(
             case,
             name,
             id=f"{case}-{name}",
-            marks=() if (j - each * i - first) % len(listed) < each else pytest.mark.slow,
+            marks=() if (j - turn * i - first) % len(listed) < each else pytest.mark.slow,
         )
         for i, case in enumerate(cases)
         for j, name in enumerate(listed)

@@ -54,26 +54,32 @@ class Shifted(Wrapper):
             # where alpha = 0 the shift of the data would be infinite, if there is one
             noise_limit=self.has_noise_limit and self.interval.low > -math.inf,
             shift=self.traits.sde is not None,
-            # with an interval the last level, whose twist is what weights aim at, may have none
-            twist=self.interval.whole and self.score_fns[0].traits.twist,
+            # with an interval, or a scale by levels, the twist at the last level, which weights aim at, is another one
+            twist=self.interval.whole and not self.scale.by_level and self.score_fns[0].traits.twist,
         )
+        self.scale.check_apart(self.score_fns, extras(function, self.takes))
 
     def accepts(self, name: str) -> bool:
         """Whether the score function, or what guides it, takes a context of this name, or the scale is under it."""
         return name == self.scale.name or super().accepts(name) or accepts(self.function, name)
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
-        """See `Score.arguments`."""
-        return {**super().arguments, **extras(self.function, self.takes), **self.scale.arguments}
+    def context_arguments(self) -> Mapping[str, bool]:
+        """See `Score.context_arguments`."""
+        known = extras(self.function, self.takes)
+        if self.scale.constant == 0:  # it is not called
+            known = dict.fromkeys(known, False)
+        return {**known, **super().context_arguments, **self.scale.context_arguments}
 
     def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         """The estimate without guidance, and :math:`v`, shaped like ``x``, and the logarithm of what guides; None
         where nothing guides."""
         inside = self.interval.inside(node)
-        scale, context = self.scale.at(x, node, context), self.scale.rest(context)
-        nowhere = not isinstance(scale, Tensor) and not scale
-        if nowhere or inside is False or (inside is not True and not bool(inside.any())):
+        given, context = context, self.scale.rest(context)
+        if inside is False or (inside is not True and not bool(inside.any())):
+            return self._base(x, node, context)
+        scale = self.scale.at(x, node, given)
+        if not isinstance(scale, Tensor) and not scale:
             return self._base(x, node, context)
         below, slope, value = self._slope(x, node, context)
         shift, log_twist = expand(scale, slope) * slope.to(x.dtype), expand(scale, value) * value.to(torch.float64)

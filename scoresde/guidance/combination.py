@@ -64,6 +64,8 @@ class Combination(Wrapper):
         by_level = self.scaled is not None and self.scaled.scale.by_level
         self.needs_process = by_level or not self.interval.whole or self.rescale > 0
         super().__init__(tuple(score_fns), sde)
+        if self.scaled is not None:
+            self.scaled.scale.check_apart(self.score_fns)
         self.flat = 0.0 if self.weights is None else 1.0 - sum(self.weights)
         self.flat = 0.0 if abs(self.flat) < 1e-12 else self.flat  # what rounding leaves
         self.traits = replace(self.traits, noise_limit=self.has_noise_limit and not self.flat)
@@ -79,9 +81,13 @@ class Combination(Wrapper):
         return named or any(self._takes(i, name) for i in range(len(self.score_fns)))
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
-        """See `Score.arguments`."""
-        return {**super().arguments, **(self.scaled.scale.arguments if self.scaled else {})}
+    def context_arguments(self) -> Mapping[str, bool]:
+        """See `Score.context_arguments`."""
+        found = dict.fromkeys(super().context_arguments, False)
+        for i, score_fn in enumerate(self.score_fns):
+            if self.weights is None or self.weights[i]:  # it is evaluated
+                found |= {name: True for name, needed in score_fn.context_arguments.items() if needed}
+        return {**found, **(self.scaled.scale.context_arguments if self.scaled else {})}
 
     def _takes(self, i: int, name: str) -> bool:
         score_fn = self.score_fns[i]
@@ -93,13 +99,13 @@ class Combination(Wrapper):
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
-        weights: Sequence[float | Tensor] = self.weights or ()
-        if self.scaled is not None:
-            scale = self.scaled.scale
-            weights, context = self.scaled.of(scale.at(x, node, context)), scale.rest(context)
+        given, context = context, context if self.scaled is None else self.scaled.scale.rest(context)
         inside = self.interval.inside(node)
         if inside is False or (inside is not True and not bool(inside.any())):
             return self._asked([0], x, node, context)[0]
+        weights: Sequence[float | Tensor] = self.weights or ()
+        if self.scaled is not None:
+            weights = self.scaled.of(self.scaled.scale.at(x, node, given))
         first = self.rescale > 0 or inside is not True
         which = [i for i, w in enumerate(weights) if isinstance(w, Tensor) or w or (first and i == 0)]
         if not which:
@@ -197,7 +203,7 @@ def classifier_free(
 
     Raises:
         InvalidArgumentError: in a call, the entry of the context is missing or has another shape, or the function
-            returned no finite number.
+            returned no number.
 
     Differs from:
         Lin et al. and diffusers rescale what the network predicts; here it is the data estimate, whatever is predicted.

@@ -42,9 +42,9 @@ class Conditional(Wrapper):
         return name not in self.labels and super().accepts(name)
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
-        """See `Score.arguments`."""
-        return {name: needed for name, needed in super().arguments.items() if name not in self.labels}
+    def context_arguments(self) -> Mapping[str, bool]:
+        """See `Score.context_arguments`."""
+        return {name: needed for name, needed in super().context_arguments.items() if name not in self.labels}
 
     @property
     def bound_names(self) -> frozenset[str]:

@@ -44,7 +44,7 @@ class Mixture(Wrapper):
         return False
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
+    def context_arguments(self) -> Mapping[str, bool]:
         """None, likewise."""
         return {}
 

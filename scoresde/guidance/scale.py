@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .._checks import check_number, form
 from .._context import per_row
-from .._tensors import number
+from .._tensors import has_graph
 from ..errors import InvalidArgumentError, InvalidTypeError
+from ..scores import Score
 from ..sdes import Node
 
 ScaleLike = float | str | Callable[[Tensor], Any]
@@ -61,9 +62,24 @@ class Scale(abc.ABC):
     def at(self, x: Tensor, node: Node, context: Mapping[str, object]) -> float | Tensor:
         """The number at a level of noise: one for all samples, or ``(batch,)``."""
 
+    def check_apart(self, score_fns: Sequence[Score], own: Iterable[str] = ()) -> None:
+        """Refuse a name that what is guided, or what guides, takes itself, since it would not get it.
+
+        Args:
+            score_fns: the score functions.
+            own: names that what guides takes.
+        """
+        if self.name is not None and any(
+            self.name in taken for taken in (own, *(s.context_arguments for s in score_fns))
+        ):
+            raise InvalidArgumentError(
+                f"scale={self.name!r} is the name of an argument that the score function, or what guides it, takes "
+                "itself; give the scale another name."
+            )
+
     @property
-    def arguments(self) -> dict[str, bool]:
-        """See `Score.arguments`; what is missing has an error of its own."""
+    def context_arguments(self) -> dict[str, bool]:
+        """See `Score.context_arguments`; what is missing has an error of its own."""
         return {} if self.name is None else {self.name: False}
 
     def rest(self, context: dict[str, object]) -> dict[str, object]:
@@ -91,26 +107,25 @@ class OfLevels(Scale):
         self.function = function
 
     def at(self, x: Tensor, node: Node, context: Mapping[str, object]) -> float | Tensor:
-        """See `Scale.at`."""
-        log_snr = 2 * number(node.lam)
-        if not isinstance(log_snr, Tensor):
-            found = self.function(torch.tensor(log_snr, dtype=torch.float64))
-            return check_number("scale(log_snr)", found, hint=f" The log-SNR was {log_snr:.4g}.")
-        found = self.function(log_snr.clone())
-        if not isinstance(found, Tensor) or not found.ndim:
-            return check_number("scale(log_snr)", found)
-        if found.shape != log_snr.shape:
+        """See `Scale.at`. A tensor where a gradient is recorded, of the level or of what the function holds."""
+        lam = node.lam if isinstance(node.lam, Tensor) else torch.tensor(node.lam, dtype=torch.float64)
+        found = self.function(2 * lam)
+        if not isinstance(found, Tensor) or not (found.ndim or has_graph(found)):
+            value = found.item() if isinstance(found, Tensor) else found
+            where = f" The log-SNR was {2 * float(lam):.4g}." if not lam.ndim else ""
+            return check_number("scale(log_snr)", value, hint=where)
+        if found.shape not in (lam.shape, ()) or found.dtype.is_complex:
             raise InvalidArgumentError(
-                f"`scale(log_snr)` must return a number, or {tuple(log_snr.shape)} as its argument, got {form(found)}."
+                f"`scale(log_snr)` must return a number, or {tuple(lam.shape)} as its argument, got {form(found)}."
             )
-        return found
+        return found if found.is_floating_point() else found.to(torch.float64)
 
 
 class OfSamples(Scale):
     """An entry of the context, with a number for each sample."""
 
     def __init__(self, name: str) -> None:
-        if not name.isidentifier():
+        if not name.isidentifier() or name in ("x", "t", "node", "self"):
             raise InvalidArgumentError(
                 f"`scale` must be a number, a function of the log-SNR, or the name of an entry of the context with a "
                 f"number for each sample, got {name!r}."
@@ -126,9 +141,21 @@ class OfSamples(Scale):
                 f"context={{{self.name!r}: torch.tensor([2.0])}} for all samples, or one number for each."
             )
         rows = per_row({self.name: given}, x)[self.name]
-        if not isinstance(rows, Tensor) or rows.shape != (len(x),) or rows.dtype.is_complex:
+        if not isinstance(rows, Tensor) or rows.shape != (len(x),) or rows.dtype.is_complex or rows.dtype == torch.bool:
             raise InvalidArgumentError(
                 f"`context[{self.name!r}]`, the scale of the guidance, must be one number per sample, ({len(x)},), got "
                 f"{form(rows)}."
             )
-        return rows
+        return rows if rows.is_floating_point() else rows.to(torch.float64)
+
+
+class AtMostOne(Scale):
+    """Another one, limited to what is between 0 and 1."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale, self.name, self.by_level = scale, scale.name, scale.by_level
+
+    def at(self, x: Tensor, node: Node, context: Mapping[str, object]) -> float | Tensor:
+        """See `Scale.at`."""
+        found = self.scale.at(x, node, context)
+        return found.clamp(0.0, 1.0) if isinstance(found, Tensor) else min(1.0, max(0.0, found))

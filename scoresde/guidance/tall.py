@@ -89,10 +89,10 @@ class Tall(Wrapper):
         return name == self.covariances or self.score_fns[0].accepts(name)
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
-        """See `Score.arguments`; missing observations have an error of their own."""
+    def context_arguments(self) -> Mapping[str, bool]:
+        """See `Score.context_arguments`; missing observations have an error of their own."""
         own = {**dict.fromkeys(self.names, False), **({self.covariances: False} if self.covariances else {})}
-        return {**super().arguments, **own}
+        return {**super().context_arguments, **own}
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""

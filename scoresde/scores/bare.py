@@ -56,7 +56,7 @@ class Bare(Score):
         return accepts(self.function, name)
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
+    def context_arguments(self) -> Mapping[str, bool]:
         return extras(self.function)
 
     def same_network(self, other: Score) -> bool:
@@ -96,6 +96,10 @@ class Offered(Bare):
 
     only_scores = False
     takes_host_nodes = False
+
+    @property
+    def context_arguments(self) -> Mapping[str, bool]:
+        return dict.fromkeys(super().context_arguments, False)
 
     def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> None:
         return None
@@ -144,11 +148,10 @@ def check_context(context: Mapping[str, object] | None, score_fn: Score, batch: 
         if not isinstance(name, str):
             raise InvalidTypeError(f"`context` must have strings as names, got {short(name)}.")
         if name in ("x", "t", "node") or not score_fn.accepts(name):
-            known = sorted(n for n in score_fn.arguments if score_fn.accepts(n))
-            taken = ", ".join(map(repr, known)) or "none"
+            known = ", ".join(repr(n) for n in sorted(score_fn.context_arguments) if score_fn.accepts(n))
             raise InvalidArgumentError(
                 "`context` must have names that the score function takes besides x and t, got "
-                f"{name!r}; it takes {taken}."
+                f"{name!r}{f'; it takes {known}' if known else ''}."
             )
     check_values(given, batch)
     return given
@@ -160,7 +163,8 @@ def check_complete(context: Mapping[str, object] | None, score_fn: Score) -> Non
     Example:
         >>> check_complete({"label": 3}, as_score(lambda x, t, label: -x))
     """
-    if missing := [name for name, needed in score_fn.arguments.items() if needed and name not in (context or {})]:
+    needed = [n for n, needs in score_fn.context_arguments.items() if needs and score_fn.accepts(n)]
+    if missing := [name for name in needed if name not in (context or {})]:
         raise InvalidArgumentError(
             f"`context` lacks {' and '.join(map(repr, missing))}, which the score function takes besides x and t. Pass "
             f"context={{{missing[0]!r}: tensor}}, with one entry per sample or one for all."

@@ -219,7 +219,7 @@ class Score(abc.ABC):
         return False
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
+    def context_arguments(self) -> Mapping[str, bool]:
         """What it takes besides x and t, and whether it must be given, as far as that is known."""
         return {}
 

@@ -236,9 +236,12 @@ class ScoreModel(Score):
         return accepts(self.net, name)
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
-        """See `Score.arguments`."""
-        return {**extras(self.net), **dict.fromkeys(self.context, False)}
+    def context_arguments(self) -> Mapping[str, bool]:
+        """See `Score.context_arguments`."""
+        known = extras(self.net)
+        if type(self) is not ScoreModel:  # it may pass some itself
+            known = dict.fromkeys(known, False)
+        return {**known, **dict.fromkeys(self.context, False)}
 
     @property
     def limits(self) -> tuple[float, float]:

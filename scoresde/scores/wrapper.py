@@ -64,11 +64,13 @@ class Wrapper(Score):
         return any(score_fn.accepts(name) for score_fn in self.score_fns)
 
     @property
-    def arguments(self) -> Mapping[str, bool]:
-        """See `Score.arguments`."""
+    def context_arguments(self) -> Mapping[str, bool]:
+        """See `Score.context_arguments`."""
+        ours = type(self).__module__.startswith(f"{__package__.partition('.')[0]}.")  # another may pass some itself
         found: dict[str, bool] = {}
         for score_fn in self.score_fns:
-            found |= {name: needed or found.get(name, False) for name, needed in score_fn.arguments.items()}
+            for name, needed in score_fn.context_arguments.items():
+                found[name] = (needed and ours) or found.get(name, False)
         return found
 
     @property

@@ -86,8 +86,8 @@ class SMC(SDESolver):
         if not (process.network.traits.shift and process.network.traits.twist):
             raise InvalidArgumentError(
                 "`score_fn` must be guided for method 'smc', which weighs particles by what guides them: a "
-                "classifier_guidance or likelihood_guidance without an interval, of a known process, and nothing "
-                "around it. (Two networks, as in classifier_free, have no density to weigh with.)"
+                "classifier_guidance or likelihood_guidance without an interval or a scale by levels, of a known "
+                "process, and nothing around it. (Two networks, as in classifier_free, have no density to weigh with.)"
             )
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:

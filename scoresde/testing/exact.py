@@ -227,6 +227,7 @@ def _slope(a: float, b: float, m: float, n: float) -> float:
 # --------------------------------------------------------------------------------
 
 
+_IRREGULAR = 32  # rows of irregular draws, which show whether a map is affine
 _AFFINE = 1e-4  # of its size: what the result of an affine map may be off by; more than rounding in float32
 
 
@@ -262,8 +263,8 @@ def probe(
 
     One solve with a batch of probes: a row without any noise gives c, and a row in which only entry j of draw k is 1
     gives column j of :math:`J_k` on top of it. Nothing is estimated, and every defect in the scale or the use of a draw
-    shows. Adaptive solvers, non-linear scores, and steps that are not linear in their draws are no affine maps; one
-    more row, of irregular draws, shows that.
+    shows. Adaptive solvers, non-linear scores, and steps that are not linear in their draws are no affine maps;
+    further rows, of irregular draws, show that.
 
     Args:
         run: ``run(shape, draw)`` solves for a batch of the given shape, with ``draw`` as its ``noise`` (the prior's
@@ -303,36 +304,37 @@ def probe(
     columns = given.to(torch.float64)
     units = columns.mT if full else columns.sum(1, keepdim=True).mT  # one row per probe of one draw
     per_draw = len(units)
-    rows = 1 + count * per_draw + 1
-    irregular = torch.randn((count, size), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = 1 + count * per_draw + _IRREGULAR
+    generator = torch.Generator().manual_seed(0)
+    irregular = torch.randn((_IRREGULAR, count, size), generator=generator, dtype=torch.float64)
 
     def draw(k: int, like: Tensor) -> Tensor:
         z = torch.zeros((rows, size), dtype=torch.float64)
         if k >= count:
             raise InvalidArgumentError(f"The solve takes more than draws={count} draws.")
         z[1 + k * per_draw : 1 + (k + 1) * per_draw] = units
-        z[-1] = irregular[k]
+        z[-_IRREGULAR:] = irregular[:, k]
         return z.reshape(like.shape).to(like)
 
     end = run((rows, *event_shape), draw)
     check_tensor("run(shape, draw)", end, (rows, *event_shape))
     out = end.detach().reshape(rows, size).to(torch.float64)
-    constant, moved = out[0], (out[1:-1] - out[0]).reshape(count, per_draw, size)
+    constant, moved = out[0], (out[1:-_IRREGULAR] - out[0]).reshape(count, per_draw, size)
     if full:
         affine = AffineMap(constant, moved.mT.contiguous())
     else:
         gains = moved[:, 0] @ columns  # (draws, D), one per basis vector
         affine = AffineMap(constant, torch.einsum("ij,kj,lj->kil", columns, gains, columns))
-    _check_affine(affine, irregular, out[-1])
+    _check_affine(affine, irregular, out[-_IRREGULAR:], max(_AFFINE, 64 * torch.finfo(end.dtype).eps))
     return affine
 
 
-def _check_affine(affine: AffineMap, draws: Tensor, end: Tensor) -> None:
-    """Refuse a map that takes draws to another end than its responses to unit draws say."""
-    said = affine.constant + torch.einsum("kij,kj->i", affine.response, draws)
+def _check_affine(affine: AffineMap, draws: Tensor, ends: Tensor, most: float) -> None:
+    """Refuse a map that takes draws to other ends than its responses to unit draws say, by more than rounding."""
+    said = affine.constant + torch.einsum("kij,nkj->ni", affine.response, draws)
     size = affine.covariance.diagonal().sum().sqrt() + affine.constant.norm()
-    off = float((end - said).norm() / size.clamp_min(1e-300))
-    if not off <= _AFFINE:
+    off = float((ends - said).norm(dim=1).max() / size.clamp_min(1e-300))
+    if off > most:
         raise InvalidArgumentError(
             f"The solve is not an affine map of its draws: for irregular draws its result is off by {off:.2g} of its "
             "size. Either its score is not linear, or its steps are not linear in their draws, as if they took their "

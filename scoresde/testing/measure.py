@@ -106,6 +106,18 @@ def _started(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float
     return target, solve
 
 
+def _check_linear(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float | None) -> None:
+    """Refuse a method whose step, from one state, is not linear in its draws."""
+    middle = len(times) // 2
+    target = Gaussian(torch.tensor([0.7], dtype=_F64), 0.3)
+
+    def step(shape: tuple[int, ...], draw: Draw) -> Tensor:
+        x = torch.full(shape, sde.prior.std / 2, dtype=_F64)
+        return end_of(solver, sde, target.score(sde), x, times[middle - 1 : middle + 1], draw, stochasticity)
+
+    probe(step, (1,))
+
+
 def _stochasticity(solver: Solver, given: float | None) -> float:
     """Eta of the SDE that a solver solves: that of the solve, or an option of its own."""
     if given is not None and not solver.takes_stochasticity:
@@ -159,6 +171,7 @@ def weak_order(
 
     def mixture_error(n: int) -> float:
         times = grids.resolve(grid, process, *interval, n)
+        _check_linear(solver, process, times, stochasticity)
         got = expectations(_mixture(), process, times, solver, draws=draws, nodes=20 if draws == 1 else 10)
         return float(((got - expectations_of_law(_mixture(), process, t_end)) ** 2).sum() ** 0.5)
 
@@ -166,8 +179,6 @@ def weak_order(
     check_choice("problem", problem, problems)
     if not solver.stochastic:
         raise InvalidArgumentError(f"method={solver.name!r} draws no noise; see estimate_order.")
-    if problem == "mixture" and len(steps):
-        gaussian_error(steps[0])  # which refuses steps that are not linear in their draws
     return converge(problems[problem], steps)
 
 

@@ -267,3 +267,36 @@ def test_orders_of_a_law_are_for_methods_that_draw() -> None:
     for measure in (testing.weak_order, testing.strong_order):
         with pytest.raises(scoresde.InvalidArgumentError, match="draws no noise; see estimate_order"):
             measure("heun")
+
+
+@dataclass(frozen=True)
+class Clamped(SDESolver):
+    """The ancestral step with a data estimate that is clamped: linear in its draws, not in the state."""
+
+    weak_order: ClassVar[int] = 1
+    limit: float = 1.0
+
+    def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any, noise: Any) -> StepResult[Any]:
+        data = process.estimate(x, start).data.clamp(-self.limit, self.limit)
+        kept = (stop.sigma / start.sigma * start.alpha / stop.alpha) ** 2
+        mean = kept * stop.alpha / start.alpha * x + stop.alpha * (1 - kept) * data
+        z = noise.increment(start.t, stop.t, x)
+        return StepResult(mean + stop.sigma * (1 - kept) ** 0.5 * z, None)
+
+
+@pytest.mark.parametrize("limit", [0.9, 1.0])
+def test_steps_that_are_not_linear_in_the_state_are_refused_where_that_matters(limit: float) -> None:
+    """The Gaussian problem is probed over all steps; the mixture needs no more than steps that are linear in draws."""
+    with pytest.raises(scoresde.InvalidArgumentError, match="not an affine map"):
+        testing.weak_order(Clamped(limit))
+    assert min(testing.weak_order(Clamped(limit), problem="mixture", steps=(n for n in (8, 16))).errors) > 0.1
+
+
+def test_a_map_in_half_precision_may_be_probed() -> None:
+    sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), 0.3)
+
+    def run(shape: tuple[int, ...], draw: Any) -> torch.Tensor:
+        options = {"method": "ancestral", "steps": 8, "noise": draw, "dtype": torch.float16}
+        return scoresde.solve(sde, target.score(sde), shape=shape, **options).x
+
+    assert float(testing.probe(run, (2,)).covariance.diagonal().min()) > 0.1

@@ -521,14 +521,17 @@ def test_an_entry_that_is_missing_or_unknown_is_named_with_what_is_taken() -> No
         (labelled, {"lable": GAIN}, "got 'lable'; it takes 'label', 'size'"),
         (free, {"guidance": GAIN}, "it takes 'label', 'size', 'strength'"),
         (guidance.conditional(labelled, label=1), {"label": GAIN}, "it takes 'size'"),
-        (lambda x, t: -x, {"label": GAIN}, "it takes none"),
+        (lambda x, t: -x, {"label": GAIN}, "got 'label'[.]$"),
     ]
     for score_fn, context, text in lacking:
         with pytest.raises(InvalidArgumentError, match=text):
             solve(SDE, score_fn, states(), method="ddim", steps=1, context=context)
+    with pytest.raises(InvalidArgumentError, match="lacks 'label'"):
+        scoresde.log_likelihood(SDE, labelled, states())
     assert not calls
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_what_may_be_given_elsewhere_is_not_asked_for() -> None:
     """By a decorator, a hook, functools.partial, a bound label, or an argument that cannot be seen."""
 
@@ -543,12 +546,33 @@ def test_what_may_be_given_elsewhere_is_not_asked_for() -> None:
         def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
             return net(x, t, label)
 
+    class Called(Hooked):
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            return super().__call__(x, t, torch.zeros(len(x)))
+
+    class Passing(scoresde.scores.Wrapper):
+        needs_process = False
+
+        def estimate(self, x: Tensor, node: Any, **context: object) -> Any:
+            return self.ask(self.score_fns[0], x, node, {"label": torch.zeros(len(x))})
+
+    class Scripted(nn.Module):
+        def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+            return -x
+
+    frozen = torch.jit.freeze(torch.jit.script(Scripted().eval()))
     hooked = Hooked()
     hooked.register_forward_pre_hook(lambda module, given: (*given, torch.zeros(len(given[0]))))
     ways: list[Any] = [
         decorated,
         hooked,
         functools.partial(net, label=torch.zeros(ROWS)),
+        functools.partial(decorated),
+        Called(),
+        Passing((net,)),
+        frozen,
+        guidance.classifier_free(lambda x, t: -x, net, 1.0),
+        guidance.classifier_guidance(lambda x, t: -x, lambda x, t, label: x.sum(1), 0.0),
         guidance.conditional(net, label=0.0),
         lambda *given: -given[0],
         lambda x, t, **context: -x,

@@ -246,6 +246,86 @@ def test_a_scale_for_each_level(kind: str) -> None:
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("options", [{"rescale": 0.7}, {"interval": (-2.0, 2.0)}], ids=str)
+def test_other_options_act_with_scales_that_differ(options: dict[str, Any]) -> None:
+    """As with the number, with one time for all and with one for each."""
+    make, x, scales = SCALED["classifier_free"], states(), torch.tensor([0.0, 1.0, -0.5, 2.0, 4.0], dtype=F64)
+    for t in (0.1, 0.5, torch.linspace(0.1, 0.9, 5, dtype=F64)):
+        named = make("w", **options)(x, t, w=scales)
+        levels = make(lambda log_snr: 2.0 + 0 * log_snr, **options)(x, t)
+        assert torch.allclose(levels, make(2.0, **options)(x, t), rtol=1e-12)
+        for i, scale in enumerate(scales.tolist()):
+            assert torch.allclose(named[i], make(scale, **options)(x, t)[i], rtol=1e-12, atol=1e-13)
+
+
+def test_what_guides_is_weighed_by_the_scale_of_its_sample() -> None:
+    guided, scales = SCALED["classifier_guidance"]("w"), torch.tensor([0.0, 1.0, -0.5, 2.0, 4.0], dtype=F64)
+    x, node = states(), SDE.node(0.4)
+    once = SCALED["classifier_guidance"](1.0).twisted(x, node)
+    got = guided.twisted(x, node, w=scales)
+    assert torch.allclose(got.log_twist, scales * once.log_twist)
+    assert torch.allclose(got.shift, scales[:, None] * once.shift)
+
+
+def test_a_scale_of_levels_has_gradients() -> None:
+    """Of a grid, and of parameters of the function."""
+    slope = torch.tensor(1.5, dtype=F64, requires_grad=True)
+    grid, x = torch.tensor([0.99, 0.6, 0.3, 0.01], dtype=F64, requires_grad=True), states(3, 2)
+    for kind in ("classifier_free", "classifier_guidance"):
+
+        def end(times: Tensor, w: Tensor, kind: str = kind) -> Tensor:
+            guided = SCALED[kind](lambda log_snr: 1 + w * torch.sigmoid(log_snr))
+            return scoresde.solve(SDE, guided, x, method="ddim", grid=times, differentiable=True).x.sum()
+
+        assert torch.autograd.gradcheck(end, (grid, slope), atol=1e-4, rtol=1e-3)
+
+
+def test_whole_numbers_are_scales_and_switches_are_none() -> None:
+    make, x = SCALED["classifier_free"], states()
+    for dtype in (torch.uint8, torch.int32):
+        assert torch.allclose(
+            make("w")(x, 0.4, w=torch.arange(5, dtype=dtype)), make("w")(x, 0.4, w=torch.arange(5).double())
+        )
+    with pytest.raises(scoresde.InvalidArgumentError, match="one number per sample"):
+        make("w")(x, 0.4, w=torch.ones(5, dtype=torch.bool))
+
+
+def test_a_scale_by_levels_has_no_tilted_law() -> None:
+    guided = SCALED["classifier_guidance"](lambda log_snr: 1.0 + 0 * log_snr)
+    with pytest.raises(scoresde.InvalidArgumentError, match="scale by levels"):
+        scoresde.sample_tilted(SDE, guided, steps=4, shape=(8, 2), seed=0)
+    with pytest.raises(scoresde.InvalidArgumentError, match="sde"):
+        guidance.classifier_guidance(lambda x, t: -x, right, torch.sigmoid)
+
+
+def test_a_name_that_something_else_has_is_refused() -> None:
+    def net(x: Tensor, t: Tensor, strength: Tensor) -> Tensor:
+        return -x
+
+    inner = SCALED["classifier_guidance"]("w")
+    for make in (
+        lambda: guidance.classifier_free(net, U, "strength"),
+        lambda: guidance.autoguidance(inner, U, "w"),
+        lambda: guidance.classifier_guidance(inner, right, "w"),
+        lambda: guidance.classifier_guidance(U, lambda x, t, w: x.sum(1), "w"),
+    ):
+        with pytest.raises(scoresde.InvalidArgumentError, match="another name"):
+            make()
+    with pytest.raises(scoresde.InvalidArgumentError, match="scale"):
+        guidance.classifier_free(C, U, "node")
+
+
+def test_without_guidance_a_scale_that_differs_is_at_most_one() -> None:
+    from scoresde.trust.repairs.wrappers import without
+
+    guided, x = SCALED["classifier_guidance"]("w"), states()
+    plain = without(guided, "guidance")
+    scales = torch.tensor([-1.0, 0.0, 0.5, 1.0, 3.0], dtype=F64)
+    assert plain is not None and torch.equal(plain(x, 0.4, w=scales), guided(x, 0.4, w=scales.clamp(0, 1)))
+    free = SCALED["classifier_free"]("w")
+    assert without(free, "guidance") is free.score_fns[0]
+
+
 def test_a_scale_of_levels_that_is_no_number_is_named() -> None:
     c, u, x, times = RIGHT.score(SDE), PAIR.score(SDE), states(), torch.full((5,), 0.5, dtype=F64)
     wrong: list[tuple[Any, Any]] = [

@@ -8,7 +8,7 @@ import math
 from ...fit.energy import difference
 from ...guidance.classifier import Shifted
 from ...guidance.combination import Combination
-from ...guidance.scale import Scale
+from ...guidance.scale import AtMostOne, Scale
 from ...scores import Score, ScoreModel
 from ...scores.limits import Clip, Limited
 from ...scores.wrapper import Wrapper
@@ -20,7 +20,7 @@ def without(score: Score, fault: str) -> Score | None:
     """A score function without its guidance, or without its limits; None where it has none.
 
     The score without guidance is that of the distribution that guidance aims at: the first score function of a weighted
-    sum (of classifier-free guidance the conditional one), and that of a classifier with the scale 1.
+    sum (of classifier-free guidance the conditional one), and that of a classifier with a scale between 0 and 1.
 
     Example:
         >>> score = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(scoresde.VPSDE())
@@ -37,8 +37,8 @@ def without(score: Score, fault: str) -> Score | None:
     if fault == "guidance" and isinstance(score, Shifted) and score.scale.constant != 1:
         scale = score.scale.constant
         plain = copy.copy(score)
-        plain.scale = Scale.of(1.0 if scale is None else min(1.0, max(0.0, scale)))
-        return plain if plain.scale.constant != scale else None
+        plain.scale = AtMostOne(score.scale) if scale is None else Scale.of(min(1.0, max(0.0, scale)))
+        return plain if scale is None or plain.scale.constant != scale else None
     inner = without(score.score_fns[0], fault)
     return None if inner is None else _around(score, inner)
 
