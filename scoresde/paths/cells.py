@@ -160,7 +160,11 @@ class Call(Evaluate):
         out: Any = getattr(network, self.method)(x, self.node)
         if self.method == "score":
             return (out,)
-        estimate, shift = (out.estimate, (out.shift,)) if self.method == "twisted" else (out, ())
+        estimate: Any = out
+        shift: tuple[Tensor, ...] = ()
+        if self.method == "twisted":  # where nothing guides there is no shift
+            estimate = out.estimate
+            shift = (torch.zeros_like(x) if out.shift is None else out.shift,)
         learned = (estimate.variance,) if isinstance(estimate, LearnedEstimate) else ()
         return (*estimate, *learned, *shift)
 

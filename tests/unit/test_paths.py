@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde import paths
+from scoresde import guidance, paths
 from scoresde.correctors import LangevinCorrector, MALACorrector, UnderdampedCorrector
 from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from scoresde.solvers import DDIMEta, make_solver
@@ -829,3 +829,21 @@ def test_every_method_declares_whether_its_steps_are_gaussian() -> None:
     assert declared == {name for name in GAUSSIAN if " " not in name}
     others = {m.name for m in scoresde.methods() if m.stochastic} - declared
     assert others - {n for n in others if n.startswith("torchsde:")} == set(REFUSED) - {"unipc2", "torchsde:euler"}
+
+
+def test_a_shift_of_the_mean_may_end_at_a_level() -> None:
+    """With an interval, or a scale by levels, some steps have no shift; the path is that of the solve without it."""
+    sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 1.0)
+
+    def seen(x: Tensor, t: Tensor) -> Tensor:
+        return -x.square().sum(1)
+
+    score = target.score(sde)
+    for guided in (
+        guidance.classifier_guidance(score, seen, 2.0, (0.0, None)),
+        guidance.classifier_guidance(score, seen, lambda log_snr: 2.0 * float(log_snr > 0)),
+    ):
+        options = {"method": "ancestral", "condition": "mean", "steps": 6, "shape": (3, 2), "seed": 0}
+        got = scoresde.solve(sde, guided, path_log_prob=True, **options)
+        assert torch.equal(got.x, scoresde.solve(sde, guided, **options).x)
+        assert torch.equal(paths.log_prob(got.path, sde, guided), got.path_log_prob)
