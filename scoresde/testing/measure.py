@@ -106,6 +106,12 @@ def _started(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float
     return target, solve
 
 
+def _check_draws(solver: Solver) -> None:
+    """Refuse a method whose distribution is a point."""
+    if not solver.stochastic:
+        raise InvalidArgumentError(f"method={solver.name!r} draws no noise; see estimate_order.")
+
+
 def _check_linear(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float | None) -> None:
     """Refuse a method whose step, from one state, is not linear in its draws."""
     middle = len(times) // 2
@@ -177,8 +183,7 @@ def weak_order(
 
     problems = {"gaussian": gaussian_error, "mixture": mixture_error}
     check_choice("problem", problem, problems)
-    if not solver.stochastic:
-        raise InvalidArgumentError(f"method={solver.name!r} draws no noise; see estimate_order.")
+    _check_draws(solver)
     return converge(problems[problem], steps)
 
 
@@ -210,8 +215,7 @@ def strong_order(
         1.0
     """
     solver, process, interval = _problem(method, sde, t_start, t_end, options)
-    if not solver.stochastic:
-        raise InvalidArgumentError(f"method={solver.name!r} draws no noise; see estimate_order.")
+    _check_draws(solver)
     eta = _stochasticity(solver, stochasticity)
     t_end = interval[1]
     fractions = check_times("cells", cells, "fractions").tolist()
