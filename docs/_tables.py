@@ -1129,14 +1129,20 @@ def cluster_runs() -> str:
 def certificates_table() -> str:
     """The coverage of ``benchmarks/results/certificates.json``."""
     record = load("certificates")
-    rows = []
+    rows, without = [], []
     for name, problem in record["results"]["problems"].items():
         for setting, row in problem["settings"].items():
             covered = [f"{c['mean']:.3f} / {c['centre']:.3f}, z {c['z']:+.1f}" for c in row["coverage"].values()]
             ratio = f"{row['bound / error']:.1f} ({row['over hindsight']:.2f})"
             rows.append([name, setting, *covered, f"{row['error']:.1e}", ratio, f"{100 * row['extra']:.0f} %"])
+            if "alone" in row:
+                shares = " and ".join(f"{share:.3f}" for share in row["alone"].values())
+                without.append(f"{shares} of the samples of `{setting}` on *{name}*")
     head = ["", "method, evaluations", "covered / 0.9", "covered / 0.95", "error", "bound over error (over the best)"]
-    return markdown([*head, "extra"], rows, record)
+    table = markdown([*head, "extra"], rows, record)
+    if without:
+        table += f"\n\nWithout the uncertainty of the reference, the bounds cover {'; '.join(without)}."
+    return table
 
 
 def laws_bounds_table() -> str:
@@ -1303,12 +1309,8 @@ FILLED = {
         "<!-- tilt -->": tilt_table,
     },
     "inference": {
-        "<!-- compositions -->": compositions_table,
         "<!-- inference: power -->": power_table,
         "<!-- inference: bounds -->": bounds_table,
-        "<!-- inference: sets -->": sets_table,
-        "<!-- inference: modes -->": modes_table,
-        "<!-- inference: langevin -->": langevin_table,
     },
     "inverse": {
         "<!-- inverse -->": inverse_table,
@@ -1336,6 +1338,12 @@ FILLED = {
         "<!-- streams -->": streams_text,
         "<!-- throughput -->": throughput_text,
         "<!-- crashes -->": crash_table,
+    },
+    "many_observations": {
+        "<!-- compositions -->": compositions_table,
+        "<!-- inference: sets -->": sets_table,
+        "<!-- inference: modes -->": modes_table,
+        "<!-- inference: langevin -->": langevin_table,
     },
     "measured": {
         "<!-- digits -->": digits_table,

@@ -39,7 +39,7 @@ def test_diffusers_on_the_readme(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_jax() -> None:
     jax = pytest.importorskip("jax")
     names: dict[str, Any] = {"jax": jax, "from_arrays": from_arrays, "net": lambda x, t: -jax.numpy.tanh(x)}
-    exec(program("docs/bring_your_own_network.md", "jax"), names)
+    exec(program("docs/calling_networks.md", "jax"), names)
     x = torch.linspace(-1, 1, 8).reshape(4, 2)
     t = torch.full((4,), 0.5)
     assert torch.allclose(names["score_fn"](x, t), -x.tanh(), atol=1e-6)
@@ -80,7 +80,7 @@ def test_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         **{"onnxruntime": onnxruntime, "scoresde": scoresde, "torch": torch},
         **{"from_arrays": from_arrays, "sde": SDE},
     }
-    exec(program("docs/bring_your_own_network.md", "onnx"), names)
+    exec(program("docs/calling_networks.md", "onnx"), names)
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
     models = (names["model"], scoresde.ScoreModel(net, SDE, "noise"))
     got, wanted = (scoresde.solve(SDE, model, x, method="dpm_3m", steps=8).x for model in models)

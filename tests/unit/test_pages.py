@@ -10,8 +10,8 @@ from tests.pages import ROOT, Block, blocks
 # Programs that are no doctests, and the tests that run them, which name the page and the mark.
 PROGRAMS = {
     ("README.md", "diffusers"): "tests/interop/test_pages.py",
-    ("docs/bring_your_own_network.md", "jax"): "tests/interop/test_pages.py",
-    ("docs/bring_your_own_network.md", "onnx"): "tests/interop/test_pages.py",
+    ("docs/calling_networks.md", "jax"): "tests/interop/test_pages.py",
+    ("docs/calling_networks.md", "onnx"): "tests/interop/test_pages.py",
     ("docs/operators.md", "deepinv"): "tests/interop/test_pages.py",
     ("docs/many_samples.md", "own"): "tests/integration/test_teams.py",
     ("docs/many_samples.md", "teams"): "tests/integration/test_teams.py",
