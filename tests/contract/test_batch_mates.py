@@ -16,7 +16,7 @@ from torch import Tensor
 import scoresde
 from scoresde import Solver, guidance, solvers
 from scoresde._tensors import rms, row_norms, row_std, row_sums
-from tests.parameters import described
+from tests.parameters import described, pairs
 
 SDE = scoresde.VPSDE()
 F32, F64 = torch.float32, torch.float64
@@ -80,11 +80,11 @@ CASES: dict[str, tuple[torch.dtype, tuple[int, ...], Callable[[Tensor], Tensor],
     "both across": (F64, (17,), across, otherwise_in_memory),
     "channels last": (F64, (3, 4, 4), channels_last, elementwise),
 }
-FEW = ("float32", "both across")  # of the cases
-WHOLE = pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "all"])
-METHODS = [
-    m for m in scoresde.methods() if m.name == m.solver.name and not m.batch_coupled and m.name != "annealed_langevin"
-]
+METHODS = {
+    m.name: m
+    for m in scoresde.methods()
+    if m.name == m.solver.name and not m.batch_coupled and m.name != "annealed_langevin"
+}
 
 
 def solve(solver: Solver, score_fn: Any, x: Tensor, seeds: range) -> dict[str, Tensor]:
@@ -93,13 +93,11 @@ def solve(solver: Solver, score_fn: Any, x: Tensor, seeds: range) -> dict[str, T
     return {"x": found.x, "nfe": found.nfe}
 
 
-@WHOLE
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-def test_a_sample_of_any_method(method: scoresde.Method, whole: bool) -> None:
-    for name in CASES if whole else FEW:
-        dtype, event, layout, score_fn = CASES[name]
-        x = layout(states(33, *event, dtype=dtype))
-        compare(lambda x, s, f=score_fn: solve(method.solver(), f, x, s), x, (0, 16, 32) if whole else (16,))
+@pytest.mark.parametrize(("method", "case"), pairs(METHODS, CASES, each=1))
+def test_a_sample_of_any_method(method: str, case: str) -> None:
+    dtype, event, layout, score_fn = CASES[case]
+    x = layout(states(33, *event, dtype=dtype))
+    compare(lambda x, s: solve(METHODS[method].solver(), score_fn, x, s), x)
 
 
 VARIANTS: list[Solver] = [
@@ -118,17 +116,16 @@ VARIANTS: list[Solver] = [
 ]
 
 
-@WHOLE
 @pytest.mark.parametrize("solver", VARIANTS, ids=described)
-def test_a_sample_of_variants(solver: Solver, whole: bool) -> None:
-    for name in CASES if whole else FEW:
-        dtype, event, layout, score_fn = CASES[name]
-        if event != (1,):
-            compare(lambda x, s, f=score_fn: solve(solver, f, x, s), layout(states(33, *event, dtype=dtype)))
+@pytest.mark.parametrize("case", ["float32", "both across"])
+def test_a_sample_of_variants(solver: Solver, case: str) -> None:
+    dtype, event, layout, score_fn = CASES[case]
+    compare(lambda x, s: solve(solver, score_fn, x, s), layout(states(33, *event, dtype=dtype)))
 
 
-@pytest.mark.parametrize("dtype", [F32, F64])
-@pytest.mark.parametrize("event", [(1,), (2,), (5,), (2, 3), (17,)], ids=str)
+@pytest.mark.parametrize(
+    ("event", "dtype"), [((1,), F64), ((2,), F32), ((5,), F64), ((2, 3), F64), ((2, 3), F32), ((17,), F32)]
+)
 def test_samples_of_adams_at_a_small_tolerance(event: tuple[int, ...], dtype: torch.dtype) -> None:
     def run(x: Tensor, seeds: range) -> dict[str, Tensor]:
         found = scoresde.solve(SDE, elementwise, x, method="adams", rtol=1e-4, atol=1e-4)
@@ -138,21 +135,26 @@ def test_samples_of_adams_at_a_small_tolerance(event: tuple[int, ...], dtype: to
 
 
 @pytest.mark.parametrize(
-    "layout", [plain, across, strided, lambda x: x[:1].expand_as(x)], ids=["", "across", "strided", "expanded"]
+    ("layout", "event", "dtype"),
+    [
+        pytest.param(plain, (2, 3), F32, id="plain"),
+        pytest.param(across, (3,), F64, id="across"),
+        pytest.param(strided, (2, 3), F64, id="strided"),
+        pytest.param(lambda x: x[:1].expand_as(x), (3,), F32, id="expanded"),
+    ],
 )
-def test_codes_and_densities(layout: Callable[[Tensor], Tensor]) -> None:
+def test_codes_and_densities(layout: Callable[[Tensor], Tensor], event: tuple[int, ...], dtype: torch.dtype) -> None:
     given: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}
-    for event, dtype in (((3,), F64), ((2, 3), F32)):
-        x = layout(0.5 * states(33, *event, dtype=dtype))
-        for coder in (scoresde.encode, scoresde.decode):
-            compare(lambda x, s, c=coder: {"x": c(SDE, elementwise, x, **given).x}, x)
+    x = layout(0.5 * states(33, *event, dtype=dtype))
+    for coder in (scoresde.encode, scoresde.decode):
+        compare(lambda x, s, c=coder: {"x": c(SDE, elementwise, x, **given).x}, x)
 
-        def density(x: Tensor, seeds: range, **options: Any) -> dict[str, Tensor]:
-            got = scoresde.log_likelihood(SDE, elementwise, x, seeds=seeds, check=False, **given, **options)
-            return {"log_prob": got.log_prob, "latent": got.latent, "nfe": got.nfe, "std_error": got.std_error}
+    def density(x: Tensor, seeds: range, **options: Any) -> dict[str, Tensor]:
+        got = scoresde.log_likelihood(SDE, elementwise, x, seeds=seeds, check=False, **given, **options)
+        return {"log_prob": got.log_prob, "latent": got.latent, "nfe": got.nfe, "std_error": got.std_error}
 
-        for options in ({"divergence": "exact"}, {"probes": 3}, {"divergence": "exact", "method": "rk23"}):
-            compare(lambda x, s, o=options: density(x, s, **o), x, (0, 32))  # type: ignore[arg-type]
+    for options in ({"divergence": "exact"}, {"probes": 3}, {"divergence": "exact", "method": "rk23"}):
+        compare(lambda x, s, o=options: density(x, s, **o), x, (0, 32))  # type: ignore[arg-type]
     round_trip = lambda x, s: {"error": scoresde.reconstruct(SDE, elementwise, x, **given).error}  # noqa: E731
     compare(round_trip, layout(0.5 * states(33, 17)), (0, 32))
 

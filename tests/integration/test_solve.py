@@ -33,6 +33,7 @@ from scoresde import (
 )
 from scoresde.solvers import make_solver
 from scoresde.solvers.pairs import Pair
+from tests.parameters import pairs
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -62,6 +63,7 @@ STRAIGHT = [name for name in FIXED if name not in SCALED]  # the others move at 
 by_any_score = pytest.mark.parametrize("method", [name for name in METHODS if name not in SCALED])
 by_process = pytest.mark.parametrize("sde", PROCESSES, ids=lambda s: type(s).__name__)
 by_method = pytest.mark.parametrize("method", METHODS)
+NAMED = {type(sde).__name__: sde for sde in PROCESSES}
 
 
 def column(t: Tensor, x: Tensor) -> Tensor:
@@ -616,9 +618,9 @@ def differentiable(method: str) -> tuple[dict[str, Any], float]:
     return {"rtol": 1e12, "atol": 1e12}, 1e-6  # the first step and the growth of steps are fixed
 
 
-@pytest.mark.parametrize("sde", [VPSDE(), VESDE(sigma_max=5.0), FlowSDE()], ids=lambda s: type(s).__name__)
-@by_method
-def test_gradients_match_finite_differences(method: str, sde: Any) -> None:
+@pytest.mark.parametrize(("method", "name"), pairs(METHODS, ["VPSDE", "VESDE", "FlowSDE"], each=1))
+def test_gradients_match_finite_differences(method: str, name: str) -> None:
+    sde = VESDE(sigma_max=5.0) if name == "VESDE" else NAMED[name]
     x = states(3)
     strength = torch.tensor(1.3, dtype=torch.float64)
     weight = states(3, 2)[:, [1, 0]]
@@ -681,10 +683,10 @@ def test_a_differentiable_solve_has_the_same_result(method: str) -> None:
 # --- bugs of other libraries, as tests ------------------------------------------------------------------------------
 
 
-@by_process
-@by_method
-def test_every_method_runs_on_every_process(sde: Any, method: str) -> None:
+@pytest.mark.parametrize(("method", "name"), pairs(METHODS, NAMED, each=3))
+def test_every_method_runs_on_every_process(method: str, name: str) -> None:
     """Sub-VP with a Langevin corrector among them."""
+    sde = NAMED[name]
     target = scoresde.targets.Gaussian(torch.tensor([0.3, -0.2]), torch.tensor([1.0, 0.25]))
     solution = solve(sde, target.score(sde), method=method, shape=(5, 2), seed=0)
     assert bool(torch.isfinite(solution.x).all()) and bool(solution.success.all())
@@ -692,11 +694,11 @@ def test_every_method_runs_on_every_process(sde: Any, method: str) -> None:
         assert float(solution.x.abs().max()) < 20
 
 
-@by_process
-@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize(("method", "name"), pairs(FIXED, NAMED, each=3, first=3))
 @pytest.mark.parametrize("steps", [1, 2, 20])
-def test_few_steps_work(sde: Any, method: str, steps: int) -> None:
+def test_few_steps_work(method: str, name: str, steps: int) -> None:
     """No NaN from beta > 1 at N = 20, no square root of a negative below, no 0/0 at N = 1."""
+    sde = NAMED[name]
     target = scoresde.targets.Gaussian(torch.tensor([0.3, -0.2]), torch.tensor([1.0, 0.25]))
     for grid in ("log_snr", "time", "karras", "quadratic"):
         solution = solve(sde, target.score(sde), method=method, steps=steps, grid=grid, shape=(5, 2), seed=0)
