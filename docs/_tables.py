@@ -1363,9 +1363,11 @@ FILLED = {
         "<!-- likelihood: control -->": likelihood_control,
         "<!-- likelihood: estimators -->": likelihood_estimators,
         "<!-- likelihood: products -->": likelihood_products,
+        "<!-- likelihood: coverage -->": likelihood_coverage,
+    },
+    "bits_per_dimension": {
         "<!-- likelihood: bits -->": likelihood_bits,
         "<!-- likelihood: bounds -->": likelihood_bounds,
-        "<!-- likelihood: coverage -->": likelihood_coverage,
     },
     "bring_your_own_network": {"<!-- conventions -->": conventions_table},
     "coming_from/diffusers": {"<!-- integer labels: ratios -->": label_ratios},
