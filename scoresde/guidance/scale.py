@@ -6,12 +6,13 @@ import abc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .._checks import check_number, form
 from .._context import per_row
-from .._tensors import has_graph
+from .._tensors import has_graph, transforming
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import Score
 from ..sdes import Node
@@ -110,6 +111,8 @@ class OfLevels(Scale):
         """See `Scale.at`. A tensor where a gradient is recorded, of the level or of what the function holds."""
         lam = node.lam if isinstance(node.lam, Tensor) else torch.tensor(node.lam, dtype=torch.float64)
         found = self.function(2 * lam)
+        if isinstance(found, np.ndarray):
+            found = torch.as_tensor(found, device=lam.device)
         if not isinstance(found, Tensor) or not (found.ndim or has_graph(found)):
             value = found.item() if isinstance(found, Tensor) else found
             where = f" The log-SNR was {2 * float(lam):.4g}." if not lam.ndim else ""
@@ -118,6 +121,9 @@ class OfLevels(Scale):
             raise InvalidArgumentError(
                 f"`scale(log_snr)` must return a number, or {tuple(lam.shape)} as its argument, got {form(found)}."
             )
+        if found.device.type == "cpu" and not transforming() and not bool(found.isfinite().all()):  # others would wait
+            bad = float(2 * lam.expand(found.shape)[~found.isfinite()][0])
+            raise InvalidArgumentError(f"`scale(log_snr)` must be finite. It is not where the log-SNR is {bad:.4g}.")
         return found if found.is_floating_point() else found.to(torch.float64)
 
 

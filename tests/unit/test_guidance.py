@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -334,12 +335,21 @@ def test_a_scale_of_levels_that_is_no_number_is_named() -> None:
         (lambda log_snr: "2", times),
         (lambda log_snr: torch.ones(2), 0.5),
         (lambda log_snr: torch.ones(2), times),
+        (lambda log_snr: log_snr.log(), times),
     ]
     for function, t in wrong:
         with pytest.raises(scoresde.ScoreSDEError, match=r"scale\(log_snr\)"):
             guidance.classifier_free(c, u, function)(x, t)
     with pytest.raises(scoresde.InvalidArgumentError, match="sde"):
         guidance.classifier_free(lambda x, t: -x, lambda x, t: x, torch.sigmoid)
+
+
+def test_a_scale_of_levels_may_be_a_function_of_arrays() -> None:
+    make, x, t = SCALED["classifier_free"], states(), torch.linspace(0.1, 0.9, 5, dtype=F64)
+    arrays = make(lambda log_snr: np.exp(-np.square(log_snr.numpy())))
+    tensors = make(lambda log_snr: torch.exp(-(log_snr**2)))
+    assert torch.allclose(arrays(x, t), tensors(x, t), rtol=1e-14)
+    assert torch.allclose(arrays(x, 0.5), tensors(x, 0.5), rtol=1e-14)
 
 
 def test_the_scale_of_samples_is_for_the_guidance_alone() -> None:
