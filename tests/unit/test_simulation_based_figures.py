@@ -1,4 +1,4 @@
-"""The committed figures of `benchmarks.simulation_based`, as `docs/inference.md` tells them, and its parts by closed
+"""The committed figures of `benchmarks.simulation_based`, as the pages on inference tell them, and its parts by closed
 forms."""
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from benchmarks import simulation_based
 from benchmarks._tables import load
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
+PAGES = {
+    page: (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in ("inference", "many_observations")
+}
 RESULTS: dict[str, Any] = load("simulation_based")["results"]
 
 
@@ -113,11 +115,12 @@ def of_langevin() -> list[str]:
 def of_sets() -> list[str]:
     few, many = (RESULTS["sets"][n]["composition"] for n in ("5", "20"))
     middle = [sum(found["error"]) / len(found["error"]) for found in (few, many)]
+    least = math.floor(100 * min(few["p"])) / 100
     return [
         f"were off by {middle[0]:.1f} standard deviations with 5 trials and by {middle[1]:.1f} with 20",
         f"With 20 trials their composed means were off by {span(many['error'])} standard deviations (the median), and "
         f"100 subjects were enough to find that (p ≤ {max(many['p']):.3f}).",
-        f"they were off by {span(few['error'])}, and the test did not find it (p ≥ {min(few['p']):.1f})",
+        f"they were off by {span(few['error'])}, and the test did not find it (p ≥ {least:.2f})",
         f"Of the draws of this test, {span(few['outside'] + many['outside'], 0, 100)} % are outside",
     ]
 
@@ -126,19 +129,19 @@ def of_sets() -> list[str]:
     "statements", [of_power, of_sets, of_langevin, of_bounds, of_predictive, of_outliers, of_prior]
 )
 def test_numbers_in_sentences_are_those_of_the_file(statements: Callable[[], list[str]]) -> None:
-    text = " ".join(PAGE.split())
+    text = " ".join(" ".join(PAGES.values()).split())
     missing = [statement for statement in statements() if statement not in text]
     assert not missing, missing
 
 
-def test_tables_are_on_the_page() -> None:
+def test_tables_are_on_their_pages() -> None:
     spec = importlib.util.spec_from_file_location("_tables", ROOT / "docs" / "_tables.py")
     assert spec is not None and spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
-    filled = tables.FILLED["inference"]
-    assert set(re.findall(r"^<!-- .* -->$", PAGE, re.MULTILINE)) == set(filled)
-    for table in filled.values():
+    for page, text in PAGES.items():
+        assert set(re.findall(r"^<!-- .* -->$", text, re.MULTILINE)) == set(tables.FILLED[page])
+    for table in (table for page in PAGES for table in tables.FILLED[page].values()):
         head, line, *rows = [row for row in table().splitlines() if row.startswith("|")]
         assert len(rows) > 1 and {row.count("|") for row in (head, line, *rows)} == {head.count("|")}
 
