@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scipy.stats import norm
 
-from benchmarks import diagnoses
+from benchmarks import certificates, diagnoses
 from benchmarks._tables import load
 from benchmarks.certified_laws import REPEATS, check
 
@@ -19,6 +19,13 @@ def cells() -> list[tuple[str, dict[str, Any]]]:
     """Every problem and setting."""
     problems = load("certificates")["results"]["problems"]
     return [(problem["kind"], row) for problem in problems.values() for row in problem["settings"].values()]
+
+
+def test_every_problem_is_measured() -> None:
+    """With a network that somebody else trained, and none half done."""
+    results = load("certificates")["results"]
+    assert set(results["problems"]) == {*certificates.PROBLEMS, "foreign network, VP"}
+    assert not results["pilots"]
 
 
 def test_all_cells_are_covered_as_the_law_says() -> None:
