@@ -227,9 +227,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="compare with the result file instead of writing it")
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {"steps": {}, "device": {}, "adaptive on a device, per step": {}, "paths": {}}
-    for name, prediction, counts in counted(QUICK if options.quick else PREDICTIONS):
+    predictions = QUICK if options.quick else PREDICTIONS
+    for name, prediction, counts in counted(predictions):
         results["steps"].setdefault(name, {})[prediction] = counts
-    for name, prediction in (("a network of noise", "noise"), ("a bare score", "bare")):
+    shown = {"noise": "a network of noise", "bare": "a bare score"}
+    for prediction, name in ((key, name) for key, name in shown.items() if key in predictions):
         print(f"{name:20}" + "".join(f"{key:>12}" for key in SHOWN))
         for method, counts in results["steps"].items():
             print(f"{method:20}" + "".join(f"{counts[prediction].get(key, 0):12g}" for key in SHOWN))
