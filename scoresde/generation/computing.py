@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -393,7 +394,7 @@ def told(name: str, value: object) -> object:
         return to_text(value)
     if isinstance(value, Grid):
         return [repr(value), list(value.times)]
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, list | tuple):
         return [told(name, v) for v in value]

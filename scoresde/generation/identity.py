@@ -20,6 +20,8 @@ from ..errors import InvalidArgumentError, short
 
 _NUMBERS = (bool, int, float, complex, str, bytes, type(None))
 _PLAIN = (*_NUMBERS, range, pathlib.PurePath, torch.dtype, torch.device, torch.Size)
+# What every module has, apart from its mode.
+_OF_MODULES = vars(torch.nn.Module()).keys() - {"training"}
 _OF_CLASSES = ("__doc__", "__module__", "__firstlineno__")
 _DEEPEST = 50
 Parts = Iterator[bytes | memoryview]
@@ -82,14 +84,22 @@ def _made_of(value: Any) -> list[object]:
     if isinstance(value, np.ndarray):
         return [str(value.dtype), value.shape, value.tobytes()]
     if isinstance(value, torch.nn.Module):
-        numbers = {
+        state = dict(value.state_dict())
+        own = {
             f"{name}.{key}": v
             for name, module in value.named_modules()
             for key, v in vars(module).items()
-            if key[:1] != "_" and isinstance(v, _PLAIN)
+            if key not in _OF_MODULES and (isinstance(v, _NUMBERS) if key[:1] == "_" else _plain(v))
         }
+        hidden = {name: v for name, v in value.named_buffers() if name not in state}
+        hooks = [
+            list(getattr(module, kind).values())
+            for module in value.modules()
+            for kind in ("_forward_hooks", "_forward_pre_hooks")
+            if getattr(module, kind)
+        ]
         classes = sorted({type(module) for module in value.modules()}, key=_name)
-        return [type(value), repr(value), numbers, dict(value.state_dict()), classes]
+        return [type(value), repr(value), own, state, classes, *([hidden] if hidden else []), *hooks]
     if isinstance(value, functools.partial):
         return ["partial", value.func, value.args, value.keywords]
     if isinstance(value, types.MethodType):
@@ -97,7 +107,8 @@ def _made_of(value: Any) -> list[object]:
     if isinstance(value, types.FunctionType) and not _ours(value.__module__):
         enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
         named = {n: value.__globals__[n] for n in _names(value.__code__) if n in value.__globals__}
-        return [_name(value), _code(value.__code__), enclosed, value.__defaults__, _near(value, named)]
+        more = [given for given in (value.__kwdefaults__, vars(value)) if given]
+        return [_name(value), _code(value.__code__), enclosed, value.__defaults__, _near(value, named), *more]
     if isinstance(value, type):
         return [_name(value), *(_class_code(cls) for cls in value.__mro__ if not _known(cls.__module__))]
     if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
@@ -108,6 +119,15 @@ def _made_of(value: Any) -> list[object]:
         raise _unknown(value)
     ours, given = _ours(type(value).__module__), _parameters(type(value))
     return [type(value), {k: v for k, v in vars(value).items() if not ours or k[:1] != "_" or k[1:] in given}]
+
+
+def _plain(value: object) -> bool:
+    """Whether a value is made of nothing but numbers, text, tensors, arrays and functions."""
+    if isinstance(value, Mapping):
+        return all(map(_plain, value)) and all(map(_plain, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_plain, value))
+    return isinstance(value, (*_PLAIN, Tensor, np.ndarray, types.FunctionType, types.MethodType))
 
 
 def _class_code(cls: type) -> list[object]:

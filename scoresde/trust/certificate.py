@@ -19,7 +19,7 @@ from .._checks import check_kind, check_shape
 from .._context import mapped, named
 from .._display import Displayed
 from .._tensors import expand
-from ..errors import CorruptCheckpointError, InvalidArgumentError
+from ..errors import CorruptCheckpointError, InvalidArgumentError, short
 from ..files.paths import check_path
 from ..files.writing import write_bytes
 from ..generation.computing import check_evaluating, told
@@ -113,7 +113,7 @@ class Identity:
         for name, value in vars(self).items():
             found = getattr(other, name)
             if found != value:
-                what = _WORDS.get(name, f"{name} {value}, not {found}")
+                what = _WORDS.get(name, f"{name} {short(value)}, not {short(found)}")
                 if name == "context":
                     given, now = _shown(value), _shown(found)
                     what = f"{given}, not {now}" if given != now else f"{given}, and that has another value now"
@@ -241,7 +241,8 @@ class Certificate(Displayed):
 
     @property
     def coverage(self) -> Coverage:
-        """The guarantee, of all draws."""
+        """The guarantee of a calibration by all draws. With ``by``, samples take the bounds of their classes, whose
+        guarantees are in `groups`."""
         return self.pooled.coverage
 
     @property
@@ -289,7 +290,7 @@ class Certificate(Displayed):
         count = self._full(task, shape, seeds, noise)[0]
         given: Context = check_context(context, task.score, count)
         draw = _draws(task, count, seed, seeds, noise)
-        self._check(task, given, count)
+        self._check(task, norm, given, count)
         watch = None
         if self.indicator.parts[0]:
             watch = PathWatch(task.sde, self.scale, task.sde.t_max, task.start(draw, count))
@@ -324,9 +325,7 @@ class Certificate(Displayed):
         task = Task.of(sde, score_fn, settings, shape, 1, dtype, device)
         task.check()
         given = Norm(self.norm if norm is None else norm)
-        if given.identity != self.norm_identity:
-            what = "another function" if given.name == self.norm else f"norm={self.norm!r}, not {given.name!r}"
-            raise InvalidArgumentError(f"The certificate was made for {what}.")
+        self._check_norm(given)
         found = Identity.of(task, {}, 1, identity)
         self.identity.check(replace(found, context=self.identity.context))
         return replace(self, _task=task, _norm=given, _network=identity)
@@ -348,12 +347,21 @@ class Certificate(Displayed):
         coverage, law = self.coverage, self.law
         norm = self.norm if self.norm in NORMS else "of a function of the sample"
         extra = f", and {self.extra_evaluations:.4g} for the bound" if self.extra_evaluations else ""
+        what = f"the error of a new sample is at most its bound ({norm}, against the exact solution for this network)"
+        if self.labels:
+            own = [group.coverage for group in self.groups.values() if group.own]
+            sure = [f"With a probability of {min(own, key=lambda c: c.mean).mean:.4g} in each class that is calibrated "
+                    f"by its own draws, {what}." if own else "No class has enough draws to be calibrated by itself.",
+                    *(["Of the other classes nothing is stated."] if len(own) < len(self.groups) else [])]  # fmt: skip
+        else:
+            sure = [
+                f"With a probability of {coverage.mean:.4g}, {what}. The probability is over pilots and samples.",
+                f"This pilot, of which {coverage.draws} draws calibrate, covers at least "
+                f"{100 * coverage.at_least(_SURE):.1f} % of new samples, with a confidence of {100 * _SURE:g} %.",
+            ]
         lines = [
             f"{self.method}: {self.evaluations:.4g} evaluations per sample{extra}.",
-            f"With a probability of {coverage.mean:.4g}, the error of a new sample is at most its bound ({norm}, "
-            "against the exact solution for this network). The probability is over pilots and samples.",
-            f"This pilot, of which {coverage.draws} draws calibrate, covers at least "
-            f"{100 * coverage.at_least(_SURE):.1f} % of new samples, with a confidence of {100 * _SURE:g} %.",
+            *sure,
             f"The median of the bounds is {self.typical:.3g}. They are made of the indicator {self.indicator.name!r}.",
             f"The law of the samples is at most {law.prokhorov:.3g} from the exact law (Prokhorov distance, in units "
             f"of {law.unit:.3g} per dimension; confidence {100 * law.confidence:g} %).",
@@ -366,7 +374,7 @@ class Certificate(Displayed):
                 f"{label}: {self.level * group.quantile:.3g}{'' if group.own else ' (that of all)'}"
                 for label, group in self.groups.items()
             ]
-            lines.insert(4, f"By class, the bounds of a typical sample are {', '.join(bounds)}.")
+            lines.insert(1 + len(sure), f"By class, the bounds of a typical sample are {', '.join(bounds)}.")
         if self.target is not None:
             lines.insert(1, f"A bound of {self.target:g} is {'certified' if self.met else 'NOT certified'}.")
         return "\n".join(lines)
@@ -480,9 +488,15 @@ class Certificate(Displayed):
             raise InvalidArgumentError(f"The certificate was made for events of shape {task.event}, not {full[1:]}.")
         return full
 
-    def _check(self, task: Task, context: Context, count: int) -> None:
-        """Refuse a network that has changed, and another kind of context."""
+    def _check_norm(self, norm: Norm) -> None:
+        if norm.now() != self.norm_identity:
+            what = "another function" if norm.name == self.norm else f"norm={self.norm!r}, not {norm.name!r}"
+            raise InvalidArgumentError(f"The certificate was made for {what}.")
+
+    def _check(self, task: Task, norm: Norm, context: Context, count: int) -> None:
+        """Refuse a network or a norm that has changed, and another kind of context."""
         check_evaluating("score_fn", task.score_fn)
+        self._check_norm(norm)
         self.identity.check(Identity.of(task, context, count, self._network, self.identity.context))
 
 

@@ -144,6 +144,7 @@ def certify(
     run = Run(tasks, size, count, split, seed, fixed, batch_size, wanted.rank / wanted.draws, reference, target)
     first = slice(0, min(_FEW, count))
     tasks[0].check_repeatable(tasks[0].noise(run.seeds[first]), first.stop, rows_of(fixed, first, count))
+    made_for = Identity.of(tasks[0], fixed, count, identity)  # or an error, before the pilot
     run.begin()
     chosen, fitted = 0, Indicator("constant", 0.0, (), (), 0.0)
     if target is not None:
@@ -152,6 +153,12 @@ def certify(
         fitted = run.indicator(list(INDICATORS) if indicator == "auto" else [indicator])
     run.complete(chosen, fitted)
     task, column = tasks[chosen], run.columns[chosen]
+    made = Identity.of(task, fixed, count, identity)
+    if made.network != made_for.network:
+        raise InvalidArgumentError(
+            "`score_fn` has changed during the pilot: something that it is made of, such as its number of calls, has "
+            "another value. Pass `identity`, a text that tells the network and its weights from others."
+        )
     scores, values = run.scores(chosen, fitted)
     failed = int((~torch.isfinite(scores)).sum())
     if failed > wanted.draws - wanted.rank:
@@ -178,7 +185,7 @@ def certify(
         seed=seed,
         scale=run.scale,
         level=float(values.median()),
-        identity=Identity.of(task, fixed, count, identity),
+        identity=made,
         _task=task,
         _norm=size,
         _network=identity,

@@ -78,7 +78,7 @@ class Coverage:
                 "larger `pilot`."
             )
         if confidence_in_pilot is None:
-            return cls(draws, min(draws, math.ceil((draws + 1) * confidence - _ROUNDING)))
+            return cls(draws, min(draws, math.ceil((draws + 1) * confidence * (1 - _ROUNDING))))
         low, high = 1, draws  # the largest rank suffices
         while low < high:
             middle = (low + high) // 2
@@ -99,9 +99,9 @@ class Coverage:
         """
         confidence = check_confidence("confidence", confidence)
         if confidence_in_pilot is None:
-            return math.ceil(confidence / (1 - confidence) - _ROUNDING)
+            return math.ceil(confidence / (1 - confidence) * (1 - _ROUNDING))
         confidence_in_pilot = check_confidence("confidence_in_pilot", confidence_in_pilot)
-        return math.ceil(math.log(1 - confidence_in_pilot) / math.log(confidence) - _ROUNDING)
+        return math.ceil(math.log(1 - confidence_in_pilot) / math.log(confidence) * (1 - _ROUNDING))
 
     @property
     def mean(self) -> float:

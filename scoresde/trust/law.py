@@ -150,17 +150,19 @@ class Law(Displayed):
 
     @property
     def switched(self) -> int:
-        """How many draws may have ended in another mode: their distances are more than 30 times the median, and more
-        than 0.3 standard deviations of the samples."""
+        """How many draws stand apart, as draws do that end in another mode: their distances are more than 30 times the
+        median, and more than 0.3 standard deviations of the samples. Where half of the draws are far off, or typical
+        distances are near those of the modes, it sees none; `exceeding` needs no such assumption."""
         far = (self.distances > _OUT * self.distances.median()) & (self.distances > _APART * self.unit)
         return int(far.sum())
 
     @property
     def switching(self) -> Interval:
-        """The probability that a sample ends in another mode, by Clopper and Pearson."""
+        """The probability that a sample stands apart, see `switched`, with the limits of Clopper and Pearson. They are
+        asymptotic, since what stands apart depends on the median."""
         n, each = len(self.distances), 0.5 + self.confidence / 2
         low, high = lower_limit(self.switched, n, each), upper_limit(self.switched, n, each)
-        return Interval(self.switched / n, low, high, self.confidence, "exact")
+        return Interval(self.switched / n, low, high, self.confidence, "asymptotic")
 
     def _summary(self) -> dict[str, str]:
         n, distance = len(self.distances), self.wasserstein()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,9 +56,13 @@ class Norm:
             self.function = given
             self.name = getattr(given, "__name__", type(given).__name__)
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
-        """The name, or what a function is made of (SHA-256)."""
+        """The name, or what a function is made of (SHA-256), where the norm was given."""
+        return self.now()
+
+    def now(self) -> str:
+        """The same at present: a function may have changed."""
         return self.name if self.function is None else identity_of(self.function)
 
     @property

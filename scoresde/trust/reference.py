@@ -158,11 +158,16 @@ class FlowReference(Reference):
 
 
 def check_converges(task: Task) -> None:
-    """Refuse a method whose samples converge to nothing that is known, before anything is solved.
+    """Refuse a method whose samples depend on each other, or converge to nothing that is known, before a solve.
 
     Raises:
-        InvalidArgumentError: it draws noise and has no strong order.
+        InvalidArgumentError: samples depend on their batch, or it draws noise and has no strong order.
     """
+    if task.solver.batch_coupled:
+        raise InvalidArgumentError(
+            f"method={task.solver.name!r} makes samples that depend on the others of their batch, so that further "
+            "samples are not like those of the pilot. Take a method whose samples are independent, such as 'adams'."
+        )
     if task.stochastic and task.solver.strong_order is None:
         raise InvalidArgumentError(
             f"method={task.solver.name!r} has no strong order: its samples do not converge on a Brownian path, so that "

@@ -451,6 +451,104 @@ def test_the_statement_of_classes() -> None:
     assert "By class, the bounds of a typical sample are 0: " in text and ", 1: " in text
 
 
+def test_with_classes_that_have_too_few_draws_nothing_is_stated_for_all() -> None:
+    """Samples of the others have the bounds of their classes, so that the guarantee of all draws is nobody's."""
+    with pytest.warns(ScoreSDEWarning, match="The classes 1 have too few draws"):
+        found = by_class(80, by="y")
+    text = found.statement()
+    assert "in each class that is calibrated by its own draws" in text and "nothing is stated" in text
+    assert "This pilot" not in text and f"{found.coverage.mean:.4g}" not in text
+
+
+@pytest.mark.parametrize("method", ["scipy:RK23", "torchdiffeq:dopri5"])
+def test_methods_whose_samples_depend_on_each_other_are_refused(method: str) -> None:
+    pytest.importorskip(method.split(":")[0])
+    with pytest.raises(InvalidArgumentError, match="depend on the others of their batch"):
+        scoresde.certify(SDE, SCORE, method, rtol=1e-2, atol=1e-2, **GIVEN)
+
+
+class Hidden(nn.Module):
+    """A network with a factor in a place that its state does not show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("buffer", torch.ones(1, dtype=F64), persistent=False)
+        self._private, self.options, self.tensor = 1.0, {"scale": [1.0]}, torch.ones(1, dtype=F64)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return SCORE(x, t) * self.buffer * self._private * self.options["scale"][0] * self.tensor
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.buffer.mul_(2),
+        lambda net: setattr(net, "_private", 2.0),
+        lambda net: net.options["scale"].__setitem__(0, 2.0),
+        lambda net: setattr(net, "tensor", 2 * net.tensor),
+        lambda net: net.register_forward_hook(lambda module, given, out: 2 * out),
+        lambda net: setattr(net, "forward", lambda x, t: SCORE(x, t)),
+    ],
+    ids=["buffer", "private", "options", "tensor", "hook", "forward"],
+)
+def test_changes_that_the_state_of_a_network_does_not_show(change: Callable[[Any], Any]) -> None:
+    net = Hidden().eval()
+    certificate = scoresde.certify(SDE, net, **METHOD, **GIVEN, indicator="constant")
+    certificate.solve(shape=(2, 2), seed=0)
+    change(net)
+    with pytest.raises(InvalidArgumentError, match="another score function"):
+        certificate.solve(shape=(2, 2), seed=0)
+
+
+def test_a_norm_that_has_changed_is_refused() -> None:
+    linear = nn.Linear(2, 2, dtype=F64).requires_grad_(False)
+    certificate = scoresde.certify(SDE, SCORE, **METHOD, **GIVEN, norm=lambda x: linear(x))
+    certificate.solve(shape=(2, 2), seed=0)
+    linear.weight.mul_(100)
+    with pytest.raises(InvalidArgumentError, match="made for another function"):
+        certificate.solve(shape=(2, 2), seed=0)
+
+
+def test_a_long_grid_is_known_by_all_of_its_times() -> None:
+    times = torch.linspace(1.0, 1e-3, 1201, dtype=F64).numpy()
+    certificate = scoresde.certify(SDE, SCORE, "ddim", grid=times, **GIVEN, indicator="constant")
+    other = times.copy()
+    other[600] = 0.5 * (times[600] + times[601])
+    with pytest.raises(InvalidArgumentError, match="made for settings"):
+        certificate.on(SDE, SCORE, "ddim", grid=other)
+
+
+def test_a_network_that_counts_its_calls_is_told_to_name_itself() -> None:
+    class Counting:
+        calls = 0
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            self.calls += 1
+            return SCORE(x, t)
+
+    with pytest.raises(InvalidArgumentError, match=r"has changed during the pilot.*`identity`"):
+        scoresde.certify(SDE, Counting(), **METHOD, **GIVEN)
+    certificate = scoresde.certify(SDE, Counting(), **METHOD, **GIVEN, identity="mine")
+    for seed in (0, 1):
+        assert certificate.solve(shape=(2, 2), seed=seed).error_bound is not None
+
+
+def test_what_nothing_tells_apart_is_refused_before_the_pilot() -> None:
+    solved = 0
+
+    class Slots:
+        __slots__ = ()
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            nonlocal solved
+            solved += 1
+            return SCORE(x, t)
+
+    with pytest.raises(InvalidArgumentError, match="identity"):
+        scoresde.certify(SDE, Slots(), **METHOD, **GIVEN)
+    assert solved <= 4
+
+
 def test_a_list_of_both_kinds_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="must not mix adaptive methods"):
         scoresde.certify(SDE, SCORE, ["rk45", "heun"], target=0.1, **GIVEN)

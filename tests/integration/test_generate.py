@@ -748,6 +748,16 @@ class TestIdentity:
         monkeypatch.setitem(scaled.__globals__, "SCALE", 2.0)
         assert identity_of(scaled) != before
 
+    def test_defaults_by_name_and_attributes_of_a_function(self) -> None:
+        def score(x: Any, t: Any, *, scale: float = 1.0) -> Any:
+            return scale * x
+
+        before = identity_of(score)
+        score.data_std = 2.0  # type: ignore[attr-defined]
+        between = identity_of(score)
+        score.__kwdefaults__ = {"scale": 2.0}
+        assert len({before, between, identity_of(score)}) == 3
+
     def test_code_that_has_no_module(self) -> None:
         """As `exec` makes it."""
         made: list[Any] = []
