@@ -32,7 +32,8 @@ def identity_of(value: object) -> str:
 
     Of an object of this package these are its attributes without an underscore, or with the name of an argument; of
     others all, and the code of its class. A function counts by its name, its code, what it encloses, and the objects of
-    its module that it names.
+    its module that it names. A module counts by its state, buffers that are not saved, and hooks; its attributes by
+    those that are numbers, text, tensors or containers of these, and of the private ones by floats.
 
     Raises:
         InvalidArgumentError: something in it cannot be told from others.
@@ -89,17 +90,20 @@ def _made_of(value: Any) -> list[object]:
             f"{name}.{key}": v
             for name, module in value.named_modules()
             for key, v in vars(module).items()
-            if key not in _OF_MODULES and (isinstance(v, _NUMBERS) if key[:1] == "_" else _plain(v))
+            if key not in _OF_MODULES and (isinstance(v, float) if key[:1] == "_" else _plain(v))
         }
         hidden = {name: v for name, v in value.named_buffers() if name not in state}
-        hooks = [
-            list(getattr(module, kind).values())
+        added = [  # functions of its own in the place of methods, and hooks
+            _outline(f)
             for module in value.modules()
-            for kind in ("_forward_hooks", "_forward_pre_hooks")
-            if getattr(module, kind)
+            for f in (
+                *(v for v in vars(module).values() if isinstance(v, types.FunctionType) and not _known(v.__module__)),
+                *module._forward_hooks.values(),
+                *module._forward_pre_hooks.values(),
+            )
         ]
         classes = sorted({type(module) for module in value.modules()}, key=_name)
-        return [type(value), repr(value), own, state, classes, *([hidden] if hidden else []), *hooks]
+        return [type(value), repr(value), own, state, classes, *([hidden] if hidden else []), *added]
     if isinstance(value, functools.partial):
         return ["partial", value.func, value.args, value.keywords]
     if isinstance(value, types.MethodType):
@@ -122,12 +126,19 @@ def _made_of(value: Any) -> list[object]:
 
 
 def _plain(value: object) -> bool:
-    """Whether a value is made of nothing but numbers, text, tensors, arrays and functions."""
+    """Whether a value is made of nothing but numbers, text, tensors and arrays."""
     if isinstance(value, Mapping):
         return all(map(_plain, value)) and all(map(_plain, value.values()))
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_plain, value))
-    return isinstance(value, (*_PLAIN, Tensor, np.ndarray, types.FunctionType, types.MethodType))
+    return isinstance(value, (*_PLAIN, Tensor, np.ndarray))
+
+
+def _outline(function: Any) -> list[object]:
+    """The code of a function, without what it names; of another object its class."""
+    function = getattr(function, "__func__", function)
+    is_function = isinstance(function, types.FunctionType)
+    return [_name(function), _code(function.__code__)] if is_function else [_name(type(function))]
 
 
 def _class_code(cls: type) -> list[object]:

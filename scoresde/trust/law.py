@@ -38,6 +38,7 @@ from ..errors import InvalidArgumentError
 from .conformal import check_confidence
 
 _LARGEST = 1e100  # its square is a float
+_ROUNDING = 1e-6  # relative, of distances in single precision
 _OUT = 30.0  # median distances: what is more may be due to another mode
 _APART = 0.3  # standard deviations of the samples: so far are modes apart, at least
 
@@ -130,7 +131,7 @@ class Law(Displayed):
         if bound is None:
             kind, half = "asymptotic", _quantile(0.5 + self.confidence / 2) * math.sqrt(variance / n)
         else:
-            if float(self.distances.max()) > check_number("bound", bound, high=_LARGEST):
+            if float(self.distances.max()) > check_number("bound", bound, high=_LARGEST) * (1 + _ROUNDING):
                 raise InvalidArgumentError(
                     f"`bound` must be at least the largest distance, {float(self.distances.max()):g}, got {bound:g}."
                 )
