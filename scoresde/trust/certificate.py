@@ -31,7 +31,7 @@ from ..plot import error_curves
 from ..scores.bare import check_context
 from .conformal import Coverage
 from .coupling import Task, seeds_of
-from .indicators import Indicator, PathWatch
+from .indicators import INDICATORS, Indicator, PathWatch
 from .law import Law
 from .norms import NORMS, Norm
 from .reference import Worth
@@ -460,6 +460,13 @@ class Certificate(Displayed):
         parts = given["indicator"]
         given["indicator"] = Indicator(**{**parts, **{name: tuple(parts[name]) for name in ("slopes", "floors")}})
         given.update({name: tuple(given[name]) for name in ("scores", "labels")})
+        scores, found = given["scores"], given["indicator"]
+        if not all(score >= 0 for score in scores) or not found.least >= 0 or not math.isfinite(found.offset):
+            raise ValueError("an error, or its indicator, is no number that it can be")
+        if given["labels"] and len(given["labels"]) != len(scores):
+            raise ValueError("it has another number of labels than of errors")
+        if len(found.slopes) != len(found.floors) or found.name not in INDICATORS:
+            raise ValueError("its indicator is none that is known")
         given["reference"] = Worth(**given["reference"])
         given["identity"] = Identity(**{**given["identity"], "event": tuple(given["identity"]["event"])})
         return cls(**given)

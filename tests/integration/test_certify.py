@@ -379,6 +379,27 @@ def test_files_that_are_no_certificates(tmp_path: Path, content: str) -> None:
         Certificate.load(tmp_path / "d.json")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": [-1.0] * 64},
+        {"scores": [math.nan] * 64},
+        {"scores": ["a"] * 64},
+        {"labels": [1, 2]},
+        {"indicator": {"name": "constant", "offset": 0.0, "slopes": [], "floors": [], "least": -10.0}},
+        {"indicator": {"name": "zzz", "offset": 0.0, "slopes": [], "floors": [], "least": 0.0}},
+        {"indicator": {"name": "half", "offset": 0.0, "slopes": [1.0], "floors": [], "least": 0.0}},
+    ],
+    ids=str,
+)
+def test_a_file_with_numbers_that_cannot_be(certificate: Certificate, tmp_path: Path, change: dict[str, Any]) -> None:
+    certificate.save(tmp_path / "c.json")
+    content = json.loads((tmp_path / "c.json").read_text())
+    (tmp_path / "c.json").write_text(json.dumps(content | change))
+    with pytest.raises(CorruptCheckpointError, match="is not a certificate"):
+        Certificate.load(tmp_path / "c.json")
+
+
 def test_every_byte_of_a_file_counts(certificate: Certificate, tmp_path: Path) -> None:
     """A file that was cut is refused."""
     certificate.save(tmp_path / "c.json")
