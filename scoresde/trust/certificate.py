@@ -350,9 +350,12 @@ class Certificate(Displayed):
         what = f"the error of a new sample is at most its bound ({norm}, against the exact solution for this network)"
         if self.labels:
             own = [group.coverage for group in self.groups.values() if group.own]
-            sure = [f"With a probability of {min(own, key=lambda c: c.mean).mean:.4g} in each class that is calibrated "
-                    f"by its own draws, {what}." if own else "No class has enough draws to be calibrated by itself.",
-                    *(["Of the other classes nothing is stated."] if len(own) < len(self.groups) else [])]  # fmt: skip
+            sure = []
+            if own:
+                least = min(coverage.mean for coverage in own)
+                sure = [f"With a probability of {least:.4g} in each class calibrated by its own draws, {what}."]
+            if len(own) < len(self.groups):
+                sure.append("Of the classes that have too few draws nothing is stated.")
         else:
             sure = [
                 f"With a probability of {coverage.mean:.4g}, {what}. The probability is over pilots and samples.",
@@ -496,7 +499,7 @@ class Certificate(Displayed):
         return full
 
     def _check_norm(self, norm: Norm) -> None:
-        if norm.now() != self.norm_identity:
+        if norm.identity != self.norm_identity:
             what = "another function" if norm.name == self.norm else f"norm={self.norm!r}, not {norm.name!r}"
             raise InvalidArgumentError(f"The certificate was made for {what}.")
 

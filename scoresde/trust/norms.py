@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,13 +55,9 @@ class Norm:
             self.function = given
             self.name = getattr(given, "__name__", type(given).__name__)
 
-    @functools.cached_property
+    @property
     def identity(self) -> str:
-        """The name, or what a function is made of (SHA-256), where the norm was given."""
-        return self.now()
-
-    def now(self) -> str:
-        """The same at present: a function may have changed."""
+        """The name, or what a function is made of (SHA-256)."""
         return self.name if self.function is None else identity_of(self.function)
 
     @property

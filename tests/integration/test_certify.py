@@ -477,7 +477,7 @@ def test_with_classes_that_have_too_few_draws_nothing_is_stated_for_all() -> Non
     with pytest.warns(ScoreSDEWarning, match="The classes 1 have too few draws"):
         found = by_class(80, by="y")
     text = found.statement()
-    assert "in each class that is calibrated by its own draws" in text and "nothing is stated" in text
+    assert "in each class calibrated by its own draws" in text and "nothing is stated" in text
     assert "This pilot" not in text and f"{found.coverage.mean:.4g}" not in text
 
 
