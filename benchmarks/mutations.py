@@ -363,7 +363,12 @@ DEFECTS = (
     Defect("SRA1: 1/3 and 2/3 swapped", S + "sra.py", "(h / 3, 2 * h / 3,", "(2 * h / 3, h / 3,"),
     Defect("ShARK: the mean for the area", S + "sra.py", "(-0.5, w)", "(0.0, w)"),
     Defect("streams: nine rounds", "noise/philox.py", "_ROUNDS = 10", "_ROUNDS = 9"),
-    Defect("streams: draws at once overlap", "noise/sources.py", "self._next += len(draws)", "self._next += 1"),
+    Defect(
+        "streams: draws at once overlap",
+        "noise/sources.py",
+        "self._next = self._next + draws.shape[-1]",
+        "self._next = self._next + 1",
+    ),
     Defect("streams: sine and cosine of another angle", "noise/philox.py", "v.mul_(2 * math.pi)", "v.mul_(math.pi)"),
     Defect(
         "sets: a shard counts by its length",
@@ -644,8 +649,8 @@ DEFECTS = (
     Defect(
         "guidance: the noise left unguided",
         "guidance/combination.py",
-        "noise.add(e.noise - base.noise, alpha=w)",
-        "noise.add(e.noise - base.noise, alpha=0.0)",
+        "_plus(noise, e.noise - base.noise, w)",
+        "noise",
     ),
     Defect(
         "pigdm: the variance of a state for that of the data",
@@ -1050,7 +1055,12 @@ DEFECTS = (
         "self.identity.check(Identity.of(task, context,",
         "(Identity.of(task, context,",
     ),
-    Defect("trust: methods without a path", "trust/reference.py", "if solver.strong_order is None:", "if False:"),
+    Defect(
+        "trust: methods without a path",
+        "trust/reference.py",
+        "if task.stochastic and task.solver.strong_order is None:",
+        "if False:",
+    ),
     Defect("trust: classes of one kind", "trust/certificate.py", "strict=True) if of == label]", "strict=True)]"),
     Defect(
         "trust: a coarse reference",
@@ -1127,6 +1137,14 @@ DEFECTS = (
 )
 
 
+def planted(defect: Defect) -> str:
+    """The source file with the defect."""
+    source = (ROOT / "scoresde" / defect.path).read_text()
+    if defect.old not in source:
+        raise SystemExit(f"{defect.name}: {defect.path} does not have {defect.old!r}")
+    return source.replace(defect.old, defect.new)
+
+
 def plant(defect: Defect, folder: Path) -> None:
     """Copy the package, its tests, and the results and pages that they read, with the defect."""
     for name in ("scoresde", "tests", "benchmarks", "docs", "examples", ".ci", ".github"):
@@ -1134,11 +1152,7 @@ def plant(defect: Defect, folder: Path) -> None:
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, folder / path.name)
-    path = folder / "scoresde" / defect.path
-    source = path.read_text()
-    if defect.old not in source:
-        raise SystemExit(f"{defect.name}: {defect.path} does not have {defect.old!r}")
-    path.write_text(source.replace(defect.old, defect.new))
+    (folder / "scoresde" / defect.path).write_text(planted(defect))
 
 
 def run(folder: Path, tests: tuple[str, ...]) -> tuple[bool, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ from ..solvers.registry.config import to_text
 from .containers import Files, Rows
 from .identity import identity_of
 from .making import Failure, Work, place
-from .monitor import Effort, Monitor
+from .monitor import Effort, Monitor, networks_of
 from .teams import Alone, Group, Team
 from .transfers import Transfers
 
@@ -269,10 +270,29 @@ def compute(
 
 
 def check_evaluating(name: str, function: object) -> None:
-    """Refuse a network in training mode, whose dropout would draw noise, also one that a function encloses."""
+    """Refuse a network with a layer that is in training mode and asks for it, as dropout does, which draws noise; also
+    one that a score function or a function encloses."""
     enclosed = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    if any(isinstance(part, torch.nn.Module) and part.training for part in (function, *enclosed)):
-        raise InvalidArgumentError(f"A network of `{name}` is in training mode, and may draw noise; call .eval().")
+    parts = (function, getattr(function, "__self__", None), *enclosed)
+    layers = (layer for part in parts for net in networks_of(part) for layer in net.modules())
+    for cls in dict.fromkeys(type(layer) for layer in layers if layer.training):
+        if _asks(cls):
+            raise InvalidArgumentError(
+                f"A network of `{name}` is in training mode, in which {cls.__name__} depends on chance or on the "
+                "batch; call .eval()."
+            )
+
+
+def _asks(layer: type[torch.nn.Module]) -> bool:
+    """Whether the code of a layer asks if it is in training mode; of compiled code that is not known.
+
+    Example:
+        >>> _asks(torch.nn.Dropout), _asks(torch.nn.Linear)
+        (True, False)
+    """
+    own = [cls for cls in layer.__mro__ if cls not in torch.nn.Module.__mro__]
+    methods = [value for cls in own for value in vars(cls).values() if isinstance(value, types.FunctionType)]
+    return issubclass(layer, torch.jit.ScriptModule) or any("training" in f.__code__.co_names for f in methods)
 
 
 def fill(
@@ -408,6 +428,17 @@ def told(name: str, value: object) -> object:
     return text
 
 
+def autocast_of(device: torch.device) -> str:
+    """The dtype that ``torch.autocast`` has networks compute with on a device; empty where it is off.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     autocast_of(torch.device("cpu"))
+        'torch.bfloat16'
+    """
+    return str(torch.get_autocast_dtype(device.type)) if torch.is_autocast_enabled(device.type) else ""
+
+
 def machine(device: torch.device, together: int = 1) -> dict[str, object]:
     """What results depend on in their last digits.
 
@@ -416,8 +447,10 @@ def machine(device: torch.device, together: int = 1) -> dict[str, object]:
         together: the processes that one network is spread over.
     """
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    cast = autocast_of(device)
     return {
         "device": f"{device.type} ({kind})",
+        **({"autocast": cast} if cast else {}),
         **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
         **({"group": together} if together > 1 else {}),
         "stream": STREAM,

@@ -146,6 +146,7 @@ def generate(
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
     _check_settled(score_fn)
+    check_evaluating("score_fn", score_fn)
     check_evaluating("features", features)
     deciding = [score_fn, sde, context, *([] if features is None else [features])]
     settings = {
@@ -206,9 +207,6 @@ def _check_settled(score_fn: object) -> None:
     """Refuse a score function whose samples would depend on more than their indices; of a combination each part."""
     for part in getattr(score_fn, "score_fns", ()):
         _check_settled(part)
-    net = getattr(score_fn, "net", score_fn)
-    if isinstance(net, torch.nn.Module) and net.training:
-        raise InvalidArgumentError("The network is in training mode, so that dropout would draw noise; call .eval().")
     bound = getattr(score_fn, "context", None)
     for name, value in bound.items() if isinstance(bound, Mapping) else ():
         if isinstance(value, Tensor) and value.ndim and len(value) > 1:

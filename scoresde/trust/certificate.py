@@ -22,7 +22,7 @@ from .._tensors import expand
 from ..errors import CorruptCheckpointError, InvalidArgumentError, short
 from ..files.paths import check_path
 from ..files.writing import write_bytes
-from ..generation.computing import check_evaluating, told
+from ..generation.computing import autocast_of, check_evaluating, told
 from ..generation.identity import identity_of
 from ..integrate import Solution, Status
 from ..noise import Noise
@@ -78,6 +78,7 @@ class Identity:
         settings: the method and its arguments, as JSON values.
         event: the shape of an event.
         dtype, device: of the states.
+        autocast: the dtype of ``torch.autocast``; empty where it is off.
         context: of each tensor its dtype and shape, or the SHA-256 of what is the same for all draws.
     """
 
@@ -88,6 +89,7 @@ class Identity:
     dtype: str
     device: str
     context: Mapping[str, str]
+    autocast: str = ""
 
     @classmethod
     def of(
@@ -102,6 +104,7 @@ class Identity:
             str(task.dtype),
             task.device.type,
             kind_of(context, count, known),
+            autocast_of(task.device),
         )
 
     def check(self, other: Identity) -> None:
@@ -113,7 +116,7 @@ class Identity:
         for name, value in vars(self).items():
             found = getattr(other, name)
             if found != value:
-                what = _WORDS.get(name, f"{name} {short(value)}, not {short(found)}")
+                what = _WORDS.get(name, f"{name} {short(value or 'off')}, not {short(found or 'off')}")
                 if name == "context":
                     given, now = _shown(value), _shown(found)
                     what = f"{given}, not {now}" if given != now else f"{given}, and that has another value now"

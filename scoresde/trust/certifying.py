@@ -245,9 +245,8 @@ def _labels(by: str | None, context: Mapping[str, Any], count: int) -> list[int]
         raise InvalidArgumentError(f"`by` must name an entry of `context`, got {by!r}.")
     value = context[by]
     if not isinstance(value, Tensor) or value.is_floating_point() or value.numel() != count:
-        raise InvalidTypeError(
-            f"`context[{by!r}]` must have an integer for each of the {count} draws, got {short(value)}."
-        )
+        got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else short(value)
+        raise InvalidTypeError(f"`context[{by!r}]` must have one integer for each of the {count} draws, got {got}.")
     return [int(label) for label in value.reshape(-1).tolist()]
 
 

@@ -23,7 +23,7 @@ from ..integrate import Solution
 from ..noise import BrownianPath, Noise, SampleNoise, check_seed
 from ..noise.sources import check_seeds
 from ..scores import Score, as_score
-from ..sdes import AffineSDE
+from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver
 from ..solving import solve
@@ -161,11 +161,10 @@ class Task:
         return self.sde.prior.from_normal(source.normal(like))
 
     def check_repeatable(self, noise: Callable[[], Noise], count: int, context: Mapping[str, Any]) -> None:
-        """Refuse a random score function, by two evaluations of some draws at t_max."""
-        x = self.start(noise, count).to(self.dtype)
-        node = self.sde.nodes(torch.full((count,), self.sde.t_max, dtype=torch.float64, device=self.device))
-        score = self.score
-        check_repeatable(lambda: score.score(x, node, **context))
+        """Refuse a random score function, by two evaluations of some draws, each at a time of its own."""
+        x, score = self.start(noise, count).to(self.dtype), self.score
+        node = self.sde.nodes(spread_times(self.sde, count).to(self.device))
+        check_repeatable(lambda: score.estimate(x, node, **context).noise)
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -216,6 +215,16 @@ class Task:
                 inner = times[i] + fractions * (times[i + 1] - times[i])
             parts += [inner, times[i + 1 : i + 2]]
         return torch.cat(parts)
+
+
+def spread_times(sde: SDE, count: int) -> Tensor:
+    """Times from t_max on, at equal distances, float64 ``(count,)``; t_min would be the next.
+
+    Example:
+        >>> spread_times(scoresde.SubVPSDE(t_min=0.0), 4)
+        tensor([1.0000, 0.7500, 0.5000, 0.2500], dtype=torch.float64)
+    """
+    return torch.linspace(sde.t_max, sde.t_min, count + 1, dtype=torch.float64)[:-1]
 
 
 def check_repeatable(evaluate: Callable[[], Tensor]) -> None:

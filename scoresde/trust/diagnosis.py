@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _display
+from .._arguments import check_events
 from .._checks import (
     MOST_DRAWS,
     check_finite_rows,
@@ -257,7 +258,7 @@ def diagnose(
     means must be 3 standard errors apart. Three thresholds belong to one fault each: samples copy data if they are
     nearer with a probability of 60 %, or if 10 % more of them are near than should be; a classifier must show a total
     variation distance of 10 %; and data have another range if a shift by one standard deviation, or stretching by 1.5,
-    brings the samples within 0.15 standard deviations.
+    brings the samples within 0.15 standard deviations, or within what chance reaches.
 
     The numbers do not add up to the whole: distances to the data are estimates, those of coupled samples upper bounds,
     and without the exact score no method separates the network's error from the entropy of the data.
@@ -345,12 +346,15 @@ def diagnose(
     score = as_score(score_fn)
     if clip is not None:
         score = Clip(score, *check_interval("clip", clip), sde=check_affine(sde))
+    exact = None if exact_score is None else as_score(exact_score)
     full, packed = in_float32(score)
     settings = {"method": method, "steps": steps, **options}
     where = rows.x.device if device is None else device
     task = Task.of(sde, full, settings, (count, *event) if shape is None else shape, count, dtype, where)
     if task.event != event:
         raise InvalidArgumentError(f"`data` must have events of shape {task.event}, got {event}.")
+    for of in (full, *([] if exact is None else [exact])):
+        check_events(of, rows.x)
     subject = Subject(
         task,
         rows,
@@ -360,7 +364,7 @@ def diagnose(
         seed=seed,
         batch_size=check_integer("batch_size", batch_size, low=1),
         confidence=float(confidence),
-        exact=None if exact_score is None else as_score(exact_score),
+        exact=exact,
     )
     subject.check_repeatable()
     denoised = Denoised(subject)

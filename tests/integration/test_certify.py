@@ -342,8 +342,8 @@ def test_a_certificate_is_for_one_thing(
 
 
 def test_a_network_that_was_trained_on_is_refused() -> None:
-    net = nn.Linear(3, 2).to(F64).eval().requires_grad_(False)
-    nn.init.zeros_(net.weight)
+    net = nn.Sequential(nn.Linear(3, 2), nn.Dropout()).to(F64).eval().requires_grad_(False)
+    nn.init.zeros_(net[0].weight)
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         node = SDE.nodes(t)
@@ -352,7 +352,7 @@ def test_a_network_that_was_trained_on_is_refused() -> None:
     certificate = scoresde.certify(SDE, score, **METHOD, **GIVEN)
     assert certificate.solve(shape=(1, 2), seed=0).success.all()
     with torch.no_grad():
-        net.bias.add_(1e-12)
+        net[0].bias.add_(1e-12)
     with pytest.raises(InvalidArgumentError, match="other weights"):
         certificate.solve(shape=(1, 2), seed=0)
     net.train()
@@ -437,6 +437,51 @@ def test_a_random_score_function_is_refused(size: float) -> None:
         scoresde.certify(SDE, model, **METHOD, **GIVEN)
     with pytest.raises(InvalidArgumentError, match="The score function is random"):
         scoresde.diagnose(SDE, model, TARGET.sample(64, generator=torch.Generator().manual_seed(0)), pilot=32)
+
+
+@pytest.mark.parametrize("times", [(0.4, 1.0), (0.1, 0.3)])
+def test_a_score_function_that_is_random_at_some_times_is_refused(times: tuple[float, float]) -> None:
+    model = Wavering(0.05, random=True).eval()
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        inside = (t >= times[0]) & (t <= times[1])
+        return torch.where(inside[:, None], model(x, t), SCORE(x, t))
+
+    with pytest.raises(InvalidArgumentError, match="The score function is random"):
+        scoresde.certify(SDE, score, **METHOD, **GIVEN)
+    with pytest.raises(InvalidArgumentError, match="The score function is random"):
+        scoresde.diagnose(SDE, score, TARGET.sample(64, generator=torch.Generator().manual_seed(0)), pilot=32)
+
+
+def test_batch_norm_in_training_mode_is_refused() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.norm(x)
+
+    model = scoresde.ScoreModel(Normed().requires_grad_(False), SDE, "noise", event_shape=(2,))
+    with pytest.raises(InvalidArgumentError, match="training mode"):
+        scoresde.certify(SDE, model, **METHOD, **GIVEN)
+    with pytest.raises(InvalidArgumentError, match="training mode"):
+        scoresde.certify(SDE, model.__call__, **METHOD, **GIVEN)
+
+
+def test_layers_that_do_not_ask_for_the_mode_may_have_any() -> None:
+    net = nn.Linear(2, 2).to(F64).train().requires_grad_(False)
+    certificate = scoresde.certify(SDE, lambda x, t: 1e-3 * net(x) - x, **METHOD, **GIVEN)
+    assert certificate.solve(shape=(2, 2), seed=0).success.all()
+
+
+def test_autocast_makes_another_certificate() -> None:
+    net = nn.Linear(2, 2).requires_grad_(False)
+    certificate = scoresde.certify(SDE, lambda x, t: net(x) - x, **METHOD, **{**GIVEN, "dtype": torch.float32})
+    certificate.solve(shape=(2, 2), seed=0)
+    cast, message = torch.autocast("cpu", torch.bfloat16), "for autocast 'off', not 'torch.bfloat16'"
+    with cast, pytest.raises(InvalidArgumentError, match=message):
+        certificate.solve(shape=(2, 2), seed=0)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e4])

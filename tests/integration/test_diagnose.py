@@ -525,7 +525,15 @@ def test_a_network_that_fails_for_some_states() -> None:
 
 def test_a_network_in_training_mode_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="training mode"):
-        diagnose(SDE, InHalf(1.0).train(), **halves(TARGET), pilot=32)
+        diagnose(SDE, nn.Sequential(InHalf(1.0), nn.Dropout()), **halves(TARGET), pilot=32)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_data_of_another_shape_than_the_score_function(exact: bool) -> None:
+    data = torch.randn(40, 3, generator=draws(0))
+    given: tuple[Any, Any] = (lambda x, t: -x, SCORE) if exact else (SCORE, None)
+    with pytest.raises(InvalidArgumentError, match=r"events of shape \(2,\)"):
+        diagnose(SDE, given[0], data, exact_score=given[1], pilot=32)
 
 
 def test_a_network_that_fails_everywhere() -> None:

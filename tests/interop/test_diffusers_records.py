@@ -111,8 +111,7 @@ def solved(name: str, kind: str, x: Tensor, **options: Any) -> Tensor:
 # The loop
 
 
-@pytest.mark.parametrize(("name", "kind"), EXACT)
-@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize(("name", "kind", "copies"), [(*case, 1 + i % 2) for i, case in enumerate(EXACT)])
 def test_a_loop_gives_what_solve_gives(name: str, kind: str, copies: int) -> None:
     scheduler = made(name, kind)
     x = noise(scheduler)

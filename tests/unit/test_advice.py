@@ -402,6 +402,14 @@ def test_repeated_rows_are_counted() -> None:
     assert found.uncentred.rho > advise(x).uncentred.rho
 
 
+@pytest.mark.parametrize("far", [1e4, 1e7])
+def test_near_rows_among_distant_ones_are_not_repeated(far: float) -> None:
+    x = normal(40, 2)
+    x[:20] += far
+    assert advise(x).repeated == 0.0
+    assert advise(torch.cat([x, x[:8]])).repeated == 16 / 48
+
+
 # How the data are read
 
 

@@ -13,7 +13,7 @@ from .subject import Far, Subject, finite, rms
 from .wrappers import Clipping, with_sigma_data
 
 _SHIFT, _STRETCH = 1.0, 1.5  # of the data's standard deviation: what another range changes at least
-_LEFT = 0.15  # of it: the distance that another range may leave
+_LEFT = 0.15  # of it: the distance that another range may leave, unless chance reaches more
 
 
 class OtherRange:
@@ -51,27 +51,30 @@ class OtherRange:
         return subject.remaining if same else subject.far(self.samples, subject.compared)
 
     @functools.cached_property
-    def left(self) -> float | None:
+    def left(self) -> Far | None:
         """How far they are after shifting and stretching; None where their range is not another one."""
         subject, y = self.subject, self.subject.compared
         shifted = abs(self.mean - float(y.mean())) > _SHIFT * subject.unit
         apart = shifted or not 1 / _STRETCH < self.stretch < _STRETCH
         if not (apart and self.far.seen and subject.large(self.far.value)):
             return None
-        return subject.far((self.samples - self.mean) / self.stretch + y.mean(), y).value
+        return subject.far((self.samples - self.mean) / self.stretch + y.mean(), y)
 
     @functools.cached_property
     def fits(self) -> bool:
         """Whether the network denoises data in the range of the samples, whose distribution is that of the data."""
-        if self.left is None or self.left > min(_LEFT * self.subject.unit, 0.5 * self.far.value):
+        left = self.left
+        if left is None or left.value > 0.5 * self.far.value:
             return False
-        return not self.moved[0].worse
+        by_chance = not left.seen and left.value <= left.sliced.floor
+        return (by_chance or left.value <= _LEFT * self.subject.unit) and not self.moved[0].worse
 
     @functools.cached_property
     def sigma_data(self) -> float | None:
         r"""The ``sigma_data`` with which a network with EDM's preconditioning denoises the data no worse than the best
-        linear denoiser, and better, beyond chance, than with its own; where samples have the distribution of the data
-        in another range, also better than it denoises data in that range. None where there is none.
+        linear denoiser, and better, beyond chance, than with its own. Where samples have the distribution of the data
+        in another range, one of the two explains it, and it is this one if the network denoises better with it than it
+        denoises data in that range. None where there is none.
 
         With :math:`c_{in}y` the same, a network whose ``sigma_data`` is too small by a factor is one of data that are
         smaller by it, but for its input for the noise level.
@@ -88,7 +91,7 @@ class OtherRange:
         gain = mean_interval(now - of.nats(errors - of.linear), subject.confidence)
         error = (gain.high - gain.value) / errors_to(subject.confidence)
         worse = Gap.of(of.levels, errors, of.linear, subject.confidence).worse
-        return value if gain.value > CLEAR * error and not worse else None
+        return value if gain.value > (0.0 if self.fits else CLEAR * error) and not worse else None
 
     @functools.cached_property
     def moved(self) -> tuple[Gap, Tensor]:
@@ -129,7 +132,7 @@ class Range(Repair):
             "standard deviation of the data": float(y.std()),
         }
         if other.left is not None:
-            details["distance after shifting and stretching"] = other.left
+            details["distance after shifting and stretching"] = other.left.value
         matters = other.fits and other.sigma_data is None
         return Rung(
             self.name,

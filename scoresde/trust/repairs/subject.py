@@ -18,7 +18,7 @@ from ...guidance.classifier import taken
 from ...noise import check_seed
 from ...scores import Score
 from ..advice import ProcessEnds, advise
-from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of
+from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of, spread_times
 from ..reference import FlowReference, PathReference, Reference, scale_of
 from ..two_samples import EnergyTest, SlicedWasserstein, energy_test, sliced_wasserstein
 from .base import MATTERS, SHARE, TESTS
@@ -164,10 +164,10 @@ class Subject:
     # Samples.
 
     def check_repeatable(self) -> None:
-        """Refuse a random score function, by two evaluations of some data at t_max."""
+        """Refuse a random score function, by two evaluations of some data, each at a time of its own."""
         rows = self.some(self.data, _FEWEST)
-        x, times = self.noised(rows.x, self.task.sde.t_max, _ROWS), torch.full((len(rows.x),), self.task.sde.t_max)
-        check_repeatable(lambda: self.estimate(x, times.to(torch.float64), rows.context)[1])
+        x, times = self.noised(rows.x, self.task.sde.t_max, _ROWS), spread_times(self.task.sde, len(rows.x))
+        check_repeatable(lambda: self.estimate(x, times, rows.context)[1])
 
     def estimate(self, x: Tensor, t: Tensor, context: Context, score: Score | None = None) -> tuple[Tensor, Tensor]:
         """The data and the noise estimate of states at times ``(batch,)``, in float64, evaluated in parts."""
