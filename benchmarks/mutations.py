@@ -88,7 +88,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(
         ("processes/network.py", "processes/coordinates.py", "guidance/together.py", "solvers/base.py", "_setup.py"),
-        (REUSED,),
+        (REUSED, WRITES),
     ),
     "solvers/adams.py": (MATES, "tests/convergence/test_adams.py"),
     "scores/wrapper.py": (WRITES,),
@@ -1192,6 +1192,8 @@ def main(arguments: list[str]) -> None:
     survivors = [name for name, test in results.items() if test == "survived"]
     print(f"{len(results) - len(survivors)} of {len(results)} defects caught")
     known = load("mutations")["results"]["caught_by"] if chosen else {}
-    write("mutations", {"caught_by": {**known, **results}}, "python -m benchmarks mutations")
+    caught = {**known, **results}
+    kept = {defect.name: caught[defect.name] for defect in DEFECTS if defect.name in caught}
+    write("mutations", {"caught_by": kept}, "python -m benchmarks mutations")
     if survivors:
         sys.exit(f"no test notices: {'; '.join(survivors)}")

@@ -21,6 +21,7 @@ from ..scores import as_score
 from ..scores.base import check_made_for
 from ..sdes import AffineSDE
 from ..solvers import ParticleLog, Solver
+from ..solvers.registry.spellings import find
 from ..solving import solve
 from .conditioned import event_of
 from .measurement import Measurement
@@ -124,6 +125,8 @@ def sample_posterior(
         raise InvalidArgumentError(
             f"`sampler` is the solver of a rule, but {method!r} is a solver itself; leave it out."
         )
+    if isinstance(sampler, str):
+        find(sampler, ("auto",), "sampler")
     own = {name: options.pop(name) for name in options_of(cls) if name in options}
     if method in RULES:
         score = condition(score_fn, operator, y, noise_std, method=method, sde=sde, **own)

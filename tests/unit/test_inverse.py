@@ -1176,6 +1176,9 @@ def test_a_solver_refuses_the_solver_of_a_rule() -> None:
     score, mask = Gaussian(torch.zeros(2), torch.ones(2)).score(VP), inverse.Mask(torch.tensor([True, False]))
     with pytest.raises(scoresde.InvalidArgumentError, match="'ddrm' is a solver itself"):
         inverse.sample_posterior(VP, score, mask, torch.ones(1), 0.1, method="ddrm", sampler="ddim", shape=(2, 2))
+    for name, told in (("zz", "unknown name 'zz'"), ("dpmpp2m_sd", "did you mean"), ("DPM++ 2M Karras", "karras")):
+        with pytest.raises(scoresde.InvalidArgumentError, match=f"`sampler`: .*{told}"):
+            inverse.sample_posterior(VP, score, mask, torch.ones(1), 0.1, sampler=name, shape=(2, 2))
 
 
 def test_functions_keep_that_samples_are_measured_differently() -> None:

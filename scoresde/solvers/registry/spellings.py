@@ -146,8 +146,9 @@ def plain(name: str) -> str:
     return "".join(c for c in name.lower().replace("+", "p") if c.isalnum() or c == ":")
 
 
-def find(name: str, extra: tuple[str, ...] = ()) -> str:
-    """The method of a name, however it is spelt; ``extra`` are names that are none of methods.
+def find(name: str, extra: tuple[str, ...] = (), argument: str = "method") -> str:
+    """The method of a name, however it is spelt; ``extra`` are names that are none of methods. Errors name the
+    ``argument``.
 
     Raises:
         InvalidArgumentError: no method has this name, or it stands for a method with options or a grid; the text says
@@ -166,27 +167,29 @@ def find(name: str, extra: tuple[str, ...] = ()) -> str:
     ours = {plain(known): known for known in (*BY_NAME, *extra)}
     meant = Spelling(ours[key]) if key in ours else FOREIGN.get(key)
     if meant is None and key in CLOSEST:
-        raise InvalidArgumentError(
-            f"`method`: {short(name)} is none of the methods here; the closest is {CLOSEST[key]._replace(grid=grid)}."
-        )
+        near = CLOSEST[key]._replace(grid=grid)
+        raise InvalidArgumentError(f"`{argument}`: {short(name)} is none of the methods here; the closest is {near}.")
     if meant is None:
-        raise _unknown(name, key, ours, extra)
+        raise _unknown(name, key, ours, extra, argument)
     if meant.options or grid is not None:
-        raise InvalidArgumentError(f"`method`: {short(name)} is {meant._replace(grid=grid)} here.")
+        raise InvalidArgumentError(f"`{argument}`: {short(name)} is {meant._replace(grid=grid)} here.")
     return meant.method
 
 
-def _unknown(name: str, key: str, ours: Mapping[str, str], extra: tuple[str, ...]) -> InvalidArgumentError:
+def _unknown(
+    name: str, key: str, ours: Mapping[str, str], extra: tuple[str, ...], argument: str
+) -> InvalidArgumentError:
     """The error for a name of no method, with those that are spelt most alike."""
     if any(known.endswith(f":{key}") for known in ours):  # a method of another library
-        return unknown("method", name, [*BY_NAME, *extra])
+        return unknown(argument, name, [*BY_NAME, *extra])
     alike = difflib.get_close_matches(key, [*ours, *FOREIGN], n=3, cutoff=0.8)
     meant = [Spelling(ours[k]) if k in ours else FOREIGN[k] for k in alike]
     if not meant:
-        return unknown("method", name, [*BY_NAME, *extra])
+        return unknown(argument, name, [*BY_NAME, *extra])
     hint = " or ".join(
         dict.fromkeys(str(spelling) if spelling.options else repr(spelling.method) for spelling in meant)
     )
     return InvalidArgumentError(
-        f"`method`: unknown name {short(name)}; did you mean {hint}? Known: {', '.join(sorted([*BY_NAME, *extra]))}."
+        f"`{argument}`: unknown name {short(name)}; did you mean {hint}? "
+        f"Known: {', '.join(sorted([*BY_NAME, *extra]))}."
     )
