@@ -125,6 +125,16 @@ def test_a_time_input_may_write_to_its_times(method: str) -> None:
     assert torch.equal(plain.x, in_place.x)
 
 
+@pytest.mark.parametrize("method", ["heun", "pc"])
+def test_a_network_may_write_to_its_times(method: str) -> None:
+    """Both evaluate twice at the same time."""
+    plain, in_place = (
+        solve(SDE, ScoreModel(net, SDE, "noise"), X, method=method, steps=5, seed=0)
+        for net in (lambda x, t: 0.1 * x * (t * 0.5)[:, None], lambda x, t: 0.1 * x * t.mul_(0.5)[:, None])
+    )
+    assert torch.equal(plain.x, in_place.x)
+
+
 class Reused(InPlace):
     """A diffusion that writes all values to the same memory."""
 
