@@ -853,8 +853,8 @@ DEFECTS = (
     Defect(
         "stepper: evaluations of a step made again count twice",
         "stepping.py",
-        "self._network.calls = self._calls\n",
-        "",
+        "self._network.calls = self._calls",
+        "pass",
     ),
     Defect(
         "stepper: an output is not copied",

@@ -232,12 +232,13 @@ def test_what_is_kept_is_not_written_to() -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
 
 
+@pytest.mark.parametrize("saved", [False, True])
 @pytest.mark.parametrize("method", ["unipc2", "rk45", "heun", "adams"])
-def test_an_output_buffer_may_be_used_again(method: str) -> None:
-    """As a CUDA graph does: every output is in the same memory."""
+def test_an_output_buffer_may_be_used_again(method: str, saved: bool) -> None:
+    """As a CUDA graph does: every output is in the same memory; also where it is saved in the middle of a step."""
     buffer, options = torch.empty(3, 2), options_of(next(m for m in METHODS if m.name == method))
     wanted = scoresde.solve(SDE, net, start(), method=method, **options)
-    made, _ = stepped(lambda: Stepper(SDE, method, start(), **options), lambda x, t: buffer.copy_(net(x, t)), False)
+    made, _ = stepped(lambda: Stepper(SDE, method, start(), **options), lambda x, t: buffer.copy_(net(x, t)), saved)
     assert differences(wanted, made) == []
 
 
