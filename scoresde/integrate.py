@@ -353,6 +353,7 @@ class Loop:
         run: the steps by a plan, where there is one; x is then its own, and handed out as a view.
         alive: which of the samples in the loop are under way; None for all.
         changed: whether a sample has left since the batch was last cut.
+        replaced: whether another state was put in the place of that before the next step.
         seen: whether somebody looks at the states on the way, so that what is not finite must be found at once.
         limit: the most steps.
     """
@@ -396,7 +397,7 @@ class Loop:
         self.memory: Any = None
         self.control: Any = None
         self.stop: Node | None = None if plan is None else plan.nodes[1]
-        self.begun = False
+        self.begun = self.replaced = False
 
     def working(self) -> AbstractContextManager[object]:
         """The context of its turns."""
@@ -494,6 +495,8 @@ class Loop:
     def advance(self, stop: Node) -> bool | np.ndarray | None:
         """Make a step, and say which samples have moved: the controller accepts, samples move on, and those that fail
         or arrive are closed. None where a step size underflowed, which is an error."""
+        if self.replaced:  # until a step is made, since one that waits for an answer is made again
+            self.memory = self.solver.init(self.process, self.x, self.start)
         result = self.solver.step(self.process, self.x, self.start, stop, self.memory, self.noise)
         if not isinstance(result, StepResult) or result.moved.shape != self.x.shape:
             raise InvalidArgumentError(
@@ -503,7 +506,7 @@ class Loop:
             )
         decision = self.controller.adapt(self.process, self.solver, self.x, self.start, stop, result, self.control)
         accept, done, bad, tiny = (True, None, None, None) if decision.together else decision.masks()
-        self.step += 1
+        self.step, self.replaced = self.step + 1, False
         left, before = self.t, None if self.throw or self.watch.late else self.x
         if accept is True and self.alive is None:
             self.x, self.memory = self._written(result.moved), result.state
@@ -687,8 +690,10 @@ class Loop:
         )
 
     def replace(self, x: Tensor) -> None:
-        """Go on from another state, between two steps."""
+        """Go on from another state, between two steps. What an adaptive method has kept, such as the derivative there,
+        is that of the state before, and is made again."""
         self.x, self.buffer = x, None
+        self.replaced = self.begun and self.solver.adaptive
         if self.run is not None:
             self.run.replace(self.step, x)
 
@@ -734,7 +739,7 @@ class Loop:
 
 
 # What changes in a step.
-_MOVES = ("x", "memory", "control", "start", "stop", "t", "alive", "changed", "step", "calls", "begun")
+_MOVES = ("x", "memory", "control", "start", "stop", "t", "alive", "changed", "step", "calls", "begun", "replaced")
 
 
 def _is_true(value: object) -> bool:
