@@ -316,6 +316,33 @@ def test_what_is_not_finite_is_found_as_in_a_solve(method: str) -> None:
     assert torch.equal(wanted_solution.x[[0, 2]], made.x[[0, 2]])
 
 
+def tensors_of(state: Any) -> list[torch.Tensor]:
+    """The tensors in a state."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for part in parts for tensor in tensors_of(part)]
+
+
+@pytest.mark.parametrize("method", ["dpm_3m", "rk45", "pc", "adams"])
+def test_a_saved_state_shares_no_memory(method: str) -> None:
+    """What is written to it afterwards changes neither the stepper that it is of nor one that has read it."""
+    options = options_of(next(m for m in METHODS if m.name == method))
+    wanted = scoresde.solve(SDE, net, start(), method=method, seed=0, **options).x
+    one, other = (Stepper(SDE, method, start(), seed=0, **options) for _ in range(2))
+    for _ in range(3):
+        one.tell(net(*one.ask()))
+    state = one.state_dict()
+    other.load_state_dict(state)
+    assert sum(tensor.is_floating_point() for tensor in tensors_of(state)) > 0
+    for tensor in tensors_of(state):
+        tensor.zero_()
+    for stepper in (one, other):
+        while not stepper.done:
+            stepper.tell(net(*stepper.ask()))
+        assert torch.equal(stepper.x, wanted)
+
+
 def test_a_state_of_other_arguments_is_refused() -> None:
     state = Stepper(SDE, "ddim", start(), steps=4).state_dict()
     for other in (
