@@ -88,7 +88,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(
         ("processes/network.py", "processes/coordinates.py", "guidance/together.py", "solvers/base.py", "_setup.py"),
-        (REUSED, WRITES),
+        (REUSED, WRITES, STEPPER),
     ),
     "solvers/adams.py": (MATES, "tests/convergence/test_adams.py"),
     "scores/wrapper.py": (WRITES,),
@@ -98,7 +98,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "sdes/vp.py": ("tests/unit/test_sdes.py",),
     "sdes/priors.py": ("tests/unit/test_sdes.py",),
     "_workspace.py": ("tests/unit/test_workspace.py",),
-    **dict.fromkeys(("_plan.py", "_memo.py"), ("tests/unit/test_plan.py",)),
+    **dict.fromkeys(("_plan.py", "_memo.py"), ("tests/unit/test_plan.py", STEPPER)),
     "solvers/families/multistep.py": ("tests/unit/test_rows.py",),
     "_watch.py": ("tests/unit/test_watch.py",),
     "_combination.py": ("tests/unit/test_workspace.py", REUSED),

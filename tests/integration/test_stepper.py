@@ -544,16 +544,18 @@ def test_bad_arguments_are_refused_at_once(arguments: dict[str, Any]) -> None:
         Stepper(SDE, "ddim", start(), **arguments)
 
 
+@pytest.mark.parametrize("kind", ["score", "noise"])
 @pytest.mark.parametrize("method", ["ddim", "heun", "ancestral", "rk45"])
-def test_callbacks_see_the_data_estimate_without_an_evaluation(method: str) -> None:
+def test_callbacks_see_the_data_estimate_without_an_evaluation(method: str, kind: str) -> None:
     """Of Gaussian data, whose score function says the same as Tweedie's formula by hand."""
     target = scoresde.targets.Gaussian(torch.ones(2), 0.25 * torch.eye(2))
     score, asked = target.score(SDE), []
 
     def counted(x: Tensor, t: Tensor) -> Tensor:
         asked.append((x.clone(), t.clone()))
-        return score(x, t)
+        return score(x, t) if kind == "score" else score.estimate(x, SDE.nodes(t)).noise
 
+    network = counted if kind == "score" else ScoreModel(counted, SDE, kind)
     seen: list[Tensor] = []
     options = options_of(next(m for m in METHODS if m.name == method))
 
@@ -564,7 +566,7 @@ def test_callbacks_see_the_data_estimate_without_an_evaluation(method: str) -> N
         assert torch.allclose(info.denoised, wanted.to(x), atol=1e-4, rtol=1e-4)
         seen.append(info.denoised)
 
-    solution = scoresde.solve(SDE, counted, start(), method=method, seed=0, callback=callback, **options)
+    solution = scoresde.solve(SDE, network, start(), method=method, seed=0, callback=callback, **options)
     assert len(asked) == solution.evaluations and seen
     with pytest.raises(InvalidArgumentError, match="while the callback runs"):
         _ = Info(1, 0.5, start(), torch.ones(3)).denoised

@@ -73,6 +73,17 @@ def test_every_sampler_goes_to_the_data(name: str) -> None:
     assert made.dtype == torch.float32 and made.isfinite().all() and (made.abs().max() < 4.0 or not near)
 
 
+@pytest.mark.parametrize("method", ["heun", "rk4", "rk45"])
+def test_where_a_method_has_no_limit_ddim_goes_on_from_its_end(method: str) -> None:
+    """To 0 noise: the data estimate of the state where the method ended."""
+    options: dict[str, Any] = {"rtol": 0.05, "atol": 0.05} if method == "rk45" else {}
+    above, whole = (
+        sample_k_diffusion(model, start(), levels, method=method, disable=True, **options)
+        for levels in (LEVELS[:-1], LEVELS)
+    )
+    torch.testing.assert_close(whole, model(above, LEVELS[-2].expand(5)), rtol=1e-12, atol=1e-12)
+
+
 def test_the_callback_gets_what_k_diffusion_gives() -> None:
     seen: list[dict[str, Any]] = []
     sample_k_diffusion(model, start(), LEVELS, callback=seen.append, disable=True, method="rho_heun")
