@@ -88,7 +88,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(
         ("processes/network.py", "processes/coordinates.py", "guidance/together.py", "solvers/base.py", "_setup.py"),
-        (REUSED, WRITES, STEPPER),
+        (REUSED, WRITES, STEPPER, CONTEXT),
     ),
     "solvers/adams.py": (MATES, "tests/convergence/test_adams.py"),
     "scores/wrapper.py": (WRITES,),

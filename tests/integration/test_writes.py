@@ -11,6 +11,8 @@ from torch import Tensor
 
 import scoresde
 from scoresde import InvalidArgumentError, ScoreFnError, ScoreModel, guidance, losses, solve, testing
+from scoresde.processes import ForwardProcess, Network
+from scoresde.scores import as_score
 
 SDE = scoresde.VPSDE()
 X = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).reshape(4, 3)
@@ -156,6 +158,13 @@ class Fresh(Reused):
 def test_a_diffusion_may_reuse_its_memory(method: str) -> None:
     fresh, reused = (scoresde.simulate(sde, X, method=method, steps=4, seed=0).x for sde in (Fresh(), Reused()))
     assert torch.equal(fresh, reused)
+
+
+def test_what_a_method_keeps_of_a_diffusion_is_not_overwritten() -> None:
+    process = ForwardProcess(Reused(), Network(as_score(writes)))
+    kept = process.diffusion(X, process.sde.node(0.25))
+    process.diffusion(X, process.sde.node(0.5))
+    assert float(kept) == 0.75
 
 
 @pytest.mark.parametrize(("label", "got"), [(torch.ones(1), r"\(1,\)"), (torch.ones(3), r"\(3,\)")])
