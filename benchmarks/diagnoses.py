@@ -4,7 +4,9 @@ Planted faults and sound samplers come from three sources:
 
 - ``own``: from the authors of `diagnose` (`benchmarks._planted`).
 - ``blind``: from an examiner who had not seen how it works, with the accepted names fixed before any run
-  (`benchmarks._planted_again`). The thresholds of `diagnose` have not been changed since it was run on them.
+  (`benchmarks._planted_again`). One threshold of `diagnose` has been changed since it was run on them: how near to the
+  data shifted and stretched samples must be, so that data in another range are named with small pilots, too. It was
+  found on a mixture of three, and all cases were run again.
 - ``seen``: an earlier set of the same kind (`benchmarks._planted_blind`), of which seven of ten faults were right at
   first; `diagnose` was then changed.
 
