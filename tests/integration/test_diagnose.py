@@ -528,6 +528,16 @@ def test_a_network_in_training_mode_is_refused() -> None:
         diagnose(SDE, nn.Sequential(InHalf(1.0), nn.Dropout()), **halves(TARGET), pilot=32)
 
 
+@pytest.mark.parametrize(("scale", "pilot"), [(2.0, 64), (0.1, 96)])
+def test_another_range_is_named_with_small_pilots(scale: float, pilot: int) -> None:
+    """Where chance reaches a fifth of the standard deviation."""
+    means = torch.tensor([[-1.5, 0.3], [1.2, 1.0], [0.2, -1.4]])
+    target = GaussianMixture(torch.tensor([0.5, 0.3, 0.2]), means, scales=0.25)
+    data, held_out = (scale * target.sample(n, generator=draws(5 + n)) for n in (1000, 500))
+    found = diagnose(SDE, target.score(SDE), data, held_out=held_out, method="dpmpp_2m", pilot=pilot)
+    assert found.limits == ("range",), found.table()
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_data_of_another_shape_than_the_score_function(exact: bool) -> None:
     data = torch.randn(40, 3, generator=draws(0))

@@ -62,12 +62,17 @@ class OtherRange:
 
     @functools.cached_property
     def fits(self) -> bool:
-        """Whether the network denoises data in the range of the samples, whose distribution is that of the data."""
+        """Whether the network denoises data in the range of the samples, whose distribution is that of the data: it is
+        near it, or as near as chance lets it be, and much nearer than before, or the network denoises such data better
+        than any linear denoiser."""
         left = self.left
-        if left is None or left.value > 0.5 * self.far.value:
+        if left is None or self.moved[0].worse:
             return False
+        nearer = left.value <= 0.5 * self.far.value
         by_chance = not left.seen and left.value <= left.sliced.floor
-        return (by_chance or left.value <= _LEFT * self.subject.unit) and not self.moved[0].worse
+        if by_chance:
+            return nearer or self.moved[0].nats.high < 0
+        return nearer and left.value <= _LEFT * self.subject.unit
 
     @functools.cached_property
     def sigma_data(self) -> float | None:
