@@ -35,6 +35,7 @@ from ..files.writing import writable
 from ..grids import Grid
 from ..integrate import Info, Status
 from ..noise import SampleNoise, check_seed
+from ..scores import Score
 from ..solvers import Solver
 from ..solvers.registry.config import to_text
 from .containers import Files, Rows
@@ -270,21 +271,31 @@ def compute(
 
 
 def check_evaluating(name: str, function: object) -> None:
-    """Refuse a network with a layer that is in training mode and asks for it, as dropout does, which draws noise; also
-    one that a score function or a function encloses."""
-    enclosed = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    parts = (function, getattr(function, "__self__", None), *enclosed)
-    layers = (layer for part in parts for net in networks_of(part) for layer in net.modules())
-    for cls in dict.fromkeys(type(layer) for layer in layers if layer.training):
-        if _asks(cls):
-            raise InvalidArgumentError(
-                f"A network of `{name}` is in training mode, in which {cls.__name__} depends on chance or on the "
-                "batch; call .eval()."
-            )
+    """Refuse a network in training mode, whose dropout would draw noise, also one that a function encloses; inside a
+    score function, a network with a layer in training mode that asks for it."""
+    enclosed = [found for cell in getattr(function, "__closure__", None) or () for found in _content(cell)]
+    for part in (function, getattr(function, "__self__", None), *enclosed):
+        if isinstance(part, torch.nn.Module) and part.training:
+            raise InvalidArgumentError(f"A network of `{name}` is in training mode, and may draw noise; call .eval().")
+        layers = (layer for net in (networks_of(part) if isinstance(part, Score) else ()) for layer in net.modules())
+        for cls in dict.fromkeys(type(layer) for layer in layers if layer.training):
+            if _asks(cls):
+                raise InvalidArgumentError(
+                    f"The network of `{name}` is in training mode, and a layer asks whether it is, {cls.__name__}, "
+                    "which may draw noise; call .eval()."
+                )
+
+
+def _content(cell: types.CellType) -> list[object]:
+    """What a variable of a function has, if it has been assigned."""
+    try:
+        return [cell.cell_contents]
+    except ValueError:
+        return []
 
 
 def _asks(layer: type[torch.nn.Module]) -> bool:
-    """Whether the code of a layer asks if it is in training mode; of compiled code that is not known.
+    """Whether a method of a layer names its mode; of compiled code that is not known.
 
     Example:
         >>> _asks(torch.nn.Dropout), _asks(torch.nn.Linear)

@@ -207,6 +207,9 @@ def _check_settled(score_fn: object) -> None:
     """Refuse a score function whose samples would depend on more than their indices; of a combination each part."""
     for part in getattr(score_fn, "score_fns", ()):
         _check_settled(part)
+    net = getattr(score_fn, "net", score_fn)
+    if any(isinstance(part, torch.nn.Module) and part.training for part in (score_fn, net)):
+        raise InvalidArgumentError("The network is in training mode, so that dropout would draw noise; call .eval().")
     bound = getattr(score_fn, "context", None)
     for name, value in bound.items() if isinstance(bound, Mapping) else ():
         if isinstance(value, Tensor) and value.ndim and len(value) > 1:

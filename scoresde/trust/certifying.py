@@ -143,7 +143,7 @@ def certify(
     labels = _labels(by, fixed, count)
     run = Run(tasks, size, count, split, seed, fixed, batch_size, wanted.rank / wanted.draws, reference, target)
     first = slice(0, min(_FEW, count))
-    tasks[0].check_repeatable(tasks[0].noise(run.seeds[first]), first.stop, rows_of(fixed, first, count))
+    tasks[0].check_repeatable(first.stop, rows_of(fixed, first, count))
     made_for = Identity.of(tasks[0], fixed, count, identity)  # or an error, before the pilot
     run.begin()
     chosen, fitted = 0, Indicator("constant", 0.0, (), (), 0.0)

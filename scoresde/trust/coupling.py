@@ -16,6 +16,7 @@ from .._arguments import shape_to_draw
 from .._checks import check_device, check_dtype, check_integer
 from .._context import mapped
 from .._setup import is_times, set_up
+from .._tensors import expand
 from ..errors import InvalidArgumentError
 from ..fit.records import FittedGrid, FittedSolver
 from ..grids import Grid
@@ -23,12 +24,13 @@ from ..integrate import Solution
 from ..noise import BrownianPath, Noise, SampleNoise, check_seed
 from ..noise.sources import check_seeds
 from ..scores import Score, as_score
-from ..sdes import SDE, AffineSDE
+from ..sdes import AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver
 from ..solving import solve
 
 Settings = Mapping[str, Any]
+_FAR = 10.0  # log-SNRs, beyond which rounding shows in estimates of the noise
 _REPEATABLE = 1e-3  # of the values: what kernels that are not deterministic may change
 _SHARED = ("t_end", "denoise")  # of the settings, those that belong to the problem, and not to the method
 _OWN = ("x", "shape", "t_start", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw",
@@ -160,10 +162,14 @@ class Task:
         )
         return self.sde.prior.from_normal(source.normal(like))
 
-    def check_repeatable(self, noise: Callable[[], Noise], count: int, context: Mapping[str, Any]) -> None:
-        """Refuse a random score function, by two evaluations of some draws, each at a time of its own."""
-        x, score = self.start(noise, count).to(self.dtype), self.score
-        node = self.sde.nodes(spread_times(self.sde, count).to(self.device))
+    def check_repeatable(self, count: int, context: Mapping[str, Any]) -> None:
+        """Refuse a random score function, by two evaluations of normal data with noise, each at a level of its own."""
+        score, times = self.score, spread_times(self.sde, count)
+        node = self.sde.nodes(times)
+        size = (node.alpha**2 * (score.traits.data_std or 1.0) ** 2 + node.sigma**2).sqrt()
+        z = torch.randn((count, *self.event), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        x = (expand(size, z) * z).to(self.device, self.dtype)
+        node = self.sde.nodes(times.to(self.device))
         check_repeatable(lambda: score.estimate(x, node, **context).noise)
 
     @property
@@ -217,25 +223,28 @@ class Task:
         return torch.cat(parts)
 
 
-def spread_times(sde: SDE, count: int) -> Tensor:
-    """Times from t_max on, at equal distances, float64 ``(count,)``; t_min would be the next.
+def spread_times(sde: AffineSDE, count: int) -> Tensor:
+    """Times from t_max to t_min at equal distances of the log-SNR, within -10 and 10, float64 ``(count,)``.
 
     Example:
-        >>> spread_times(scoresde.SubVPSDE(t_min=0.0), 4)
-        tensor([1.0000, 0.7500, 0.5000, 0.2500], dtype=torch.float64)
+        >>> spread_times(scoresde.EDMSDE(), 3)
+        tensor([80.0000,  0.4000,  0.0020], dtype=torch.float64)
     """
-    return torch.linspace(sde.t_max, sde.t_min, count + 1, dtype=torch.float64)[:-1]
+    with torch.no_grad():
+        first, last = sde.log_snr(torch.tensor([sde.t_max, sde.t_min], dtype=torch.float64)).clamp(-_FAR, _FAR).tolist()
+        return sde.time(torch.linspace(first, last, count, dtype=torch.float64)).clamp(sde.t_min, sde.t_max)
 
 
 def check_repeatable(evaluate: Callable[[], Tensor]) -> None:
     """Refuse a score function that has other values when it is evaluated again.
 
     Example:
-        >>> check_repeatable(lambda: torch.ones(2))
+        >>> check_repeatable(lambda: torch.ones(2, 1))
     """
     with torch.no_grad():
         first, second = (evaluate().to(torch.float64, copy=True).nan_to_num() for _ in range(2))
-    apart, size = (float(v.square().mean().sqrt()) for v in (first - second, first))
+    apart = float((first - second).flatten(1).square().mean(1).sqrt().max())  # of the draw where it is the largest
+    size = float(first.square().mean().sqrt())
     if apart > _REPEATABLE * size:
         raise InvalidArgumentError(
             f"The score function is random: two evaluations at the same states are {apart:.2g} apart, of {size:.2g}. "

@@ -453,6 +453,18 @@ def test_a_score_function_that_is_random_at_some_times_is_refused(times: tuple[f
         scoresde.diagnose(SDE, score, TARGET.sample(64, generator=torch.Generator().manual_seed(0)), pilot=32)
 
 
+@pytest.mark.parametrize(("sde", "size"), [(scoresde.EDMSDE(), 0.05), (scoresde.VESDE(sigma_max=50.0), 0.05)])
+def test_a_random_data_estimate_is_refused_where_noise_is_much_larger(sde: Any, size: float) -> None:
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * torch.tanh(x) + size * torch.randn_like(x)
+
+    model = scoresde.ScoreModel(net, sde, "data", event_shape=(2,))
+    with pytest.raises(InvalidArgumentError, match="The score function is random"):
+        scoresde.certify(sde, model, **METHOD, **GIVEN)
+    with pytest.raises(InvalidArgumentError, match="The score function is random"):
+        scoresde.diagnose(sde, model, TARGET.sample(64, generator=torch.Generator().manual_seed(0)), pilot=32)
+
+
 def test_batch_norm_in_training_mode_is_refused() -> None:
     class Normed(nn.Module):
         def __init__(self) -> None:
@@ -470,8 +482,16 @@ def test_batch_norm_in_training_mode_is_refused() -> None:
 
 
 def test_layers_that_do_not_ask_for_the_mode_may_have_any() -> None:
-    net = nn.Linear(2, 2).to(F64).train().requires_grad_(False)
-    certificate = scoresde.certify(SDE, lambda x, t: 1e-3 * net(x) - x, **METHOD, **GIVEN)
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return 0.1 * x + 1e-3 * self.linear(x)
+
+    model = scoresde.ScoreModel(Plain().to(F64).train().requires_grad_(False), SDE, "noise", event_shape=(2,))
+    certificate = scoresde.certify(SDE, model, **METHOD, **GIVEN)
     assert certificate.solve(shape=(2, 2), seed=0).success.all()
 
 

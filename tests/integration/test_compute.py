@@ -452,3 +452,33 @@ def test_copies_from_a_gpu_are_complete_when_they_were_waited_for() -> None:
     transfers.wait()
     for array, copy in zip(arrays, copies, strict=True):
         assert torch.equal(torch.from_numpy(array), copy.cpu())
+
+
+class Decorated(torch.nn.Module):
+    """Dropout in a function that does not show it, and a part that is called net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Linear(2, 2).eval()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.nn.functional.dropout(self.net(x), 0.5, self.training)
+
+
+def test_training_mode_counts_whatever_the_code_of_a_network_is(tmp_path: Path) -> None:
+    net, sde = Decorated(), scoresde.VPSDE()
+    for score in (net, scoresde.ScoreModel(net, sde, "noise")):
+        with pytest.raises(InvalidArgumentError, match="training mode"):
+            generate(tmp_path / "a", sde, score, 4, shape=(2,), **DDIM)
+    with pytest.raises(InvalidArgumentError, match="training mode"):
+        compute(tmp_path / "a", lambda batch: {"a": net(torch.zeros(4, 2), torch.zeros(4))}, 4)
+
+
+def test_what_a_function_encloses_may_be_anything(tmp_path: Path) -> None:
+    class Config(dict):  # type: ignore[type-arg]
+        __getattr__ = dict.get
+
+    config = Config(a=2.0)
+    compute(tmp_path / "a", lambda batch: {"a": config.a * batch.rows(DATA).flatten(1)}, 8, **SIZES)
+    assert (tmp_path / "a").exists()

@@ -316,6 +316,12 @@ def test_what_is_not_finite_is_found_as_in_a_solve(method: str) -> None:
     assert torch.equal(wanted_solution.x[[0, 2]], made.x[[0, 2]])
 
 
+def test_a_state_of_an_earlier_version_can_be_read() -> None:
+    state = Stepper(SDE, "rk23", start(), rtol=0.1, atol=0.1).state_dict()
+    del state["loop"]["replaced"]
+    Stepper(SDE, "rk23", start(), rtol=0.1, atol=0.1).load_state_dict(state)
+
+
 def tensors_of(state: Any) -> list[torch.Tensor]:
     """The tensors in a state."""
     if isinstance(state, torch.Tensor):

@@ -166,7 +166,9 @@ class Subject:
     def check_repeatable(self) -> None:
         """Refuse a random score function, by two evaluations of some data, each at a time of its own."""
         rows = self.some(self.data, _FEWEST)
-        x, times = self.noised(rows.x, self.task.sde.t_max, _ROWS), spread_times(self.task.sde, len(rows.x))
+        times, x0 = spread_times(self.task.sde, len(rows.x)), rows.x.to("cpu", torch.float64)
+        noise = torch.randn(x0.shape, generator=self.generator(_ROWS), dtype=torch.float64)
+        x, _ = self.task.sde.perturb(x0, times, noise)
         check_repeatable(lambda: self.estimate(x, times, rows.context)[1])
 
     def estimate(self, x: Tensor, t: Tensor, context: Context, score: Score | None = None) -> tuple[Tensor, Tensor]:
