@@ -312,8 +312,9 @@ class Stepper:
     @property
     def x(self) -> Tensor:
         """The state after the last step, ``(batch, *event)``, and in the end the result. It may be set between two
-        steps: before `ask`, or after the first `ask` of a step and before `tell`, unless the method has added noise to
-        the state by then. Do not write into it."""
+        steps: before `ask`, or after the first `ask` of a step and before `tell`, unless the method has moved the state
+        or added noise to it by then. Adaptive methods evaluate the derivative of the new state; others go on with what
+        they remember of earlier steps. Do not write into it."""
         return self._state if self._solution is None else self._solution.x
 
     @x.setter
