@@ -146,7 +146,6 @@ def generate(
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
     _check_settled(score_fn)
-    check_evaluating("score_fn", score_fn)
     check_evaluating("features", features)
     deciding = [score_fn, sde, context, *([] if features is None else [features])]
     settings = {
@@ -208,7 +207,7 @@ def _check_settled(score_fn: object) -> None:
     for part in getattr(score_fn, "score_fns", ()):
         _check_settled(part)
     net = getattr(score_fn, "net", score_fn)
-    if any(isinstance(part, torch.nn.Module) and part.training for part in (score_fn, net)):
+    if isinstance(net, torch.nn.Module) and net.training:
         raise InvalidArgumentError("The network is in training mode, so that dropout would draw noise; call .eval().")
     bound = getattr(score_fn, "context", None)
     for name, value in bound.items() if isinstance(bound, Mapping) else ():

@@ -228,7 +228,7 @@ def spread_times(sde: AffineSDE, count: int) -> Tensor:
 
     Example:
         >>> spread_times(scoresde.EDMSDE(), 3)
-        tensor([80.0000,  0.4000,  0.0020], dtype=torch.float64)
+        tensor([8.0000e+01, 7.3419e-01, 6.7379e-03], dtype=torch.float64)
     """
     with torch.no_grad():
         first, last = sde.log_snr(torch.tensor([sde.t_max, sde.t_min], dtype=torch.float64)).clamp(-_FAR, _FAR).tolist()

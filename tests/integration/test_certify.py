@@ -496,7 +496,7 @@ def test_layers_that_do_not_ask_for_the_mode_may_have_any() -> None:
 
 
 def test_autocast_makes_another_certificate() -> None:
-    net = nn.Linear(2, 2).requires_grad_(False)
+    net = nn.Linear(2, 2).eval().requires_grad_(False)
     certificate = scoresde.certify(SDE, lambda x, t: net(x) - x, **METHOD, **{**GIVEN, "dtype": torch.float32})
     certificate.solve(shape=(2, 2), seed=0)
     cast, message = torch.autocast("cpu", torch.bfloat16), "for autocast 'off', not 'torch.bfloat16'"

@@ -459,7 +459,7 @@ class Decorated(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = torch.nn.Linear(2, 2).eval()
+        self.net = torch.nn.Linear(2, 2)
 
     @torch.no_grad()
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
