@@ -203,6 +203,10 @@ def strong_order(
     r"""The order of a method's distance from the exact solution on the same Brownian path, on N(0.7, 0.3), exact by
     probing, for steps that are linear in their draws.
 
+    The exact solution is that of the reverse SDE with the method's :math:`\eta`: ``stochasticity``, or an attribute
+    ``eta`` of the method, or 1. A method that draws more or less noise than that SDE may be right in law, and is far
+    from its paths: its order here is near 0.
+
     Args:
         method, sde, steps, grid, t_start, t_end, options: as in `estimate_order`.
         weight: which increment of the path a draw stands for, see `strong_error`.

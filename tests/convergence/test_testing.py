@@ -189,6 +189,29 @@ def test_the_strong_order_of_a_method_with_a_stochasticity_of_its_own() -> None:
         testing.strong_order("dpmpp_2m_sde", stochasticity=0.5)
 
 
+@dataclass(frozen=True)
+class Churned(SDESolver):
+    """Euler-Maruyama with twice the variance of the noise, right in law."""
+
+    weak_order: ClassVar[int] = 1
+    strong_order: ClassVar[float] = 1.0
+
+    def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any, noise: Any) -> StepResult[Any]:
+        h, z = stop.t - start.t, noise.increment(start.t, stop.t, x)
+        drift = start.f * x - 1.5 * start.g2 * process.score(x, start)
+        return StepResult(x + h * drift + (2 * start.g2 * abs(h)) ** 0.5 * z, None)
+
+
+class Declared(Churned):
+    eta: ClassVar[float] = 2**0.5
+
+
+def test_the_strong_order_is_that_of_the_declared_eta() -> None:
+    assert testing.weak_order(Churned(), grid="time").order() == pytest.approx(1, abs=0.1)
+    assert testing.strong_order(Churned(), grid="time").order() < 0.2
+    assert testing.strong_order(Declared(), grid="time").order() == pytest.approx(1, abs=0.1)
+
+
 REFUSED = {
     "an order of an end point, of a stochastic method": lambda: testing.estimate_order("euler_maruyama"),
     "an order of an adaptive method": lambda: testing.estimate_order("adams"),
