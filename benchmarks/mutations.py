@@ -62,7 +62,7 @@ FIRST: dict[str, tuple[str, ...]] = {
             f"trust/{name}.py"
             for name in ("certificate", "certifying", "coupling", "indicators", "reference", "running")
         ),
-        ("tests/integration/test_certify.py",),
+        ("tests/unit/test_indicators.py", "tests/integration/test_certify.py"),
     ),
     **dict.fromkeys(("trust/conformal.py", "trust/law.py"), ("tests/unit/test_conformal.py",)),
     "generation/identity.py": ("tests/integration/test_compute.py", "tests/integration/test_generate.py"),

@@ -207,11 +207,15 @@ def test_the_state_can_be_set_between_steps(method: str) -> None:
         made.x = other
 
 
-@pytest.mark.parametrize("method", [m.name for m in METHODS if m.adaptive and m.kind == "ode" and ":" not in m.name])
-def test_an_adaptive_method_goes_on_from_the_state_that_is_set(method: str) -> None:
+ADAPTIVE = [m for m in METHODS if m.adaptive and m.kind == "ode" and ":" not in m.name]
+
+
+@pytest.mark.parametrize("row", ADAPTIVE, ids=lambda m: m.name)
+def test_an_adaptive_method_goes_on_from_the_state_that_is_set(row: Any) -> None:
     """With its own derivative there, also where the question for the one before was asked already; a saved stepper
     likewise. The error is that of a solve from there."""
-    options, other = {"rtol": 1e-6, "atol": 1e-6, "dtype": torch.float64}, 0.5 * start().double()
+    method, tolerance = row.name, 1e-6 if row.ode_order > 3 else 1e-4
+    options, other = {"rtol": tolerance, "atol": tolerance, "dtype": torch.float64}, 0.5 * start().double()
     ends = []
     for asked, saved in ((0, False), (1, False), (2, False), (0, True)):
         make = lambda: Stepper(SDE, method, start().double(), **options)  # noqa: E731
@@ -232,7 +236,7 @@ def test_an_adaptive_method_goes_on_from_the_state_that_is_set(method: str) -> N
     assert all(torch.equal(ends[0], end) for end in ends)
     for i, t in enumerate(begun.expand(3).tolist()):
         wanted = scoresde.solve(SDE, net, other[i : i + 1], method="dop853", rtol=1e-10, atol=1e-10, t_start=t).x
-        assert float((ends[0][i] - wanted).abs().max() / wanted.abs().max()) < 3e-5
+        assert float((ends[0][i] - wanted).abs().max() / wanted.abs().max()) < 30 * tolerance
 
 
 def test_a_state_set_later_is_where_the_next_step_begins() -> None:
