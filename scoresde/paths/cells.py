@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .._combination import Combination, combine
 from .._plan import Evaluate, NotLinear, Run, Sum, Symbol, Tape, TapeNetwork, numbers_of
-from .._tensors import expand, row_sums, sample_norms, transforming
+from .._tensors import row_sums, sample_norms, transforming
 from ..processes import Network
 from ..scores.base import Split
 from ..sdes import Estimate, Node
@@ -230,22 +230,39 @@ class Cell:
     def law(self, values: Any, state: Tensor) -> Normal:
         """Its law, and what came of it. All is in float64: where there is little noise, the state and its mean are
         nearly equal, and their difference would be mostly rounding."""
-        off = state.to(torch.float64, copy=True)
-        for weight, number in self.mean:
-            off = _less(off, weight.of(values) if isinstance(weight, Scale) else weight, values[number])
-        for number, share in self.before:
-            off = _less(off, share, values[number])
+        terms = [(w.of(values) if isinstance(w, Scale) else w, values[i]) for w, i in self.mean]
+        terms += [(share, values[i]) for i, share in self.before]
+        off = _less(state, terms)
         if self.draw is not None:
             values[self.draw] = off
         return Normal(off, self.std.of(values).to(torch.float64) if isinstance(self.std, Scale) else self.std)
 
 
-def _less(off: Tensor, weight: float | Tensor, value: Tensor) -> Tensor:
-    """Less a multiple of a value."""
-    if isinstance(weight, Tensor):
-        return off - expand(weight.to(torch.float64), off) * value
-    apart = torch.is_grad_enabled() or transforming()
-    return off.sub(value, alpha=weight) if apart else off.sub_(value, alpha=weight)
+def _less(state: Tensor, terms: Sequence[tuple[float | Tensor, Tensor]]) -> Tensor:
+    r""":math:`V - \sum_j w_j v_j`, a new float64 tensor, in one pass for each term. The first weight is a tensor, so
+    that the sum is made in float64 without a copy of V.
+
+    Example:
+        >>> ones = torch.ones(1, 2)
+        >>> _less(3 * ones, [(0.5, ones), (torch.ones(1), ones)])
+        tensor([[1.5000, 1.5000]], dtype=torch.float64)
+    """
+    if not terms:
+        return state.to(torch.float64, copy=True)
+    apart, off = torch.is_grad_enabled() or transforming(), state
+    for weight, value in terms:
+        if off is state or isinstance(weight, Tensor):
+            off = torch.addcmul(off, value, -_wide(weight, state))
+        else:
+            off = off.sub(value, alpha=weight) if apart else off.sub_(value, alpha=weight)
+    return off
+
+
+def _wide(weight: float | Tensor, like: Tensor) -> Tensor:
+    """A weight as a float64 tensor that broadcasts against a state."""
+    if not isinstance(weight, Tensor):
+        return torch.full((1,), weight, dtype=torch.float64, device=like.device)
+    return weight.to(torch.float64).reshape(weight.shape + (1,) * (like.ndim - weight.ndim))
 
 
 def log_normal(off: Tensor, std: float | Tensor) -> Tensor:
