@@ -58,7 +58,7 @@ def pilot_states(
     return x.to(device=check_device(device, x.device), dtype=dtype)
 
 
-_NOISE = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
+HIGH = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
 _CLEAR = 10.0  # times as large as the data must noise be, at least
 _OUT = 30.0  # median errors: what is more may be due to another mode
 _APART = 0.3  # standard deviations of the data: so far are modes apart, at least
@@ -75,6 +75,7 @@ class Pilot:
         start, end: the interval.
         origin: where the paths begin, and the states there: at ``start``, or at t_max, from where they are scaled to
             ``start`` as noise is.
+        free: whether it may begin at a level below that of t_max.
         halves: the rows to learn from, and those that are held out.
         seed: of it, and of the noise of methods that draw any.
     """
@@ -86,6 +87,7 @@ class Pilot:
     start: float
     end: float
     origin: tuple[float, Tensor]
+    free: bool
     halves: tuple[slice, slice]
     seed: int
 
@@ -125,13 +127,17 @@ class Pilot:
         x = pilot_states(sde, score, x, drawn, seed, dtype, device)
         if len(x) < 2:
             raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
-        origin, context = (start, x), context_of(context, score, x)
-        unit = unit_of(score.traits.data_std)
-        begun = NoiseStart.of(sde, unit, _NOISE) if noise_start and start == sde.t_max else None
-        if begun is not None and begun.t > end:
+        context, free, half = context_of(context, score, x), noise_start and start == sde.t_max, len(x) // 2
+        halves = slice(0, half), slice(half, len(x))
+        return cls(sde, score, x, context, start, end, (start, x), free, halves, seed).from_level(HIGH)
+
+    def from_level(self, level: float) -> Pilot:
+        """The same, begun at a level of noise, where that is below the level of t_max; see `NoiseStart`."""
+        start, x = self.origin
+        begun = NoiseStart.of(self.sde, unit_of(self.score.traits.data_std), level) if self.free else None
+        if begun is not None and begun.t > self.end:
             start, x = begun.t, begun.state(x)
-        half = len(x) // 2
-        return cls(sde, score, x, context, start, end, origin, (slice(0, half), slice(half, len(x))), seed)
+        return replace(self, start=start, x=x)
 
     def turned(self) -> Pilot:
         """The same with the halves exchanged."""
@@ -158,9 +164,9 @@ class Pilot:
         if not self.from_noise or self.score.traits.data_std is not None:
             return
         std = float(f"{float(ends.std()) / self.sde.node(self.end).alpha:.1g}")
-        if std > _NOISE / _CLEAR:
+        if std > HIGH / _CLEAR:
             warn_caller(
-                f"The paths begin at sigma/alpha = {_NOISE:g}, where data with a standard deviation of {std:g} are not "
+                f"The paths begin at sigma/alpha = {HIGH:g}, where data with a standard deviation of {std:g} are not "
                 f"noise yet. Declare it, as score_fn.data_std = {std:g}, and repeat this."
             )
 

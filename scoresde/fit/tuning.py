@@ -28,11 +28,11 @@ from ..grids import VPTime
 from ..sdes import SDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, choose, make_solver
-from ..solvers.registry.auto import is_few, unit_of
+from ..solvers.registry.auto import NOISE, is_few, unit_of
 from ..solvers.registry.config import to_text
 from .grid import check_fixed
 from .objectives import OBJECTIVES, Comparison
-from .pilot import Pilot
+from .pilot import HIGH, Pilot
 from .records import Errors, Ranked, Tuned
 
 GridChoice = str | grids.GridFunction | None
@@ -67,19 +67,24 @@ STOCHASTIC: tuple[Row, ...] = (
 
 
 class Entry(NamedTuple):
-    """A candidate: its solver, its grid, and the name of that."""
+    """A candidate: its solver, its grid, the name of that, and the level of noise above which it does not begin."""
 
     solver: Solver
     grid: GridChoice
     name: str
+    level: float = HIGH
 
     def count(self, evaluations: int) -> int:
         """The largest number of steps with no more than so many evaluations; 0 if there is none."""
         return max(0, (evaluations - self.solver.extra_evaluations) // self.solver.evaluations)
 
+    def times(self, pilot: Pilot, evaluations: int) -> Tensor:
+        """The times of its steps."""
+        return pilot.from_level(self.level).times(self.grid, self.count(evaluations))
+
     def results(self, pilot: Pilot, evaluations: int) -> Tensor:
         """The pilot's end states."""
-        return pilot.solve(self.solver, pilot.times(self.grid, self.count(evaluations)))
+        return pilot.from_level(self.level).solve(self.solver, self.times(pilot, evaluations))
 
 
 def tune(
@@ -111,7 +116,9 @@ def tune(
         steps: the number of evaluations of a solve.
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
             default 15 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
-            unless distributions are compared.
+            unless distributions are compared. Up to 14 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
+            of the data, at most. The two best of the default ones are tried from 100, too, where ``method="auto"``
+            begins, unless distributions are compared.
         objective: ``"log"``, the mean logarithm of the errors of the end points, or ``"law"``, the energy distance
             :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
             and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
@@ -173,7 +180,14 @@ def tune(
         exact = [batch.reference(reference)]
     batch.warn_of_scale(exact[0])
     compared = comparison(coarse, exact)
-    order = sorted(range(len(entries)), key=compared.scores.__getitem__)
+    order, lower = sorted(range(len(entries)), key=compared.scores.__getitem__), [False] * len(entries)
+    if candidates is None and batch.from_level(NOISE).start != batch.start:
+        more = [
+            entry for i in order[: comparison.lowered] if (entry := entries[i]._replace(level=NOISE)) not in entries
+        ]
+        entries, coarse = [*entries, *more], [*coarse, *(entry.results(batch, steps) for entry in more)]
+        compared, lower = comparison(coarse, exact), [entry.level == NOISE for entry in entries]
+        order = _ordered(compared, lower)
     if not math.isfinite(compared.scores[order[0]]):
         raise NonFiniteError(
             "Every candidate gave NaN or infinity in at least one sample; take more steps, or check the network with "
@@ -182,7 +196,7 @@ def tune(
         )
     compared.warn(batch, order[0])
     best = entries[order[0]]
-    times = batch.times(best.grid, best.count(steps))
+    times = best.times(batch, steps)
     with torch.no_grad():
         log_snr = sde.log_snr(times)
     known = [i for i, entry in enumerate(entries) if entry == auto]
@@ -190,22 +204,30 @@ def tune(
         tuple(times.tolist()),
         method=to_text(best.solver),
         process=repr(sde),
-        from_noise=batch.from_noise,
+        from_noise=batch.from_level(best.level).from_noise,
         log_snr=tuple(log_snr.tolist()),
         fitted=compared.errors(order[0]),
         default=compared.errors(known[0]) if known else Errors(math.nan, math.nan),
         cost=batch.cost,
         **batch.made_with,
         evaluations=steps,
-        ranking=tuple(_ranked(entries[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
+        ranking=tuple(_ranked(entries[i], lower[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
     )
+
+
+def _ordered(compared: Comparison, low: Sequence[bool]) -> list[int]:
+    """The candidates, the best first. One that begins at a low level, where the state is noise less exactly, comes last
+    if it strays from the best of the others."""
+    best = min((i for i, lower in enumerate(low) if not lower), key=compared.scores.__getitem__, default=None)
+    apart = [best is not None and lower and compared.strays(i, best) for i, lower in enumerate(low)]
+    return sorted(range(len(low)), key=lambda i: (apart[i], compared.scores[i]))
 
 
 def _auto(pilot: Pilot, steps: int) -> Entry:
     """What ``method="auto"`` takes."""
     choice = choose(True, steps, ())
     grid = choice.grid and choice.grid.for_data(unit_of(pilot.score.traits.data_std))
-    return Entry(choice.solver, grid, "default" if grid is None else str(grid))
+    return Entry(choice.solver, grid, "default" if grid is None else str(grid), NOISE)
 
 
 def candidates_of(pilot: Pilot, steps: int, rows: Sequence[Row] = CANDIDATES) -> list[Entry]:
@@ -219,7 +241,7 @@ def candidates_of(pilot: Pilot, steps: int, rows: Sequence[Row] = CANDIDATES) ->
     found: dict[tuple[Solver, tuple[float, ...]], Entry] = {}
     for entry in (_auto(pilot, steps), *entries):
         count = entry.count(steps)
-        times = tuple(pilot.times(entry.grid, count).tolist()) if count else ()
+        times = tuple(entry.times(pilot, steps).tolist()) if count else ()
         found.setdefault((entry.solver, times), entry)
     return list(found.values())
 
@@ -249,6 +271,7 @@ def _name(grid: Any) -> str:
     return grid if isinstance(grid, str) else getattr(grid, "__name__", repr(grid))
 
 
-def _ranked(entry: Entry, errors: Errors, behind: float, uncertainty: float) -> Ranked:
-    """A row of the ranking."""
-    return Ranked(to_text(entry.solver), entry.name, behind=behind, uncertainty=uncertainty, **asdict(errors))
+def _ranked(entry: Entry, low: bool, errors: Errors, behind: float, uncertainty: float) -> Ranked:
+    """A row of the ranking; ``low`` where it begins at less noise than others."""
+    grid = entry.name + f" from sigma/alpha = {NOISE:g}" * low
+    return Ranked(to_text(entry.solver), grid, behind=behind, uncertainty=uncertainty, **asdict(errors))
