@@ -32,7 +32,7 @@ from benchmarks._tables import load
 from scoresde.fit.pilot import Pilot
 from scoresde.fit.tuning import candidates_of
 from scoresde.solvers import DPM3M, IPNDM, Solver, make_solver
-from scoresde.solvers.registry.auto import is_few
+from scoresde.solvers.registry.auto import NOISE, is_few
 
 BUDGETS = (5, 8, 10, 15, 20)
 GRIDS = ("log_snr", "karras", "time", "quadratic")
@@ -114,13 +114,14 @@ class Case:
         return {"pair": chosen, "pilot calls": got.cost.pilots, **self.solve(method=got)}
 
     def best_candidate(self, budget: int) -> Figures:
-        """The smallest median and RMS of the candidates of `tune`."""
+        """The smallest median and RMS of the candidates of `tune`, each from both levels where it may begin."""
         x, context = self.rows(slice(self.pilots, None))
         batch = Pilot.of(
             self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False,
             noise_start=is_few(budget), shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
         )  # fmt: skip
         entries = [entry for entry in candidates_of(batch, budget) if entry.count(budget)]
+        entries += [entry._replace(level=NOISE) for entry in entries]
         found = [self.figures(entry.results(batch, budget)) for entry in entries]
         return {k: min(row[k] for row in found) for k in ("median", "rms")}
 
