@@ -369,7 +369,7 @@ def _check_fit(
         if not solver.takes_stochasticity:
             raise InvalidArgumentError(
                 f"method={name!r} has no stochasticity; methods that take it, alone or as predictor of pc: "
-                f"{', '.join(drift_methods())}."
+                f"{', '.join(drift_methods())}. A method of your own that uses it declares takes_stochasticity = True."
             )
     if solver.adaptive:
         for option in ("steps", "grid"):

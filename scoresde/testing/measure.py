@@ -55,7 +55,7 @@ def estimate_order(
     sde: AffineSDE | None = None,
     *,
     steps: Sequence[int] = (40, 80, 160, 320),
-    grid: str = "log_snr",
+    grid: str | grids.GridFunction = "log_snr",
     t_start: float | None = None,
     t_end: float | None = None,
     **options: object,
@@ -68,7 +68,9 @@ def estimate_order(
         method: a solver or a name; ``options`` are the name's.
         sde: the process, `VPSDE` by default.
         steps: numbers of steps, growing.
-        grid: where the steps are.
+        grid: where the steps are, a name or a function ``(sde, t_start, t_end, steps)``. On a smooth grid neighbouring
+            steps are nearly equal, so that a multistep method with wrong weights for unequal ones shows its order
+            nevertheless; an uneven grid shows the fault.
         t_start, t_end: the interval; a bad first step hardly shows at ``t_max``; pass ``t_start=0.5``,
             say, to test the first steps of a multistep method.
 
@@ -140,7 +142,7 @@ def weak_order(
     *,
     problem: str = "gaussian",
     steps: Sequence[int] = (64, 128, 256),
-    grid: str = "log_snr",
+    grid: str | grids.GridFunction = "log_snr",
     t_start: float | None = None,
     t_end: float = 0.01,
     draws: int = 1,
@@ -192,7 +194,7 @@ def strong_order(
     sde: AffineSDE | None = None,
     *,
     steps: Sequence[int] = (64, 128, 256),
-    grid: str = "log_snr",
+    grid: str | grids.GridFunction = "log_snr",
     t_start: float | None = None,
     t_end: float = 0.01,
     weight: Weight | Sequence[Weight] | None = None,
@@ -247,7 +249,7 @@ def work_precision(
     x: Tensor | None = None,
     exact: Tensor | None = None,
     budgets: Sequence[int] = (5, 10, 20, 50),
-    grid: str = "log_snr",
+    grid: str | grids.GridFunction = "log_snr",
     **options: object,
 ) -> Mapping[int, float]:
     r"""The error of a deterministic method for numbers of evaluations: RMS over samples and dimensions of the distance
@@ -260,7 +262,7 @@ def work_precision(
         x: states at t_max; 64 draws of the prior, of seed 0, by default.
         exact: where the flow takes them; of a `Gaussian` it is known.
         budgets: numbers of evaluations; a budget too small for one step is left out.
-        grid: where the steps are.
+        grid: where the steps are, a name or a function ``(sde, t_start, t_end, steps)``.
 
     Example:
         >>> import scoresde

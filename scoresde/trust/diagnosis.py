@@ -137,9 +137,11 @@ class Diagnosis(_display.Displayed):
                 f" With {self.pilot} samples, faults of the network below {self.floor / self.unit:.0%} of the standard "
                 "deviation of the data may stay unseen; a larger `pilot` shows smaller ones."
             )
+            ranked = any(rung.name == "calibration" for rung in self.rungs)
+            average = " This is so on average over the observations; the posterior of a single one may still be wrong."
             return (
                 f"Nothing that was tried limits the samples: they cannot be told from held-out data (distance {whole}, "
-                f"where chance reaches {chance}).{more if coarse else ''}"
+                f"where chance reaches {chance}).{average if ranked else ''}{more if coarse else ''}"
             )
         first = self[self.limits[0]]
         named = [name if _is_zero(self[name]) else f"{name} ({_row(self[name])[1]})" for name in self.limits[1:]]

@@ -256,7 +256,7 @@ class Memorisation(Repair):
             found.memorised and nearer and pulled,
             size,
             f"A sample is nearer to the training data than held-out data are with a probability of {found.value:.2g}, "
-            f"and {found.share:.0%} are nearer than {found.expected:.0%} of held-out data.",
+            f"and {found.share:.0%} of samples are as near as the nearest {found.expected:.0%} of held-out data.",
             self.remedy,
             {"share": found.share, "expected": found.expected, "median distance": closest, "pull": excess},
             ("network",),
