@@ -123,8 +123,9 @@ class Case:
         )  # fmt: skip
         entries = [entry for entry in candidates_of(batch, budget) if entry.count(budget)]
         found = [self.figures(entry.results(batch, budget)) for entry in entries]
-        for i in sorted(range(len(found)), key=lambda i: found[i]["median"])[: EndPoints.lowered]:
-            found.append(self.figures(entries[i]._replace(level=NOISE).results(batch, budget)))
+        order = sorted(range(len(found)), key=lambda i: found[i]["median"])
+        below = [entry for i in order if (entry := entries[i]._replace(level=NOISE)) not in entries]
+        found += [self.figures(entry.results(batch, budget)) for entry in below[: EndPoints.lowered]]
         return {k: min(row[k] for row in found) for k in ("median", "rms")}
 
     def measure(self, known: dict[str, Any] | None) -> dict[str, Any]:

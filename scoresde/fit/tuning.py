@@ -182,9 +182,8 @@ def tune(
     compared = comparison(coarse, exact)
     order, lower = sorted(range(len(entries)), key=compared.scores.__getitem__), [False] * len(entries)
     if candidates is None and batch.from_level(NOISE).start != batch.start:
-        more = [
-            entry for i in order[: comparison.lowered] if (entry := entries[i]._replace(level=NOISE)) not in entries
-        ]
+        below = [entries[i]._replace(level=NOISE) for i in order]
+        more = [entry for entry in below if entry not in entries][: comparison.lowered]
         entries, coarse = [*entries, *more], [*coarse, *(entry.results(batch, steps) for entry in more)]
         compared, lower = comparison(coarse, exact), [entry.level == NOISE for entry in entries]
         order = _ordered(compared, lower)
