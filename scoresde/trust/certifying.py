@@ -48,7 +48,7 @@ def certify(
     indicator: str = "auto",
     norm: str | Callable[[Tensor], Tensor] = "rms",
     by: str | None = None,
-    reference: tuple[Tensor, Tensor] | None = None,
+    reference: tuple[int, int] | tuple[Tensor, Tensor] | None = None,
     shape: Sequence[int] | None = None,
     context: Mapping[str, object] | None = None,
     seed: int = 0,
@@ -87,8 +87,11 @@ def certify(
             each, whose values are compared.
         by: the name of an entry of ``context`` with classes, ``(pilot,)`` integers: each class is then calibrated by
             its own draws, if there are enough of them, and otherwise by all (with a warning).
-        reference: end states of the pilot's draws by a tight and a looser accurate solve, ``(pilot, *event)``, if they
-            are known.
+        reference: by default an adaptive solve with rising accuracy. Two numbers of steps (tight, loose), such as
+            ``(500, 250)``, take `scoresde.solvers.UniPC3` with so many steps instead, for networks that are no smooth
+            function of time, such as those of integer labels. Or the end states of the pilot's draws by a tight and a
+            looser solve, ``(pilot, *event)``, from the starts of ``solve(…, seeds=seeds_of(seed, pilot, 1))`` with
+            ``scoresde.trust.coupling.seeds_of``.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         context: of the pilot, as for `solve`: tensors with a row for each draw, drawn as those of later samples will
             be, or one row for all. The statement is over the distribution of these rows.

@@ -157,6 +157,30 @@ class FlowReference(Reference):
         return {**self.task.shared, **how}
 
 
+class StepsReference(Reference):
+    """Of the probability flow, by two given numbers of steps of `scoresde.solvers.UniPC3`: for networks that are no
+    smooth function of time, on which a tolerance takes very many.
+
+    Args:
+        task: what is solved.
+        tight, loose: the numbers of steps.
+    """
+
+    name = "unipc3"
+
+    def __init__(self, task: Task, tight: int, loose: int) -> None:
+        super().__init__(task)
+        if task.stochastic:
+            raise InvalidArgumentError(
+                f"`reference` cannot be numbers of steps for method={task.solver.name!r}, which draws noise, and is "
+                "compared with itself on the same path; leave it out."
+            )
+        self.levels = (loose, tight)
+
+    def settings(self, level: float, method: str | None = None) -> Settings:
+        return {**self.task.shared, "method": self.name, "steps": int(level)}
+
+
 def check_converges(task: Task) -> None:
     """Refuse a method whose samples depend on each other, or converge to nothing that is known, before a solve.
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_tensor, warn_caller
-from ..errors import InvalidTypeError, SolveFailedError
+from .._checks import MOST_STEPS, check_integer, check_tensor, warn_caller
+from ..errors import InvalidArgumentError, InvalidTypeError, SolveFailedError
+from ..integrate import Solution
 from ..noise import Noise
 from .conformal import Coverage
 from .coupling import Task, parts, rows_of, seeds_of
@@ -23,6 +24,7 @@ from .reference import (
     FlowReference,
     PathReference,
     Reference,
+    StepsReference,
     Worth,
     check_agreement,
     check_converges,
@@ -35,6 +37,7 @@ _GAIN = 0.9  # of the bound: what an indicator must bring that takes evaluations
 _SURE = 0.8  # that a candidate which one half chose is certified by the other
 _CLOSE = 0.01  # of the errors: what a reference may be uncertain by
 _SHARE = 0.1  # of the errors: what it may be uncertain by without a warning
+_OTHER = 0.5  # of the spread of the samples, at the quantile that counts: more is the distance of other samples
 _LARGE = 0.01  # of the spread of the samples: an uncertainty that ends everything
 
 
@@ -99,7 +102,7 @@ class Run:
         context: of all draws.
         batch_size: of the parts.
         share: the quantile of the errors that counts.
-        given: the end states of the reference, if they are known.
+        given: the end states of the reference, if they are known, or its numbers of steps.
         target: the bound that is wanted.
     """
 
@@ -113,7 +116,7 @@ class Run:
         context: Mapping[str, Any],
         batch_size: int,
         share: float,
-        given: tuple[Tensor, Tensor] | None,
+        given: tuple[Tensor, Tensor] | tuple[int, int] | None,
         target: float | None,
     ) -> None:
         self.tasks, self.norm, self.count, self.split, self.context = tasks, norm, count, split, context
@@ -123,8 +126,8 @@ class Run:
         self.columns = [Column() for _ in tasks]
         self.scale = self.unit = math.nan
         self._ends: list[Tensor] = []
-        self._given = None if given is None else _checked(given, (count, *tasks[0].event))
-        for task in tasks if given is None else ():
+        self._given, self._steps = _checked(given, (count, *tasks[0].event))
+        for task in tasks if self._given is None else ():
             check_converges(task)
         self._exact: dict[int, Exact] = {}  # by candidate; -1 for all that are deterministic
 
@@ -211,6 +214,12 @@ class Run:
                     f"The reference is uncertain: {what} are {worth:.2g} apart. That is part of the errors, which are "
                     f"{errors:.2g} with it, and so of the bound."
                 )
+        if self._given is not None and errors - gap > _OTHER * self.unit:
+            warn_caller(
+                f"The given `reference` is as far from the samples ({errors - gap:.2g}) as other samples are (their "
+                f"standard deviation is {self.unit:.2g}). It must begin where the pilot does; pass numbers of steps "
+                "instead, such as reference=(500, 250)."
+            )
         reference = exact.reference
         name, other = ("as it was given", "") if reference is None else (reference.name, reference.other or "")
         return Worth(name, *exact.levels, gap, other if exact.checked else "", exact.checked, exact.disagreement)
@@ -261,9 +270,7 @@ class Run:
             if math.isnan(exact.levels[0]):
                 coarse = task.solve(noise, count, context)
                 if exact.reference is None:
-                    steps = int(task.settings.get("steps") or coarse.steps)
-                    flow = not task.stochastic
-                    exact.reference = FlowReference(task, scale_of(coarse.x)) if flow else PathReference(task, steps)
+                    exact.reference = self._reference(task, coarse)
                 exact.levels = exact.reference.levels_for(solved, functools.partial(self._enough, coarse.x))
                 self._check(exact, noise, count, context, solved(exact.levels[0]))
                 for level in exact.reference.finer(exact.levels[0]):
@@ -284,6 +291,14 @@ class Run:
         gap = self.norm.between(tight, loose)
         exact.gaps.append(gap)
         return tight, gap, rms(tight.to(torch.float64) - loose)
+
+    def _reference(self, task: Task, coarse: Solution) -> Reference:
+        """That of a candidate, of which some end states are known."""
+        if self._steps is not None:
+            return StepsReference(task, *self._steps)
+        if not task.stochastic:
+            return FlowReference(task, scale_of(coarse.x))
+        return PathReference(task, int(task.settings.get("steps") or coarse.steps))
 
     def _enough(self, ends: Tensor, tight: Tensor, loose: Tensor) -> bool:
         """Whether two references differ by little beside what they are to measure, in the median and at the quantile
@@ -361,9 +376,16 @@ def _known(values: Tensor) -> Tensor:
     return values.nan_to_num(nan=math.inf)
 
 
-def _checked(given: object, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The end states of a reference that is given."""
+def _checked(given: object, shape: tuple[int, ...]) -> tuple[tuple[Tensor, Tensor] | None, tuple[int, int] | None]:
+    """The end states of a reference that is given, or its numbers of steps."""
+    if given is None:
+        return None, None
     if not isinstance(given, tuple | list) or len(given) != 2:
-        raise InvalidTypeError("`reference` must be a pair (tight, loose) of end states.")
-    tight, loose = (check_tensor("reference", ends, shape) for ends in given)
-    return tight.detach(), loose.detach()
+        raise InvalidTypeError("`reference` must be a pair (tight, loose), of numbers of steps or of end states.")
+    if not any(isinstance(part, Tensor) for part in given):
+        tight, loose = (check_integer("reference", part, low=1, high=MOST_STEPS) for part in given)
+        if not tight > loose:
+            raise InvalidArgumentError(f"`reference` must be (tight, loose) with more steps first, got {given!r}.")
+        return None, (tight, loose)
+    fine, coarse = (check_tensor("reference", ends, shape) for ends in given)
+    return (fine.detach(), coarse.detach()), None

@@ -670,6 +670,40 @@ def test_a_reference_that_does_not_agree_with_itself_is_an_error(monkeypatch: py
         )
 
 
+def test_a_reference_of_fixed_steps() -> None:
+    """For networks of integer labels, on which a tolerance takes thousands of calls."""
+    given: dict[str, Any] = {"method": "dpm_2m", "steps": 10, "pilot": 64, "seed": 2}
+    own, calls = scoresde.certify(SDE, SCORE, **given), []
+
+    def counted(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(x))
+        return SCORE(x, t)
+
+    fixed = scoresde.certify(SDE, counted, **given, reference=(400, 200), shape=(64, 2), identity="counted")
+    assert fixed.pooled.quantile == pytest.approx(own.pooled.quantile, rel=1e-2)
+    assert (fixed.reference.method, fixed.reference.tight, fixed.reference.loose) == ("unipc3", 400, 200)
+    assert fixed.reference.distance < 0.01 * fixed.typical and fixed.reference.other == ""
+    assert len(calls) < 3 * (400 + 200 + 50)
+    for wrong in ((200, 400), (200, 200), (0, -1), (True, False), (400, torch.zeros(64, 2))):
+        with pytest.raises(scoresde.ScoreSDEError, match="`reference`"):
+            scoresde.certify(SDE, SCORE, **given, reference=wrong)  # type: ignore[arg-type]
+    with pytest.raises(scoresde.InvalidArgumentError, match="draws noise"):
+        scoresde.certify(SDE, SCORE, "dpmpp_2m_sde", steps=10, pilot=64, reference=(400, 200))
+
+
+def test_a_reference_of_other_draws_is_noticed() -> None:
+    given: dict[str, Any] = {"method": "dpm_2m", "steps": 10, "pilot": 64, "seed": 2}
+
+    def ends(seeds: list[int]) -> Tensor:
+        return scoresde.solve(SDE, SCORE, method="unipc3", steps=200, shape=(64, 2), seeds=seeds).x
+
+    right = ends(seeds_of(2, 64, 1))
+    assert scoresde.certify(SDE, SCORE, **given, reference=(right, right)).typical < 0.1
+    wrong = ends(list(range(64)))
+    with pytest.warns(ScoreSDEWarning, match="must begin where the pilot does"):
+        scoresde.certify(SDE, SCORE, **given, reference=(wrong, wrong))
+
+
 def test_a_reference_that_is_given_and_uncertain_widens_the_bound() -> None:
     seeds = seeds_of(0, 128, 1)
     x = SDE.prior.from_normal(scoresde.noise.SampleNoise(seeds).normal(torch.zeros(128, 2, dtype=F64)))
