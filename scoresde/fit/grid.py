@@ -173,7 +173,7 @@ def check_fixed(solver: Solver) -> None:
 
 def _listed(starts: Any, clock: Clock) -> list[Any]:
     if starts is None:
-        return ["time" if clock.in_time else "log_snr", "quadratic", "cosine", "quick"]
+        return ["time", "quadratic", "cosine"] if clock.in_time else ["log_snr", "quadratic", "cosine", "quick"]
     if isinstance(starts, str | Grid | Tensor):
         starts = [starts]
     if not isinstance(starts, Sequence) or not starts:

@@ -16,6 +16,7 @@ from .pilot import Pilot, distances, summary
 from .records import Errors
 
 _LEAST = 1e-300  # an error that is 0 has a logarithm, too
+_SEVERAL = 6  # candidates, of which the three that change least are not chosen for that alone
 _REFERENCES = 3  # candidates whose finer results stand for the exact ones
 _FAR = 2.0  # times as large an RMS, with which samples stray
 _STEPS = 100  # of the solve whose samples stand for the exact ones
@@ -89,7 +90,10 @@ class EndPoints(Comparison):
 
     @staticmethod
     def exact(batch: Pilot, ends: Sequence[Tensor], finer: Callable[[int], Tensor]) -> list[Tensor]:
-        """The finer results of the candidates that change least."""
+        """The finer results of the candidates that change least, or, where there are few, an accurate solve: one that
+        hardly changes may have stalled."""
+        if len(ends) < _SEVERAL:
+            return [batch.reference(_STEPS)]
         fine = [finer(i) for i in range(len(ends))]
         changes = [_score(distances(a, b)) for a, b in zip(ends, fine, strict=True)]
         return [fine[i] for i in sorted(range(len(ends)), key=changes.__getitem__)[:_REFERENCES]]

@@ -155,9 +155,14 @@ class Pilot:
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What a record keeps of the score function: the names of its context, and what its network predicts."""
+        """What a record keeps of the score function, the names of its context and what its network predicts, and
+        whether a start was given."""
         score = self.score.score_fn
-        return {"context": context_names(self.context, score), "prediction": score.traits.prediction or ""}
+        return {
+            "context": context_names(self.context, score),
+            "prediction": score.traits.prediction or "",
+            "from_given": self.origin[0] != self.sde.t_max,
+        }
 
     def warn_of_scale(self, ends: Tensor) -> None:
         """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""

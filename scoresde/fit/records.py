@@ -83,6 +83,7 @@ class FittedGrid(Grid):
         prediction: what the network of the fit predicts, as `scoresde.ScoreModel.prediction`, or "" where it is not
             known. A solve with another one gives a warning.
         from_noise: whether the states at ``t_max`` are scaled to the first time, as noise is, before the first step.
+        from_given: whether it begins at a ``t_start`` that was given, with states that are not noise from ``t_max``.
         log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
         cost: what the fit took.
@@ -103,6 +104,7 @@ class FittedGrid(Grid):
     method: str = field(default="", kw_only=True)
     process: str = field(default="", kw_only=True)
     from_noise: bool = field(default=False, kw_only=True)
+    from_given: bool = field(default=False, kw_only=True)
     log_snr: tuple[float, ...] = field(default=(), kw_only=True)
     context: tuple[str, ...] | None = field(default=None, kw_only=True)
     prediction: str = field(default="", kw_only=True)
@@ -135,8 +137,8 @@ class FittedGrid(Grid):
 
         The times are those of the same :math:`\ln(\alpha^2/\sigma^2)`, so that a method whose coefficients follow from
         these makes the same steps, apart from the scale of the state. A process that goes on to more noise is begun
-        where the record begins, with the state scaled as noise is; a first or last level beyond the process becomes its
-        end.
+        where the record begins, with the state scaled as noise is, unless the record was made with a ``t_start``; a
+        first or last level beyond the process becomes its end. On the process of the record nothing changes.
 
         Raises:
             InvalidArgumentError: a level between these two is beyond the process.
@@ -152,6 +154,8 @@ class FittedGrid(Grid):
             5
         """
         sde = check_affine(sde)
+        if self.fits(sde):
+            return self
         with torch.no_grad():
             low, high = (float(sde.log_snr(t)) for t in (sde.t_max, sde.t_min))
             for level in self.log_snr[1:-1]:
@@ -165,7 +169,7 @@ class FittedGrid(Grid):
             start, end = sde.t_max if begins else inner[0], sde.t_min if self.log_snr[-1] >= high else inner[-1]
             times = (start, *inner[1:-1], end)
             there = tuple(sde.log_snr(torch.tensor(times, dtype=torch.float64)).tolist())
-        return replace(self, times=times, log_snr=there, process=repr(sde), from_noise=not begins)
+        return replace(self, times=times, log_snr=there, process=repr(sde), from_noise=not (begins or self.from_given))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the grid as JSON.
@@ -212,8 +216,8 @@ class FittedGrid(Grid):
             )
             if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process, grid.prediction)):
                 raise ValueError("its name, method, process and prediction must be text")
-            if not isinstance(grid.from_noise, bool):
-                raise ValueError("its from_noise must be true or false")
+            if not (isinstance(grid.from_noise, bool) and isinstance(grid.from_given, bool)):
+                raise ValueError("its from_noise and from_given must be true or false")
             if any(map(math.isnan, grid.log_snr)):
                 raise ValueError("its log-SNRs must be numbers")
             if len(grid.log_snr) != len(grid.times):

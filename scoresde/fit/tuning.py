@@ -126,10 +126,11 @@ def tune(
         pilot: the number of samples; by default 16, which are enough to find a candidate whose error is within some per
             cent of the smallest, or 256 where distributions are compared, which takes at least 16.
         reference: what the errors are measured against: by default the results of the three candidates that change
-            least with twice as many evaluations (the geometric mean of the distances), or, where distributions are
-            compared, of 100 steps of `scoresde.solvers.UniPC3`; the number of its steps from ``t_start``, of which 40
-            cost less than the finer results; or the pilot's end states themselves. Where distributions are compared,
-            these may also be other samples of the wanted distribution, such as data with the contexts of the pilot.
+            least with twice as many evaluations (the geometric mean of the distances), or, where there are fewer than
+            six candidates, or distributions are compared, of 100 steps of `scoresde.solvers.UniPC3`; the number of its
+            steps from ``t_start``, of which 40 cost less than the finer results; or the pilot's end states themselves.
+            Where distributions are compared, these may also be other samples of the wanted distribution, such as data
+            with the contexts of the pilot.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot, and of the noise of candidates that draw any.

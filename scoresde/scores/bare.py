@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -182,6 +183,13 @@ def offers_estimates(score_fn: object) -> bool:
     return callable(method) and "node" in (parameters(method) or {})
 
 
+def _positive(value: object) -> float | None:
+    """A positive number, of Python, NumPy or torch; None for anything else."""
+    single = isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
+    number = float(value) if single and not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
+    return number if 0.0 < number < math.inf else None
+
+
 def traits_of(function: object) -> Traits:
     """The traits of a `Score`, or those that another object declares by its attributes.
 
@@ -194,7 +202,7 @@ def traits_of(function: object) -> Traits:
     sde, shape = getattr(function, "sde", None), getattr(function, "event_shape", None)
     estimates = offers_estimates(function)
     shift = estimates and bool(getattr(function, "has_shift", False))
-    std = getattr(function, "data_std", None)
+    std = _positive(getattr(function, "data_std", None))
     return Traits(
         sde=sde if isinstance(sde, AffineSDE) else None,
         event_shape=None if shape is None else tuple(shape),
@@ -204,5 +212,5 @@ def traits_of(function: object) -> Traits:
         network_parts=tuple(getattr(function, "network_parts", PARTS)),
         shift=shift,
         twist=bool(getattr(function, "has_twist", not shift)),
-        data_std=float(std) if isinstance(std, int | float) and 0.0 < std < math.inf else None,
+        data_std=std,
     )

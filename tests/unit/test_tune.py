@@ -382,6 +382,32 @@ def test_a_choice_from_a_lower_level_begins_there() -> None:
     assert again.fitted.median == pytest.approx(float(errors.median()), rel=1e-6)
 
 
+@pytest.mark.parametrize("make", [tune, scoresde.fit_grid])
+def test_a_record_from_a_given_start_is_used_on_another_process_from_there(make: Callable[..., Any]) -> None:
+    """And on its own process it is itself: the states are not noise, and are not scaled."""
+    edm, given = scoresde.EDMSDE(), 0.5 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    target = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([0.2, 1.0], dtype=F64))
+    record = make(edm, target.score(edm), 6, x=given, t_start=2.0, t_end=0.05)
+    assert record.on(edm) is record and record.from_given and not record.from_noise
+    how: Any = {"method": record} if make is tune else {"method": "unipc2", "grid": record}
+    there = scoresde.VESDE(sigma_max=80.0)
+    moved: Any = {name: value.on(there) if value is record else value for name, value in how.items()}
+    mine = solve(edm, target.score(edm), given, **how).x
+    theirs = solve(there, target.score(there), given, **moved).x
+    torch.testing.assert_close(theirs, mine, rtol=1e-6, atol=1e-8)
+    again = FittedGrid.of(record.fields(), "it")
+    assert again == record
+    whole = make(edm, target.score(edm), 6, dtype=F64)
+    assert not whole.from_given
+
+
+def test_a_candidate_that_stalls_is_not_chosen_of_a_short_list() -> None:
+    """It changes little with twice as many evaluations, and is far from the exact ends."""
+    sde, network = scoresde.EDMSDE(), scoresde.load("digits")
+    tuned = tune(sde, network.score(sde, label=3), 8, candidates=[("ddim", "time"), ("ddim", "karras")], pilot=8)
+    assert tuned.ranking[0].grid == "karras" and tuned.ranking[1].behind > 2
+
+
 class Flipping:
     """What `_ordered` asks: the second candidate has the smallest errors but in one sample."""
 
