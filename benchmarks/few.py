@@ -29,11 +29,10 @@ import scoresde
 from benchmarks._few_problems import F64, PILOT, PROBLEMS, Problem, add_arguments, foreign, kept
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
-from scoresde.fit.objectives import EndPoints
 from scoresde.fit.pilot import Pilot
 from scoresde.fit.tuning import candidates_of
 from scoresde.solvers import DPM3M, IPNDM, Solver, make_solver
-from scoresde.solvers.registry.auto import NOISE, is_few
+from scoresde.solvers.registry.auto import is_few
 
 BUDGETS = (5, 8, 10, 15, 20)
 GRIDS = ("log_snr", "karras", "time", "quadratic")
@@ -115,7 +114,7 @@ class Case:
         return {"pair": chosen, "pilot calls": got.cost.pilots, **self.solve(method=got)}
 
     def best_candidate(self, budget: int) -> Figures:
-        """The smallest median and RMS of the candidates of `tune`, the two best of them from the lower level, too."""
+        """The smallest median and RMS of the candidates of `tune`."""
         x, context = self.rows(slice(self.pilots, None))
         batch = Pilot.of(
             self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False,
@@ -123,9 +122,6 @@ class Case:
         )  # fmt: skip
         entries = [entry for entry in candidates_of(batch, budget) if entry.count(budget)]
         found = [self.figures(entry.results(batch, budget)) for entry in entries]
-        order = sorted(range(len(found)), key=lambda i: found[i]["median"])
-        below = [entry for i in order if (entry := entries[i]._replace(level=NOISE)) not in entries]
-        found += [self.figures(entry.results(batch, budget)) for entry in below[: EndPoints.lowered]]
         return {k: min(row[k] for row in found) for k in ("median", "rms")}
 
     def measure(self, known: dict[str, Any] | None) -> dict[str, Any]:

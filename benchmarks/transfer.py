@@ -104,12 +104,11 @@ def learned(case: Case, budget: int) -> FittedGrid:
 
 
 def carried(case: Case, budget: int) -> FittedGrid:
-    """The method and the grid that `scoresde.tune` chooses for `CHOSEN` evaluations, with another number of them; where
-    they begin is not carried."""
+    """The method and the grid that `scoresde.tune` chooses for `CHOSEN` evaluations, with another number of them."""
     chosen: Any = case.record(tuned, CHOSEN)
     best = chosen.ranking[0]
     grids = {str(grid): grid for grid in (choose(True, CHOSEN, ()).grid, *(grid for _, _, grid in CANDIDATES))}
-    pair = from_config(best.method), grids[best.grid.partition(" from ")[0]]
+    pair = from_config(best.method), grids[best.grid]
     return scoresde.tune(steps=budget, candidates=[pair], reference=case.exact(PILOT), **case.given(PILOT))
 
 

@@ -18,7 +18,6 @@ from .records import Errors
 _LEAST = 1e-300  # an error that is 0 has a logarithm, too
 _SEVERAL = 6  # candidates, of which the three that change least are not chosen for that alone
 _REFERENCES = 3  # candidates whose finer results stand for the exact ones
-_FAR = 2.0  # times as large an RMS, with which samples stray
 _STEPS = 100  # of the solve whose samples stand for the exact ones
 
 
@@ -32,14 +31,12 @@ class Comparison(abc.ABC):
     Attributes:
         pilot: the default number of samples; ``least``: the smallest.
         stochastic: whether candidates may draw noise.
-        lowered: how many of the best candidates are tried from a lower level of noise.
         scores: one number per candidate, smaller for a better one; not finite if a sample failed.
     """
 
     pilot: ClassVar[int]
     least: ClassVar[int] = 2
     stochastic: ClassVar[bool] = False
-    lowered: ClassVar[int] = 0
     scores: Sequence[float]
 
     @abc.abstractmethod
@@ -67,10 +64,6 @@ class Comparison(abc.ABC):
     def warn(self, batch: Pilot, best: int) -> None:
         """Say what the errors of the best candidate show of the pilot."""
 
-    def strays(self, i: int, j: int) -> bool:
-        """Whether samples of a candidate end far away, in another mode, that do not with another candidate."""
-        return False
-
     @abc.abstractmethod
     def behind(self, i: int, best: int) -> tuple[float, float]:
         """How many times as large the error of a candidate is as that of the best one, and the uncertainty: of those
@@ -81,7 +74,6 @@ class EndPoints(Comparison):
     """By the mean of the logarithms of the samples' errors, which varies least from pilot to pilot."""
 
     pilot = 16
-    lowered = 2
 
     def __init__(self, ends: Sequence[Tensor], exact: Sequence[Tensor]) -> None:
         self._exact = exact[0]
@@ -104,9 +96,6 @@ class EndPoints(Comparison):
     def warn(self, batch: Pilot, best: int) -> None:
         """That many of its samples end in another mode."""
         batch.warn_of_modes(self._errors[best], self._exact)
-
-    def strays(self, i: int, j: int) -> bool:
-        return not self.errors(i).rms <= _FAR * self.errors(j).rms
 
     def behind(self, i: int, best: int) -> tuple[float, float]:
         errors = [self._errors[k].clamp_min(_LEAST).log() for k in (i, best)]

@@ -117,8 +117,7 @@ def tune(
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
             default 15 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
             unless distributions are compared. Up to 14 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
-            of the data, at most. The two best of the default ones are tried from 100, too, where ``method="auto"``
-            begins, unless distributions are compared.
+            of the data, at most.
         objective: ``"log"``, the mean logarithm of the errors of the end points, or ``"law"``, the energy distance
             :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
             and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
@@ -181,13 +180,7 @@ def tune(
         exact = [batch.reference(reference)]
     batch.warn_of_scale(exact[0])
     compared = comparison(coarse, exact)
-    order, lower = sorted(range(len(entries)), key=compared.scores.__getitem__), [False] * len(entries)
-    if candidates is None and batch.from_level(NOISE).start != batch.start:
-        below = [entries[i]._replace(level=NOISE) for i in order]
-        more = [entry for entry in below if entry not in entries][: comparison.lowered]
-        entries, coarse = [*entries, *more], [*coarse, *(entry.results(batch, steps) for entry in more)]
-        compared, lower = comparison(coarse, exact), [entry.level == NOISE for entry in entries]
-        order = _ordered(compared, lower)
+    order = sorted(range(len(entries)), key=compared.scores.__getitem__)
     if not math.isfinite(compared.scores[order[0]]):
         raise NonFiniteError(
             "Every candidate gave NaN or infinity in at least one sample; take more steps, or check the network with "
@@ -199,35 +192,31 @@ def tune(
     times = best.times(batch, steps)
     with torch.no_grad():
         log_snr = sde.log_snr(times)
-    known = [i for i, entry in enumerate(entries) if entry == auto]
+    default = Errors(math.nan, math.nan)
+    if auto in entries:  # but it begins at a level of its own
+        default = compared.errors(entries.index(auto))
+        if batch.from_level(NOISE).start != batch.start:
+            default = comparison([auto._replace(level=NOISE).results(batch, steps)], exact).errors(0)
     return Tuned(
         tuple(times.tolist()),
         method=to_text(best.solver),
         process=repr(sde),
-        from_noise=batch.from_level(best.level).from_noise,
+        from_noise=batch.from_noise,
         log_snr=tuple(log_snr.tolist()),
         fitted=compared.errors(order[0]),
-        default=compared.errors(known[0]) if known else Errors(math.nan, math.nan),
+        default=default,
         cost=batch.cost,
         **batch.made_with,
         evaluations=steps,
-        ranking=tuple(_ranked(entries[i], lower[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
+        ranking=tuple(_ranked(entries[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
     )
-
-
-def _ordered(compared: Comparison, low: Sequence[bool]) -> list[int]:
-    """The candidates, the best first. One that begins at a low level, where the state is noise less exactly, comes last
-    if it strays from the best of the others."""
-    best = min((i for i, lower in enumerate(low) if not lower), key=compared.scores.__getitem__, default=None)
-    apart = [best is not None and lower and compared.strays(i, best) for i, lower in enumerate(low)]
-    return sorted(range(len(low)), key=lambda i: (apart[i], compared.scores[i]))
 
 
 def _auto(pilot: Pilot, steps: int) -> Entry:
     """What ``method="auto"`` takes."""
     choice = choose(True, steps, ())
     grid = choice.grid and choice.grid.for_data(unit_of(pilot.score.traits.data_std))
-    return Entry(choice.solver, grid, "default" if grid is None else str(grid), NOISE)
+    return Entry(choice.solver, grid, "default" if grid is None else str(grid))
 
 
 def candidates_of(pilot: Pilot, steps: int, rows: Sequence[Row] = CANDIDATES) -> list[Entry]:
@@ -271,7 +260,6 @@ def _name(grid: Any) -> str:
     return grid if isinstance(grid, str) else getattr(grid, "__name__", repr(grid))
 
 
-def _ranked(entry: Entry, low: bool, errors: Errors, behind: float, uncertainty: float) -> Ranked:
-    """A row of the ranking; ``low`` where it begins at less noise than others."""
-    grid = entry.name + f" from sigma/alpha = {NOISE:g}" * low
-    return Ranked(to_text(entry.solver), grid, behind=behind, uncertainty=uncertainty, **asdict(errors))
+def _ranked(entry: Entry, errors: Errors, behind: float, uncertainty: float) -> Ranked:
+    """A row of the ranking."""
+    return Ranked(to_text(entry.solver), entry.name, behind=behind, uncertainty=uncertainty, **asdict(errors))
