@@ -37,7 +37,7 @@ _GAIN = 0.9  # of the bound: what an indicator must bring that takes evaluations
 _SURE = 0.8  # that a candidate which one half chose is certified by the other
 _CLOSE = 0.01  # of the errors: what a reference may be uncertain by
 _SHARE = 0.1  # of the errors: what it may be uncertain by without a warning
-_OTHER = 0.5  # of the spread of the samples, at the quantile that counts: more is the distance of other samples
+_OTHER = 0.5  # of the spread of the samples, in the median: more is the distance of other samples
 _LARGE = 0.01  # of the spread of the samples: an uncertainty that ends everything
 
 
@@ -214,11 +214,12 @@ class Run:
                     f"The reference is uncertain: {what} are {worth:.2g} apart. That is part of the errors, which are "
                     f"{errors:.2g} with it, and so of the bound."
                 )
-        if self._given is not None and errors - gap > _OTHER * self.unit:
+        middle = float(torch.cat(self.columns[chosen].distances).nanmedian() - torch.cat(exact.gaps).nanmedian())
+        if self._given is not None and middle > _OTHER * self.unit:
             warn_caller(
-                f"The given `reference` is as far from the samples ({errors - gap:.2g}) as other samples are (their "
-                f"standard deviation is {self.unit:.2g}). It must begin where the pilot does; pass numbers of steps "
-                "instead, such as reference=(500, 250)."
+                f"The given `reference` is as far from the samples ({middle:.2g} in the median) as other samples are "
+                f"(their standard deviation is {self.unit:.2g}). It must begin where the pilot does; pass numbers of "
+                "steps instead, such as reference=(500, 250)."
             )
         reference = exact.reference
         name, other = ("as it was given", "") if reference is None else (reference.name, reference.other or "")
