@@ -26,7 +26,7 @@ from .._checks import (
     warn_caller,
 )
 from .._context import cut
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, NonFiniteError
 from ..noise import SampleNoise, check_seed
 from ..scores import Score, Split, as_score
 from ..sdes import SDE, AffineSDE, Estimate, Node
@@ -229,7 +229,15 @@ class Pilot:
     def flow(self, start: float, x: Tensor, steps: int) -> Tensor:
         """The end states of `UniPC3` from some states; a sample that fails is an error."""
         times = grids.resolve(None, self.sde, start, self.end, steps)
-        return solve(self.sde, self.score, x, method=UniPC(order=3), grid=times, context=self.context).x
+        try:
+            return solve(self.sde, self.score, x, method=UniPC(order=3), grid=times, context=self.context).x
+        except NonFiniteError as error:
+            where = "" if error.t is None else f" at t={error.t:.6g}"
+            raise NonFiniteError(
+                f"The {error.stage} is NaN or infinite{where} in the accurate solve of the pilot (samples "
+                f"{error.indices}); check the network with scoresde.check_score, or pass end states as `reference`.",
+                stage=error.stage, step=error.step, t=error.t, indices=error.indices, partial=error.partial,
+            ) from None  # fmt: skip
 
 
 class Watched(Score):

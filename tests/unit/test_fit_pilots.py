@@ -88,8 +88,9 @@ def test_a_network_that_returns_nan_is_named(fit: str) -> None:
         return score
 
     for score_fn in (everywhere, once):
-        with pytest.raises(NonFiniteError, match="NaN or inf"):
+        with pytest.raises(NonFiniteError, match="NaN or inf") as found:
             FITS[fit](score_fn=score_fn, steps=4, x=X)
+        assert "throw=False" not in str(found.value)  # which is no argument of a fit
 
 
 def test_a_network_that_is_not_differentiable() -> None:
