@@ -216,7 +216,8 @@ def of_paths(methods: Sequence[str] = tuple(METHODS)) -> Iterator[tuple[str, dic
             per_step(name, "noise", **options, **wanted)
             for wanted in ({}, {"path_log_prob": "sums"}, {"path_log_prob": True})
         )
-        added: dict[str, float] = {key: (sums.get(key, 0) - plain.get(key, 0)) / states for key in PATH_ADDS}
+        adds = {key: (sums.get(key, 0) - plain.get(key, 0)) / states for key in PATH_ADDS}
+        added = {key: float(f"{value:.6g}") for key, value in adds.items()}  # as they are written
         size = 4 * math.prod(SHAPE)
         yield name, {"states": states, **added, "kept": (whole["bytes"] - sums["bytes"]) / states / size}
 
