@@ -74,7 +74,7 @@ F64 = torch.float64
 SDE = scoresde.VPSDE()
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 ERRORS = ("1e-1", "1e-2", "1e-3", "1e-4")  # nats
-# By network and t_min, a tolerance whose error is just below that of the published procedure.
+# By network and t_min, a tolerance whose error is below that of the published procedure.
 EQUAL = {"digits": {1e-5: 1.4e-4, 1e-3: 7e-5}, "mnist": {1e-5: 2e-5, 1e-3: 4e-5}}
 PROCESSES: dict[str, scoresde.AffineSDE] = {
     "VE": scoresde.VESDE(),
