@@ -9,11 +9,12 @@ fitted, and the one that ends nearest on the held-out half of the pilot is taken
 The peers were measured at 5, 10, 20 and 50 evaluations, each with its best method and grid; what lies between is
 interpolated in the logarithms.
 
-``network`` fits grids for the shipped network of handwritten digits, in float32, against its own reference; the peers
-there are their published methods, run here, on the grids that they offer.
+``network`` fits grids for the shipped networks of handwritten digits, in float32, against their own reference; the
+peers there are their published methods, run here, on the grids that they offer.
 
 ``python -m benchmarks fitted_grids`` writes ``results/fitted_grids.json``; ``--quick`` fits a part and checks that the
-gains are there; ``--network`` measures the network only and writes ``results/fitted_network.json``.
+gains are there; ``--network`` measures the networks only and writes ``results/fitted_network.json``, and with names, as
+``--network mnist``, keeps the others as they are in the file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,11 @@ METHODS: tuple[Solver, ...] = (
 PILOT = {"ring": 256, "gaussian": 64, "digits": 96}
 ITERATIONS: int | None = None  # as many as `fit_grid` takes by itself
 NETWORK_BUDGETS = (5, 8, 10, 20)
-NETWORK_PROCESSES = {"VP": scoresde.VPSDE(), "EDM": scoresde.EDMSDE()}
+# The networks: their processes, and how many samples are fitted on and tested with.
+NETWORKS: dict[str, tuple[dict[str, scoresde.AffineSDE], int, int]] = {
+    "digits": ({"VP": scoresde.VPSDE(), "EDM": scoresde.EDMSDE()}, 128, 256),
+    "mnist": ({"VP": scoresde.VPSDE()}, 32, 32),
+}
 NETWORK_METHODS: tuple[Solver, ...] = (UniPC(order=2), IPNDM(order=3), IPNDM())
 
 
@@ -204,7 +210,7 @@ def rivals_of(
 
 
 def network(
-    model: Any, sde: scoresde.AffineSDE, budgets: tuple[int, ...], pilot: int = 128, tests: int = 256
+    model: Any, sde: scoresde.AffineSDE, budgets: tuple[int, ...], pilot: int, tests: int
 ) -> dict[str, tuple[scoresde.fit.FittedGrid, dict[str, Any]]]:
     """Fitted grids of a network for some budgets, with their errors on other noise beside those of the peers' methods.
 
@@ -234,33 +240,34 @@ def network(
     return out
 
 
-def measure_network(ship: bool) -> None:
-    """The shipped network: results, and with ``ship`` the grids in its config."""
-    model = scoresde.load("digits")
-    rows, fitted = {}, []
-    for name, sde in NETWORK_PROCESSES.items():
-        found = network(model, sde, NETWORK_BUDGETS)
-        rows[name] = {budget: row for budget, (_, row) in found.items()}
-        fitted += [grid for grid, _ in found.values()]
-    write("fitted_network", rows, "python -m benchmarks fitted_grids --network")
-    if ship:
-        directory = Path(scoresde.__file__).parent / "zoo" / "weights" / "digits"
-        scoresde.save(replace(model, config=replace(model.config, grids=tuple(fitted))), directory)
+def measure_networks(names: Sequence[str], ship: bool) -> None:
+    """Some of the shipped networks: results, and with ``ship`` the grids in their configs."""
+    rows = load("fitted_network")["results"] if (RESULTS / "fitted_network.json").exists() else {}
+    for name in names:
+        model, (processes, pilot, tests), fitted = scoresde.load(name), NETWORKS[name], []
+        for process, sde in processes.items():
+            found = network(model, sde, NETWORK_BUDGETS, pilot, tests)
+            rows[f"{name}, {process}"] = {budget: row for budget, (_, row) in found.items()}
+            fitted += [grid for grid, _ in found.values()]
+        write("fitted_network", rows, "python -m benchmarks fitted_grids --network")
+        if ship:
+            directory = Path(scoresde.__file__).parent / "zoo" / "weights" / name
+            scoresde.save(replace(model, config=replace(model.config, grids=tuple(fitted))), directory)
 
 
 def main(arguments: list[str]) -> None:
     """Fit, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks fitted_grids", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10 evaluations with one method, checked for the gain")
-    parser.add_argument("--network", action="store_true", help="the shipped network, to a file of its own")
-    parser.add_argument("--ship", action="store_true", help="with --network: put the grids into the network's config")
+    parser.add_argument("--network", nargs="*", choices=NETWORKS, help="shipped networks, to a file of their own")
+    parser.add_argument("--ship", action="store_true", help="with --network: put the grids into the networks' configs")
     parser.add_argument("--no-write", action="store_true")
     parser.add_argument("-v", action="store_true", help="print every fit")
     parser.add_argument("--problems", default=",".join(PILOT), help="the others are kept as in the file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if options.network:
-        measure_network(options.ship)
+    if options.network is not None:
+        measure_networks(options.network or list(NETWORKS), options.ship)
         return
     budgets = (10,) if options.quick else BUDGETS
     results: dict[str, Any] = {}

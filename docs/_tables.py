@@ -437,7 +437,7 @@ def network_table() -> str:
             errors = [f"{row[k]['rms']:.1e} / {row[k]['median']:.1e}" for k in ("default", "fitted")]
             ratio, took = f"{row['fitted']['median'] / best:.2f}", f"{row['calls on the pilot']:.0f}"
             rows.append([f"{process}, {budget}", f"`{row['method']}`", *errors, f"{best:.1e}, {whose}", ratio, took])
-    head = ["process, evaluations", "method", "default", "fitted", "best peer, median", "fitted over it", "calls"]
+    head = ["network, process, evaluations", "method", "default", "fitted", "best peer", "fitted over it", "calls"]
     return markdown(head, rows, record)
 
 

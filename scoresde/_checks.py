@@ -109,13 +109,11 @@ def form(value: object) -> str:
     return str(tuple(value.shape)) if is_dense(value) else "a nested tensor" if value.is_nested else str(value.layout)
 
 
-def check_dtype(name: str, dtype: object) -> None:
+def check_dtype(name: str, dtype: object, hint: str = "") -> None:
     """Refuse what is not one of the dtypes that states may have."""
     if not isinstance(dtype, torch.dtype) or dtype not in FLOATS:
         names = ", ".join(str(d) for d in FLOATS)
-        raise InvalidTypeError(
-            f"`{name}` must have a floating-point dtype, got {dtype!r}; possible are {names}. Try {name}.float()."
-        )
+        raise InvalidTypeError(f"`{name}` must have a floating-point dtype, got {dtype!r}; possible are {names}.{hint}")
 
 
 def is_dense(x: Tensor) -> bool:
@@ -231,7 +229,7 @@ def check_state(name: str, x: object) -> Tensor:
         raise InvalidTypeError(
             f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try {as_torch(name, x)}."
         )
-    check_dtype(name, x.dtype)
+    check_dtype(name, x.dtype, f" Try {name}.float().")
     check_dense(name, x)
     if x.ndim < 2:
         raise InvalidArgumentError(

@@ -156,7 +156,9 @@ def set_up(
         check_callable("callback", callback, "callback(info)")
     _check_flags(sde, denoise=denoise, throw=throw)
     argument = "method" if isinstance(method, Grid) else "grid"
-    method, grid = _with_its_grid(method, grid, options, steps=steps, t_start=t_start, t_end=t_end)
+    method, grid = _with_its_grid(
+        method, grid, options, steps=steps, rtol=rtol, atol=atol, t_start=t_start, t_end=t_end
+    )
     from_prior = isinstance(grid, grids.SamplerGrid)
     grid, steps = grids.own_times(grid, steps)
     free = t_start is None and grids.time_of("t_end", t_end, sde, sde.t_min) != sde.t_max  # to begin below t_max

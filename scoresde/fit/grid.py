@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._checks import MOST_STEPS, check_flag, check_integer, check_tensor
+from .._checks import MOST_STEPS, check_integer, check_tensor
 from .._signatures import typed
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..grids import Grid
@@ -32,7 +32,7 @@ from ..solvers.registry.config import to_text
 from ..solving import solve
 from .pilot import Pilot
 from .records import FittedGrid
-from .search import Objective, Problem, Search, check_objective
+from .search import Objective, Problem, Search, check_objective, check_ways
 
 if TYPE_CHECKING:
     from .. import _typed
@@ -49,7 +49,7 @@ def fit_grid(
     steps: int,
     method: str | Solver = "unipc2",
     *,
-    pilot: int = 64,
+    pilot: int | None = None,
     objective: str | Objective = "log",
     x: Tensor | None = None,
     shape: Sequence[int] | None = None,
@@ -77,7 +77,8 @@ def fit_grid(
         score_fn: as for `solve`; one that is not ``rowwise`` is evaluated on the whole pilot where a half would do.
         steps: the number of steps; evaluations follow from the method.
         method: a deterministic method with fixed steps.
-        pilot: the number of samples in the pilot batch: one half to learn from, one half held out.
+        pilot: the number of samples in the pilot batch, by default 64, or as many as ``x`` or ``shape`` has: one half
+            to learn from, one half held out.
         objective: ``"log"``, the mean logarithm of the samples' RMS errors, which a few samples that end in another
             mode do not dominate; ``"rms"``; or a function ``(x, reference) -> (batch,)``, whose mean is minimised.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
@@ -105,7 +106,8 @@ def fit_grid(
         A `FittedGrid`.
 
     Raises:
-        InvalidArgumentError: an argument does not fit, or the score function has no gradient.
+        InvalidArgumentError: an argument does not fit, the network is in training mode and may draw noise, or
+            the score function has no gradient.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
@@ -128,12 +130,11 @@ def fit_grid(
     count = min(max(720 // (steps * solver.evaluations), 10), 150)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
-    for name, flag in (("gradient", gradient), ("checkpoint", checkpoint)):
-        check_flag(name, flag)
+    check_ways(gradient, checkpoint)
     check_objective(objective)
     batch = Pilot.of(
-        sde, score_fn, pilot, checkpoint=checkpoint, noise_start=False, x=x, shape=shape, seed=seed, t_start=t_start,
-        t_end=t_end, context=context, dtype=dtype, device=device,
+        sde, score_fn, pilot, 64, checkpoint=checkpoint, noise_start=False, x=x, shape=shape, seed=seed,
+        t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     clock = Clock(sde, batch.start, batch.end)
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)

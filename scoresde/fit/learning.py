@@ -39,7 +39,7 @@ from .grid import Clock, GridProblem, optimise
 from .path import Path
 from .pilot import Pilot, distances, summary
 from .records import Errors, FittedSolver
-from .search import Objective, Problem, Search, check_objective
+from .search import Objective, Problem, Search, check_objective, check_ways
 from .tuning import candidates_of
 
 _COEFFICIENT = 0.1  # of a coefficient, in a number of theta
@@ -58,7 +58,7 @@ def fit_solver(
     score_fn: Callable[..., Tensor],
     steps: int,
     *,
-    pilot: int = 32,
+    pilot: int | None = None,
     order: int = 1,
     shifts: bool = True,
     objective: str | Objective = "log",
@@ -89,7 +89,8 @@ def fit_solver(
         score_fn: as for `solve`; it must be differentiable in x, and in t for the nodes. One that is not ``rowwise`` is
             evaluated on the whole pilot where a half would do.
         steps: the number of evaluations, which is that of steps, 2 to 200.
-        pilot: the number of samples, of which each half is learned from once, and held out once.
+        pilot: the number of samples, by default 32, or as many as ``x`` or ``shape`` has; each half is learned from
+            once, and held out once.
         order: 1, 2 or 3: conditions that the coefficients keep (as many as the first steps can). Higher ones leave less
             to learn, and more accuracy on networks that the solver was not learned on.
         shifts: whether the levels that the network is told are learned; only with order 1.
@@ -116,7 +117,8 @@ def fit_solver(
         A `FittedSolver`, for ``method=`` of `solve`.
 
     Raises:
-        InvalidArgumentError: an argument does not fit, or the score function has no gradient.
+        InvalidArgumentError: an argument does not fit, the network is in training mode and may draw noise, or
+            the score function has no gradient.
         NonFiniteError: no start gives a finite result.
 
     Example:
@@ -135,21 +137,26 @@ def fit_solver(
     sde = check_affine(sde)
     steps = check_integer("steps", steps, low=2, high=_MOST)
     check_integer("order", order, low=1, high=3)
-    for name, flag in (("shifts", shifts), ("gradient", gradient), ("checkpoint", checkpoint)):
-        check_flag(name, flag)
+    check_flag("shifts", shifts)
+    check_ways(gradient, checkpoint)
     count = min(max(560 // steps, 25), 75) if gradient else max(700 // (steps * (steps + 2)), 10)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
     check_objective(objective, ("log", "rms", "path"))
     batch = Pilot.of(
-        sde, score_fn, pilot, checkpoint=checkpoint, noise_start=is_few(steps), x=x, shape=shape, seed=seed,
+        sde, score_fn, pilot, 32, checkpoint=checkpoint, noise_start=is_few(steps), x=x, shape=shape, seed=seed,
         t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     clock = Clock(sde, batch.start, batch.end)
     if clock.in_time:
+        ends = [
+            f"{name}={t:g}"
+            for name, t in (("t_start", batch.start), ("t_end", batch.end))
+            if not math.isfinite(float(sde.log_snr(t)))
+        ]
         raise InvalidArgumentError(
-            f"The log-SNR must be finite at both ends to learn a solver, but not at t_start={batch.start:g} and "
-            f"t_end={batch.end:g}; pass others, beside them."
+            f"The log-SNR must be finite at both ends to learn a solver, which it is not at {' and '.join(ends)}; "
+            "pass another end nearby."
         )
     whole = 1 if batch.score.traits.rowwise else 2  # halves that a half takes
     most = _CALLS * max(steps, 40) * whole if iterations is None else math.inf

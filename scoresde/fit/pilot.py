@@ -29,6 +29,7 @@ from .._context import cut
 from ..errors import InvalidArgumentError, NonFiniteError
 from ..noise import SampleNoise, check_seed
 from ..scores import Score, Split, as_score
+from ..scores.networks import check_quiet
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_affine
 from ..solvers import Solver, UniPC
@@ -96,7 +97,8 @@ class Pilot:
         cls,
         sde: SDE,
         score_fn: Callable[..., Tensor],
-        count: int,
+        count: int | None,
+        default: int = 2,
         *,
         checkpoint: bool,
         noise_start: bool,
@@ -109,15 +111,17 @@ class Pilot:
         dtype: torch.dtype | None,
         device: torch.device | str | None,
     ) -> Pilot:
-        """The pilot of the arguments that all fits take, checked."""
+        """The pilot of the arguments that all fits take, checked; of the default number of samples where none is
+        given."""
         sde = check_affine(sde)
-        check_integer("pilot", count, low=2, high=MOST_DRAWS)
+        size = default if count is None else check_integer("pilot", count, low=2, high=MOST_DRAWS)
+        check_quiet("score_fn", score_fn)
         score = Watched(as_score(score_fn), checkpoint)
         start, end = grids.time_of("t_start", t_start, sde, sde.t_max), grids.time_of("t_end", t_end, sde, sde.t_min)
         if start == end:
             raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
         seed = check_seed("seed", seed)
-        drawn = () if x is not None else shape_to_draw(shape, score.traits.event_shape, count, "pilot")
+        drawn = () if x is not None else shape_to_draw(shape, score.traits.event_shape, size, "pilot")
         if x is not None and shape is not None:
             check_state("x", x)
             if check_shape("shape", shape, rank=2) != tuple(x.shape):
@@ -127,6 +131,8 @@ class Pilot:
         x = pilot_states(sde, score, x, drawn, seed, dtype, device)
         if len(x) < 2:
             raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
+        if count is not None and len(x) != count:
+            raise InvalidArgumentError(f"`pilot` is {count}, but there are {len(x)} samples; leave it out.")
         context, free, half = context_of(context, score, x), noise_start and start == sde.t_max, len(x) // 2
         halves = slice(0, half), slice(half, len(x))
         return cls(sde, score, x, context, start, end, (start, x), free, halves, seed).from_level(HIGH)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, form
+from .._checks import check_choice, check_flag, form
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..solvers import Solver
 from .path import Path
@@ -37,6 +37,16 @@ def check_objective(objective: object, names: Sequence[str] = ("log", "rms")) ->
     elif not callable(objective):
         raise InvalidTypeError(
             f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
+        )
+
+
+def check_ways(gradient: object, checkpoint: object) -> None:
+    """Refuse what are no flags, and a fit by gradients where torch keeps none."""
+    for name, flag in (("gradient", gradient), ("checkpoint", checkpoint)):
+        check_flag(name, flag)
+    if gradient and torch.is_inference_mode_enabled():
+        raise InvalidArgumentError(
+            "A fit needs gradients, which torch.inference_mode() forbids; call it outside, or pass gradient=False."
         )
 
 

@@ -30,6 +30,7 @@ from ..integrate import Solution
 from ..noise import check_seed
 from ..processes.network import Network
 from ..scores import as_score
+from ..scores.networks import check_quiet
 from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
@@ -89,7 +90,7 @@ def fit_start(
         A `GaussianStart`, with ``t = t_max`` where the Gaussian is not good enough for a single level.
 
     Raises:
-        InvalidArgumentError: an argument does not fit.
+        InvalidArgumentError: an argument does not fit, or the network is in training mode and may draw noise.
 
     Example:
         >>> import scoresde
@@ -125,6 +126,7 @@ def fit_start(
     seed = check_seed("seed", seed)
     check_integer("levels", levels, low=2, high=_MOST_LEVELS)
     shape = (check_integer("pilot", pilot, low=1, high=MOST_DRAWS), *gaussian.event_shape)
+    check_quiet("score_fn", score_fn)
     x = pilot_states(sde, as_score(score_fn), x, shape, seed, dtype, device)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(

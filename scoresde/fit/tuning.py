@@ -122,8 +122,9 @@ def tune(
             :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
             and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
             default list. With a context the distributions are those over all contexts of the pilot.
-        pilot: the number of samples; by default 16, which are enough to find a candidate whose error is within some per
-            cent of the smallest, or 256 where distributions are compared, which takes at least 16.
+        pilot: the number of samples; by default as many as ``x`` or ``shape`` has, or 16, which are enough to find a
+            candidate whose error is within some per cent of the smallest, or 256 where distributions are compared,
+            which takes at least 16.
         reference: what the errors are measured against: by default the results of the three candidates that change
             least with twice as many evaluations (the geometric mean of the distances), or, where there are fewer than
             six candidates, or distributions are compared, of 100 steps of `scoresde.solvers.UniPC3`; the number of its
@@ -143,7 +144,8 @@ def tune(
         0 or below it shows no more than that.
 
     Raises:
-        InvalidArgumentError: an argument does not fit, or no candidate can make so few evaluations.
+        InvalidArgumentError: an argument does not fit, the network is in training mode and may draw noise, or
+            no candidate can make so few evaluations.
         NonFiniteError: no candidate gave a finite result.
 
     Example:
@@ -163,7 +165,7 @@ def tune(
     steps = check_integer("steps", steps, low=1, high=MOST_STEPS)
     comparison = OBJECTIVES[check_choice("objective", objective, OBJECTIVES)]
     batch = Pilot.of(
-        sde, score_fn, comparison.pilot if pilot is None else pilot, checkpoint=False, noise_start=is_few(steps), x=x,
+        sde, score_fn, pilot, comparison.pilot, checkpoint=False, noise_start=is_few(steps), x=x,
         shape=shape, seed=seed, t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     comparison.check(batch)

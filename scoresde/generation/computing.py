@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,13 +34,13 @@ from ..files.writing import writable
 from ..grids import Grid
 from ..integrate import Info, Status
 from ..noise import SampleNoise, check_seed
-from ..scores import Score
+from ..scores.networks import check_evaluating
 from ..solvers import Solver
 from ..solvers.registry.config import to_text
 from .containers import Files, Rows
 from .identity import identity_of
 from .making import Failure, Work, place
-from .monitor import Effort, Monitor, networks_of
+from .monitor import Effort, Monitor
 from .teams import Alone, Group, Team
 from .transfers import Transfers
 
@@ -268,42 +267,6 @@ def compute(
 
     manner.check_log(folder)
     return fill(Store.begin(folder, plan, extend=extend), solved, manner)
-
-
-def check_evaluating(name: str, function: object) -> None:
-    """Refuse a network in training mode, whose dropout would draw noise, also one that a function encloses; inside a
-    score function, a network with a layer in training mode that asks for it."""
-    enclosed = [found for cell in getattr(function, "__closure__", None) or () for found in _content(cell)]
-    for part in (function, getattr(function, "__self__", None), *enclosed):
-        if isinstance(part, torch.nn.Module) and part.training:
-            raise InvalidArgumentError(f"A network of `{name}` is in training mode, and may draw noise; call .eval().")
-        layers = (layer for net in (networks_of(part) if isinstance(part, Score) else ()) for layer in net.modules())
-        for cls in dict.fromkeys(type(layer) for layer in layers if layer.training):
-            if _asks(cls):
-                raise InvalidArgumentError(
-                    f"The network of `{name}` is in training mode, and a layer asks whether it is, {cls.__name__}, "
-                    "which may draw noise; call .eval()."
-                )
-
-
-def _content(cell: types.CellType) -> list[object]:
-    """What a variable of a function has, if it has been assigned."""
-    try:
-        return [cell.cell_contents]
-    except ValueError:
-        return []
-
-
-def _asks(layer: type[torch.nn.Module]) -> bool:
-    """Whether a method of a layer names its mode; of compiled code that is not known.
-
-    Example:
-        >>> _asks(torch.nn.Dropout), _asks(torch.nn.Linear)
-        (True, False)
-    """
-    own = [cls for cls in layer.__mro__ if cls not in torch.nn.Module.__mro__]
-    methods = [value for cls in own for value in vars(cls).values() if isinstance(value, types.FunctionType)]
-    return issubclass(layer, torch.jit.ScriptModule) or any("training" in f.__code__.co_names for f in methods)
 
 
 def fill(

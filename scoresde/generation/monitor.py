@@ -163,18 +163,6 @@ def _hooks(
     return [net.register_forward_pre_hook(before), net.register_forward_hook(after, always_call=True)]
 
 
-def networks_of(score_fn: object) -> list[torch.nn.Module]:
-    """The networks of a score function, of a combination those of its parts.
-
-    Example:
-        >>> len(networks_of(scoresde.load("digits").score())), networks_of(lambda x, t: -x)
-        (1, [])
-    """
-    found = [net for part in getattr(score_fn, "score_fns", ()) for net in networks_of(part)]
-    net = getattr(score_fn, "net", score_fn)
-    return [*found, *([net] if isinstance(net, torch.nn.Module) and net not in found else [])]
-
-
 def peak_memory(device: torch.device) -> float:
     """The most memory that this process had, in bytes: on a GPU what was allocated there; NaN where that is unknown.
 

@@ -28,11 +28,11 @@ from ..files.paths import check_path
 from ..files.shards import Plan, Store
 from ..noise import SampleNoise, check_seed
 from ..scores import as_score
+from ..scores.networks import check_evaluating, networks_of
 from ..sdes import SDE
 from ..solving import solve
-from .computing import Batch, Generated, Manner, check_evaluating, fill, machine, sizes, told
+from .computing import Batch, Generated, Manner, fill, machine, sizes, told
 from .identity import identity_of
-from .monitor import networks_of
 
 _OWN = ("x", "shape", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw", "save_at",
         "differentiable", "device")  # fmt: skip

@@ -14,6 +14,7 @@ from .._checks import check_flag, check_kind, shown
 from .._setup import Setup
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError
+from ..grids import Grid
 from ..integrate import Solution, integrate, progress_bar
 from ..processes.density import LogDensityFlow
 from ..sdes import SDE, NormalPrior
@@ -43,6 +44,8 @@ def check_log_prob(
     for name in given:
         if name not in SETTINGS:
             raise InvalidArgumentError(f"`log_prob` may set {', '.join(SETTINGS)}, got {shown(name)}.")
+    if isinstance(method, Grid):
+        raise InvalidTypeError(NOT_ADAPTIVE.format(name=f"a {type(method).__name__}, which has fixed steps"))
     solver = make_solver(method, options, ())
     if not isinstance(solver, Adams | Pair):
         raise InvalidArgumentError(NOT_ADAPTIVE.format(name=repr(solver.name)))

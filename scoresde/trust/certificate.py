@@ -22,13 +22,14 @@ from .._tensors import expand
 from ..errors import CorruptCheckpointError, InvalidArgumentError, short
 from ..files.paths import check_path
 from ..files.writing import write_bytes
-from ..generation.computing import autocast_of, check_evaluating, told
+from ..generation.computing import autocast_of, told
 from ..generation.identity import identity_of
 from ..integrate import Solution, Status
 from ..noise import Noise
 from ..noise.sources import check_seeds
 from ..plot import error_curves
 from ..scores.bare import check_context
+from ..scores.networks import check_evaluating
 from .conformal import Coverage
 from .coupling import Task, seeds_of
 from .indicators import INDICATORS, Indicator, PathWatch

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .._checks import MOST_DRAWS, check_integer, check_kind, check_positive, warn_caller
 from ..errors import InvalidArgumentError, InvalidTypeError, SolveFailedError, check_choice, short
-from ..generation.computing import check_evaluating, told
+from ..generation.computing import told
 from ..grids import Grid
 from ..noise import check_seed
 from ..scores.bare import check_complete, check_context
+from ..scores.networks import check_evaluating
 from ..sdes import SDE
 from ..solvers import Solver, make_solver
 from ..solvers.registry.config import to_text

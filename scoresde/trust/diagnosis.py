@@ -24,12 +24,12 @@ from .._checks import (
 )
 from .._intervals import Interval
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..generation.computing import check_evaluating
 from ..grids import Grid
 from ..noise import check_seed
 from ..plot import cause_bars
 from ..scores import as_score
 from ..scores.limits import Clip
+from ..scores.networks import check_evaluating
 from ..sdes import SDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver

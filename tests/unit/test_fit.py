@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 
@@ -412,3 +413,73 @@ class TestHostileGrids:
     def test_auto_is_no_method_of_a_fit(self):
         with pytest.raises(scoresde.InvalidArgumentError, match="rule"):
             fit_grid(SDE, SCORE, 4, "auto")
+
+
+DROPPING = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout()).train()
+
+
+def through_a_name(x, t):
+    """A network that is a variable of this module."""
+    return DROPPING(x)
+
+
+class TestNoiseOfANetworkInTraining:
+    """What a fit would take for errors; a layer that does not ask for the mode is let through."""
+
+    @staticmethod
+    def plain(net):
+        return lambda x, t: net(x)
+
+    @pytest.fixture(params=["bare", "inside a model", "by name", "partial", "combined"])
+    def score(self, request):
+        model = scoresde.ScoreModel(self.plain(DROPPING), SDE, "noise", event_shape=(2,))
+        return {
+            "bare": self.plain(DROPPING),
+            "inside a model": model,
+            "by name": through_a_name,
+            "partial": functools.partial(through_a_name),
+            "combined": scoresde.guidance.classifier_free(SCORE, model, scale=2.0),
+        }[request.param]
+
+    @pytest.mark.parametrize("make", [scoresde.tune, fit_grid, scoresde.fit_solver])
+    def test_it_is_refused(self, make, score):
+        with pytest.raises(InvalidArgumentError, match=r"`score_fn` is in training mode"):
+            make(SDE, score, 4, x=X.float())
+
+    def test_a_start_refuses_it(self):
+        gaussian = scoresde.targets.Gaussian(torch.zeros(2), torch.ones(2))
+        with pytest.raises(InvalidArgumentError, match=r"`score_fn` is in training mode"):
+            scoresde.fit_start(SDE, through_a_name, gaussian)
+
+    def test_a_layer_that_does_not_ask_is_taken(self):
+        layer = torch.nn.Linear(2, 2).train()
+        model = scoresde.ScoreModel(self.plain(layer), SDE, "noise", event_shape=(2,))
+        assert scoresde.tune(SDE, model, 4, pilot=2, reference=10).evaluations == 4
+
+
+class TestWhatAFitIsGiven:
+    @pytest.mark.parametrize("make", [scoresde.tune, fit_grid, scoresde.fit_solver])
+    @pytest.mark.parametrize("given", [{"x": X}, {"shape": (16, 2)}], ids=["x", "shape"])
+    def test_a_number_beside_as_many_states_is_theirs(self, make, given):
+        with pytest.raises(InvalidArgumentError, match=r"`pilot` is 4, but there are 16 samples; leave it out"):
+            make(SDE, SCORE, 4, pilot=4, **given)
+
+    @pytest.mark.parametrize("make", [fit_grid, scoresde.fit_solver])
+    def test_gradients_are_asked_for_where_there_are_none(self, make):
+        with torch.inference_mode(), pytest.raises(InvalidArgumentError, match=r"inference_mode\(\) forbids"):
+            make(SDE, SCORE, 4, x=X)
+
+    def test_ends_that_have_no_level_are_named(self):
+        flow = scoresde.FlowSDE(t_min=0.0)
+        with pytest.raises(InvalidArgumentError, match=r"it is not at t_end=0; pass another end"):
+            scoresde.fit_solver(flow, TARGET.score(flow), 4)
+
+    def test_a_record_follows_its_own_steps(self):
+        for name in ("rtol", "atol"):
+            with pytest.raises(InvalidArgumentError, match=f"`{name}` follows from `method`"):
+                scoresde.solve(SDE, SCORE, X, method=scoresde.tune(SDE, SCORE, 2, x=X, reference=4), **{name: 1e-3})
+
+    def test_a_record_has_no_density_beside_it(self):
+        tuned = scoresde.tune(SDE, SCORE, 2, x=X, reference=4)
+        with pytest.raises(InvalidTypeError, match=r"'adams' or an adaptive pair .* a Tuned, which has fixed steps"):
+            scoresde.solve(SDE, SCORE, X, method=tuned, log_prob=True)

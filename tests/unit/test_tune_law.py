@@ -249,7 +249,7 @@ class TestSeeds:
 
 def pilot_of(x: Tensor, sde: scoresde.SDE = SDE, noise_start: bool = False) -> Pilot:
     return Pilot.of(
-        sde, RING.score(sde), 2, x=x, checkpoint=False, noise_start=noise_start, shape=None, seed=3, t_start=None,
+        sde, RING.score(sde), None, x=x, checkpoint=False, noise_start=noise_start, shape=None, seed=3, t_start=None,
         t_end=None, context=None, dtype=None, device=None,
     )  # fmt: skip
 
