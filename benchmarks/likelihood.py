@@ -11,8 +11,8 @@ r"""Log-likelihoods: error and evaluations on exact targets, and the digits netw
 - *network*: 64 held-out digits, one Rademacher probe. The published procedure is SciPy's RK45 with rtol = atol = 1e-5
   on the plain augmented flow of the batch, from t = 1e-5 (Score-SDE's end for likelihoods) and from 1e-3. Errors are
   distances from a solve by dop853 with a tolerance of 1e-7, a state in float64 and the same probe. Times, at the
-  tolerance whose error is just below the published procedure's, are medians of interleaved runs, on the wall and of
-  the processor, which other work on the machine lengthens less.
+  largest tolerance whose error is below the published procedure's, are medians of interleaved runs, on the wall and
+  of the processor, which other work on the machine lengthens less.
 - *control*: the variance of the one-probe estimate (Rademacher, 16 probes of 48 held-out digits) without a control and
   with distributions fitted to the training digits, as they are and scaled by `fit_control_scale` on 16 other held-out
   digits (the ridge of the mixtures was chosen on 16 more); and the median time of three solves of one probe over that

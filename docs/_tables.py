@@ -181,6 +181,24 @@ def overhead_table() -> str:
     return markdown(["µs per step, 1 thread", *shapes, "memory", "best library"], rows, record)
 
 
+def overhead_ratios() -> str:
+    """How many times as long as the loop by hand a solve takes, of ``benchmarks/results/overhead.json``."""
+    record = load("overhead")
+    results, kinds = record["results"], ("ratio", "ratio of steps alone", "ratio of the check alone")
+    rows = []
+    for method, by_shape in results["1 threads"].items():
+        others = results["2 threads"][method]
+        cells = [
+            " / ".join(f"{row[kind]:.2f}" for kind in kinds)
+            for shape in list(by_shape)[:2]
+            for row in (by_shape[shape], others[shape])
+        ]
+        rows.append([f"`{method}`", *cells])
+    shapes = list(next(iter(results["1 threads"].values())))[:2]
+    head = [f"{shape}, {threads}" for shape in shapes for threads in ("1 thread", "2 threads")]
+    return markdown(["over the loop by hand", *head], rows, record)
+
+
 def around_table() -> str:
     """What a solve costs around its steps, and beside small networks, of ``benchmarks/results/overhead.json``."""
     record = load("overhead")
@@ -1351,6 +1369,7 @@ FILLED = {
         "<!-- mnist -->": mnist_table,
         "<!-- speed -->": speed_table,
         "<!-- overhead -->": overhead_table,
+        "<!-- overhead ratios -->": overhead_ratios,
         "<!-- around -->": around_table,
         "<!-- startup -->": startup_table,
         "<!-- orders -->": orders_table,
