@@ -7,7 +7,8 @@ both; the other half ("report") and the foreign network say what it is worth.
 
 Errors are RMS over dimensions per sample, at the end of the flow, against a solve in float64 with tight tolerances;
 then median and RMS over samples that took no part in tuning. *best* is the smallest of every deterministic method with
-fixed steps on every grid of `GRIDS`, chosen by the figure itself; ratios are to that.
+fixed steps on every grid of `GRIDS`, chosen by the figure itself; ratios are to that. *Best candidate* is the best of
+the list of `tune`, from where that list begins.
 
 ``python -m benchmarks few`` writes ``results/few.json``; ``--only NAME …`` measures some problems and keeps the others;
 ``--quick`` measures two and compares them with the file.

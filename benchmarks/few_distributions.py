@@ -45,7 +45,8 @@ def measure(problem: Problem, budget: int) -> dict[str, Any]:
         problem.sde, problem.score, SAMPLES, **rest, checkpoint=False, noise_start=is_few(budget), shape=None, seed=1,
         t_start=None, t_end=None, dtype=None, device=None,
     )  # fmt: skip
-    entries = candidates_of(batch, budget, (*CANDIDATES, *STOCHASTIC))
+    listed = candidates_of(batch, budget, (*CANDIDATES, *STOCHASTIC))
+    entries = [*listed, *(entry.lower() for entry in listed)]
     ends = [entry.results(batch, budget) for entry in entries]
     compared = Distributions(ends, Distributions.exact(batch, ends, ends.__getitem__))
     names = [(to_text(entry.solver), entry.name) for entry in entries]

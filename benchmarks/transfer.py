@@ -108,7 +108,7 @@ def carried(case: Case, budget: int) -> FittedGrid:
     chosen: Any = case.record(tuned, CHOSEN)
     best = chosen.ranking[0]
     grids = {str(grid): grid for grid in (choose(True, CHOSEN, ()).grid, *(grid for _, _, grid in CANDIDATES))}
-    pair = from_config(best.method), grids[best.grid]
+    pair = from_config(best.method), grids[best.grid.partition(", from")[0]]  # from where the list begins
     return scoresde.tune(steps=budget, candidates=[pair], reference=case.exact(PILOT), **case.given(PILOT))
 
 

@@ -66,6 +66,9 @@ STOCHASTIC: tuple[Row, ...] = (
 )
 
 
+_LOWERED = 2  # candidates that are begun lower, too
+
+
 class Entry(NamedTuple):
     """A candidate: its solver, its grid, the name of that, and the level of noise above which it does not begin."""
 
@@ -73,6 +76,10 @@ class Entry(NamedTuple):
     grid: GridChoice
     name: str
     level: float = HIGH
+
+    def lower(self) -> Entry:
+        """The same, begun where ``method="auto"`` begins."""
+        return self._replace(level=NOISE, name=f"{self.name}, from sigma/alpha = {NOISE:g}")
 
     def count(self, evaluations: int) -> int:
         """The largest number of steps with no more than so many evaluations; 0 if there is none."""
@@ -117,7 +124,10 @@ def tune(
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
             default 15 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
             unless distributions are compared. Up to 14 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
-            of the data, at most.
+            of the data, at most. Of the default list, what ``method="auto"`` takes and the best of the others are
+            then tried from 100, too, where that begins; a lower start is ranked only where it is better than the best
+            of the list by two standard errors, since a pilot shows little of the few samples that it may send
+            elsewhere.
         objective: ``"log"``, the mean logarithm of the errors of the end points, or ``"law"``, the energy distance
             :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
             and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
@@ -183,6 +193,14 @@ def tune(
     batch.warn_of_scale(exact[0])
     compared = comparison(coarse, exact)
     order = sorted(range(len(entries)), key=compared.scores.__getitem__)
+    known = [entry for entry in entries if entry == auto]
+    tried = known if candidates is not None else [*known, *(entries[i] for i in order)]
+    lower = _lower(batch, steps, tried)
+    if candidates is None:
+        better = [e for e, ends in lower.items() if _is_better(comparison([coarse[order[0]], ends], exact))]
+        entries, coarse = [*entries, *better], [*coarse, *(lower[entry] for entry in better)]
+        compared = comparison(coarse, exact)
+        order = sorted(range(len(entries)), key=compared.scores.__getitem__)
     if not math.isfinite(compared.scores[order[0]]):
         raise NonFiniteError(
             "Every candidate gave NaN or infinity in at least one sample; take more steps, or check the network with "
@@ -195,15 +213,14 @@ def tune(
     with torch.no_grad():
         log_snr = sde.log_snr(times)
     default = Errors(math.nan, math.nan)
-    if auto in entries:  # but it begins at a level of its own
-        default = compared.errors(entries.index(auto))
-        if batch.from_level(NOISE).start != batch.start:
-            default = comparison([auto._replace(level=NOISE).results(batch, steps)], exact).errors(0)
+    if auto in entries:
+        done = lower[auto.lower()] if lower else coarse[entries.index(auto)]
+        default = comparison([done], exact).errors(0)
     return Tuned(
         tuple(times.tolist()),
         method=to_text(best.solver),
         process=repr(sde),
-        from_noise=batch.from_noise,
+        from_noise=batch.from_level(best.level).from_noise,
         log_snr=tuple(log_snr.tolist()),
         fitted=compared.errors(order[0]),
         default=default,
@@ -212,6 +229,21 @@ def tune(
         evaluations=steps,
         ranking=tuple(_ranked(entries[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
     )
+
+
+def _lower(pilot: Pilot, steps: int, tried: Sequence[Entry]) -> dict[Entry, Tensor]:
+    """The end states of the first of some candidates, begun where ``method="auto"`` begins; of none where that is no
+    lower."""
+    if pilot.from_level(NOISE).start == pilot.start:
+        return {}
+    begun = list(dict.fromkeys(entry.lower() for entry in tried))[:_LOWERED]
+    return {entry: entry.results(pilot, steps) for entry in begun}
+
+
+def _is_better(compared: Comparison) -> bool:
+    """Whether the second of two candidates is better than the first, by two standard errors."""
+    behind, uncertainty = compared.behind(1, 0)
+    return behind < math.exp(-2 * uncertainty)
 
 
 def _auto(pilot: Pilot, steps: int) -> Entry:

@@ -73,7 +73,7 @@ def test_evaluations_are_those_that_were_asked_for() -> None:
 
 def test_the_cost_with_a_reference() -> None:
     tuned = tune(SDE, RING.score(SDE), 5, reference=40, dtype=F64)
-    assert tuned.cost.pilots <= (16 + 1) * 5 + 42  # what auto does is measured from where that begins, too
+    assert tuned.cost.pilots <= (16 + 2) * 5 + 42  # two candidates are tried from a lower start, too
 
 
 def test_the_ranking_begins_with_the_choice() -> None:
@@ -405,3 +405,52 @@ def test_data_too_large_for_the_start_are_noticed(std: float) -> None:
             fit(sde, score, 8, shape=(16, 2), dtype=F64)
             fit(sde, exact, 8, dtype=F64)
         assert ["data_std" in str(w.message) for w in found] == ([True] if std > 1 else [])
+
+
+class TestLowerStarts:
+    """From sigma/alpha = 100, where ``method="auto"`` begins, on a process that goes further."""
+
+    SDE = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)
+    NAME = "from sigma/alpha = 100"
+
+    def rough(self, above: float, error: float) -> Any:
+        """A network of the noise that errs above a level, as badly trained ones do."""
+        score = scoresde.scores.as_score(RING.score(self.SDE))
+
+        def noise(x: Tensor, t: Tensor) -> Tensor:
+            node = self.SDE.nodes(t.to(F64))
+            found = -node.sigma[:, None] * score(x, t)
+            wrong = ((node.sigma / node.alpha) > above)[:, None]
+            return found + error * wrong * torch.sin(3 * x)
+
+        return scoresde.ScoreModel(noise, self.SDE, "noise", event_shape=(2,))
+
+    def test_one_that_is_clearly_better_is_taken_and_used_from_there(self) -> None:
+        score = self.rough(150.0, 0.03)
+        x = self.SDE.prior_sample((16, 2), generator=torch.Generator().manual_seed(1), dtype=F64)
+        exact = solve(self.SDE, RING.score(self.SDE), x, method="dop853", rtol=1e-9, atol=1e-9).x
+        tuned = tune(self.SDE, score, 5, x=x, reference=exact)
+        assert self.NAME in tuned.ranking[0].grid and self.NAME in repr(tuned)
+        node = self.SDE.node(tuned.times[0])
+        assert tuned.from_noise and node.sigma / node.alpha == pytest.approx(100)
+        assert [row.behind for row in tuned.ranking] == sorted(row.behind for row in tuned.ranking)
+        pair = tuned.ranking[0].grid.removesuffix(f", {self.NAME}")
+        assert pair in {row.grid for row in tuned.ranking[1:]}
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_one_is_ranked_only_where_it_is_clearly_better(self, seed: int) -> None:
+        ranking = tune(SDE, RING.score(SDE), 8, dtype=F64, seed=seed).ranking
+        lower = [self.NAME in row.grid for row in ranking]
+        assert lower == sorted(lower, reverse=True)  # they come first, or are not there
+        for row in ranking[: sum(lower)]:
+            assert ranking[sum(lower)].behind > row.behind
+
+    @pytest.mark.parametrize("steps", [5, 8, 10])
+    def test_the_cost(self, steps: int) -> None:
+        assert tune(self.SDE, RING.score(self.SDE), steps, dtype=F64).cost.pilots <= 50 * steps
+
+    def test_listed_candidates_and_more_evaluations_have_none(self) -> None:
+        score = self.rough(150.0, 0.03)
+        listed = [("dpm_2m", "vp_quadratic"), ("ddim", None), ("unipc2", None)]
+        for tuned in (tune(self.SDE, score, 5, dtype=F64, candidates=listed), tune(self.SDE, score, 15, dtype=F64)):
+            assert not any(self.NAME in row.grid for row in tuned.ranking)
