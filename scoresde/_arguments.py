@@ -143,8 +143,8 @@ def tolerances(rtol: float | None, atol: float | None, dtype: torch.dtype) -> tu
 @contextlib.contextmanager
 def explained(x: object, shape: object) -> Iterator[None]:
     """What to do about errors of torch that a score function, or what is around it, raises: when memory runs out, a
-    note on torch's own; when a network has another dtype than it receives, or was compiled for a single backward pass,
-    an error with torch's as its cause."""
+    note on torch's own; when a network has another dtype than it receives, looks up what its table does not have, or
+    was compiled for a single backward pass, an error with torch's as its cause."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -166,6 +166,14 @@ def explained(x: object, shape: object) -> Iterator[None]:
                 "False."
             ) from error
         raise
+    except IndexError as error:
+        if str(error) != "index out of range in self":  # torch's, of a table; not that of a list in a callback
+            raise
+        raise ScoreFnError(
+            f"The network in the score function looks up an index that its table does not have ({error}). Labels in "
+            "`context` count from 0; a network that takes the index of a level is "
+            'ScoreModel(net, chain.sde(), "noise", time_input="index", chain=chain).'
+        ) from error
 
 
 def for_data_of(score_fn: Score, solver: Solver) -> Solver:

@@ -442,6 +442,29 @@ def test_writes_to_a_tensor_in_a_nest_are_seen(make: Callable[..., Any], method:
         testing.check_score_fn(SDE, make(net), states(), context=context)
 
 
+def test_a_label_that_a_network_has_no_row_for_is_explained() -> None:
+    table = nn.Embedding(10, 2)
+
+    def net(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return x + table(label)
+
+    context, x = {"label": torch.tensor([3, 12])}, torch.zeros(2, 2)
+    runs: list[Callable[[Any], Any]] = [
+        lambda f: solve(SDE, f, x, method="ddim", steps=1, context=context),
+        lambda f: scoresde.log_likelihood(SDE, f, x, check=False, seed=0, context=context),
+    ]
+    for run in runs:
+        with pytest.raises(ScoreFnError, match=r"index that its table does not have .*count from 0") as caught:
+            run(model(net))
+        assert type(caught.value.__cause__) is IndexError
+
+    def callback(info: Any) -> None:
+        [][0]
+
+    with pytest.raises(IndexError, match="list index"):
+        solve(SDE, model(lambda x, t: x), x, method="ddim", steps=1, callback=callback)
+
+
 # --- half precision --------------------------------------------------------------------------------------------------
 
 HALF = {
