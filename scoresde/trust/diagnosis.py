@@ -23,7 +23,7 @@ from .._checks import (
     check_state,
 )
 from .._intervals import Interval
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..grids import Grid
 from ..noise import check_seed
 from ..plot import cause_bars
@@ -35,6 +35,7 @@ from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from .conformal import check_confidence
 from .coupling import Task
+from .reference import check_steps
 from .repairs import (
     HALVES,
     Denoised,
@@ -233,6 +234,7 @@ def diagnose(
     half_precision: torch.dtype | None = None,
     clip: tuple[float, float] | None = None,
     posterior_draws: int | None = None,
+    reference: tuple[int, int] | None = None,
     **options: Any,
 ) -> Diagnosis:
     r"""Find what limits samples: the steps, the end of the solve, the prior, guidance, clipping, precision, or the
@@ -294,6 +296,9 @@ def diagnose(
         posterior_draws: for networks of posteriors, the number of samples of the method for the context of each of
             ``pilot`` rows of held-out data, of which the calibration is tested; 63 are enough with a pilot of 256. By
             default it is not: the cost is that of ``posterior_draws * pilot`` samples.
+        reference: two numbers of steps (tight, loose), such as ``(500, 250)``, of `scoresde.solvers.UniPC3`, in place
+            of a tolerance for the accurate solves of a deterministic method: for networks that are no smooth function
+            of time, such as those of integer labels, on which a tolerance takes thousands of evaluations.
 
     Returns:
         A `Diagnosis`.
@@ -334,6 +339,11 @@ def diagnose(
     check_confidence("confidence", confidence)
     for name, value in (("dtype", dtype), ("half_precision", half_precision)):
         check_kind(name, value, (torch.dtype, type(None)), "a floating-point dtype")
+    if reference is not None and (not isinstance(reference, tuple | list) or len(reference) != 2):
+        raise InvalidTypeError(
+            f"`reference` must be a pair of numbers of steps (tight, loose), got {short(reference)}."
+        )
+    fixed = None if reference is None else check_steps(reference)
     half = half_precision
     if half is not None and half not in HALVES:
         raise InvalidTypeError(f"`half_precision` must be torch.float16 or torch.bfloat16, got {half!r}.")
@@ -367,6 +377,7 @@ def diagnose(
         batch_size=check_integer("batch_size", batch_size, low=1),
         confidence=float(confidence),
         exact=exact,
+        steps=fixed,
     )
     subject.check_repeatable()
     denoised = Denoised(subject)

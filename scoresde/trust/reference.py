@@ -15,13 +15,14 @@ from __future__ import annotations
 import abc
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._checks import MOST_STEPS, check_integer
 from .._display import Displayed
 from ..errors import InvalidArgumentError, SolveFailedError
 from ..noise import Noise
@@ -179,6 +180,14 @@ class StepsReference(Reference):
 
     def settings(self, level: float, method: str | None = None) -> Settings:
         return {**self.task.shared, "method": self.name, "steps": int(level)}
+
+
+def check_steps(given: Sequence[object]) -> tuple[int, int]:
+    """The numbers of steps (tight, loose) of a reference, checked."""
+    tight, loose = (check_integer("reference", part, low=1, high=MOST_STEPS) for part in given)
+    if not tight > loose:
+        raise InvalidArgumentError(f"`reference` must be (tight, loose) with more steps first, got {given!r}.")
+    return tight, loose
 
 
 def check_converges(task: Task) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import MOST_STEPS, check_integer, check_tensor, warn_caller
-from ..errors import InvalidArgumentError, InvalidTypeError, SolveFailedError
+from .._checks import check_tensor, warn_caller
+from ..errors import InvalidTypeError, SolveFailedError
 from ..integrate import Solution
 from ..noise import Noise
 from .conformal import Coverage
@@ -28,6 +28,7 @@ from .reference import (
     Worth,
     check_agreement,
     check_converges,
+    check_steps,
     failed,
     scale_of,
 )
@@ -384,9 +385,6 @@ def _checked(given: object, shape: tuple[int, ...]) -> tuple[tuple[Tensor, Tenso
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise InvalidTypeError("`reference` must be a pair (tight, loose), of numbers of steps or of end states.")
     if not any(isinstance(part, Tensor) for part in given):
-        tight, loose = (check_integer("reference", part, low=1, high=MOST_STEPS) for part in given)
-        if not tight > loose:
-            raise InvalidArgumentError(f"`reference` must be (tight, loose) with more steps first, got {given!r}.")
-        return None, (tight, loose)
+        return None, check_steps(given)
     fine, coarse = (check_tensor("reference", ends, shape) for ends in given)
     return (fine.detach(), coarse.detach()), None

@@ -549,3 +549,30 @@ def test_data_of_another_shape_than_the_score_function(exact: bool) -> None:
 def test_a_network_that_fails_everywhere() -> None:
     with pytest.raises(SolveFailedError, match="draws failed"):
         diagnose(SDE, lambda x, t: x * torch.nan, **halves(TARGET), pilot=32)
+
+
+def test_a_reference_of_given_steps() -> None:
+    """Four sets of states are solved by it, with guidance or clipping more; what is found is the same."""
+    given: dict[str, Any] = {**halves(TARGET), "method": "ddim", "steps": 4, "pilot": 64}
+    default = diagnose(SDE, TARGET.score(SDE), **given)
+    fixed = diagnose(SDE, TARGET.score(SDE), reference=(40, 20), **given)
+    assert fixed.limits == default.limits == ("steps",)
+    assert fixed["steps"].size == pytest.approx(default["steps"].size, rel=0.05)
+    more = diagnose(SDE, TARGET.score(SDE), reference=(80, 20), **given)
+    sets, rest = divmod(more.evaluations - fixed.evaluations, 40 * 64)
+    assert rest == 0 and 1 <= sets <= 5
+
+
+@pytest.mark.parametrize(
+    ("reference", "options", "error", "message"),
+    [
+        ((20, 40), {}, InvalidArgumentError, "more steps first"),
+        (40, {}, InvalidTypeError, "pair of numbers of steps"),
+        ((40.5, 20), {}, InvalidTypeError, "reference"),
+        ((40, 20), {"method": "euler_maruyama"}, InvalidArgumentError, "draws noise"),
+    ],
+)
+def test_a_reference_that_cannot_be_used(reference: Any, options: Any, error: Any, message: str) -> None:
+    given: dict[str, Any] = {**halves(TARGET), "method": "ddim", "steps": 4, "pilot": 64, **options}
+    with pytest.raises(error, match=message):
+        diagnose(SDE, TARGET.score(SDE), reference=reference, **given)

@@ -19,7 +19,7 @@ from ...noise import check_seed
 from ...scores import Score
 from ..advice import ProcessEnds, advise
 from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of, spread_times
-from ..reference import FlowReference, PathReference, Reference, scale_of
+from ..reference import FlowReference, PathReference, Reference, StepsReference, scale_of
 from ..two_samples import EnergyTest, SlicedWasserstein, energy_test, sliced_wasserstein
 from .base import MATTERS, SHARE, TESTS
 
@@ -92,6 +92,7 @@ class Subject:
         pilot, seed, batch_size: of the samples.
         confidence: of the whole diagnosis.
         exact: the exact score, if it is known.
+        steps: of the reference, (tight, loose); None for a tolerance.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Subject:
         batch_size: int,
         confidence: float,
         exact: Score | None,
+        steps: tuple[int, int] | None = None,
     ) -> None:
         self.task, self.data, self.held_out, self.held = task, data, held_out, held
         self.pilot, self.seed, self.batch_size, self.exact = pilot, check_seed("seed", seed), batch_size, exact
@@ -115,7 +117,7 @@ class Subject:
         self.unit = float((x - x.mean(0)).square().mean().sqrt())
         if not self.unit > 0:
             raise InvalidArgumentError("`data` must have different rows, but all of them are the same.")
-        self.score = task.score
+        self.score, self._steps = task.score, steps
         self._levels: tuple[float, float] | None = None
         self._made: dict[Any, Tensor] = {}
         self._kept: list[Score | None] = []  # whose identities are in the keys
@@ -284,6 +286,8 @@ class Subject:
     @functools.cached_property
     def _reference(self) -> Reference:
         task = self.task
+        if self._steps is not None:
+            return StepsReference(task, *self._steps)
         if task.stochastic and task.solver.strong_order is not None:
             steps = int(task.settings.get("steps") or 50)
             reference: Reference = PathReference(task, steps)
