@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +125,14 @@ class Case:
         found = [self.figures(entry.results(batch, budget)) for entry in entries]
         return {k: min(row[k] for row in found) for k in ("median", "rms")}
 
-    def measure(self, known: dict[str, Any] | None) -> dict[str, Any]:
-        """All figures; the best pairs as they are known, if they are."""
+    def measure(self, known: dict[str, Any] | None, budgets: Sequence[int], rules: bool) -> dict[str, Any]:
+        """All figures for some budgets, and what is known for the others; with ``rules`` the best pairs are as known."""
         problem = self.problem
-        out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "reference": self.reference, "budgets": {}}
-        for budget in BUDGETS:
+        out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "reference": self.reference}
+        out["budgets"] = dict(known["budgets"]) if known else {}
+        for budget in budgets:
             out["budgets"][str(budget)] = {
-                "best": known["budgets"][str(budget)]["best"] if known else self.best(budget),
+                "best": known["budgets"][str(budget)]["best"] if known and rules else self.best(budget),
                 "best candidate": self.best_candidate(budget),
                 "auto": self.solve(method="auto", steps=budget),
                 "before": self.solve(
@@ -191,6 +192,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks few", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--rules", action="store_true", help="keep the best pairs of the file, which no rule changes")
+    parser.add_argument("--budgets", type=int, nargs="*", choices=BUDGETS, help="evaluations; the others are kept, too")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -214,7 +216,7 @@ def main(arguments: list[str]) -> None:
     for name in names:
         started = time.perf_counter()
         case = Case(makers[name](options.folder), options.folder)
-        known[name] = case.measure(known.get(name) if options.rules else None)
+        known[name] = case.measure(known.get(name), options.budgets or BUDGETS, options.rules)
         shown(name, known[name])
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
         command = " ".join(["python -m benchmarks few", *(["--network …"] if options.network else [])])
