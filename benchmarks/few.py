@@ -126,7 +126,7 @@ class Case:
         return {k: min(row[k] for row in found) for k in ("median", "rms")}
 
     def measure(self, known: dict[str, Any] | None, budgets: Sequence[int], rules: bool) -> dict[str, Any]:
-        """All figures for some budgets, and what is known for the others; with ``rules`` the best pairs are as known."""
+        """All figures for some budgets, and what is known of others; with ``rules`` the best pairs are as known."""
         problem = self.problem
         out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "reference": self.reference}
         out["budgets"] = dict(known["budgets"]) if known else {}
