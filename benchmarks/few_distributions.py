@@ -46,7 +46,7 @@ def measure(problem: Problem, budget: int) -> dict[str, Any]:
         t_start=None, t_end=None, dtype=None, device=None,
     )  # fmt: skip
     listed = candidates_of(batch, budget, (*CANDIDATES, *STOCHASTIC))
-    entries = [*listed, *(entry.lower() for entry in listed)]
+    entries = [*listed, *(entry.lower(batch) for entry in listed)]
     ends = [entry.results(batch, budget) for entry in entries]
     compared = Distributions(ends, Distributions.exact(batch, ends, ends.__getitem__))
     names = [(to_text(entry.solver), entry.name) for entry in entries]

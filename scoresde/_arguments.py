@@ -140,6 +140,10 @@ def tolerances(rtol: float | None, atol: float | None, dtype: torch.dtype) -> tu
     return rtol, atol
 
 
+# What torch says where a table has no row for an index.
+_BEYOND = ("index out of range in self", "is out of bounds for dimension")
+
+
 @contextlib.contextmanager
 def explained(x: object, shape: object) -> Iterator[None]:
     """What to do about errors of torch that a score function, or what is around it, raises: when memory runs out, a
@@ -167,11 +171,11 @@ def explained(x: object, shape: object) -> Iterator[None]:
             ) from error
         raise
     except IndexError as error:
-        if str(error) != "index out of range in self":  # torch's, of a table; not that of a list in a callback
+        if not any(text in str(error) for text in _BEYOND):
             raise
         raise ScoreFnError(
-            f"The network in the score function looks up an index that its table does not have ({error}). Labels in "
-            "`context` count from 0; a network that takes the index of a level is "
+            f"A table has no row for an index ({error}), most likely that of an embedding in the network: labels in "
+            "`context` count from 0, and a network that takes the index of a level is "
             'ScoreModel(net, chain.sde(), "noise", time_input="index", chain=chain).'
         ) from error
 

@@ -171,7 +171,7 @@ def set_up(
             noise_start = None  # the solve ends before that
         t_start = noise_start.t if noise_start else t_start
     if isinstance(grid, Grid) and grid.from_noise and isinstance(sde, AffineSDE):
-        noise_start = NoiseStart.at(sde, grid.times_for(sde)[0])
+        noise_start = NoiseStart.at(sde, grid.times_for(sde)[0], grid.data_scale or 1.0)
     times, given_grid = _times(sde, grid, steps, t_start, t_end, start)
     if start is not None and times[1] > times[0]:
         raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")

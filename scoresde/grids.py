@@ -371,6 +371,7 @@ class Grid:
     name: str = "given"
     method = ""  # the method that it belongs to, if any: a solver as text
     from_noise = False  # whether a state at t_max is scaled to the first time, as noise is, where it begins below t_max
+    data_scale: float | None = None  # of the data, for that; 1 where it is None
     context: tuple[str, ...] | None = None  # the names of the context that it was made with, if they are known
     prediction = ""  # of the network that it was made with, if it is known
 

@@ -106,8 +106,8 @@ def fit_grid(
         A `FittedGrid`.
 
     Raises:
-        InvalidArgumentError: an argument does not fit, the network is in training mode and may draw noise, or
-            the score function has no gradient.
+        InvalidArgumentError: an argument does not fit, a layer of the network is in training mode and
+            depends on it, or the score function has no gradient.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
@@ -130,7 +130,7 @@ def fit_grid(
     count = min(max(720 // (steps * solver.evaluations), 10), 150)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
-    check_ways(gradient, checkpoint)
+    check_ways(gradient, checkpoint, iterations)
     check_objective(objective)
     batch = Pilot.of(
         sde, score_fn, pilot, 64, checkpoint=checkpoint, noise_start=False, x=x, shape=shape, seed=seed,

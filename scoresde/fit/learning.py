@@ -117,8 +117,8 @@ def fit_solver(
         A `FittedSolver`, for ``method=`` of `solve`.
 
     Raises:
-        InvalidArgumentError: an argument does not fit, the network is in training mode and may draw noise, or
-            the score function has no gradient.
+        InvalidArgumentError: an argument does not fit, a layer of the network is in training mode and
+            depends on it, or the score function has no gradient.
         NonFiniteError: no start gives a finite result.
 
     Example:
@@ -138,7 +138,7 @@ def fit_solver(
     steps = check_integer("steps", steps, low=2, high=_MOST)
     check_integer("order", order, low=1, high=3)
     check_flag("shifts", shifts)
-    check_ways(gradient, checkpoint)
+    check_ways(gradient, checkpoint, iterations)
     count = min(max(560 // steps, 25), 75) if gradient else max(700 // (steps * (steps + 2)), 10)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)

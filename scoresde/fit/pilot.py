@@ -59,6 +59,12 @@ def pilot_states(
     return x.to(device=check_device(device, x.device), dtype=dtype)
 
 
+def check_count(given: int | None, x: Tensor) -> None:
+    """Refuse a number of samples that is not that of the pilot's states."""
+    if given is not None and len(x) != given:
+        raise InvalidArgumentError(f"`pilot` is {given}, but there are {len(x)} samples; leave it out.")
+
+
 HIGH = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
 _CLEAR = 10.0  # times as large as the data must noise be, at least
 _OUT = 30.0  # median errors: what is more may be due to another mode
@@ -131,16 +137,15 @@ class Pilot:
         x = pilot_states(sde, score, x, drawn, seed, dtype, device)
         if len(x) < 2:
             raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
-        if count is not None and len(x) != count:
-            raise InvalidArgumentError(f"`pilot` is {count}, but there are {len(x)} samples; leave it out.")
-        context, free, half = context_of(context, score, x), noise_start and start == sde.t_max, len(x) // 2
+        check_count(count, x)
+        context, free, half = context_of(context, score, x), noise_start and t_start is None, len(x) // 2
         halves = slice(0, half), slice(half, len(x))
         return cls(sde, score, x, context, start, end, (start, x), free, halves, seed).from_level(HIGH)
 
     def from_level(self, level: float) -> Pilot:
         """The same, begun at a level of noise, where that is below the level of t_max; see `NoiseStart`."""
         start, x = self.origin
-        begun = NoiseStart.of(self.sde, unit_of(self.score.traits.data_std), level) if self.free else None
+        begun = NoiseStart.of(self.sde, self.unit, level) if self.free else None
         if begun is not None and begun.t > self.end:
             start, x = begun.t, begun.state(x)
         return replace(self, start=start, x=x)
@@ -148,6 +153,11 @@ class Pilot:
     def turned(self) -> Pilot:
         """The same with the halves exchanged."""
         return replace(self, halves=self.halves[::-1])
+
+    @property
+    def unit(self) -> float:
+        """The scale of the data, in which levels are."""
+        return unit_of(self.score.traits.data_std)
 
     @property
     def from_noise(self) -> bool:
@@ -168,6 +178,7 @@ class Pilot:
             "context": context_names(self.context, score),
             "prediction": score.traits.prediction or "",
             "from_given": self.origin[0] != self.sde.t_max,
+            "data_scale": None if self.unit == 1 else self.unit,
         }
 
     def warn_of_scale(self, ends: Tensor) -> None:

@@ -83,6 +83,8 @@ class FittedGrid(Grid):
         prediction: what the network of the fit predicts, as `scoresde.ScoreModel.prediction`, or "" where it is not
             known. A solve with another one gives a warning.
         from_noise: whether the states at ``t_max`` are scaled to the first time, as noise is, before the first step.
+        data_scale: the standard deviation of the data to a power of ten, which that depends on, where the score
+            function of the fit declared one that is not near 1.
         from_given: whether it begins at a ``t_start`` that was given, with states that are not noise from ``t_max``.
         log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
@@ -105,6 +107,7 @@ class FittedGrid(Grid):
     process: str = field(default="", kw_only=True)
     from_noise: bool = field(default=False, kw_only=True)
     from_given: bool = field(default=False, kw_only=True)
+    data_scale: float | None = field(default=None, kw_only=True)
     log_snr: tuple[float, ...] = field(default=(), kw_only=True)
     context: tuple[str, ...] | None = field(default=None, kw_only=True)
     prediction: str = field(default="", kw_only=True)
@@ -218,6 +221,8 @@ class FittedGrid(Grid):
                 raise ValueError("its name, method, process and prediction must be text")
             if not (isinstance(grid.from_noise, bool) and isinstance(grid.from_given, bool)):
                 raise ValueError("its from_noise and from_given must be true or false")
+            if grid.data_scale is not None and not 0 < _number(grid.data_scale) < math.inf:
+                raise ValueError("its data_scale must be a positive number")
             if any(map(math.isnan, grid.log_snr)):
                 raise ValueError("its log-SNRs must be numbers")
             if len(grid.log_snr) != len(grid.times):

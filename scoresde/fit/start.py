@@ -37,7 +37,7 @@ from ..solvers import Solver, make_solver
 from ..solving import solve
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
-from .pilot import pilot_states
+from .pilot import check_count, pilot_states
 
 if TYPE_CHECKING:
     from .. import _typed
@@ -55,7 +55,7 @@ def fit_start(
     rtol: float = 1e-2,
     method: str | Solver = "adams",
     steps: int | None = None,
-    pilot: int = 64,
+    pilot: int | None = None,
     x: Tensor | None = None,
     seed: int = 0,
     levels: int = 64,
@@ -77,7 +77,7 @@ def fit_start(
         rtol: the error that is allowed, in units of the RMS of the data; also the tolerance of the pilot's solves by
             an adaptive method.
         method, steps: the method that is measured with and without the start, and the number of its fixed steps.
-        pilot: the number of samples.
+        pilot: the number of samples, by default 64, or as many as ``x`` has.
         x: the pilot's states at ``t_max``, instead of draws from the prior.
         seed: of the pilot.
         levels: how many noise levels, even in the angle, the network is evaluated at, at most; few are needed, since
@@ -90,7 +90,8 @@ def fit_start(
         A `GaussianStart`, with ``t = t_max`` where the Gaussian is not good enough for a single level.
 
     Raises:
-        InvalidArgumentError: an argument does not fit, or the network is in training mode and may draw noise.
+        InvalidArgumentError: an argument does not fit, or a layer of the network is in training mode and
+            depends on it.
 
     Example:
         >>> import scoresde
@@ -125,14 +126,15 @@ def fit_start(
     check_score_fn(score_fn)
     seed = check_seed("seed", seed)
     check_integer("levels", levels, low=2, high=_MOST_LEVELS)
-    shape = (check_integer("pilot", pilot, low=1, high=MOST_DRAWS), *gaussian.event_shape)
+    count = 64 if pilot is None else check_integer("pilot", pilot, low=1, high=MOST_DRAWS)
     check_quiet("score_fn", score_fn)
-    x = pilot_states(sde, as_score(score_fn), x, shape, seed, dtype, device)
+    x = pilot_states(sde, as_score(score_fn), x, (count, *gaussian.event_shape), seed, dtype, device)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(
             f"The pilot must have at least one sample, of the Gaussian's shape {gaussian.event_shape}, got shape "
             f"{tuple(x.shape)}."
         )
+    check_count(pilot, x)
 
     def run(method: str | Solver, tolerance: float | None, **options: Any) -> Solution:
         given = {"rtol": tolerance, "atol": tolerance, "context": context, **options}

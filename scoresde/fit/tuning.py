@@ -77,9 +77,9 @@ class Entry(NamedTuple):
     name: str
     level: float = HIGH
 
-    def lower(self) -> Entry:
+    def lower(self, pilot: Pilot) -> Entry:
         """The same, begun where ``method="auto"`` begins."""
-        return self._replace(level=NOISE, name=f"{self.name}, from sigma/alpha = {NOISE:g}")
+        return self._replace(level=NOISE, name=f"{self.name}, from sigma/alpha = {NOISE * pilot.unit:g}")
 
     def count(self, evaluations: int) -> int:
         """The largest number of steps with no more than so many evaluations; 0 if there is none."""
@@ -125,9 +125,9 @@ def tune(
             default 15 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
             unless distributions are compared. Up to 14 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
             of the data, at most. Of the default list, what ``method="auto"`` takes and the best of the others are
-            then tried from 100, too, where that begins; a lower start is ranked only where it is better than the best
-            of the list by two standard errors, since a pilot shows little of the few samples that it may send
-            elsewhere.
+            then tried from 100 as well, where ``auto`` begins; a lower start is ranked only where it is better than
+            the best of the list by two standard errors, since a pilot says little about the few samples that a lower
+            start may send to another mode.
         objective: ``"log"``, the mean logarithm of the errors of the end points, or ``"law"``, the energy distance
             :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
             and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
@@ -154,8 +154,8 @@ def tune(
         0 or below it shows no more than that.
 
     Raises:
-        InvalidArgumentError: an argument does not fit, the network is in training mode and may draw noise, or
-            no candidate can make so few evaluations.
+        InvalidArgumentError: an argument does not fit, a layer of the network is in training mode and
+            depends on it, or no candidate can make so few evaluations.
         NonFiniteError: no candidate gave a finite result.
 
     Example:
@@ -193,10 +193,9 @@ def tune(
     batch.warn_of_scale(exact[0])
     compared = comparison(coarse, exact)
     order = sorted(range(len(entries)), key=compared.scores.__getitem__)
-    known = [entry for entry in entries if entry == auto]
-    tried = known if candidates is not None else [*known, *(entries[i] for i in order)]
-    lower = _lower(batch, steps, tried)
+    lower: dict[Entry, Tensor] = {}
     if candidates is None:
+        lower = _lower(batch, steps, [*(entry for entry in entries if entry == auto), *(entries[i] for i in order)])
         better = [e for e, ends in lower.items() if _is_better(comparison([coarse[order[0]], ends], exact))]
         entries, coarse = [*entries, *better], [*coarse, *(lower[entry] for entry in better)]
         compared = comparison(coarse, exact)
@@ -214,7 +213,11 @@ def tune(
         log_snr = sde.log_snr(times)
     default = Errors(math.nan, math.nan)
     if auto in entries:
-        done = lower[auto.lower()] if lower else coarse[entries.index(auto)]
+        begun = auto.lower(batch)
+        if batch.from_level(NOISE).start == batch.start:
+            done = coarse[entries.index(auto)]
+        else:
+            done = lower[begun] if begun in lower else begun.results(batch, steps)
         default = comparison([done], exact).errors(0)
     return Tuned(
         tuple(times.tolist()),
@@ -234,14 +237,18 @@ def tune(
 def _lower(pilot: Pilot, steps: int, tried: Sequence[Entry]) -> dict[Entry, Tensor]:
     """The end states of the first of some candidates, begun where ``method="auto"`` begins; of none where that is no
     lower."""
-    if pilot.from_level(NOISE).start == pilot.start:
+    begun = pilot.from_level(NOISE)
+    if not begun.from_noise or begun.start == pilot.start:
         return {}
-    begun = list(dict.fromkeys(entry.lower() for entry in tried))[:_LOWERED]
-    return {entry: entry.results(pilot, steps) for entry in begun}
+    entries = list(dict.fromkeys(entry.lower(pilot) for entry in tried))[:_LOWERED]
+    return {entry: entry.results(pilot, steps) for entry in entries}
 
 
 def _is_better(compared: Comparison) -> bool:
-    """Whether the second of two candidates is better than the first, by two standard errors."""
+    """Whether the second of two candidates is better than the first, by two standard errors, or where that failed."""
+    best, other = compared.scores
+    if not math.isfinite(best):
+        return math.isfinite(other)
     behind, uncertainty = compared.behind(1, 0)
     return behind < math.exp(-2 * uncertainty)
 

@@ -307,7 +307,7 @@ def diagnose(
         InvalidTypeError: an argument has a wrong type.
         InvalidArgumentError: the shapes do not fit, there are too few rows, or a context is missing.
         NonFiniteError: data have NaN or infinite values.
-        SolveFailedError: nearly all draws fail.
+        SolveFailedError: nearly all draws fail, or the two numbers of steps of a ``reference`` give different states.
 
     Example:
         >>> from scoresde.trust.diagnosis import diagnose

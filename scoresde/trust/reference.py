@@ -184,9 +184,11 @@ class StepsReference(Reference):
 
 def check_steps(given: Sequence[object]) -> tuple[int, int]:
     """The numbers of steps (tight, loose) of a reference, checked."""
-    tight, loose = (check_integer("reference", part, low=1, high=MOST_STEPS) for part in given)
-    if not tight > loose:
-        raise InvalidArgumentError(f"`reference` must be (tight, loose) with more steps first, got {given!r}.")
+    tight, loose = (check_integer(f"reference[{i}]", part, low=1, high=MOST_STEPS) for i, part in enumerate(given))
+    if not tight >= 2 * loose:
+        raise InvalidArgumentError(
+            f"`reference` must be two numbers of steps (tight, loose), the first at least twice the second, got {given!r}."
+        )
     return tight, loose
 
 

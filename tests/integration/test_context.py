@@ -448,14 +448,17 @@ def test_a_label_that_a_network_has_no_row_for_is_explained() -> None:
     def net(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         return x + table(label)
 
+    def rows(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return x + table.weight[label]
+
     context, x = {"label": torch.tensor([3, 12])}, torch.zeros(2, 2)
     runs: list[Callable[[Any], Any]] = [
         lambda f: solve(SDE, f, x, method="ddim", steps=1, context=context),
         lambda f: scoresde.log_likelihood(SDE, f, x, check=False, seed=0, context=context),
     ]
-    for run in runs:
-        with pytest.raises(ScoreFnError, match=r"index that its table does not have .*count from 0") as caught:
-            run(model(net))
+    for run, function in [*((run, net) for run in runs), (runs[0], rows)]:
+        with pytest.raises(ScoreFnError, match=r"A table has no row for an index .*count from 0") as caught:
+            run(model(function))
         assert type(caught.value.__cause__) is IndexError
 
     def callback(info: Any) -> None:

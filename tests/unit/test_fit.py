@@ -423,6 +423,41 @@ def through_a_name(x, t):
     return DROPPING(x)
 
 
+class Holder:
+    """A callable object, and one with a method."""
+
+    def __init__(self, net, other=None):
+        self.net, self.other = net, other
+
+    def __call__(self, x, t):
+        return self.net(x)
+
+    def score(self, x, t):
+        return self.net(x)
+
+
+SOUND = torch.nn.Linear(2, 2).train()  # whose mode does not matter
+NETS = [SOUND, DROPPING]
+
+
+def through_a_list(x, t):
+    return sum(net(x) for net in NETS)
+
+
+def with_a_default(x, t, net=DROPPING):
+    return net(x)
+
+
+def of_an_attribute(x, t):
+    """It names an attribute that a variable of this module has the name of, too."""
+    return Student(SOUND).DROPPING(x)
+
+
+class Student:
+    def __init__(self, net):
+        self.DROPPING = net
+
+
 class TestNoiseOfANetworkInTraining:
     """What a fit would take for errors; a layer that does not ask for the mode is let through."""
 
@@ -430,30 +465,61 @@ class TestNoiseOfANetworkInTraining:
     def plain(net):
         return lambda x, t: net(x)
 
-    @pytest.fixture(params=["bare", "inside a model", "by name", "partial", "combined"])
-    def score(self, request):
+    def parts(self):
         model = scoresde.ScoreModel(self.plain(DROPPING), SDE, "noise", event_shape=(2,))
+        holder = Holder(DROPPING)
         return {
             "bare": self.plain(DROPPING),
             "inside a model": model,
             "by name": through_a_name,
             "partial": functools.partial(through_a_name),
             "combined": scoresde.guidance.classifier_free(SCORE, model, scale=2.0),
-        }[request.param]
+            "combined function": scoresde.guidance.classifier_free(SCORE, through_a_name, scale=2.0, sde=SDE),
+            "clipped": scoresde.scores.Clip(through_a_name, -1.0, 1.0, sde=SDE),
+            "held": holder,
+            "held in a model": scoresde.ScoreModel(lambda x, t: holder(x, t), SDE, "noise", event_shape=(2,)),
+            "method": holder.score,
+            "list": through_a_list,
+            "default": with_a_default,
+            "cached": functools.lru_cache(through_a_name),
+        }
 
-    @pytest.mark.parametrize("make", [scoresde.tune, fit_grid, scoresde.fit_solver])
-    def test_it_is_refused(self, make, score):
-        with pytest.raises(InvalidArgumentError, match=r"`score_fn` is in training mode"):
-            make(SDE, score, 4, x=X.float())
+    PARTS = ("bare", "inside a model", "by name", "partial", "combined", "combined function", "clipped", "held",
+             "held in a model", "method", "list", "default", "cached")  # fmt: skip
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_it_is_refused(self, part):
+        assert set(self.parts()) == set(self.PARTS)
+        for make in (scoresde.tune, fit_grid, scoresde.fit_solver):
+            with pytest.raises(InvalidArgumentError, match=r"`score_fn` is in training mode.*Dropout"):
+                make(SDE, self.parts()[part], 4, x=X.float())
 
     def test_a_start_refuses_it(self):
         gaussian = scoresde.targets.Gaussian(torch.zeros(2), torch.ones(2))
         with pytest.raises(InvalidArgumentError, match=r"`score_fn` is in training mode"):
             scoresde.fit_start(SDE, through_a_name, gaussian)
 
-    def test_a_layer_that_does_not_ask_is_taken(self):
-        layer = torch.nn.Linear(2, 2).train()
-        model = scoresde.ScoreModel(self.plain(layer), SDE, "noise", event_shape=(2,))
+    @pytest.mark.parametrize(
+        "kind", ["layer", "frozen", "traced", "exported", "other attribute", "another's attribute"]
+    )
+    def test_what_does_not_ask_is_taken(self, kind):
+        quiet = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout()).eval()
+        net = {
+            "layer": lambda: SOUND,
+            "frozen": lambda: torch.jit.freeze(torch.jit.script(quiet)),
+            "traced": lambda: torch.fx.symbolic_trace(quiet),
+            "exported": lambda: torch.export.export(quiet, (torch.zeros(2, 2),)).module(),
+            "other attribute": lambda: None,
+            "another's attribute": lambda: None,
+        }[kind]()
+        score = self.plain(net)
+        if kind == "other attribute":
+            score = Holder(SOUND, other=DROPPING)
+        elif kind == "another's attribute":
+            score = of_an_attribute
+        if kind == "traced":
+            net.eval()
+        model = scoresde.ScoreModel(score, SDE, "noise", event_shape=(2,))
         assert scoresde.tune(SDE, model, 4, pilot=2, reference=10).evaluations == 4
 
 

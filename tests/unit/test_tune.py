@@ -454,3 +454,56 @@ class TestLowerStarts:
         listed = [("dpm_2m", "vp_quadratic"), ("ddim", None), ("unipc2", None)]
         for tuned in (tune(self.SDE, score, 5, dtype=F64, candidates=listed), tune(self.SDE, score, 15, dtype=F64)):
             assert not any(self.NAME in row.grid for row in tuned.ranking)
+
+
+class TestScaleOfTheData:
+    """Where it is declared and not near 1, levels are in its units, and a record begins as its pilot did."""
+
+    SDE = scoresde.FlowSDE(t_max=0.9999)
+    TARGET = scoresde.targets.GaussianMixture(
+        torch.ones(4, dtype=F64), 0.01 * torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=F64), scales=0.001
+    )
+    X = SDE.prior_sample((16, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
+
+    @pytest.mark.parametrize("make", [tune, scoresde.fit_solver])
+    def test_a_record_reproduces_its_errors(self, make: Callable[..., Any], tmp_path: Path) -> None:
+        score = self.TARGET.score(self.SDE)
+        exact = solve(self.SDE, score, self.X, method="dop853", rtol=1e-9, atol=1e-11).x
+        options = {"iterations": 6} if make is scoresde.fit_solver else {}
+        record: Any = make(self.SDE, score, 8, x=self.X, reference=exact, **options)
+        assert record.from_noise and record.data_scale == 0.01
+        errors = (solve(self.SDE, score, self.X, method=record).x - exact).square().mean(1).sqrt()
+        if make is tune:
+            assert float(errors.median()) == pytest.approx(record.fitted.median, rel=1e-9)
+        assert float(errors.median()) < 4 * record.fitted.median
+        record.save(tmp_path / "record.json")
+        assert FittedGrid.load(tmp_path / "record.json") == record
+        for wrong in (-1.0, 0.0, "inf", "x"):
+            with pytest.raises(CorruptCheckpointError):
+                FittedGrid.of(record.fields() | {"data_scale": wrong}, "it")
+
+    def test_a_lower_start_is_named_in_its_units(self) -> None:
+        ranking = [tune(self.SDE, self.TARGET.score(self.SDE), 5, dtype=F64, seed=seed).ranking for seed in range(6)]
+        named = {row.grid.rpartition(" ")[2] for rows in ranking for row in rows if "from sigma" in row.grid}
+        assert named <= {"1"}
+
+
+def test_a_start_that_fails_gives_way_to_a_lower_one() -> None:
+    """Of a network that has no numbers above sigma/alpha = 200."""
+    sde = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)
+    exact = RING.score(sde)
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        node = sde.nodes(t)
+        return torch.where((node.sigma / node.alpha > 200)[:, None], torch.nan, exact(x, t))
+
+    x = sde.prior_sample((8, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
+    ends = solve(sde, exact, x, method="dop853", rtol=1e-8, atol=1e-8).x
+    tuned = tune(sde, score, 5, x=x, reference=ends)
+    assert "from sigma/alpha = 100" in tuned.ranking[0].grid and math.isfinite(tuned.fitted.median)
+
+
+def test_no_lower_start_where_the_solve_ends_above_it() -> None:
+    sde = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)
+    t_end = float(sde.time(-2 * math.log(150.0)))
+    assert not any("from" in row.grid for row in tune(sde, RING.score(sde), 5, dtype=F64, t_end=t_end).ranking)

@@ -587,7 +587,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         record, loop = self._record, self._loop
         if record is None or not record.from_noise or loop.noised or loop.begin:
             return x
-        start = NoiseStart.at(self._conventions.sde, float(self.times[0]))
+        start = NoiseStart.at(self._conventions.sde, float(self.times[0]), record.data_scale or 1.0)
         return start.state(x.to(compute_dtype(x.dtype)))
 
     def _later(self, index: int) -> tuple[Tensor, list[Leg], list[_Call]]:

@@ -318,12 +318,21 @@ class Subject:
                     )
                 return memo[level]
 
-            def enough(tight: Tensor, loose: Tensor) -> bool:
+            def apart(tight: Tensor, loose: Tensor) -> float:
                 gap = (tight - loose).flatten(1).square().mean(1).sqrt()
                 gap = gap[gap.isfinite()]
-                return len(gap) == 0 or float(gap.square().mean().sqrt()) <= _ENOUGH * MATTERS * self.unit
+                return float(gap.square().mean().sqrt()) if len(gap) else 0.0
 
-            self._levels = self._reference.levels_for(solved, enough)
+            def enough(tight: Tensor, loose: Tensor) -> bool:
+                return apart(tight, loose) <= _ENOUGH * MATTERS * self.unit
+
+            self._levels = tight, loose = self._reference.levels_for(solved, enough)
+            gap = apart(solved(tight), solved(loose))
+            if self._steps is not None and not gap <= MATTERS * self.unit:
+                raise SolveFailedError(
+                    f"The reference does not agree with itself: with {tight} and {loose} steps its states are {gap:.3g} "
+                    f"apart, and faults of {MATTERS * self.unit:.3g} are to be seen. Take more steps."
+                )
         return self._levels
 
     # Comparisons.
