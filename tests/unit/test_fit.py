@@ -499,6 +499,7 @@ class TestNoiseOfANetworkInTraining:
         with pytest.raises(InvalidArgumentError, match=r"`score_fn` is in training mode"):
             scoresde.fit_start(SDE, through_a_name, gaussian)
 
+    @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
     @pytest.mark.parametrize(
         "kind", ["layer", "frozen", "traced", "exported", "other attribute", "another's attribute"]
     )
