@@ -187,8 +187,7 @@ def check_steps(given: Sequence[object]) -> tuple[int, int]:
     tight, loose = (check_integer(f"reference[{i}]", part, low=1, high=MOST_STEPS) for i, part in enumerate(given))
     if not tight >= 2 * loose:
         raise InvalidArgumentError(
-            "`reference` must be two numbers of steps (tight, loose), of which the first is at least twice the second, got "
-            f"{given!r}."
+            f"`reference` must be two numbers of steps (tight, loose), the first at least twice the second; got {given}."
         )
     return tight, loose
 
