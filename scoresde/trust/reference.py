@@ -187,7 +187,7 @@ def check_steps(given: Sequence[object]) -> tuple[int, int]:
     tight, loose = (check_integer(f"reference[{i}]", part, low=1, high=MOST_STEPS) for i, part in enumerate(given))
     if not tight >= 2 * loose:
         raise InvalidArgumentError(
-            f"`reference` must be two numbers of steps (tight, loose), the first at least twice the second; got {given}."
+            f"`reference` must be numbers of steps (tight, loose), the first at least twice the second, got {given!r}."
         )
     return tight, loose
 

@@ -330,8 +330,8 @@ class Subject:
             gap = apart(solved(tight), solved(loose))
             if self._steps is not None and not gap <= MATTERS * self.unit:
                 raise SolveFailedError(
-                    f"The reference does not agree with itself: with {tight} and {loose} steps its states are {gap:.3g} "
-                    f"apart, and faults of {MATTERS * self.unit:.3g} are to be seen. Take more steps."
+                    f"The reference does not agree with itself: with {tight} and {loose} steps its states are {gap:.3g} apart, "
+                    f"and faults of {MATTERS * self.unit:.3g} are to be seen. Take more steps."
                 )
         return self._levels
 
