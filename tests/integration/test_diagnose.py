@@ -569,7 +569,7 @@ def test_a_reference_of_given_steps() -> None:
         ((20, 40), {}, InvalidArgumentError, "at least twice"),
         (40, {}, InvalidTypeError, "pair of numbers of steps"),
         ((40.5, 20), {}, InvalidTypeError, r"reference\[0\]"),
-        ((6, 3), {}, SolveFailedError, "does not agree with itself: with 6 and 3 steps"),
+        ((6, 3), {}, SolveFailedError, "does not agree with itself: its 6 and 3 steps"),
         ((40, 20), {"method": "euler_maruyama"}, InvalidArgumentError, "draws noise"),
     ],
 )

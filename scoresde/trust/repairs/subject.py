@@ -330,8 +330,8 @@ class Subject:
             gap = apart(solved(tight), solved(loose))
             if self._steps is not None and not gap <= MATTERS * self.unit:
                 raise SolveFailedError(
-                    f"The reference does not agree with itself: with {tight} and {loose} steps its states are {gap:.3g} apart, "
-                    f"and faults of {MATTERS * self.unit:.3g} are to be seen. Take more steps."
+                    f"The reference does not agree with itself: its {tight} and {loose} steps end {gap:.3g} apart, and "
+                    f"faults of {MATTERS * self.unit:.3g} are to be seen. Take more steps."
                 )
         return self._levels
 
