@@ -433,6 +433,17 @@ class TestLearnedSolvers:
             if float(scale) > 1:
                 assert few["dpm_2m"] < 0.5 * few["dpmpp_2m"] and few["dpm_3m"] < 0.55 * few["dpmpp_3m"]
 
+    @pytest.mark.parametrize(("budget", "tune", "auto"), [("10", 1.4, 2.5), ("20", 1.1, 1.5)])
+    def test_with_guidance_on_another_network(self, budget: str, tune: float, auto: float) -> None:
+        """The same of MNIST, with the errors of the page over the smallest."""
+        rows = json.loads((RESULTS / "guided_solvers.json").read_text())["results"]["mnist"]
+        over = [
+            {name: error / min(row[budget].values()) for name, error in row[budget].items()} for row in rows.values()
+        ]
+        assert len(over) == 3
+        assert max(row["tune"] for row in over) == pytest.approx(tune, abs=0.06)
+        assert max(row["auto"] for row in over) == pytest.approx(auto, abs=0.06)
+
     def test_their_samples_are_no_further_from_the_data(self) -> None:
         """The committed figures of `benchmarks.few_laws`."""
         rows = json.loads((RESULTS / "few_laws.json").read_text())["results"]

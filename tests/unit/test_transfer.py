@@ -26,9 +26,11 @@ def case(sde: Any = VP, pilots: int = 16) -> transfer.Case:
 
 @pytest.mark.parametrize("budget", [5, 10])
 def test_a_choice_is_carried_as_its_method_and_its_grid(budget: int) -> None:
+    """And begins where lists of candidates begin."""
     here = case()
     chosen: Any = here.record(transfer.tuned, transfer.CHOSEN)
-    assert (chosen.ranking[0].method, chosen.ranking[0].grid) == ("IPNDM()", "VPTime(scale=0.3, power=0.25)")
+    method, grid, start = chosen.ranking[0].method, *chosen.ranking[0].grid.split(", from ")
+    assert (method, grid, start) == ("IPNDM()", "VPTime(scale=0.3, power=0.25)", "sigma/alpha = 100")
     x, _ = here.rows(slice(here.pilots, None))
     by_hand = scoresde.solve(VP, TARGET.score(VP), x, method="ipndm", grid=VPTime(0.3, 0.25), steps=budget)
     assert by_hand.evaluations == budget
@@ -144,11 +146,11 @@ class TestFigures:
 
     def test_a_choice_for_guidance_1_may_be_far_worse_with_3(self) -> None:
         row = self.RESULTS["ratios"]["guidance 1, used with 3"]["tuned"]["10"]
-        assert row["transferred"]["median"]["worst"] == pytest.approx(4.2, abs=0.05)
+        assert row["transferred"]["median"]["worst"] == pytest.approx(3.6, abs=0.05)
         assert row["made"]["median"]["worst"] < 1.1
 
-    @pytest.mark.parametrize(("kind", "low", "high"), [("tuned", 1.15, 3.5), ("learned", 1.5, 6.3)])
-    def test_between_networks_it_is_worse_than_auto(self, kind: str, low: float, high: float) -> None:
+    @pytest.mark.parametrize(("kind", "low", "high"), [("tuned", 0.85, 2.5), ("learned", 1.5, 6.3)])
+    def test_between_networks_it_is_mostly_worse_than_auto(self, kind: str, low: float, high: float) -> None:
         groups = "digits, used on small networks", "small networks, used on digits"
         means = [self.mean(group, kind, budget) for group in groups for budget in transfer.BUDGETS]
         assert min(means) == pytest.approx(low, abs=0.05)
