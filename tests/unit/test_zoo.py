@@ -35,7 +35,7 @@ KWARGS = {"event_shape": [1, 2, 2], "channels": 8, "blocks": 1, "width": 1, "lab
 def model() -> Pretrained:
     """A network of 9,000 parameters, none of whose branches is zero, as they are at the start."""
     torch.manual_seed(0)
-    net = UNet(**KWARGS)
+    net = UNet(**KWARGS).eval()
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     config = Config(
