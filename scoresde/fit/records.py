@@ -83,8 +83,8 @@ class FittedGrid(Grid):
         prediction: what the network of the fit predicts, as `scoresde.ScoreModel.prediction`, or "" where it is not
             known. A solve with another one gives a warning.
         from_noise: whether the states at ``t_max`` are scaled to the first time, as noise is, before the first step.
-        data_scale: the standard deviation of the data to a power of ten, which that depends on, where the score
-            function of the fit declared one that is not near 1.
+        data_scale: the scale of the data, by which such states are scaled: their standard deviation to the nearest
+            power of ten, if the score function of the fit declared one; None for 1.
         from_given: whether it begins at a ``t_start`` that was given, with states that are not noise from ``t_max``.
         log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
