@@ -130,7 +130,7 @@ def fit_grid(
     count = min(max(720 // (steps * solver.evaluations), 10), 150)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
-    check_ways(gradient, checkpoint, iterations)
+    check_ways(gradient, checkpoint)
     check_objective(objective)
     batch = Pilot.of(
         sde, score_fn, pilot, 64, checkpoint=checkpoint, noise_start=False, x=x, shape=shape, seed=seed,

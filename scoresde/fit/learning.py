@@ -138,7 +138,7 @@ def fit_solver(
     steps = check_integer("steps", steps, low=2, high=_MOST)
     check_integer("order", order, low=1, high=3)
     check_flag("shifts", shifts)
-    check_ways(gradient, checkpoint, iterations)
+    check_ways(gradient, checkpoint)
     count = min(max(560 // steps, 25), 75) if gradient else max(700 // (steps * (steps + 2)), 10)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)

@@ -40,11 +40,11 @@ def check_objective(objective: object, names: Sequence[str] = ("log", "rms")) ->
         )
 
 
-def check_ways(gradient: object, checkpoint: object, iterations: int | None) -> None:
+def check_ways(gradient: object, checkpoint: object) -> None:
     """Refuse what are no flags, and a fit by gradients where torch keeps none."""
     for name, flag in (("gradient", gradient), ("checkpoint", checkpoint)):
         check_flag(name, flag)
-    if gradient and iterations != 0 and torch.is_inference_mode_enabled():
+    if gradient and torch.is_inference_mode_enabled():
         raise InvalidArgumentError(
             "A fit needs gradients, which torch.inference_mode() forbids; call it outside, or pass gradient=False."
         )
