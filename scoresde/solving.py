@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from . import grids
-from ._arguments import explained
 from ._checks import check_flag
+from ._explained import explained
 from ._setup import set_up
 from ._signatures import typed
 from .grids import Grid

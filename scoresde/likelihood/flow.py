@@ -11,7 +11,7 @@ from scipy import special
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_limits, context_of, explained, tolerances
+from .._arguments import check_limits, context_of, tolerances
 from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -24,6 +24,7 @@ from .._checks import (
     refuse_rows,
 )
 from .._display import Displayed, span, tally
+from .._explained import explained
 from .._signatures import typed
 from .._tensors import row_finite, where
 from ..controllers import Adaptive

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._arguments import check_finite_ends, check_limits, explained, tolerances
+from .._arguments import check_finite_ends, check_limits, tolerances
 from .._checks import MOST_DRAWS, check_integer
+from .._explained import explained
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError
 from ..integrate import Recorder, integrate

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._checks import check_integer, check_not_empty, check_state, check_tensor
 from .._context import per_row
+from .._explained import explained
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError
 from ..noise import check_seed
@@ -177,7 +178,8 @@ def check_score(
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
     if not bool((data != data[:1]).any()):
         raise InvalidArgumentError("`data` must have samples that differ from each other; all of them are equal.")
-    with torch.no_grad(), torch.random.fork_rng(devices=[data.device] if data.is_cuda else []):
+    alone = torch.random.fork_rng(devices=[data.device] if data.is_cuda else [])
+    with torch.no_grad(), alone, explained(data, None):
         search = _Search(sde, score_fn, data.detach(), levels, given, generator)
         return search.rescaled() or search.report()
 

@@ -455,6 +455,7 @@ def test_a_label_that_a_network_has_no_row_for_is_explained() -> None:
     runs: list[Callable[[Any], Any]] = [
         lambda f: solve(SDE, f, x, method="ddim", steps=1, context=context),
         lambda f: scoresde.log_likelihood(SDE, f, x, check=False, seed=0, context=context),
+        lambda f: scoresde.check_score(SDE, f, torch.tensor([[0.0, 1.0], [1.0, 0.0]]), context=context),
     ]
     for run, function in [*((run, net) for run in runs), (runs[0], rows)]:
         with pytest.raises(ScoreFnError, match=r"A table has no row for an index .*count from 0") as caught:
@@ -466,6 +467,22 @@ def test_a_label_that_a_network_has_no_row_for_is_explained() -> None:
 
     with pytest.raises(IndexError, match="list index"):
         solve(SDE, model(lambda x, t: x), x, method="ddim", steps=1, callback=callback)
+
+
+def test_a_network_made_in_inference_mode_is_explained_where_a_gradient_is_needed() -> None:
+    with torch.inference_mode():
+        inner = nn.Linear(2, 2)
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = inner(x)
+        return out
+
+    assert solve(SDE, net, torch.zeros(2, 2), method="ddim", steps=1).x.shape == (2, 2)
+    fits: list[Callable[..., Any]] = [functools.partial(scoresde.fit_grid, method="unipc2"), scoresde.fit_solver]
+    for fit in fits:
+        with pytest.raises(ScoreFnError, match=r"its weights were loaded, within torch\.inference_mode") as caught:
+            fit(SDE, net, 4, shape=(4, 2))
+        assert "Inference tensors" in str(caught.value.__cause__)
 
 
 # --- half precision --------------------------------------------------------------------------------------------------
