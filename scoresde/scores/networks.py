@@ -13,6 +13,8 @@ import torch
 from ..errors import InvalidArgumentError
 from .base import Score
 
+# What has its own way to be looked into, or none.
+_FOLLOWED = (torch.nn.Module, Score, type, types.ModuleType, types.FunctionType, types.MethodType)
 _COMPILERS = ("torch.fx.", "torch._dynamo.", "torch.export.")  # whose wrappers keep the mode for others
 
 
@@ -71,7 +73,7 @@ def _within(function: object) -> list[torch.nn.Module]:
 
 def _called(part: object) -> list[object]:
     """What something may call: the parts of a score function, what a function encloses, has as a default, or names
-    among the variables of its module, and the attributes that the code of a callable object, or of a method, names."""
+    among the variables of its module, and the attributes of these, and of a callable object, that its code names."""
     if isinstance(part, torch.nn.Module | type):
         return []
     if isinstance(part, functools.partial):
@@ -83,7 +85,8 @@ def _called(part: object) -> list[object]:
     if isinstance(part, types.FunctionType):
         named = [part.__globals__.get(name) for name in _globals(part.__code__)]
         kept = [value for value in named if _of_module(value, part.__module__)]
-        return [*_enclosed(part), *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values(), *kept]
+        given = [*_enclosed(part), *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
+        return [*given, *kept, *(value for owner in (*given, *named) for value in _attributes(owner, part))]
     if isinstance(part, Score):
         return list(vars(part).values())
     if isinstance(part, types.MethodType):
@@ -101,11 +104,20 @@ def _enclosed(function: object) -> list[object]:
     return found
 
 
-def _attributes(owner: object, method: object) -> list[object]:
-    """The attributes of an object that the code of its method names."""
-    names = getattr(getattr(method, "__code__", None), "co_names", ())
-    own = getattr(owner, "__dict__", None)
-    return [own[name] for name in names if name in own] if isinstance(own, dict) else []
+def _attributes(owner: object, function: object) -> list[object]:
+    """The attributes of an object, and theirs, that the code of a function names."""
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    found: list[object] = []
+    seen = {id(owner)}
+    left = [] if isinstance(owner, _FOLLOWED) else [owner]
+    while left:
+        own = getattr(left.pop(), "__dict__", None)
+        values = [own[name] for name in names if name in own] if isinstance(own, dict) else []
+        new = [value for value in values if id(value) not in seen]
+        seen |= {id(value) for value in new}
+        found += new
+        left += [value for value in new if not isinstance(value, _FOLLOWED)]
+    return found
 
 
 def _globals(code: types.CodeType) -> list[str]:

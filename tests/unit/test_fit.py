@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import types
 
 import pytest
 import torch
@@ -468,6 +469,9 @@ class TestNoiseOfANetworkInTraining:
     def parts(self):
         model = scoresde.ScoreModel(self.plain(DROPPING), SDE, "noise", event_shape=(2,))
         holder = Holder(DROPPING)
+        trainer = types.SimpleNamespace(model=DROPPING)
+        outer = types.SimpleNamespace(trainer=trainer)
+        trainer.owner = outer  # a circle
         return {
             "bare": self.plain(DROPPING),
             "inside a model": model,
@@ -482,10 +486,13 @@ class TestNoiseOfANetworkInTraining:
             "list": through_a_list,
             "default": with_a_default,
             "cached": functools.lru_cache(through_a_name),
+            "attribute": lambda x, t: trainer.model(x),
+            "attribute of an attribute": lambda x, t: outer.trainer.owner.trainer.model(x),
         }
 
     PARTS = ("bare", "inside a model", "by name", "partial", "combined", "combined function", "clipped", "held",
-             "held in a model", "method", "list", "default", "cached")  # fmt: skip
+             "held in a model", "method", "list", "default", "cached", "attribute",
+             "attribute of an attribute")  # fmt: skip
 
     @pytest.mark.parametrize("part", PARTS)
     def test_it_is_refused(self, part):
@@ -501,7 +508,7 @@ class TestNoiseOfANetworkInTraining:
 
     @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
     @pytest.mark.parametrize(
-        "kind", ["layer", "frozen", "traced", "exported", "other attribute", "another's attribute"]
+        "kind", ["layer", "frozen", "traced", "exported", "other attribute", "another's attribute", "teacher"]
     )
     def test_what_does_not_ask_is_taken(self, kind):
         quiet = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout()).eval()
@@ -512,12 +519,19 @@ class TestNoiseOfANetworkInTraining:
             "exported": lambda: torch.export.export(quiet, (torch.zeros(2, 2),)).module(),
             "other attribute": lambda: None,
             "another's attribute": lambda: None,
+            "teacher": lambda: None,
         }[kind]()
         score = self.plain(net)
         if kind == "other attribute":
             score = Holder(SOUND, other=DROPPING)
         elif kind == "another's attribute":
             score = of_an_attribute
+        elif kind == "teacher":
+            trainer = types.SimpleNamespace(model=SOUND, teacher=DROPPING)
+
+            def score(x, t):
+                return trainer.model(x)
+
         if kind == "traced":
             net.eval()
         model = scoresde.ScoreModel(score, SDE, "noise", event_shape=(2,))
