@@ -3,10 +3,11 @@ r"""Fine-tuning by reinforcement learning, beside the best that is possible at t
 **Digits.** The shipped network of digits is fine-tuned towards a reward by a clipped policy gradient on recorded paths
 (`scoresde.paths.log_prob`), with the divergence from the original network in closed form (`scoresde.paths.kl`) as a
 penalty. Rewards: ``ink``, the mean grey level; ``loops``, the number of closed loops of the thresholded image, which
-has no gradient; ``seven``, the log-probability of a class by a logistic regression that is fitted to the digits. The
-parameters that are trained are those with one dimension and those that read the noise level, since the gradient of all
-parameters is mostly chance. What a step gains is the reward less what was to be expected before it, and the last steps,
-before which the reward is nearly known, are left out. The settings were chosen on ``ink`` with another seed.
+has no gradient; ``seven``, the log-probability of a class by a logistic regression that is fitted to the digits. Only
+the steps between the noise levels `LEVELS` are trained, and all others are made by the original network: before them
+almost nothing is known of the reward, and after them little is left to change. The advantages are generalised
+advantage estimates (Schulman et al., 2016, https://arxiv.org/abs/1506.02438). The settings were chosen on ``loops``
+with another seed.
 
 Let q be the samples of the fine-tuned network and p those of the original one. Among all q with a given divergence
 KL(q|p), the tilted distribution :math:`p\,e^{r/\beta}/Z` has the largest mean reward. Its reward and divergence follow
@@ -14,8 +15,16 @@ from samples of p alone (`BASE` of them), as does what rejection would draw. Of 
 whole paths is taken, which is at least that of the samples. Shown are the gain of the reward over that of p, the gain
 of the tilted distribution at the same divergence, their ratio, and that of best-of-n at the same divergence, which
 takes n times the evaluations for every sample delivered, while the fine-tuned network takes those of one, after a
-training whose evaluations are stated. Standard errors are over samples; the spread over trainings is not known. The
-loss has the divergence along the paths that were drawn: its gradient leaves out how the paths change, as is usual.
+training whose evaluations are stated. Standard errors are those of the mean reward of the fine-tuned network; the
+spread over trainings is not known. The loss has the divergence along the paths that were drawn: its gradient leaves out
+how the paths change, as is usual.
+
+*To first order*, in the limit of a small divergence K, the tilted distribution gains the standard deviation of the
+reward times :math:`\sqrt{2K}`. A change of the means of Gaussian steps, from the same start, gains at most the share
+:math:`\sqrt{\sum_k E|g_k|^2 / Var(r)}` of that, where :math:`g_k` is the mean of :math:`r z_k` over all continuations
+from the state before step k, whose noise is :math:`z_k`: it can follow the reward only as far as that is linear in the
+noise of a step. This is no bound at the divergences of the table. It is estimated from `CONTINUATIONS` of each of
+`STATES` states, for the steps that begin at the levels `LOOKED_AT`.
 
 **One dimension.** On a problem with a linear score, where the gradient of the mean reward is known, the mean of the
 estimated gradient (bias, as z), and its spread per path relative to the gradient, with and without the mean of the
@@ -42,15 +51,23 @@ import scoresde
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
 from scoresde import paths
+from scoresde.grids import VPTime, default
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
-STEPS, SHAPE = 12, (1, 8, 8)
-BATCH, PARTS, TURNS, BASE, FRESH = 256, 2, 90, 8192, 2048
-CLIP, RATE, SEED = 0.2, 6e-4, 1
-KNOWN = 0.05  # share of the variance of the reward below which a step is not trained on
-WANTED = 1.7  # 1/beta, in units of one over the standard deviation of the reward
-METHOD: dict[str, Any] = {"method": "ancestral", "steps": STEPS}
+STEPS, SHAPE, GRID = 16, (1, 8, 8), VPTime(1.0, 0.25)
+LEVELS = (0.1, 6.0)  # sigma/alpha at the beginning of the steps that are trained
+BATCH, PARTS, BASE, FRESH = 256, 8, 8192, 2048
+TURNS = {"ink": 60, "loops": 240, "seven": 90}
+CLIP, RATE, WARM, SEED = 0.2, 1.5e-4, 5, 1
+LAMBDA = 0.7  # of generalised advantage estimation
+SMOOTH = 32  # draws around the data estimate
+PENALISED = 3  # steps, drawn at random, in each estimate of the penalty
+WANTED = 1.2  # 1/beta, in units of one over the standard deviation of the reward
+STATES, CONTINUATIONS = 192, 48
+LOOKED_AT = (0.05, 15.0)
+FIRST_ORDER = "first order"
+METHOD: dict[str, Any] = {"method": "ancestral", "steps": STEPS, "grid": GRID}
 Reward = Callable[[Tensor], Tensor]
 
 
@@ -61,14 +78,18 @@ def ink(x: Tensor) -> Tensor:
 
 def loops(x: Tensor) -> Tensor:
     """The number of closed loops: of regions of background that do not touch the border."""
+    import numpy as np
     from scipy import ndimage
 
-    counts = []
-    for image in (x[:, 0] > 0).cpu().numpy():
-        labels, count = ndimage.label(~image)
-        border = {*labels[0], *labels[-1], *labels[:, 0], *labels[:, -1]} - {0}
-        counts.append(count - len(border))
-    return torch.tensor(counts, dtype=x.dtype)
+    background = (x[:, 0] <= 0).cpu().numpy()
+    within = np.zeros((3, 3, 3))  # neighbours in the same image
+    within[1] = ndimage.generate_binary_structure(2, 1)
+    labels, count = ndimage.label(background, structure=within)
+    image = np.zeros(count + 1, dtype=int)  # of each region
+    image[labels] = np.arange(len(labels))[:, None, None]
+    edges = (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1])
+    closed = np.setdiff1d(np.arange(1, count + 1), np.concatenate([edge.ravel() for edge in edges]))
+    return torch.from_numpy(np.bincount(image[closed], minlength=len(x))).to(x)
 
 
 def classifier() -> torch.nn.Linear:
@@ -85,7 +106,7 @@ def classifier() -> torch.nn.Linear:
         value.backward()
         return value
 
-    optimiser.step(loss)  # type: ignore[arg-type]
+    optimiser.step(loss)
     return linear.requires_grad_(False)
 
 
@@ -103,24 +124,51 @@ def drawn(model: Any, count: int, seed: int) -> Iterator[paths.Path]:
         yield solution.path
 
 
-def advantages(path: paths.Path, rewards: Tensor, model: Any, reward_of: Reward) -> Tensor:
-    """By how much the reward exceeds what was to be expected before each step, ``(batch, steps)``.
+def times() -> list[float]:
+    """The grid."""
+    return [float(t) for t in GRID(SDE, SDE.t_max, SDE.t_min, STEPS)]
 
-    The expectation is a straight line, fitted to the batch, in the reward of the data that the network predicts from
-    the state before the step. But for the sample's own part in the fit (1/128 on average) it does not depend on the
-    draw of the step, so that the mean gradient stays the same, while late steps, before which the reward is nearly
-    certain, add little to its spread.
+
+def trained() -> list[int]:
+    """The steps that are trained."""
+    levels = [math.exp(-SDE.node(t).lam) for t in times()[:-1]]
+    return [step for step, level in enumerate(levels) if LEVELS[0] < level < LEVELS[1]]
+
+
+def values(path: paths.Path, rewards: Tensor, model: Any, reward_of: Reward, source: torch.Generator) -> Tensor:
+    """The reward that is to be expected before each step that is trained, and after the last of them.
+
+    It is linear in the reward of the data that the network predicts from the state, and in the mean reward of this
+    estimate with noise as large as its error, fitted to the batch.
     """
-    columns, before = [], path.start
-    for t, after in zip(path.times[:-1].tolist(), path.states, strict=True):
-        node = SDE.node(t)
+    columns = [rewards.mean().expand(len(rewards))]
+    for step in [*trained()[1:], trained()[-1] + 1]:
+        state, node = path.states[step - 1], SDE.node(float(path.times[step]))
         with torch.no_grad():
-            data = (before + node.sigma**2 * model(before, t)) / node.alpha
-        known = torch.stack([torch.ones_like(rewards), reward_of(data)], 1).to(F64)
-        line = torch.linalg.pinv(known) @ rewards.to(F64)
-        columns.append(rewards.to(F64) - known @ line)
-        before = after
+            data = (state + node.sigma**2 * model(state, node.t)) / node.alpha
+        error = (path.states[-1] - data).square().mean(0).sqrt()
+        around = data.repeat(SMOOTH, 1, 1, 1)
+        around += error * torch.randn(around.shape, generator=source)
+        smooth = reward_of(around).reshape(SMOOTH, -1).mean(0)
+        known = torch.stack([torch.ones_like(rewards), reward_of(data).to(F64), smooth.to(F64)], 1)
+        columns.append(known @ (torch.linalg.pinv(known) @ rewards))
     return torch.stack(columns, 1)
+
+
+def advantages(path: paths.Path, rewards: Tensor, model: Any, reward_of: Reward, source: torch.Generator) -> Tensor:
+    r"""By how much the reward exceeds what was to be expected before each step that is trained, ``(batch, steps)``:
+    :math:`\sum_j \lambda^j (V_{k+j+1} - V_{k+j})`, with the reward as the last value.
+
+    With :math:`\lambda` = 1 it has no bias but for the fit of the values, and more spread; below 1 it is biased where
+    the values are wrong.
+    """
+    known = torch.cat([values(path, rewards, model, reward_of, source), rewards[:, None]], 1)
+    gains = known.diff(dim=1)
+    total, columns = gains[:, -1], []
+    for step in reversed(range(gains.shape[1] - 1)):
+        total = gains[:, step] + LAMBDA * total
+        columns.append(total)
+    return torch.stack(columns[::-1], 1)
 
 
 def _count(counted: list[int], out: Tensor) -> None:
@@ -134,47 +182,51 @@ def fine_tuned(reward_of: Reward, unit: float, turns: int, seed: int = SEED) -> 
 
     Args:
         reward_of: the reward.
-        unit: what is worth one nat of divergence.
-        turns: each draws paths and takes `PARTS` steps of Adam, each with other paths; the step size falls to 0.
+        unit: the reward that offsets one nat of divergence.
+        turns: each draws paths and takes `PARTS` steps of Adam, each with other paths; the step size rises in the
+            first turns and then falls to 0.
         seed: of the samples.
     """
     base = scoresde.load("digits")
     original = base.score(SDE)
-    net = copy.deepcopy(base.net).requires_grad_(False)
-    trained = [
-        weight.requires_grad_(True)
-        for name, weight in net.named_parameters()
-        if weight.ndim == 1 or name.startswith("noise") or "film" in name
-    ]
-    model = base.config.model(net, base.native or SDE, base.chain, context={"label": 10}).on(SDE)
+    net = copy.deepcopy(base.net).requires_grad_(True)
+    inner = base.config.model(net, base.native or SDE, base.chain, context={"label": 10}).on(SDE)
+    steps = trained()
+    high, low = (0.5 * (times()[step] + times()[step - 1]) for step in (steps[0], steps[-1] + 1))
+
+    def model(x: Tensor, t: Any) -> Tensor:
+        here = low < float(torch.as_tensor(t).flatten()[0]) < high
+        out: Tensor = inner(x, t) if here else original(x, t)
+        return out
+
     counted = [0, 0]  # samples through the networks, forwards and backwards
     for network in (net, base.net):
         network.register_forward_hook(lambda module, given, out: _count(counted, out))
-    optimiser = torch.optim.Adam(trained, lr=RATE)
-    falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, turns)
+    optimiser = torch.optim.Adam(net.parameters(), lr=RATE)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda turn: min(1, (turn + 1) / WARM) * (1 - turn / turns))
+    source = torch.Generator().manual_seed(seed)
     curves = []
     for turn in range(turns):
         seeds = 10_000 + 1000 * seed + turn
         solution = scoresde.solve(SDE, model, shape=(BATCH, *SHAPE), seed=seeds, path_log_prob=True, **METHOD)
-        whole, reward = solution.path, reward_of(solution.x)
-        gains = advantages(whole, reward, model, reward_of) / unit
-        early = [step for step in range(STEPS) if float(gains[:, step].var()) > KNOWN * float(gains[:, 0].var())]
-        gains = gains[:, early]
+        whole, reward = solution.path, reward_of(solution.x).to(F64)
+        gains = advantages(whole, reward, model, reward_of, source) / unit
         row = {"reward": float(reward.mean()), "kl": 0.0, "clipped": 0.0}
-        for part, rows in enumerate(torch.arange(BATCH).chunk(PARTS)):
+        for rows in torch.arange(BATCH).chunk(PARTS):
             path, advantage = whole[rows], gains[rows]
-            ratio = paths.log_ratio(path, model, per_step=True, steps=early).exp()
+            ratio = paths.log_ratio(path, model, per_step=True, steps=steps).exp()
             clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
             gain = torch.minimum(ratio * advantage, clipped * advantage)
-            divergence = 2 * paths.kl(path, model, original, steps=range(part % 2, STEPS, 2))  # every other step, twice
+            some = sorted(steps[i] for i in torch.randperm(len(steps), generator=source)[:PENALISED].tolist())
+            divergence = len(steps) / PENALISED * paths.kl(path, model, original, steps=some)
             loss = (divergence - gain.sum(1)).mean()
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 5.0)
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
             optimiser.step()
             row["kl"] += float(divergence.detach().mean()) / PARTS
             row["clipped"] += float((clipped != ratio).double().mean()) / PARTS
-        falling.step()
+        rate.step()
         row |= {"evaluations": counted[0] / BATCH, "backward": counted[1] / BATCH}  # per path so far
         curves.append(row)
         if turn % 10 == 0:
@@ -236,6 +288,82 @@ def best_of(rewards: Tensor, divergence: float) -> tuple[float, float]:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if divergence_at(middle) < divergence else (low, middle)
     return float((best(low) * values).sum()), low
+
+
+def squared_means(rewards: Tensor, noise: Tensor) -> Tensor:
+    r"""Estimates of :math:`|E(r z)|^2` of each state, from pairs of different continuations, without bias.
+
+    With every reward less the mean of the m - 1 others, a pair has this mean times :math:`1 + (m-1)^{-2}`, since each
+    of these means has the reward of the other one of the pair; it is divided by that factor.
+
+    Args:
+        rewards: ``(states, continuations)``.
+        noise: of the step, ``(states, continuations, size)``.
+    """
+    m = rewards.shape[1]
+    off = (rewards - rewards.mean(1, keepdim=True))[..., None] * m / (m - 1)
+    pairs = (off * noise).sum(1).square().sum(1) - (off * noise).square().sum((1, 2))
+    return pairs / (m * (m - 1)) / (1 + 1 / (m - 1) ** 2)
+
+
+def to_first_order(rewards: dict[str, Reward], grid: Tensor, spread: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """The share of the gain within reach, its standard error, and the contribution of each step to its square.
+
+    Args:
+        rewards: by their names.
+        grid: of the steps.
+        spread: the variances of the rewards.
+    """
+    model = scoresde.load("digits").score(SDE)
+
+    def states(start: Tensor, first: int, seed: int) -> list[Tensor]:
+        found = []
+        for rows in torch.arange(len(start)).split(256):
+            options: dict[str, Any] = {"grid": grid[first:], "seed": seed + int(rows[0]), "path_log_prob": True}
+            path = scoresde.solve(SDE, model, start[rows], method="ancestral", **options).path
+            found.append(torch.stack([path.start, *path.states]))
+        return list(torch.cat(found, 1))
+
+    def law(x: Tensor, step: int) -> tuple[Tensor, float]:
+        here, there = (SDE.node(float(t)) for t in grid[step : step + 2])
+        shrink = -math.expm1(2 * (here.lam - there.lam))
+        keep = here.alpha / there.alpha * (there.sigma / here.sigma) ** 2
+        with torch.no_grad():
+            data = (x + here.sigma**2 * model(x, here.t)) / here.alpha
+        return keep * x + there.alpha * shrink * data, there.sigma * math.sqrt(shrink)
+
+    begin = torch.randn(STATES, *SHAPE, generator=torch.Generator().manual_seed(3))
+    every = states(begin, 0, 4_000_000)
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in rewards}
+    for step in range(len(grid) - 1):
+        level = math.exp(-SDE.node(float(grid[step])).lam)
+        if not LOOKED_AT[0] < level < LOOKED_AT[1]:
+            continue
+        after = states(every[step].repeat_interleave(CONTINUATIONS, 0), step, 5_000_000 + 100_000 * step)
+        mean, std = law(every[step], step)
+        z = ((after[1] - mean.repeat_interleave(CONTINUATIONS, 0)) / std).reshape(STATES, CONTINUATIONS, -1).to(F64)
+        for name, reward_of in rewards.items():
+            reward = reward_of(after[-1]).to(F64).reshape(STATES, CONTINUATIONS)
+            found[name][f"{level:.3g}"] = squared_means(reward, z) / spread[name]
+    shares: dict[str, dict[str, Any]] = {}
+    for name, steps in found.items():
+        squares = torch.stack([*steps.values()]).sum(0)
+        share = math.sqrt(float(squares.mean()))
+        error = float(squares.std()) / math.sqrt(STATES) / (2 * share)
+        shares[name] = {"share": share, "standard error": error} | {k: float(v.mean()) for k, v in steps.items()}
+    return shares
+
+
+def first_order(rewards: dict[str, Reward]) -> dict[str, Any]:
+    """`to_first_order` on the training grid, and on the default grid with the same number of steps."""
+    model = scoresde.load("digits").score(SDE)
+    ends = torch.cat([path.states[-1] for path in drawn(model, BASE, 1_000_000)])
+    spread = {name: float(reward_of(ends).to(F64).var()) for name, reward_of in rewards.items()}
+    plain = default(SDE, SDE.t_max, SDE.t_min)(SDE, SDE.t_max, SDE.t_min, STEPS)
+    return {
+        "`VPTime(1.0, 0.25)`": to_first_order(rewards, torch.tensor(times(), dtype=F64), spread),
+        "the default grid": to_first_order(rewards, plain, spread),
+    }
 
 
 def measured(reward_of: Reward, turns: int) -> dict[str, Any]:
@@ -309,9 +437,11 @@ def one_dimension(count: int = 40_000, chunks: int = 200) -> dict[str, float]:
 
 
 def training_cost() -> dict[str, float]:
-    """Evaluations per path of training, and how many of them are followed by a backward pass, in its first turn."""
+    """Evaluations per path of training, how many of them are followed by a backward pass, in its first turn, and how
+    often the reward is evaluated, on samples and on data estimates with noise."""
     _, (row,) = fine_tuned(ink, 0.015, 1)
-    return {key: row[key] for key in ("evaluations", "backward")}
+    rewards = 1 + (1 + SMOOTH) * len(trained())
+    return {"rewards": rewards} | {key: row[key] for key in ("evaluations", "backward")}
 
 
 def check(results: dict[str, Any]) -> list[str]:
@@ -333,7 +463,7 @@ def main(arguments: list[str]) -> None:
     """Run, print, and write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks reinforcement", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one dimension and a few iterations; nothing is written")
-    parser.add_argument("--only", nargs="*", help="some of the rewards; the others stay as they are")
+    parser.add_argument("--only", nargs="*", help="'first order' or rewards; the others stay as they are")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results: dict[str, Any] = {"digits": {}, "one dimension": one_dimension(), "training": training_cost()}
@@ -341,16 +471,21 @@ def main(arguments: list[str]) -> None:
     if options.quick:
         _, curves = fine_tuned(ink, 0.03, 3)
         print(curves)
-    else:
-        for name, reward_of in all_rewards().items():
-            if options.only and name not in options.only:
-                continue
-            print(name, flush=True)
-            row = measured(reward_of, TURNS)
-            print({key: value for key, value in row.items() if key != "curves"}, flush=True)
-            if options.only and (RESULTS / "reinforcement.json").exists():  # others may have been added meanwhile
-                results["digits"] = load("reinforcement")["results"]["digits"]
-            results["digits"][name] = row
-            write("reinforcement", results, "python -m benchmarks reinforcement")
+    rewards = all_rewards()
+    if missing := set(options.only or ()) - {FIRST_ORDER, *rewards}:
+        parser.error(f"there is no {' or '.join(sorted(missing))}.")
+    for name in [] if options.quick else options.only or [FIRST_ORDER, *rewards]:
+        print(name, flush=True)
+        found = first_order(rewards) if name == FIRST_ORDER else measured(rewards[name], TURNS[name])
+        print({key: value for key, value in found.items() if key != "curves"}, flush=True)
+        if options.only and (RESULTS / "reinforcement.json").exists():  # others may have been added meanwhile
+            results = load("reinforcement")["results"] | {key: results[key] for key in ("one dimension", "training")}
+            rows = results["digits"].items()  # without those of other settings
+            results["digits"] = {key: row for key, row in rows if row["evaluations per sample"]["fine-tuned"] == STEPS}
+        if name == FIRST_ORDER:
+            results[FIRST_ORDER] = found
+        else:
+            results["digits"][name] = found
+        write("reinforcement", results, "python -m benchmarks reinforcement")
     if missed := check(results):
         sys.exit("\n".join(missed))

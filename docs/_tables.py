@@ -136,16 +136,28 @@ def reinforcement_table() -> str:
     return markdown([*head, "evaluations", "by best-of-n", "by rejection"], rows, record)
 
 
+def reinforcement_first_order() -> str:
+    """The gain within reach of Gaussian steps for a small divergence, on two grids."""
+    record = load("reinforcement")
+    found = record["results"]["first order"]
+    names = list(next(iter(found.values())))
+    rows = [
+        [grid, *(f"{shares[name]['share']:.2f} ± {shares[name]['standard error']:.2f}" for name in names)]
+        for grid, shares in found.items()
+    ]
+    return markdown(["grid", *names], rows, record)
+
+
 def reinforcement_cost() -> str:
     """What the training took."""
     results = load("reinforcement")["results"]
-    row, cost = results["digits"]["loops"], results["training"]
-    paths = row["training samples"]
+    cost, digits = results["training"], results["digits"]
+    taken = ", ".join(f"{row['training samples']:,} paths for {name}" for name, row in digits.items())
     return (
-        f"The training takes {paths:,} paths, with {cost['evaluations']:.0f} evaluations for each, of which "
-        f"{cost['backward']:.0f} are differentiated: it pays off where many samples are drawn. Towards the number of "
-        f"loops it reaches {100 * row['gain over the largest']:.0f} % of the gain that is possible, "
-        "where 70 % was the aim."
+        f"The training takes {taken}, with {cost['evaluations']:.0f} evaluations of the network for each path, "
+        f"{cost['backward']:.0f} of them differentiated, and {cost['rewards']:.0f} of the reward: it pays off where "
+        "many samples are drawn and the reward costs little. Towards the number of loops it reaches "
+        f"{100 * digits['loops']['gain over the largest']:.0f} % of the gain that is possible, where 70 % was the aim."
     )
 
 
@@ -1402,6 +1414,7 @@ FILLED = {
         "<!-- path densities -->": densities_table,
         "<!-- reinforcement -->": reinforcement_table,
         "<!-- reinforcement cost -->": reinforcement_cost,
+        "<!-- reinforcement first order -->": reinforcement_first_order,
         "<!-- path weights -->": path_weights_sentence,
     },
     "peers": {"<!-- peers -->": peers_table},
