@@ -276,6 +276,21 @@ def few_table() -> str:
     return markdown(["evaluations", "geometric mean / largest ratio of", *groups], rows, record)
 
 
+def rules_table() -> str:
+    """The pairs of ``benchmarks/results/few_rules.json``."""
+    record = load("few_rules")
+    rows = []
+    for budget in ("5", "8", "10"):
+        found = record["results"][budget]
+        pairs = {"`auto`": found["auto"]} | {k: found[k][0] for k in ("smallest mean", "smallest maximum")}
+        for kind, rule in pairs.items():
+            method, _, grid = rule["pair"].partition(" on ")
+            figures = [f"{rule['mean']:.2f}", f"{rule['worst']:.1f}"]
+            rows.append([budget, kind, method, f"`{grid}`", *figures, rule["problem"]])
+    head = ["evaluations", "pair", "method", "grid", "geometric mean", "largest ratio", "on"]
+    return markdown(head, rows, record)
+
+
 def labels_table() -> str:
     """The errors of ``benchmarks/results/integer_labels.json``."""
     record = load("integer_labels")
@@ -1323,6 +1338,7 @@ FILLED = {
     "compared": {"<!-- compared -->": compared_table, "<!-- behind -->": behind_table},
     "few_evaluations": {
         "<!-- few evaluations -->": few_table,
+        "<!-- few evaluations: rules -->": rules_table,
         "<!-- few evaluations: learned -->": learned_table,
         "<!-- few evaluations: published -->": published_table,
         "<!-- few evaluations: shipped -->": shipped_table,

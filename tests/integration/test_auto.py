@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import scoresde
+from benchmarks import few_rules
 from scoresde import ScoreSDEWarning, solve
 from scoresde._registries import SDES, shipped
 from scoresde.grids import VPTime
@@ -404,6 +405,24 @@ class TestLearnedSolvers:
                 assert budget == "20" or row["auto"] < min(levels)
         assert results["ratios"]["10"]["dpmpp_2m, chain.grid"] > 5
         assert results["ratios"]["20"]["dpmpp_2m, chain.grid"] > 10
+
+    def test_no_single_pair_is_good_on_all_networks(self) -> None:
+        """The committed figures of `benchmarks.few_rules`, as the page tells them: a pair that fails less is worse on
+        average, and every pair fails somewhere."""
+        results = json.loads((RESULTS / "few_rules.json").read_text())["results"]
+        assert results["problems"] == 21
+        for budget in ("5", "8", "10"):
+            best, safest = (results[budget][kind][0] for kind in ("smallest mean", "smallest maximum"))
+            assert results[budget]["pairs"] > 300 and safest["worst"] > 4 and safest["mean"] > 1.3 * best["mean"]
+            assert results[budget]["auto"]["mean"] < 1.15 * best["mean"]
+
+    def test_the_rules_of_one_pair(self) -> None:
+        found = {"one": {"a": 2.0, "b": 1.0, "c": 1.0}, "two": {"a": 2.0, "b": 9.0}}
+        rows = few_rules.rules(found, {"one": 1.0, "two": 1.0})
+        assert rows == [
+            few_rules.Rule("a", pytest.approx(2.0), 2.0, "one"),
+            few_rules.Rule("b", pytest.approx(3.0), 9.0, "two"),
+        ]
 
     def test_velocities_of_flow_matching(self) -> None:
         """The committed figures of `benchmarks.velocities`, as the page tells them."""

@@ -1,0 +1,125 @@
+r"""How well one method on one grid can do on many networks, at 5 to 10 evaluations.
+
+Every deterministic method with fixed steps, with its default options and those of `EXTRA`, on the grids of `ALL_GRIDS`,
+begun where ``method="auto"`` begins, on all networks of `benchmarks.few`. The error of a pair on a problem is the
+median over samples, divided by the smallest of all pairs that are tried here and of the best pair of
+``benchmarks/results/few.json``. Of each pair the geometric mean and the largest of these ratios are taken. Shown are
+the pairs with the smallest mean and with the smallest maximum, chosen on the problems that they are measured on, and
+that of ``method="auto"``: of the pairs that were tried, no single one does better on these problems.
+
+``python -m benchmarks few_rules --network FOLDER`` writes ``results/few_rules.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks._few_problems import PILOT, PROBLEMS, add_arguments, foreign
+from benchmarks._record import RESULTS, write
+from benchmarks._tables import load
+from benchmarks.few import GRIDS, Case, methods
+from scoresde.fit.pilot import Pilot
+from scoresde.grids import VPTime
+from scoresde.solvers import Solver, make_solver
+from scoresde.solvers.registry.auto import NOISE
+
+BUDGETS = (5, 8, 10)
+SHOWN = 3
+FAMILY = {f"VPTime({s}, {p})": VPTime(s, p) for s in (0.3, 1.0, 3.0) for p in (0.25, 0.375, 0.5)}
+ALL_GRIDS: dict[str, Any] = {name: name for name in GRIDS} | FAMILY
+EXTRA: dict[str, Solver] = {
+    "unipc2, lower_order_final": make_solver("unipc2", {"lower_order_final": True}, ()),
+    "tab2 in vp_time": make_solver("tab2", {"clock": "vp_time"}, ()),
+    "tab3 in vp_time": make_solver("tab3", {"clock": "vp_time"}, ()),
+}
+Errors = dict[str, float]
+
+
+def errors(case: Case, budget: int) -> Errors:
+    """The median error of every pair that makes so few evaluations."""
+    x, context = case.rows(slice(case.pilots, None))
+    batch = Pilot.of(
+        case.problem.sde, case.problem.score, len(x), x=x, context=context, checkpoint=False, noise_start=True,
+        shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
+    ).from_level(NOISE)  # fmt: skip
+    found = {}
+    for name, solver in (methods() | EXTRA).items():
+        steps = (budget - solver.extra_evaluations) // solver.evaluations
+        for grid, given in ALL_GRIDS.items() if steps > 0 else ():
+            found[f"{name} on {grid}"] = case.figures(batch.solve(solver, batch.times(given, steps)))["median"]
+    return found
+
+
+class Rule(NamedTuple):
+    """A pair, the geometric mean and the largest of its ratios, and the problem of the latter."""
+
+    pair: str
+    mean: float
+    worst: float
+    problem: str
+
+
+def rules(found: dict[str, Errors], best: dict[str, float]) -> list[Rule]:
+    """All pairs that have a figure on every problem."""
+    rows = []
+    for pair in set.intersection(*(set(row) for row in found.values())):
+        ratios = {name: row[pair] / best[name] for name, row in found.items()}
+        worst = max(ratios, key=lambda name: ratios[name])
+        mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
+        rows.append(Rule(pair, mean, ratios[worst], worst))
+    return sorted(rows)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """The pairs with the smallest mean, and with the smallest maximum, for each budget."""
+    makers: dict[str, Any] = dict(PROBLEMS)
+    if options.network:
+        makers["foreign network"] = lambda _: foreign(options.network, PILOT + 8)
+    known = load("few")["results"]["problems"]
+    names = [name for name in options.only or makers if known[name]["kind"] == "network"]
+    if not names:
+        raise SystemExit("--only names no network.")
+    found: dict[int, dict[str, Errors]] = {budget: {} for budget in BUDGETS}
+    for name in names:
+        started = time.perf_counter()
+        case = Case(makers[name](options.folder), options.folder)
+        for budget in BUDGETS:
+            found[budget][name] = errors(case, budget)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    results: dict[str, Any] = {"problems": len(names)}
+    for budget in BUDGETS:
+        best = {
+            name: min(known[name]["budgets"][str(budget)]["best"]["median"], *found[budget][name].values())
+            for name in names
+        }
+        rows = rules(found[budget], best)
+        auto = f"unipc2, lower_order_final on VPTime({1.0 if budget <= 6 else 0.3}, 0.25)"
+        results[str(budget)] = {
+            "pairs": len(rows),
+            "smallest mean": [row._asdict() for row in sorted(rows, key=lambda row: row.mean)[:SHOWN]],
+            "smallest maximum": [row._asdict() for row in sorted(rows, key=lambda row: row.worst)[:SHOWN]],
+            "auto": next(row for row in rows if row.pair == auto)._asdict(),
+        }
+        print(budget, results[str(budget)], flush=True)
+    return results
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks few_rules", description=__doc__)
+    add_arguments(parser)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    if not (RESULTS / "few.json").exists():
+        parser.error("results/few.json has the best pairs; run `python -m benchmarks few` first.")
+    results = measure(options)
+    if not options.only:
+        command = " ".join(["python -m benchmarks few_rules", *(["--network …"] if options.network else [])])
+        write("few_rules", results, command)
