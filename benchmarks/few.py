@@ -114,13 +114,17 @@ class Case:
         chosen = f"{got.ranking[0].method} on {got.ranking[0].grid}"
         return {"pair": chosen, "pilot calls": got.cost.pilots, **self.solve(method=got)}
 
-    def best_candidate(self, budget: int) -> Figures:
-        """The smallest median and RMS of the candidates of `tune`."""
+    def batch(self, budget: int) -> Pilot:
+        """The samples that are no pilots, as `tune` solves them."""
         x, context = self.rows(slice(self.pilots, None))
-        batch = Pilot.of(
+        return Pilot.of(
             self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False,
             noise_start=is_few(budget), shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
         )  # fmt: skip
+
+    def best_candidate(self, budget: int) -> Figures:
+        """The smallest median and RMS of the candidates of `tune`."""
+        batch = self.batch(budget)
         entries = [entry for entry in candidates_of(batch, budget) if entry.count(budget)]
         found = [self.figures(entry.results(batch, budget)) for entry in entries]
         return {k: min(row[k] for row in found) for k in ("median", "rms")}
