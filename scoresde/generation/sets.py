@@ -28,7 +28,7 @@ from ..files.paths import check_path
 from ..files.shards import Plan, Store
 from ..noise import SampleNoise, check_seed
 from ..scores import as_score
-from ..scores.networks import check_evaluating, networks_of
+from ..scores.networks import check_evaluating, check_quiet, networks_of
 from ..sdes import SDE
 from ..solving import solve
 from .computing import Batch, Generated, Manner, fill, machine, sizes, told
@@ -203,12 +203,17 @@ def _event(shape: Sequence[int] | None, score_fn: Callable[..., Tensor]) -> tupl
 
 
 def _check_settled(score_fn: object) -> None:
-    """Refuse a score function whose samples would depend on more than their indices; of a combination each part."""
-    for part in getattr(score_fn, "score_fns", ()):
-        _check_settled(part)
-    net = getattr(score_fn, "net", score_fn)
-    if isinstance(net, torch.nn.Module) and net.training:
+    """Refuse a score function whose samples would depend on more than their indices."""
+    if any(net.training for net in networks_of(score_fn)):
         raise InvalidArgumentError("The network is in training mode, so that dropout would draw noise; call .eval().")
+    check_quiet("score_fn", score_fn)
+    _check_bound(score_fn)
+
+
+def _check_bound(score_fn: object) -> None:
+    """Refuse values that are bound to the places in a batch; of a combination look at each part."""
+    for part in getattr(score_fn, "score_fns", ()):
+        _check_bound(part)
     bound = getattr(score_fn, "context", None)
     for name, value in bound.items() if isinstance(bound, Mapping) else ():
         if isinstance(value, Tensor) and value.ndim and len(value) > 1:

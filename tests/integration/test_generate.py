@@ -799,6 +799,21 @@ def test_another_context_is_another_set(tmp_path: Path) -> None:
                 scoresde.generate(tmp_path / "set", model.sde, model.score(), 8, context=context, **options)
 
 
+class DropsOutside(torch.nn.Module):
+    """A network with dropout outside the part that is called ``net``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Identity()
+
+    def beside(self, drop: torch.nn.Module) -> DropsOutside:
+        self.drop = drop
+        return self
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return -self.drop(self.net(x))  # type: ignore[no-any-return]
+
+
 def test_scores_that_depend_on_more_than_the_index_are_refused(tmp_path: Path) -> None:
     model = scoresde.load("digits")
     with pytest.raises(InvalidArgumentError, match="one for each place in a batch"):
@@ -807,8 +822,9 @@ def test_scores_that_depend_on_more_than_the_index_are_refused(tmp_path: Path) -
     with pytest.raises(InvalidArgumentError, match="one for each place in a batch"):
         scoresde.generate(tmp_path / "set", model.sde, guided, 4, steps=2, method="ddim")
     net = torch.nn.Sequential(torch.nn.Dropout())
-    with pytest.raises(InvalidArgumentError, match="training mode"):
-        scoresde.generate(tmp_path / "set", model.sde, net, 4, shape=(1, 8, 8), steps=2, method="ddim")
+    for score in (net, lambda x, t: net(x), DropsOutside().eval().beside(net)):
+        with pytest.raises(InvalidArgumentError, match="training mode"):
+            scoresde.generate(tmp_path / "set", model.sde, score, 4, shape=(1, 8, 8), steps=2, method="ddim")
     assert not (tmp_path / "set").exists()
 
 

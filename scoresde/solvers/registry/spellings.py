@@ -185,7 +185,8 @@ def _unknown(
     alike = difflib.get_close_matches(key, [*ours, *FOREIGN], n=3, cutoff=0.8)
     meant = [Spelling(ours[k]) if k in ours else FOREIGN[k] for k in alike]
     if not meant:
-        return unknown(argument, name, [*BY_NAME, *extra])
+        known = unknown(argument, name, [*BY_NAME, *extra])
+        return InvalidArgumentError(f"{known} In Python, a solver of your own is passed as an object, not by a name.")
     hint = " or ".join(
         dict.fromkeys(str(spelling) if spelling.options else repr(spelling.method) for spelling in meant)
     )
