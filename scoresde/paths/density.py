@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recompute
 
 from .._arguments import check_limits, context_of
 from .._checks import (
@@ -46,6 +46,7 @@ def log_prob(
     method: str | Solver | None = None,
     stochasticity: float | None = None,
     context: Mapping[str, object] | None = None,
+    checkpoint: bool = True,
 ) -> Tensor:
     r"""The log-density of a recorded path: of its states, given its start, under any network.
 
@@ -54,8 +55,7 @@ def log_prob(
     over the random states :math:`V_i`, each given those before it. With the network that made the path it equals the
     recorded value bit for bit, provided that the network computes the same for the same batch (in evaluation mode:
     dropout makes another network of each call). It is differentiable in the network's parameters, but not in those of a
-    schedule. The states are constants, while all that the method keeps from earlier steps is computed again. With a
-    gradient the steps are checkpointed: one step at a time is in memory, and the network is called twice per step.
+    schedule. The states are constants, while all that the method keeps from earlier steps is computed again.
 
     Args:
         path: of ``solve(..., path_log_prob=True)``.
@@ -68,6 +68,8 @@ def log_prob(
             by default that of the path.
         stochasticity: another :math:`\eta` of the process than that of the path, for methods that take it.
         context: in place of that of the path, one entry per sample.
+        checkpoint: where there is a gradient, keep one step at a time in memory, and call the network again in the
+            backward pass. False keeps all steps in memory, and calls it once per step.
 
     Returns:
         ``(batch,)`` float64, or ``(batch, steps)`` with ``per_step``, in nats.
@@ -103,7 +105,7 @@ def log_prob(
     def density(laws: list[list[Normal]]) -> Tensor:
         return functools.reduce(torch.add, (log_normal(*law) for law in laws[0]))
 
-    return gathered(path, chosen, along([replay], chosen, density), per_step=per_step)
+    return gathered(path, chosen, along([replay], chosen, density, checkpoint=checkpoint), per_step=per_step)
 
 
 def log_ratio(
@@ -117,6 +119,7 @@ def log_ratio(
     method: str | Solver | None = None,
     stochasticity: float | None = None,
     context: Mapping[str, object] | None = None,
+    checkpoint: bool = True,
 ) -> Tensor:
     r"""The logarithm of the ratio of a path's densities under two networks, :math:`\ln p_{new} - \ln p_{old}`.
 
@@ -124,7 +127,7 @@ def log_ratio(
         path: of ``solve(..., path_log_prob=True)``.
         new, old: networks; without ``old``, the one that made the path, whose densities are recorded.
         sde: the process, of a path that was loaded.
-        per_step, steps, context: see `log_prob`.
+        per_step, steps, context, checkpoint: see `log_prob`.
         method, stochasticity: likewise, of ``new`` alone.
 
     Returns:
@@ -144,7 +147,7 @@ def log_ratio(
         torch.Size([1, 5])
     """
     process = process_of(path, sde)
-    given: dict[str, Any] = {"per_step": per_step, "steps": steps, "context": context}
+    given: dict[str, Any] = {"per_step": per_step, "steps": steps, "context": context, "checkpoint": checkpoint}
     after = log_prob(path, process, new, method=method, stochasticity=stochasticity, **given)
     if old is not None:
         return after - log_prob(path, process, old, **given)
@@ -162,6 +165,7 @@ def kl(
     per_step: bool = False,
     steps: Sequence[int] | None = None,
     context: Mapping[str, object] | None = None,
+    checkpoint: bool = True,
 ) -> Tensor:
     r"""The divergence of each step's law under one network from that under another, in closed form, along a path.
 
@@ -175,7 +179,7 @@ def kl(
         path: where it is taken.
         new, old: the networks :math:`\theta` and :math:`\theta'`; it is differentiable in both.
         sde: the process, of a path that was loaded.
-        per_step, steps, context: see `log_prob`.
+        per_step, steps, context, checkpoint: see `log_prob`.
 
     Returns:
         ``(batch,)`` float64, or ``(batch, steps)`` with ``per_step``, in nats.
@@ -200,7 +204,7 @@ def kl(
     def divergence(laws: list[list[Normal]]) -> Tensor:
         return functools.reduce(torch.add, (_divergence(a, b) for a, b in zip(*laws, strict=True)))
 
-    return gathered(path, chosen, along(both, chosen, divergence), per_step=per_step)
+    return gathered(path, chosen, along(both, chosen, divergence, checkpoint=checkpoint), per_step=per_step)
 
 
 def _divergence(a: Normal, b: Normal) -> Tensor:
@@ -342,16 +346,19 @@ _STEPS: dict[type, Callable[[Any, dict[int, Any], Replay], None]] = {
 Reading = Callable[[list[list[Normal]]], Tensor]
 
 
-def along(replays: Sequence[Replay], steps: Sequence[int], reading: Reading) -> Iterator[Tensor]:
+def along(
+    replays: Sequence[Replay], steps: Sequence[int], reading: Reading, *, checkpoint: bool = True
+) -> Iterator[Tensor]:
     """What a function of the laws of its states says of each chosen step, ``(batch,)``; with gradients one step at a
-    time is in memory."""
+    time is in memory, unless ``checkpoint`` is False."""
+    check_flag("checkpoint", checkpoint)
     chosen, ways = set(steps), [_Way(replay, steps) for replay in replays]
     values = [replay.start for replay in replays]
     zero = torch.zeros(len(values[0]), dtype=torch.float64, device=values[0].device)
     for index in range(max(chosen, default=-1) + 1):
         turn = functools.partial(_turn, ways, index, index in chosen, reading)
-        graph = torch.is_grad_enabled() and not transforming() and any(way.steps[index] for way in ways)
-        value, *values = checkpoint(turn, *values, use_reentrant=False) if graph else turn(*values)
+        again = checkpoint and torch.is_grad_enabled() and not transforming() and any(way.steps[index] for way in ways)
+        value, *values = recompute(turn, *values, use_reentrant=False) if again else turn(*values)
         if index in chosen:
             yield zero if value is None else value
     for own in {replay.network.narrow for replay in replays} - {None}:

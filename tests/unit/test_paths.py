@@ -332,6 +332,31 @@ def test_one_step_at_a_time_is_in_memory(name: str) -> None:
     assert most[0] == most[1] <= 3
 
 
+@pytest.mark.parametrize("name", ["ancestral", "dpmpp_3m_sde", "pc", "seeds3"])
+def test_without_checkpoints_the_network_is_called_once_and_the_gradient_is_the_same(name: str) -> None:
+    sde, net = SDES["vp"], Network()
+    model = scoresde.ScoreModel(net, sde, "noise")
+    path = scoresde.solve(sde, model, method=name, steps=4, shape=(2, 2), seed=0, dtype=F64, path_log_prob=True).path
+    ways = {
+        "log_prob": lambda **given: paths.log_prob(path, sde, model, **given),
+        "log_ratio": lambda **given: paths.log_ratio(path, model, steps=[1, 2], per_step=True, **given),
+        "kl": lambda **given: paths.kl(path, model, lambda x, t: -x, steps=[3], **given),
+    }
+    for way in ways.values():
+        found, calls = [], []
+        for checkpoint in (True, False):
+            net.calls = 0
+            value = way(checkpoint=checkpoint)
+            once = net.calls
+            found.append([value, *torch.autograd.grad(value.sum(), net.a)])
+            calls.append((once, net.calls))
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        once = calls[0][0]
+        assert calls == [(once, 2 * once), (once, once)] and once
+        with pytest.raises(InvalidTypeError, match="`checkpoint`"):
+            way(checkpoint=1)
+
+
 def tilted_pair(sde):
     """Two score functions whose paths have similar laws."""
     one = mixture().score(sde)
