@@ -7,7 +7,8 @@ has no gradient; ``seven``, the log-probability of a class by a logistic regress
 the steps between the noise levels `LEVELS` are trained, and all others are made by the original network: before them
 almost nothing is known of the reward, and after them little is left to change. The advantages are generalised
 advantage estimates (Schulman et al., 2016, https://arxiv.org/abs/1506.02438). The settings were chosen on ``loops``
-with another seed; the turns of ``seven`` were raised from 60 to 90 after a first run, which missed the bar.
+with another seed; the turns of ``seven`` were raised from 60 to 90 after a run with 16 steps, which missed the bar.
+Each gradient is that of some of the steps (`REPLAYED`, `PENALISED`), drawn at random.
 
 Let q be the samples of the fine-tuned network and p those of the original one. Among all q with a given divergence
 KL(q|p), the tilted distribution :math:`p\,e^{r/\beta}/Z` has the largest mean reward. Its reward and divergence follow
@@ -51,19 +52,19 @@ import scoresde
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
 from scoresde import paths
-from scoresde.grids import VPTime, default
+from scoresde.grids import VPTime
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
-STEPS, SHAPE, GRID = 16, (1, 8, 8), VPTime(1.0, 0.25)
-LEVELS = (0.1, 6.0)  # sigma/alpha at the beginning of the steps that are trained
-BATCH, PARTS, BASE, FRESH = 256, 8, 8192, 2048
-TURNS = {"ink": 60, "loops": 240, "seven": 90}
+STEPS, SHAPE, GRID = 32, (1, 8, 8), VPTime(1.0, 0.25)
+LEVELS = (0.07, 6.0)  # sigma/alpha at the beginning of the steps that are trained
+BATCH, PARTS, BASE, FRESH = 256, 8, 32768, 8192
+TURNS = {"ink": 60, "loops": 480, "seven": 90}
 CLIP, RATE, WARM, SEED = 0.2, 1.5e-4, 5, 1
-LAMBDA = 0.7  # of generalised advantage estimation
+LAMBDA = 0.85  # of generalised advantage estimation
 SMOOTH = 32  # draws around the data estimate
-PENALISED = 3  # steps, drawn at random, in each estimate of the penalty
-WANTED = 1.2  # 1/beta, in units of one over the standard deviation of the reward
+REPLAYED, PENALISED = 10, 3  # steps, drawn at random, in each estimate of the gain and of the penalty
+WANTED = 0.8  # 1/beta, in units of one over the standard deviation of the reward
 STATES, CONTINUATIONS = 192, 48
 LOOKED_AT = (0.05, 15.0)
 FIRST_ORDER = "first order"
@@ -135,17 +136,18 @@ def trained() -> list[int]:
     return [step for step, level in enumerate(levels) if LEVELS[0] < level < LEVELS[1]]
 
 
-def values(path: paths.Path, rewards: Tensor, model: Any, reward_of: Reward, source: torch.Generator) -> Tensor:
+def values(
+    path: paths.Path, rewards: Tensor, scores: list[Tensor], reward_of: Reward, source: torch.Generator
+) -> Tensor:
     """The reward that is to be expected before each step that is trained, and after the last of them.
 
     It is linear in the reward of the data that the network predicts from the state, and in the mean reward of this
-    estimate with noise as large as its error, fitted to the batch.
+    estimate with noise as large as its error, fitted to the batch. ``scores`` are what the network returned on the way.
     """
     columns = [rewards.mean().expand(len(rewards))]
     for step in [*trained()[1:], trained()[-1] + 1]:
         state, node = path.states[step - 1], SDE.node(float(path.times[step]))
-        with torch.no_grad():
-            data = (state + node.sigma**2 * model(state, node.t)) / node.alpha
+        data = (state + node.sigma**2 * scores[step]) / node.alpha
         error = (path.states[-1] - data).square().mean(0).sqrt()
         around = data.repeat(SMOOTH, 1, 1, 1)
         around += error * torch.randn(around.shape, generator=source)
@@ -155,14 +157,16 @@ def values(path: paths.Path, rewards: Tensor, model: Any, reward_of: Reward, sou
     return torch.stack(columns, 1)
 
 
-def advantages(path: paths.Path, rewards: Tensor, model: Any, reward_of: Reward, source: torch.Generator) -> Tensor:
+def advantages(
+    path: paths.Path, rewards: Tensor, scores: list[Tensor], reward_of: Reward, source: torch.Generator
+) -> Tensor:
     r"""By how much the reward exceeds what was to be expected before each step that is trained, ``(batch, steps)``:
     :math:`\sum_j \lambda^j (V_{k+j+1} - V_{k+j})`, with the reward as the last value.
 
     With :math:`\lambda` = 1 it has no bias but for the fit of the values, and more spread; below 1 it is biased where
     the values are wrong.
     """
-    known = torch.cat([values(path, rewards, model, reward_of, source), rewards[:, None]], 1)
+    known = torch.cat([values(path, rewards, scores, reward_of, source), rewards[:, None]], 1)
     gains = known.diff(dim=1)
     total, columns = gains[:, -1], []
     for step in reversed(range(gains.shape[1] - 1)):
@@ -199,6 +203,9 @@ def fine_tuned(reward_of: Reward, unit: float, turns: int, seed: int = SEED) -> 
         out: Tensor = inner(x, t) if here else original(x, t)
         return out
 
+    def some(count: int) -> list[int]:
+        return sorted(torch.randperm(len(steps), generator=source)[:count].tolist())
+
     counted = [0, 0]  # samples through the networks, forwards and backwards
     for network in (net, base.net):
         network.register_forward_hook(lambda module, given, out: _count(counted, out))
@@ -208,18 +215,24 @@ def fine_tuned(reward_of: Reward, unit: float, turns: int, seed: int = SEED) -> 
     curves = []
     for turn in range(turns):
         seeds = 10_000 + 1000 * seed + turn
-        solution = scoresde.solve(SDE, model, shape=(BATCH, *SHAPE), seed=seeds, path_log_prob=True, **METHOD)
+        scores: list[Tensor] = []
+
+        def noted(x: Tensor, t: Any, scores: list[Tensor] = scores) -> Tensor:
+            scores.append(model(x, t))
+            return scores[-1]
+
+        solution = scoresde.solve(SDE, noted, shape=(BATCH, *SHAPE), seed=seeds, path_log_prob=True, **METHOD)
         whole, reward = solution.path, reward_of(solution.x).to(F64)
-        gains = advantages(whole, reward, model, reward_of, source) / unit
+        gains = advantages(whole, reward, scores, reward_of, source) / unit
         row = {"reward": float(reward.mean()), "kl": 0.0, "clipped": 0.0}
         for rows in torch.arange(BATCH).chunk(PARTS):
-            path, advantage = whole[rows], gains[rows]
-            ratio = paths.log_ratio(path, model, per_step=True, steps=steps).exp()
+            path, replayed, penalised = whole[rows], some(REPLAYED), some(PENALISED)
+            advantage = gains[rows][:, replayed]
+            ratio = paths.log_ratio(path, model, per_step=True, steps=[steps[i] for i in replayed]).exp()
             clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
             gain = torch.minimum(ratio * advantage, clipped * advantage)
-            some = sorted(steps[i] for i in torch.randperm(len(steps), generator=source)[:PENALISED].tolist())
-            divergence = len(steps) / PENALISED * paths.kl(path, model, original, steps=some)
-            loss = (divergence - gain.sum(1)).mean()
+            divergence = len(steps) / PENALISED * paths.kl(path, model, original, steps=[steps[i] for i in penalised])
+            loss = (divergence - len(steps) / REPLAYED * gain.sum(1)).mean()
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -355,15 +368,11 @@ def to_first_order(rewards: dict[str, Reward], grid: Tensor, spread: dict[str, f
 
 
 def first_order(rewards: dict[str, Reward]) -> dict[str, Any]:
-    """`to_first_order` on the training grid, and on the default grid with the same number of steps."""
+    """`to_first_order` on the training grid."""
     model = scoresde.load("digits").score(SDE)
-    ends = torch.cat([path.states[-1] for path in drawn(model, BASE, 1_000_000)])
+    ends = torch.cat([path.states[-1] for path in drawn(model, BASE // 4, 1_000_000)])
     spread = {name: float(reward_of(ends).to(F64).var()) for name, reward_of in rewards.items()}
-    plain = default(SDE, SDE.t_max, SDE.t_min)(SDE, SDE.t_max, SDE.t_min, STEPS)
-    return {
-        "`VPTime(1.0, 0.25)`": to_first_order(rewards, torch.tensor(times(), dtype=F64), spread),
-        "the default grid": to_first_order(rewards, plain, spread),
-    }
+    return to_first_order(rewards, torch.tensor(times(), dtype=F64), spread)
 
 
 def measured(reward_of: Reward, turns: int) -> dict[str, Any]:

@@ -137,15 +137,10 @@ def reinforcement_table() -> str:
 
 
 def reinforcement_first_order() -> str:
-    """The gain within reach of Gaussian steps for a small divergence, on two grids."""
-    record = load("reinforcement")
-    found = record["results"]["first order"]
-    names = list(next(iter(found.values())))
-    rows = [
-        [grid, *(f"{shares[name]['share']:.2f} ± {shares[name]['standard error']:.2f}" for name in names)]
-        for grid, shares in found.items()
-    ]
-    return markdown(["grid", *names], rows, record)
+    """The share of the gain within reach of Gaussian steps, for a small divergence."""
+    found = load("reinforcement")["results"]["first order"].items()
+    shares = [f"{row['share']:.2f} ± {row['standard error']:.2f} for {name}" for name, row in found]
+    return f"{', '.join(shares[:-1])} and {shares[-1]}"
 
 
 def reinforcement_cost() -> str:
