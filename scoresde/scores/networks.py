@@ -26,7 +26,7 @@ def networks_of(score_fn: object) -> list[torch.nn.Module]:
         (1, [])
     """
     found = [net for part in getattr(score_fn, "score_fns", ()) for net in networks_of(part)]
-    net = score_fn if isinstance(score_fn, torch.nn.Module) else getattr(score_fn, "net", None)
+    net = getattr(score_fn, "net", score_fn)
     return [*found, *([net] if isinstance(net, torch.nn.Module) and net not in found else [])]
 
 
