@@ -804,14 +804,11 @@ class DropsOutside(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = torch.nn.Identity()
-
-    def beside(self, drop: torch.nn.Module) -> DropsOutside:
-        self.drop = drop
-        return self
+        self.net, self.drop = torch.nn.Identity(), torch.nn.Dropout()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return -self.drop(self.net(x))  # type: ignore[no-any-return]
+        dropped: Tensor = self.drop(self.net(x))
+        return -dropped
 
 
 def test_scores_that_depend_on_more_than_the_index_are_refused(tmp_path: Path) -> None:
@@ -822,7 +819,9 @@ def test_scores_that_depend_on_more_than_the_index_are_refused(tmp_path: Path) -
     with pytest.raises(InvalidArgumentError, match="one for each place in a batch"):
         scoresde.generate(tmp_path / "set", model.sde, guided, 4, steps=2, method="ddim")
     net = torch.nn.Sequential(torch.nn.Dropout())
-    for score in (net, lambda x, t: net(x), DropsOutside().eval().beside(net)):
+    outside = DropsOutside().eval()
+    outside.drop.train()
+    for score in (net, lambda x, t: net(x), outside):
         with pytest.raises(InvalidArgumentError, match="training mode"):
             scoresde.generate(tmp_path / "set", model.sde, score, 4, shape=(1, 8, 8), steps=2, method="ddim")
     assert not (tmp_path / "set").exists()
