@@ -32,6 +32,7 @@ from scoresde.solvers import make_solver
 
 SHAPE = (2, 3, 8, 8)
 STEPS = (18, 22)
+PATH_STEPS = (8, 12)  # whose densities together are fewer numbers than half a state
 DEVICE_STEPS = 64
 ADAPTIVE_STEPS = (4, 8)
 SHOWN = ("passes", "reductions", "draws", "reads", "bytes", "operations")
@@ -139,11 +140,11 @@ def solved(method: str, prediction: str, steps: int, **others: Any) -> collectio
     return counter.counts
 
 
-def per_step(method: str, prediction: str, **others: Any) -> dict[str, float]:
+def per_step(method: str, prediction: str, steps: tuple[int, int] = STEPS, **others: Any) -> dict[str, float]:
     """The counts of a step in the middle, and the operations of what surrounds the steps."""
-    few, many = (solved(method, prediction, steps, **others) for steps in STEPS)
-    each = {key: (many[key] - few[key]) / (STEPS[1] - STEPS[0]) for key in sorted(many | few)}
-    around = few["operations"] - STEPS[0] * each["operations"]
+    few, many = (solved(method, prediction, count, **others) for count in steps)
+    each = {key: (many[key] - few[key]) / (steps[1] - steps[0]) for key in sorted(many | few)}
+    around = few["operations"] - steps[0] * each["operations"]
     return each | {"operations around the steps": around}
 
 
@@ -213,7 +214,7 @@ def of_paths(methods: Sequence[str] = tuple(METHODS)) -> Iterator[tuple[str, dic
         options = PATH_OPTIONS.get(name, {})
         states = _states(name, 3, options) - _states(name, 2, options)
         plain, sums, whole = (
-            per_step(name, "noise", **options, **wanted)
+            per_step(name, "noise", PATH_STEPS, **options, **wanted)
             for wanted in ({}, {"path_log_prob": "sums"}, {"path_log_prob": True})
         )
         adds = {key: (sums.get(key, 0) - plain.get(key, 0)) / states for key in PATH_ADDS}

@@ -245,6 +245,21 @@ def sum_of(pairs: Sequence[tuple[Scalar, Term]]) -> Term:
     return Combination(sums, terms)
 
 
+def with_noise(moved: Term, x: Tensor, draws: Sequence[tuple[Scalar, Term]]) -> Term:
+    r"""What a step has made of x, plus :math:`\sum_j w_j z_j`. Three terms or more are summed from the last to the first,
+    which is x, the largest where little noise is left: so the others are summed without its rounding, in the memory of
+    the oldest estimate.
+
+    Example:
+        >>> x, now, before, z = (torch.ones(1) for _ in range(4))
+        >>> with_noise(Combination([1.5, 2.0, 3.0], [x, now, before]), x, [(4.0, z)]).weights
+        [3.0, 2.0, 1.5, 4.0]
+    """
+    if not isinstance(moved, Combination) or len(moved.values) < 3:
+        return sum_of([(1.0, moved), *draws])
+    return sum_of([*zip(moved.weights[::-1], moved.values[::-1], strict=True), *draws])
+
+
 def _total(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:
     r""":math:`\sum_j w_j v_j`; the first value itself where nothing is added to it."""
     if len(pairs) == 1 and isinstance(pairs[0][0], float) and pairs[0][0] == 1.0:

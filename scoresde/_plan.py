@@ -369,7 +369,7 @@ class Tape(Workspace):
                 moved: Any = result.moved
                 if isinstance(moved, Combination):
                     values = moved.terms()[1]
-                    over, moved = bool(values) and values[0] is x, self.sum(moved)
+                    over, moved = bool(values), self.sum(moved)
                     self.instructions[-1].over = over  # type: ignore[union-attr]
                 elif not isinstance(moved, Symbol):
                     raise NotLinear

@@ -168,6 +168,7 @@ class _Tracer:
         self.forms: dict[int, Form] = {}  # of values that hold draws
         self.twins: dict[int, int | None] = {}  # the numbers of their means; None for zero
         self.cells: list[Cell] = []
+        self.start = 0  # the number of the state before the step
         # of the step: its cells, their deviations, and orthonormal combinations of its draws
         self.basis: list[tuple[Cell, float, dict[Latent, float]]] = []
         self.scaled: set[Latent] = set()  # draws of the step whose weights are known on the way only
@@ -177,6 +178,7 @@ class _Tracer:
         whole: list[list[Instruction]] = []
         means: list[list[Instruction]] = []
         for index, (step, state) in enumerate(zip(steps, states[1:], strict=True)):
+            self.start = states[index]
             wanted = {i.x: i.node.t for i in step if isinstance(i, Evaluate)} | {state: nodes[index + 1].t}
             made: list[Instruction] = []
             for instruction in step:
@@ -233,16 +235,18 @@ class _Tracer:
         mean = [(w, self.twins[i] if i in self.forms else i) for w, i in terms]
         kept = [(w, i) for w, i in mean if i is not None]
         if instruction.to in wanted:
-            return [self._cell(instruction, kept, form, step, wanted[instruction.to])]
+            first: list[Any] = []
+            inner = len(kept) - 1
+            if inner > 1 and kept == terms[: inner + 1] and kept[inner][1] == self.start:  # see `with_noise`
+                first = [_sum_of(kept[:inner], self.number())]
+                kept = [(1.0, first[0].to), kept[inner]]
+                instruction = _sum_of([kept[0], *terms[inner:]], instruction.to)
+            return [*first, self._cell(instruction, kept, form, step, wanted[instruction.to])]
         self.forms[instruction.to], self.twins[instruction.to] = form, None
         if not kept:
             return [instruction]
-        twin = self.number()
-        self.twins[instruction.to] = twin
-        scales = [w.number for w, _ in kept if isinstance(w, Scale)]
-        if not scales:
-            return [instruction, Sum([w for w, _ in kept if not isinstance(w, Scale)], [i for _, i in kept], twin)]
-        return [instruction, Blend([], [*(i for _, i in kept), *scales], twin, scales=[w for w, _ in kept])]
+        twin = self.twins[instruction.to] = self.number()
+        return [instruction, _sum_of(kept, twin)]
 
     def number(self) -> int:
         """A new number."""
@@ -301,6 +305,15 @@ class _Tracer:
 
 def _terms(instruction: Sum) -> list[tuple[Weight, int]]:
     return list(zip(instruction.weights, instruction.read, strict=True))
+
+
+def _sum_of(terms: list[tuple[Weight, int]], to: int) -> Sum:
+    """An instruction that sums terms."""
+    weights, numbers = [w for w, _ in terms], [i for _, i in terms]
+    scales = [w.number for w in weights if isinstance(w, Scale)]
+    if scales:
+        return Blend([], [*numbers, *scales], to, scales=weights)
+    return Sum([w for w in weights if not isinstance(w, Scale)], numbers, to)
 
 
 def _norm(weights: dict[Latent, float]) -> float:

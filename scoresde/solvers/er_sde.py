@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_callable, check_integer
-from .._combination import Term, combination, sum_of
+from .._combination import Term, combination, with_noise
 from .._tensors import Scalar, at_most, exp, log
 from ..errors import InvalidArgumentError
 from ..processes import RHO, Process
@@ -148,7 +148,7 @@ class ERSDE(SDESolver, Multistep):
         history, estimate = self.look(process, x, start, state)
         moved, _ = self.predict(process, x, start, stop, history, estimate)
         spread = stop.sigma * self._drawn(start, stop) ** 0.5
-        return StepResult(sum_of([(1.0, moved), (spread, noise.increment(start.t, stop.t, x))]), history)
+        return StepResult(with_noise(moved, x, [(spread, noise.increment(start.t, stop.t, x))]), history)
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """See `Multistep.advance`."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._combination import Term, combination, tensor_of
+from .._combination import Term, combination, tensor_of, with_noise
 from .._phi import phi
 from .._tensors import Scalar, exp, expm1
 from ..processes import LOG_SNR, Coordinate, Process
@@ -42,8 +42,8 @@ class _Seeds(EstimateSDESolver):
             values.append(read(process, tensor_of(moved), nodes[i], "noise"))
             part = frame("noise", start, end, eta=1.0)
             spreads = [part.spread] if len(nodes) == 2 else _noises(nodes[: i + 2])
-            weights = (*self._weights(part, i), *spreads)
-            step = combination(part.keep, x, 1.0, weights, (*values, *draws[: i + 1]))
+            mean = combination(part.keep, x, 1.0, self._weights(part, i), values)
+            step = with_noise(mean, x, [*zip(spreads, draws, strict=False)])
             moved = step if i == len(nodes) - 2 else tensor_of(step)
         return StepResult(moved)
 

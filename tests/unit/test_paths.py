@@ -607,7 +607,8 @@ def test_what_does_not_fit_a_path_is_refused() -> None:
         paths.log_prob(path, sde, score_fn, context={"label": torch.ones(2)})
 
 
-def test_close_networks_are_compared_in_float64() -> None:
+@pytest.mark.parametrize("method", ["ancestral", "seeds3", "sra1"])
+def test_close_networks_are_compared_in_float64(method: str) -> None:
     """A ratio of float32 states is that of the same states in float64, though the noise of a step is 1e-3 of them."""
     sde = scoresde.VPSDE(t_min=1e-5)
 
@@ -617,7 +618,7 @@ def test_close_networks_are_compared_in_float64() -> None:
 
     old, new = score(1.0), score(1.0003)
     path = scoresde.solve(
-        sde, old, method="ancestral", steps=300, shape=(4, 512), seed=0, dtype=torch.float32, path_log_prob=True
+        sde, old, method=method, steps=300, shape=(4, 512), seed=0, dtype=torch.float32, path_log_prob=True
     ).path
     states = tuple(state.double() for state in path.states)
     exact = paths.log_ratio(replace(path, start=path.start.double(), states=states), new, old)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..._checks import check_choice, check_flag, check_integer
-from ..._combination import Combination, Term, combination, sum_of, tensor_of
+from ..._combination import Combination, Term, combination, tensor_of, with_noise
 from ..._tensors import Scalar
 from ...processes import LOG_SNR, RHO, Coordinate, Process
 from ...sdes import Estimate, Node
@@ -184,7 +184,7 @@ class Multistep(EstimateSolver):
         if self.stochastic:
             spread = frame(self.prediction, start, stop, self.stochasticity(start)).spread  # also at an infinite end
             draws.append((spread, noise.increment(start.t, stop.t, x)))
-        moved = sum_of([(1.0, moved), *draws]) if draws else moved
+        moved = with_noise(moved, x, draws) if draws else moved
         count = self.corrector_order
         if not count or not correctable or (not self.correct_last and process.nodes.steps_left(stop) == 0):
             return StepResult(moved, history)
@@ -193,7 +193,7 @@ class Multistep(EstimateSolver):
         near = history.apart(stop)
         row = self.planned(process, start, stop, (stop, *near.nodes)[:count])
         better = combination(row.keep, x, row.gain, row.weights, (value, *near.values)[:count])
-        better = sum_of([(1.0, better), *draws]) if draws else better
+        better = with_noise(better, x, draws) if draws else better
         if isinstance(moved, Combination) and isinstance(better, Combination):
             better = better.since(moved, predicted)
         return StepResult(better, history.push(stop, value, self.memory))

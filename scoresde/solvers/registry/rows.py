@@ -76,7 +76,7 @@ ROWS: tuple[Row, ...] = (
     Row("seeds1", "seeds.SEEDS1", aliases=("dpm_sde_1",), states=4),
     Row("seeds2", "seeds.SEEDS2", states=6),
     Row("seeds3", "seeds.SEEDS3", states=8),
-    Row("sa_solver", "sa_solver.SASolver", states=7),
+    Row("sa_solver", "sa_solver.SASolver", states=6),
     Row("er_sde1", "er_sde.ERSDE", "ERSDE1", {"order": 1}, "ER-SDE of order 1.", states=4),
     Row("er_sde2", "er_sde.ERSDE", "ERSDE2", {"order": 2}, "ER-SDE of order 2.", states=5),
     Row("er_sde3", "er_sde.ERSDE", "ERSDE3", {"order": 3}, "ER-SDE of order 3.", states=6),
@@ -85,7 +85,7 @@ ROWS: tuple[Row, ...] = (
     Row("shark", "sra.ShARK", states=10),
     Row("ggf", "ggf.GGF", states=32),
     Row("dpmpp_sde12", "dpmpp_sde12.DPMppSDE12", states=33),
-    Row("edm", "edm.EDM", states=6),
+    Row("edm", "edm.EDM", states=5),
     Row("restart", "restart.Restart", states=5),
     Row("cas", "cas.CAS", states=3),
     Row("langevin", "langevin.Langevin", states=4),
@@ -105,9 +105,9 @@ ROWS: tuple[Row, ...] = (
     Row("dpmpp_3m", "dpm_multistep.DPM3M", "DPMpp3M", {"prediction": "data"}, "DPM-Solver++ (3M).", states=6),
     Row("unip2", "unipc.UniP", "UniP2", {"order": 2}, "UniP-2: DPM-Solver++ (2M).", states=4),
     Row("unip3", "unipc.UniP", "UniP3", {"order": 3}, "UniP-3: close to DPM-Solver++ (3M).", states=6),
-    Row("unipc1", "unipc.UniPC", "UniPC1", {"order": 1}, "UniPC-1: DDIM, corrected.", states=5),
+    Row("unipc1", "unipc.UniPC", "UniPC1", {"order": 1}, "UniPC-1: DDIM, corrected.", states=4),
     Row(
-        "unipc2", "unipc.UniPC", "UniPC2", {"order": 2}, "UniPC-2: published for guided sampling.", ("unipc",), states=6
+        "unipc2", "unipc.UniPC", "UniPC2", {"order": 2}, "UniPC-2: published for guided sampling.", ("unipc",), states=5
     ),
     Row("unipc3", "unipc.UniPC", "UniPC3", {"order": 3}, "UniPC-3: published for unconditional sampling.", states=7),
     Row("tab2", "deis.TAB", "TAB2", {"order": 2}, "tAB-DEIS of order 2 (r = 1).", states=4),
