@@ -450,7 +450,8 @@ def bury(steps: list[list[Instruction]], states: Sequence[int]) -> None:
             user.dead.append(number)
     for instruction in itertools.chain.from_iterable(steps):
         if isinstance(instruction, Sum) and instruction.over:
-            instruction.over = instruction.read[0] in instruction.dead
+            first, *others = instruction.read
+            instruction.over = first in instruction.dead and first not in others
 
 
 class Values:
