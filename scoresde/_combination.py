@@ -247,8 +247,8 @@ def sum_of(pairs: Sequence[tuple[Scalar, Term]]) -> Term:
 
 def with_noise(moved: Term, x: Tensor, draws: Sequence[tuple[Scalar, Term]]) -> Term:
     r"""What a step has made of x, plus :math:`\sum_j w_j z_j`. Three terms or more are summed from the last to the
-    first. That is x, the largest where little noise is left: so the others are summed without its rounding, in the
-    memory of the oldest estimate.
+    first, which is that of x, the largest where little noise is left. So the others are summed without its rounding,
+    and in the memory of the oldest estimate.
 
     Example:
         >>> x, now, before, z = (torch.ones(1) for _ in range(4))

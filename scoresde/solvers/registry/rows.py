@@ -137,10 +137,10 @@ ROWS: tuple[Row, ...] = (
     Row("rk23", "pairs.RK23", states=15),
     Row("tsit5", "pairs.Tsit5", states=21),
     Row("dop853", "pairs.DOP853", states=34),
-    Row("dpm12", "exponential_pairs.DPM12", states=9),
-    Row("dpm23", "exponential_pairs.DPM23", states=10),
-    Row("erk32", "exponential_pairs.ERK32", states=10),
-    Row("erk43", "exponential_pairs.ERK43", states=12),
+    Row("dpm12", "exponential_pairs.DPM12", states=10),
+    Row("dpm23", "exponential_pairs.DPM23", states=11),
+    Row("erk32", "exponential_pairs.ERK32", states=11),
+    Row("erk43", "exponential_pairs.ERK43", states=13),
     Row("adams", "adams.Adams", states=33),
     *(
         Row(f"{package}:{scheme}", f"backends.{package}.{title_of(package, scheme)}")
