@@ -803,8 +803,14 @@ DEFECTS = (
     Defect(
         "a plan writes over what is still needed",
         "_plan.py",
-        "instruction.over = instruction.read[0] in instruction.dead",
+        "instruction.over = first in instruction.dead and first not in others",
         "pass",
+    ),
+    Defect(
+        "a plan writes over what the same sum reads again",
+        "_plan.py",
+        "first in instruction.dead and first not in others",
+        "first in instruction.dead",
     ),
     Defect(
         "a plan forgets what the network returned",

@@ -20,7 +20,6 @@ from torch import Tensor
 
 import scoresde
 from scoresde import guidance, paths
-from scoresde._combination import combination, combine
 from scoresde.correctors import LangevinCorrector, MALACorrector, UnderdampedCorrector
 from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from scoresde.solvers import DDIMEta, make_solver
@@ -701,25 +700,6 @@ class Own(scoresde.Solver):
         spread = process.diffusion(x, start) * abs(h) ** 0.5
         moved = x + h * process.drift(x, start) - spread / 2 * noise.normal(x) * -2.0
         return scoresde.StepResult(moved)
-
-
-@pytest.mark.parametrize("again", ["x", "moved"])
-@pytest.mark.parametrize("wanted", [True, "sums"])
-def test_a_sum_that_has_its_first_term_twice(again: str, wanted: bool | str) -> None:
-    """It is not written over that term, in a last step that draws nothing."""
-
-    class Twice(Own):
-        def step(self, process, x, start, stop, state, noise):
-            data = process.linear_estimate(x, start).part("data")
-            if process.nodes.steps_left(stop):
-                return scoresde.StepResult(combination(0.9, x, 1.0, (0.1, 0.2), (data, noise.normal(x))))
-            first = x if again == "x" else combine(0.5, x, 1.0, (0.5,), (data,))
-            return scoresde.StepResult(combination(0.4, first, 1.0, (0.3, 0.3), (first, data)))
-
-    given = {"steps": 5, "shape": (2, 3), "seed": 0, "method": Twice()}
-    score_fn = scoresde.ScoreModel(lambda x, t: -0.3 * x, SDES["vp"], "noise")
-    traced = scoresde.solve(SDES["vp"], score_fn, path_log_prob=wanted, **given)
-    assert torch.equal(traced.x, scoresde.solve(SDES["vp"], score_fn, **given).x)
 
 
 def test_a_solver_of_your_own() -> None:

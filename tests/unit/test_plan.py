@@ -16,7 +16,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import _plan
-from scoresde._combination import combination
+from scoresde._combination import combination, combine
 from scoresde._memo import Memo, constants_of
 from scoresde.controllers import fixed
 from scoresde.errors import ScoreSDEWarning
@@ -255,12 +255,37 @@ class Remembers(scoresde.solvers.Solver):
         return StepResult(combination(0.5, x, 1.0, (0.25, 0.1), (before, out)), x)
 
 
-def test_a_state_that_a_solver_keeps_is_not_written_over(monkeypatch: Any) -> None:
+def record_all(monkeypatch: Any) -> None:
+    """Solvers of a test are recorded, too."""
     monkeypatch.setattr(_plan, "_is_recorded", lambda solver: True)
     monkeypatch.setattr(_plan, "constants_of", lambda value: type(value))
     monkeypatch.setattr(_plan, "_plans", Memo(3))
+
+
+def test_a_state_that_a_solver_keeps_is_not_written_over(monkeypatch: Any) -> None:
+    record_all(monkeypatch)
     model, x = ScoreModel(net, SDE, "noise"), start()
     a, b, planned = both(monkeypatch, lambda: scoresde.solve(SDE, model, x, method=Remembers(), steps=6))
+    assert planned and torch.equal(a.x, b.x)
+
+
+@dataclass(frozen=True)
+class Twice(scoresde.solvers.Solver):
+    """Its steps have one tensor twice: the state, or one that is made of it."""
+
+    state: bool
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+        data = process.linear_estimate(x, start).part("data")
+        first = x if self.state else combine(0.5, x, 1.0, (0.5,), (data,))
+        return StepResult(combination(0.4, first, 1.0, (0.3, 0.3), (first, data)))
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_a_sum_is_not_written_over_a_term_that_it_reads_again(monkeypatch: Any, state: bool) -> None:
+    record_all(monkeypatch)
+    model, x = ScoreModel(net, SDE, "noise"), start()
+    a, b, planned = both(monkeypatch, lambda: scoresde.solve(SDE, model, x, method=Twice(state), steps=6))
     assert planned and torch.equal(a.x, b.x)
 
 
