@@ -368,8 +368,7 @@ class Tape(Workspace):
                     raise NotLinear
                 moved: Any = result.moved
                 if isinstance(moved, Combination):
-                    values = moved.terms()[1]
-                    over, moved = bool(values), self.sum(moved)
+                    over, moved = bool(moved.terms()[1]), self.sum(moved)
                     self.instructions[-1].over = over  # type: ignore[union-attr]
                 elif not isinstance(moved, Symbol):
                     raise NotLinear
