@@ -163,6 +163,7 @@ def fit_solver(
     tight = max(200, 10 * steps) if reference is None else reference
     goal = Path.of(batch, tight) if isinstance(objective, str) and objective == "path" else objective
     exact = batch.reference(tight)
+    batch.warn_of_far(exact)
     batch.warn_of_scale(exact)
     grids = min(max(120 // steps, 4), 24) if iterations is None and gradient else count // 3
     starts = _starts(batch, clock, exact, goal, gradient, steps, grids)

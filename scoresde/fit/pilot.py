@@ -70,6 +70,22 @@ _CLEAR = 10.0  # times as large as the data must noise be, at least
 _OUT = 30.0  # median errors: what is more may be due to another mode
 _APART = 0.3  # standard deviations of the data: so far are modes apart, at least
 _MANY = 0.125  # of the pilots: 2 of 16 may be chance
+_FAR = 10.0  # times as far from the middle as the median sample: so far no sample of usual data is
+
+
+def far_from_most(ends: Tensor) -> Tensor:
+    """Which samples end far from most others, ``(batch,)``; none where they are many, as in a small mode.
+
+    Example:
+        >>> far_from_most(
+        ...     torch.tensor([[-1.0], [0.0], [0.0], [1.0], [2.0], [3.0], [2.0], [90.0]])
+        ... ).tolist()
+        [False, False, False, False, False, False, False, True]
+    """
+    flat = ends.to(torch.float64).flatten(1)
+    away = (flat - flat.median(0).values).square().mean(1).sqrt()
+    far = away > _FAR * away.median()
+    return far & (away.median() > 0) & (far.sum() <= _MANY * len(far))
 
 
 @dataclass(frozen=True)
@@ -181,11 +197,20 @@ class Pilot:
             "data_scale": None if self.unit == 1 else self.unit,
         }
 
+    def warn_of_far(self, ends: Tensor) -> None:
+        """Warn where a few exact ends are far from most others."""
+        if count := int(far_from_most(ends).sum()):
+            warn_caller(
+                f"{count} of {len(ends)} pilots end{'s' if count == 1 else ''} on exact paths more than {_FAR:g} times "
+                "as far from the middle as most do. If the data have no such samples, the network errs there. They "
+                "decide every RMS, and a pilot says little about them."
+            )
+
     def warn_of_scale(self, ends: Tensor) -> None:
         """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""
         if not self.from_noise or self.score.traits.data_std is not None:
             return
-        std = float(f"{float(ends.std()) / self.sde.node(self.end).alpha:.1g}")
+        std = float(f"{float(ends[~far_from_most(ends)].std()) / self.sde.node(self.end).alpha:.1g}")
         if std > HIGH / _CLEAR:
             warn_caller(
                 f"The paths begin at sigma/alpha = {HIGH:g}, where data with a standard deviation of {std:g} are not "

@@ -190,6 +190,7 @@ def tune(
         exact = comparison.exact(batch, coarse, lambda i: entries[i].results(batch, 2 * steps))
     else:
         exact = [batch.reference(reference)]
+        batch.warn_of_far(exact[0])
     batch.warn_of_scale(exact[0])
     compared = comparison(coarse, exact)
     order = sorted(range(len(entries)), key=compared.scores.__getitem__)

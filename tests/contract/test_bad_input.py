@@ -845,9 +845,11 @@ def test_without_throw_a_state_that_is_not_finite_is_left_out(method: str, rowwi
     x[0, 1], x[3, 0], x[5] = NAN, INF, -INF
     seen: list[Tensor] = []
     spy = Spy(lambda x, t: (seen.append(x.clone()), -x)[1], rowwise=rowwise)
-    times = [0.5, SDE_VP.t_min]
-    solution = solve(SDE_VP, spy, x, method=method, seeds=range(6), throw=False, save_at=times)
-    alone = solve(SDE_VP, lambda x, t: -x, x[well], method=method, seeds=well, save_at=times)
+    given: dict[str, Any] = {"method": method, "save_at": [0.5, SDE_VP.t_min]}
+    if method == "dpmpp_sde12":  # takes thousands of steps otherwise
+        given |= {"rtol": 0.5, "atol": 0.5}
+    solution = solve(SDE_VP, spy, x, seeds=range(6), throw=False, **given)
+    alone = solve(SDE_VP, lambda x, t: -x, x[well], seeds=well, **given)
     assert solution.status.tolist() == [1, 0, 0, 1, 0, 1]
     assert solution.x.isnan().all(1).tolist() == [True, False, False, True, False, True]
     assert torch.equal(solution.x[well], alone.x) and torch.equal(solution.nfe[well], alone.nfe)

@@ -64,6 +64,31 @@ def test_errors_that_stand_out_and_are_small_are_no_modes(fit: str) -> None:
     assert not warned(fit, TWO.score(SDE), steps=12, x=X, reference=moved)
 
 
+def with_far(count: int) -> Tensor:
+    """The ends, of which some are moved far away."""
+    return ENDS + 500 * X / X.norm(dim=1, keepdim=True) * (torch.arange(PILOT) < count)[:, None]
+
+
+@every_fit
+@pytest.mark.parametrize(("count", "begins"), [(1, "1 of 16 pilots ends on"), (2, "2 of 16 pilots end on"), (3, None)])
+def test_exact_paths_that_end_far_away_are_named(fit: str, count: int, begins: str | None) -> None:
+    """Where they are few; many are a mode of the data."""
+    found = warned(fit, TWO.score(SDE), steps=4, x=X, reference=with_far(count))
+    messages = [message for message in found if "in another mode" not in message]
+    assert len(messages) == (begins is not None) and all(message.startswith(str(begins)) for message in messages)
+
+
+@pytest.mark.parametrize(("count", "begins"), [(2, "2 of 16 pilots end on"), (3, "The paths begin at sigma/alpha")])
+def test_no_scale_is_recommended_that_is_due_to_a_few(count: int, begins: str) -> None:
+    sde = scoresde.VPSDE(beta_max=40.0)
+    score = TWO.score(sde)
+    given: dict[str, Any] = {"shape": X.shape, "dtype": F64, "reference": with_far(count)}
+    with pytest.warns(ScoreSDEWarning) as caught:
+        scoresde.tune(sde, lambda x, t: score(x, t), 4, candidates=[("ddim", None)], **given)
+    (message,) = (str(w.message) for w in caught if "in another mode" not in str(w.message))
+    assert message.startswith(begins)
+
+
 @every_fit
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_pilots_that_are_not_finite_are_named(fit: str, value: float) -> None:
