@@ -8,6 +8,8 @@ For each problem and number of evaluations, `scoresde.fit_grid` fits a grid for 
 `scoresde.fit_solver` learns a solver, with their defaults. The errors are those of `benchmarks.few`, on samples that
 took no part; *best grid* has the smallest median and the smallest RMS of all methods, each chosen by the figure itself.
 The cost is in calls on the whole pilot, a gradient counted as two, and the ratio is to the cost of a grid for `unipc2`.
+*Farthest* is the largest exact end over the median one: on some badly trained networks a few exact paths end far from
+all data, and these samples decide every RMS.
 
 ``--published`` adds the learned solvers of `benchmarks._published_solvers`, at 5 and 8 evaluations, to problems that
 are in the file. Each may take as many pilot calls as `scoresde.fit_solver` did there. Their rates were tuned on *ring*
@@ -70,7 +72,9 @@ class Case(few.Case):
         x, context = self.rows(slice(0, PILOT))
         given: dict[str, Any] = {"x": x, "context": context, "checkpoint": problem.name not in USES_FUNC}
         out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "reference": self.reference}
+        out["farthest"] = self.farthest()
         out["budgets"] = dict(done)
+        keep(out)
         for budget in (b for b in map(str, BUDGETS) if b not in done):
             grids = known["budgets"][budget]["grids"] if known else self.grids(int(budget), given)
             learned = scoresde.fit_solver(problem.sde, problem.score, int(budget), **given)
@@ -85,6 +89,11 @@ class Case(few.Case):
             }
             self.shown(budget, out["budgets"][budget])
             keep(out)
+
+    def farthest(self) -> float:
+        """The largest exact end over the median one, of the samples that are no pilots."""
+        sizes = self.ends[self.pilots :].flatten(1).norm(dim=1)
+        return float(sizes.max() / sizes.median())
 
     def grids(self, budget: int, given: Mapping[str, Any]) -> dict[str, Figures]:
         """The errors on fitted grids, and their cost."""

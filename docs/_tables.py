@@ -387,13 +387,14 @@ def learned_table() -> str:
         for budget, row in problem["budgets"].items():
             best, got = row["best grid"], row["learned"]
             cells = [f"{got[k] / best[k]:.2f} ({got[k]:.1e})" for k in ("median", "rms")]
-            rows.append([name, problem["half"], budget, *cells, f"{row['cost / grid']:.1f}"])
+            cost, far = f"{row['cost / grid']:.1f}", f"{problem['farthest']:.3g}"
+            rows.append([name, problem["half"], budget, *cells, cost, far])
     for group, budgets in record["results"]["ratios"].items():
         for budget, row in budgets.items() if group.startswith(("choose", "report")) else ():
             cells = [f"{row[k]['mean']:.2f}, at most {row[k]['worst']:.2f}" for k in ("median", "rms")]
-            rows.append(["**geometric mean**", group, budget, *cells, ""])
-    head = ["problem", "half", "evaluations", "median over best grid", "RMS over best grid", "cost over a grid's"]
-    return markdown(head, rows, record)
+            rows.append(["**geometric mean**", group, budget, *cells, "", ""])
+    ratios = ["median over best grid", "RMS over best grid", "cost over a grid's", "farthest end over median"]
+    return markdown(["problem", "half", "evaluations", *ratios], rows, record)
 
 
 def published_table() -> str:

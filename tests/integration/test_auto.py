@@ -366,12 +366,20 @@ class TestLearnedSolvers:
     def test_half_the_error_of_the_best_fitted_grid(self, budget: str, mean: float) -> None:
         assert self.RESULTS["ratios"]["report"][budget]["median"]["mean"] <= mean
 
-    def test_a_smaller_median_on_each_problem_and_the_rms_that_the_page_says(self) -> None:
-        """But for badly trained networks. The RMS is not smaller on each: 1.31 on digits at 8 evaluations."""
-        for budget in ("5", "8", "10"):
-            for group in ("choose", "report"):
-                row = self.RESULTS["ratios"][group][budget]
-                assert row["median"]["worst"] < 1 and row["rms"]["worst"] < 1.35
+    def test_the_median_and_the_rms_of_each_problem_are_what_the_page_says(self) -> None:
+        """The median is not smaller on badly trained networks and in 16 dimensions, and the RMS is not smaller on each:
+        it is decided by samples that end far away, where there are any."""
+        found = {figure: {} for figure in ("median", "rms")}
+        for name, problem in self.RESULTS["problems"].items():
+            for budget, row in problem["budgets"].items():
+                for figure, ratios in found.items():
+                    ratios[name, budget] = row["learned"][figure] / row["best grid"][figure]
+        larger = {case: ratio for case, ratio in found["median"].items() if ratio > 1}
+        assert {case for case in larger if "badly trained" not in case[0]} == {("mixture, 16 dimensions", "8")}
+        assert larger["mixture, 16 dimensions", "8"] < 1.15 and max(larger.values()) < 3.45
+        far = {name for name, problem in self.RESULTS["problems"].items() if problem["farthest"] > 10}
+        assert max(ratio for (name, _), ratio in found["rms"].items() if name not in far) < 1.75
+        assert max(found["rms"].values()) < 30.5
 
     def test_the_cost_is_at_most_three_times_that_of_a_grid(self) -> None:
         costs = {
