@@ -74,7 +74,8 @@ class Case(few.Case):
         out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "reference": self.reference}
         out["farthest"] = self.farthest()
         out["budgets"] = dict(done)
-        keep(out)
+        if done:  # otherwise the row of the file stays until there is another
+            keep(out)
         for budget in (b for b in map(str, BUDGETS) if b not in done):
             grids = known["budgets"][budget]["grids"] if known else self.grids(int(budget), given)
             learned = scoresde.fit_solver(problem.sde, problem.score, int(budget), **given)
