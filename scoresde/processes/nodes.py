@@ -48,7 +48,8 @@ class Nodes:
         if not fractions:
             return []
         if isinstance(start.t, Tensor) and isinstance(stop.t, Tensor):
-            clocks = _clock_at(start.t.new_tensor(fractions)[:, None], start, stop, coordinate)  # (fractions, batch)
+            column = start.t.new_tensor(fractions).unflatten(0, (-1, *[1] * max(start.t.ndim, stop.t.ndim)))
+            clocks = _clock_at(column, start, stop, coordinate)  # (fractions, batch), or (fractions,)
             low, high = torch.minimum(start.t, stop.t), torch.maximum(start.t, stop.t)
             nodes = self.sde.nodes(self.times_at(clocks, coordinate).clamp(low, high).flatten())
             return [Node(*part.unbind()) for part in torch.stack(nodes).unflatten(1, clocks.shape).unbind(1)]

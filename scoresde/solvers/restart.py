@@ -93,7 +93,7 @@ class Restart(EstimateSDESolver):
         """The grid with its detours: up in one leap, down again in steps."""
         if not isinstance(sde, AffineSDE) or len(times) < 2:
             return times
-        lam = (sde.log_snr(times) / 2).tolist()
+        lam, moments = (sde.log_snr(times) / 2).tolist(), times.tolist()
         path = [times[:1]]
         for i in range(1, len(times)):
             path.append(times[i : i + 1])
@@ -102,9 +102,9 @@ class Restart(EstimateSDESolver):
                 bottom = min(-math.log(each.low) if each.low else math.inf, lam[-1])
                 here = lam[i - 1] < bottom <= lam[i] and lam[i] < math.inf
                 if here or (i + 1 < len(times) and lam[i] < bottom <= lam[i + 1] == math.inf):
-                    top = _level(sde, -math.log(each.high), lam[0], float(times[0]))
-                    if top > float(times[i]):
-                        path += [karras(sde, top, float(times[i]), each.steps)] * each.times
+                    top = _level(sde, -math.log(each.high), lam[0], moments[0])
+                    if top > moments[i]:
+                        path += [karras(sde, top, moments[i], each.steps)] * each.times
         return torch.cat(path)
 
     def step(

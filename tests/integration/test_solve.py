@@ -680,6 +680,21 @@ def test_a_differentiable_solve_has_the_same_result(method: str) -> None:
     assert not graph.t.requires_grad and graph.nfe.tolist() == plain.nfe.tolist()
 
 
+@pytest.mark.parametrize("method", FIXED)
+def test_guidance_on_a_grid_with_gradients(method: str) -> None:
+    """Both sides of the guidance are one call of the network, on nodes of the grid and on those inside a step."""
+    net = lambda x, t, label: torch.tanh(x + t[:, None] * label[:, None])  # noqa: E731
+    sides = [scoresde.ScoreModel(net, SDE, "noise", context={"label": torch.full((4,), v)}) for v in (0.5, -0.5)]
+    guided = scoresde.guidance.classifier_free(*sides, scale=3.0)
+    times = scoresde.grids.resolve("log_snr", SDE, 1.0, 0.05, 3)
+    given: dict[str, Any] = {"method": method, "seeds": range(4)}
+    moving = times.clone().requires_grad_()
+    graph = solve(SDE, guided, states(), grid=moving, differentiable=True, **given).x
+    torch.testing.assert_close(graph.detach(), solve(SDE, guided, states(), grid=times, **given).x)
+    (slope,) = torch.autograd.grad(graph.sum(), moving)
+    assert slope.isfinite().all() and bool(slope.any())
+
+
 # --- bugs of other libraries, as tests ------------------------------------------------------------------------------
 
 
