@@ -41,7 +41,7 @@ from ._checks import (
     warn_caller,
 )
 from ._memo import Memo, constants_of
-from ._tensors import compute_dtype, row_finite, transforming, where
+from ._tensors import compute_dtype, far_from_most, row_finite, transforming, where
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError
 from .grids import Grid, GridFunction
@@ -592,19 +592,26 @@ def _warn_of_scale(process: Any, solution: Solution, t_end: float, steps: int) -
     x, sde = solution.x.detach(), process.sde
     if transforming() or x.numel() < _FEWEST or not bool(solution.success.all()):
         return
-    with torch.no_grad():
-        node, prior, size = sde.node(t_end), sde.node(sde.t_max), float(x.std())
-    if 2 * float(node.sigma) >= size or float(node.alpha) <= 0:  # what is left is noise
-        return
-    if _CLEAR * size / float(node.alpha) * float(prior.alpha) > float(prior.sigma):
-        return
-    std = float(f"{size / float(node.alpha):.1g}")
-    if not 1 / _FAR < unit_of(std) < _FAR:
+    std = _unusual_scale(sde, x, t_end)
+    if std is not None:  # samples far from all others are no scale
+        std = _unusual_scale(sde, x[~far_from_most(x)], t_end)
+    if std is not None:
         warn_caller(
             f"method='auto' with {steps} evaluations is for data with a standard deviation near 1, but that of these "
             f"samples is {std:g}, and their errors may be several times as large as they need to be. Declare it, as "
             f"score_fn.data_std = {std:g}, or take method=scoresde.tune(sde, score_fn, {steps})."
         )
+
+
+def _unusual_scale(sde: AffineSDE, x: Tensor, t_end: float) -> float | None:
+    """The standard deviation of the data that samples show, where it is far from 1."""
+    node, prior, size = sde.node(t_end), sde.node(sde.t_max), float(x.std())
+    if 2 * float(node.sigma) >= size or float(node.alpha) <= 0:  # what is left is noise
+        return None
+    if _CLEAR * size / float(node.alpha) * float(prior.alpha) > float(prior.sigma):
+        return None
+    std = float(f"{size / float(node.alpha):.1g}")
+    return None if 1 / _FAR < unit_of(std) < _FAR else std
 
 
 def _rounded(solution: Solution, dtype: torch.dtype, throw: bool) -> Solution:

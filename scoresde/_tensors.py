@@ -15,6 +15,9 @@ Scalar: TypeAlias = float | Tensor
 # A NumPy array on the host, or a tensor where it must have a gradient: one or more values per sample.
 Array: TypeAlias = np.ndarray | Tensor
 
+FAR = 10.0  # times as far from the middle as the median sample: so far no sample of usual data is
+MANY = 0.125  # of the samples: 2 of 16 may be chance
+
 Tree = TypeVar("Tree")  # tensors, arrays, None, and tuples of those
 Plain = TypeVar("Plain", bound=float | None)
 
@@ -263,6 +266,21 @@ def sample_norms(x: Tensor) -> Tensor:
         tensor([3., 3.], dtype=torch.float64)
     """
     return torch.linalg.vector_norm(_in_order(x.flatten(1)), dim=1, dtype=torch.float64)
+
+
+def far_from_most(x: Tensor) -> Tensor:
+    """Which samples are far from most others, ``(batch,)``; none where they are many, as in a small mode.
+
+    Example:
+        >>> far_from_most(
+        ...     torch.tensor([[-1.0], [0.0], [0.0], [1.0], [2.0], [3.0], [2.0], [90.0]])
+        ... ).tolist()
+        [False, False, False, False, False, False, False, True]
+    """
+    flat = x.detach().flatten(1)
+    away = rms(flat - flat.median(0).values)
+    far = away > FAR * away.median()
+    return far & (away.median() > 0) & (far.sum() <= MANY * len(far))
 
 
 def row_std(x: Tensor, correction: float = 0.0) -> Tensor:

@@ -26,6 +26,7 @@ from .._checks import (
     warn_caller,
 )
 from .._context import cut
+from .._tensors import FAR, MANY, far_from_most
 from ..errors import InvalidArgumentError, NonFiniteError
 from ..noise import SampleNoise, check_seed
 from ..scores import Score, Split, as_score
@@ -69,23 +70,6 @@ HIGH = 300.0  # sigma/alpha in units of the data, where the fits of few evaluati
 _CLEAR = 10.0  # times as large as the data must noise be, at least
 _OUT = 30.0  # median errors: what is more may be due to another mode
 _APART = 0.3  # standard deviations of the data: so far are modes apart, at least
-_MANY = 0.125  # of the pilots: 2 of 16 may be chance
-_FAR = 10.0  # times as far from the middle as the median sample: so far no sample of usual data is
-
-
-def far_from_most(ends: Tensor) -> Tensor:
-    """Which samples end far from most others, ``(batch,)``; none where they are many, as in a small mode.
-
-    Example:
-        >>> far_from_most(
-        ...     torch.tensor([[-1.0], [0.0], [0.0], [1.0], [2.0], [3.0], [2.0], [90.0]])
-        ... ).tolist()
-        [False, False, False, False, False, False, False, True]
-    """
-    flat = ends.to(torch.float64).flatten(1)
-    away = (flat - flat.median(0).values).square().mean(1).sqrt()
-    far = away > _FAR * away.median()
-    return far & (away.median() > 0) & (far.sum() <= _MANY * len(far))
 
 
 @dataclass(frozen=True)
@@ -201,7 +185,7 @@ class Pilot:
         """Warn where a few exact ends are far from most others."""
         if count := int(far_from_most(ends).sum()):
             warn_caller(
-                f"{count} of {len(ends)} pilots end{'s' if count == 1 else ''} on exact paths more than {_FAR:g} times "
+                f"{count} of {len(ends)} pilots end{'s' if count == 1 else ''} on exact paths more than {FAR:g} times "
                 "as far from the middle as most do. If the data have no such samples, the network errs there. They "
                 "decide every RMS, and a pilot says little about them."
             )
@@ -222,7 +206,7 @@ class Pilot:
         apart = _APART * float(ends.to(torch.float64).std(0).square().mean().sqrt())
         flipped = errors.isfinite() & (errors > _OUT * errors.median()) & (errors > apart)
         count = int(flipped.sum())
-        if count > _MANY * len(errors):
+        if count > MANY * len(errors):
             warn_caller(
                 f"{count} of {len(errors)} pilots end in another mode than their exact paths (their errors are more "
                 f"than {_OUT:g} times the median). Take more `steps`; do not take an objective that such samples "

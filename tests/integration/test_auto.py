@@ -259,6 +259,18 @@ def test_another_scale_is_told_once(steps: int, scale: float) -> None:
     assert errors[1] < (1 if steps == 2 else 0.5) * errors[0]
 
 
+def test_a_sample_far_from_all_others_is_no_scale() -> None:
+    """One of 16, as a badly trained network throws off."""
+    sde = scoresde.EDMSDE(sigma_max=1e5)
+    x = sde.prior_sample((16, 8), generator=torch.Generator().manual_seed(1), dtype=F64)
+    far = torch.ones(16, 1, dtype=F64)
+    far[3] = 1e4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = solve(sde, scaled(1.0, sde), far * x, method="auto", steps=5).x
+    assert 300 < float(got.std()) < 1e4
+
+
 def test_the_line_of_the_caller_is_named() -> None:
     sde = scoresde.EDMSDE(sigma_min=0.2, sigma_max=8000.0)
     with pytest.warns(ScoreSDEWarning) as found:
