@@ -251,6 +251,11 @@ class GridProblem(Problem):
 
     def _quick(self, steps: int) -> Tensor:
         """Equidistribution: every step has the same share of the steps that an adaptive method took."""
+        if not float(self.clock.sde.node(self.clock.end).sigma) > 0:
+            raise InvalidArgumentError(
+                f"starts='quick' takes an adaptive solve, which cannot end at t={self.clock.end:g}, where no noise is "
+                "left; leave `starts` out, or give a `t_end` above."
+            )
         x, context, found = self.pilot.batch(self.train)
         path = solve(
             self.pilot.sde, self.pilot.score, x, method="rk45", rtol=1e-3, atol=1e-3, save_at="steps",

@@ -241,6 +241,6 @@ def check_agreement(worth: float, size: float, what: str) -> None:
     if not worth <= size:
         raise SolveFailedError(
             f"The reference does not agree with itself: {what} are {worth:.3g} apart, and the errors to be measured "
-            f"are {size:.3g}. Look at the network with scoresde.check_score, end the solve at a larger `t_end`, or "
-            "pass dtype=torch.float64."
+            f"are {size:.3g}. Give a finer `reference`, if you gave one; look at the network with "
+            "scoresde.check_score, end the solve at a larger `t_end`, or pass dtype=torch.float64."
         )

@@ -147,3 +147,19 @@ def test_refusals() -> None:
     (slope,) = torch.autograd.grad(got.log_prob.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+def test_the_adjoint_is_right_where_the_steps_see_no_error() -> None:
+    """With the score -w x the noise is x e^(-a), a = (1 - w) B, and ln p(x) = -D a - |x|^2 e^(-2a)/2 + c. At w = 1 the
+    values of `adams` have no error that would shorten its steps, and their gradient in w is off, as the page says."""
+    x = torch.tensor([[0.5, -1.0], [2.0, 0.3]], dtype=F64)
+    weight = torch.ones((), dtype=F64, requires_grad=True)
+
+    def slope(differentiable: Any) -> float:
+        found = log_likelihood(SDE, lambda x, t: -weight * x, x, differentiable=differentiable, divergence="exact")
+        return float(torch.autograd.grad(found.log_prob.sum(), weight)[0])
+
+    length = math.log(SDE.node(SDE.t_min).alpha / SDE.node(SDE.t_max).alpha)  # B
+    exact = length * (x.numel() - float(x.square().sum()))
+    assert slope("adjoint") == pytest.approx(exact, rel=1e-3)
+    assert slope(True) != pytest.approx(exact, rel=0.1)

@@ -157,6 +157,14 @@ class TestFit:
         assert torch.allclose(torch.tensor(grid.times, dtype=F64), GRID, rtol=1e-9)
         assert grid.cost.gradients == 0 and grid.fitted.rms == pytest.approx(grid.default.rms)
 
+    def test_quick_needs_noise_at_the_end(self):
+        sde = scoresde.FlowSDE(t_min=0.0, t_max=0.95)
+        model = scoresde.ScoreModel(lambda x, t: 0.5 * x, sde, "data")
+        given = {"shape": (8, 2), "iterations": 0}
+        with pytest.raises(scoresde.InvalidArgumentError, match=r"starts='quick'.*no noise is left"):
+            fit_grid(sde, model, 4, "ddim", starts="quick", **given)
+        assert fit_grid(sde, model, 4, "ddim", **given).times[-1] == 0
+
     def test_quick_grid_spends_steps_where_the_adaptive_method_does(self):
         narrow = scoresde.targets.Gaussian(torch.zeros(1, dtype=F64), 1e-2).score(SDE)
         wide = scoresde.targets.Gaussian(torch.zeros(1, dtype=F64), 1.0 + 1e-9).score(SDE)
