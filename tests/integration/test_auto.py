@@ -391,7 +391,7 @@ class TestLearnedSolvers:
         assert larger["mixture, 16 dimensions", "8"] < 1.15 and max(larger.values()) < 3.45
         far = {name for name, problem in self.RESULTS["problems"].items() if problem["farthest"] > 10}
         assert max(ratio for (name, _), ratio in found["rms"].items() if name not in far) < 1.75
-        assert max(found["rms"].values()) < 30.5
+        assert max(found["rms"].values()) < 36.5
 
     def test_the_cost_is_at_most_three_times_that_of_a_grid(self) -> None:
         costs = {
