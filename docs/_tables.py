@@ -149,10 +149,10 @@ def reinforcement_cost() -> str:
     cost, digits = results["training"], results["digits"]
     taken = ", ".join(f"{row['training samples']:,} paths for {name}" for name, row in digits.items())
     return (
-        f"The training takes {taken}, with {cost['evaluations']:.0f} evaluations of the network for each path, "
-        f"{cost['backward']:.0f} of them differentiated, and {cost['rewards']:.0f} of the reward: it pays off where "
-        "many samples are drawn and the reward costs little. Towards the number of loops it reaches "
-        f"{100 * digits['loops']['gain over the largest']:.0f} % of the gain that is possible, where 70 % was the aim."
+        f"The training takes {taken}. The first {cost['paths of the original network']:,} of each are drawn by the "
+        f"original network, for the critic; each of the others takes {cost['evaluations']:.0f} evaluations of the "
+        f"network, {cost['backward']:.0f} of them differentiated, and {cost['rewards']:.0f} of the reward. So it pays "
+        "off where many samples are drawn and the reward costs little."
     )
 
 
