@@ -1047,6 +1047,8 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
             Samples of ``x`` with NaN or infinity are failures too, and never evaluated; methods that step samples
             together (``batch_coupled``) refuse them in any case, except methods of other libraries.
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
+            The steps that were taken are differentiated. Those of adaptive methods follow the error of the result, not
+            that of the gradient: where a result is exact by chance, gradients in parameters may be far off.
         log_prob: also the log-density of each sample under the probability flow, integrated beside it by ``"adams"`` or
             an adaptive pair, with tolerances of 1e-5 by default. A mapping sets how the divergence is estimated:
             ``divergence``, ``probes``, ``probe``, ``chunk`` and ``check`` as of `scoresde.log_likelihood`, which has
