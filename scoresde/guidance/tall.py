@@ -355,8 +355,9 @@ def tall(
         One call of the network for all observations, and one of the prior; without ``covariances`` as many products
         with each Jacobian as there are parameters. Exact where the prior and the posteriors are Gaussian; with one
         observation it is that one's posterior; and at the data end, where :math:`\Lambda^{-1}P_i \to I`, the score is
-        the right one, so that ``method="langevin"`` with many levels has no bias of the composition. Elsewhere it is an
-        approximation. Any solver takes it.
+        the right one, so that Langevin moves over many levels have no bias of the composition: begin with
+        ``method="langevin", steps=400, snr=0.5``; where ``steps`` times ``snr`` squared is below about 50, the samples
+        are too wide. Elsewhere it is an approximation. Any solver takes it.
 
     Args:
         score_fn: ``score_fn(x, t, **context)``, of the parameters given one observation; every row its own. It sees

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,30 @@ from .sources import Noise, check_count, check_seeds
 
 _KEPT = 64
 _PLACES, _EXTRA = 2**64, 2**65  # counters of places between dyadic points, and of no interval; from 0, dyadic points
+
+
+class _Variance:
+    """What a clock shows at places of the tree, each read once for the paths of all samples.
+
+    It is callable, and thus no part of a saved state: it is read again.
+    """
+
+    def __init__(self, clock: Callable[[Tensor], Tensor] | None, t0: float, cell: float) -> None:
+        self.clock, self.t0, self.cell = clock, t0, cell
+        self.known: dict[float, float] = {}
+
+    def __call__(self, place: float) -> float:
+        if place not in self.known:
+            self.read([place])
+        return self.known[place]
+
+    def read(self, places: Iterable[float]) -> None:
+        """Read the clock at places, all at once."""
+        new = [place for place in dict.fromkeys(places) if place not in self.known]
+        shown = [self.t0 + place * self.cell for place in new]
+        if new and self.clock is not None:
+            shown = self.clock(torch.tensor(shown, dtype=torch.float64)).detach().tolist()
+        self.known.update(zip(new, shown, strict=True))
 
 
 class BrownianPath(Noise):
@@ -95,7 +119,7 @@ class BrownianPath(Noise):
         self._extra = 0  # draws that belong to no interval
         self._rows: list[BrownianPath] = []  # the paths of the samples, once they need times of their own
         self.clock = clock
-        self._variances: dict[float, float] = {}  # what the clock shows at requested places
+        self._variance = _Variance(clock, self.t0, (self.t1 - self.t0) / 2**self.depth)
         self._kind: tuple[torch.Size, torch.dtype] | None = None  # of the states
 
     def __len__(self) -> int:
@@ -211,6 +235,7 @@ class BrownianPath(Noise):
         part = BrownianPath(seeds, self.t0, self.t1, depth=self.depth, areas=self.areas, clock=self.clock)
         part._tree = OrderedDict((k, v[keep]) for k, v in self._tree.items())
         part._cells = {k: [(p, v[keep]) for p, v in cell] for k, cell in self._cells.items()}
+        part._variance = self._variance
         part._extra = self._extra
         part._rows = [self._rows[i] for i in keep.tolist()] if self._rows else []
         return part
@@ -234,17 +259,13 @@ class BrownianPath(Noise):
         drawn = _drawn(wanted, math.prod(self._event(like))) if wanted else torch.zeros(0)
         for (path, counter), z in zip(wanted, drawn, strict=True):
             path._ready[counter] = z
+        if self.clock is not None:
+            self._variance.read(self._place(time)[0] for time in times if self.t0 <= time <= self.t1)
         values = [path._at(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
         return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=self._dtype(like))
 
     def _clock(self, t: Scalar) -> Scalar:
         return t if self.clock is None else float(self.clock(torch.tensor([t], dtype=torch.float64)).detach())
-
-    def _variance(self, place: float) -> float:
-        """What the clock shows at a place of the tree."""
-        if place not in self._variances:
-            self._variances[place] = float(self._clock(self.t0 + place * ((self.t1 - self.t0) / 2**self.depth)))
-        return self._variances[place]
 
     @property
     def _least(self) -> int:

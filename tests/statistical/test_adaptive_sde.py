@@ -163,7 +163,7 @@ def test_a_rejected_step_leaves_the_memory_of_its_start() -> None:
 # --- along a path ---------------------------------------------------------------------------------------------------
 
 SHORT = VPSDE(t_min=0.0625, t_max=0.5625)
-ROWS = 64
+ROWS = 32
 
 
 def path() -> BrownianPath:

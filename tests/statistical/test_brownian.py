@@ -107,12 +107,29 @@ def test_finer_grids_follow_the_same_path(method: str, order: float) -> None:
     x = target.sample(200, sde, sde.t_max, generator=torch.Generator().manual_seed(3))
 
     def run(steps: int) -> torch.Tensor:
-        path = BrownianPath(range(200), sde.t_min, sde.t_max, depth=11, areas=order > 1)
+        path = BrownianPath(range(200), sde.t_min, sde.t_max, depth=10, areas=order > 1)
         return scoresde.solve(sde, target.score(sde), x, method=method, steps=steps, grid="time", noise=path).x
 
-    reference = run(2048)
-    measured = testing.converge(lambda n: float((run(n) - reference).square().mean().sqrt()), (16, 32, 64, 128))
+    reference = run(1024)
+    measured = testing.converge(lambda n: float((run(n) - reference).square().mean().sqrt()), (8, 16, 32, 64))
     assert measured.decreasing and measured.order(3) == pytest.approx(order, abs=0.25), measured
+
+
+def test_a_clock_is_read_for_all_samples_at_once() -> None:
+    """The values are those of each sample alone."""
+    calls = []
+
+    def clock(times: torch.Tensor) -> torch.Tensor:
+        calls.append(len(times))
+        return times.exp()
+
+    path = BrownianPath(range(50), 0.0, 1.0, depth=3, clock=clock)
+    times, like = torch.linspace(0.013, 0.987, 50, dtype=F64), torch.zeros(50, 2, dtype=F64)
+    values = path.value(times, like)
+    assert sum(calls) == 50 + 9 and len(calls) == 1 + 9  # the times of the samples, and the dyadic points
+    for i in (0, 17, 49):
+        alone = BrownianPath([i], 0.0, 1.0, depth=3, clock=torch.exp)
+        assert torch.equal(alone.value(float(times[i]), like[:1])[0], values[i])
 
 
 def test_refusals() -> None:

@@ -141,12 +141,13 @@ def test_no_false_alarm_on_right_wrappings(right_wrappings, name):
 @pytest.mark.parametrize("mistake", ["missing sigma", pytest.param("time / 1000", marks=pytest.mark.slow)])
 def test_names_mistakes_with_the_shipped_network(mistake):
     sde = SDES["vp"]
-    report = check_score(sde, WRONG[mistake](scoresde.load("digits").score(sde), sde), digits_data())
+    report = check_score(sde, WRONG[mistake](scoresde.load("digits").score(sde), sde), digits_data(), levels=4)
     assert report.convention == mistake, str(report)
 
 
 def test_names_the_data_range_with_the_shipped_network():
-    report = check_score(SDES["vp"], scoresde.load("digits").score(SDES["vp"]), (digits_data() + 1) / 2)
+    score = scoresde.load("digits").score(SDES["vp"])
+    report = check_score(SDES["vp"], score, (digits_data() + 1) / 2, levels=4)
     assert report.convention == "data range", str(report)
 
 
@@ -228,6 +229,10 @@ def test_names_what_is_declared_wrongly(mistake):
     assert (report.ok, report.verdict, report.convention) == (False, "another fits better", convention), str(report)
     assert change in report.suggestion
     assert report.suggestion in report.message
+
+
+def test_what_is_declared_rightly_needs_no_change():
+    net, data = exact()
     right = check_score(VP, ScoreModel(net, VP, "noise"), data)
     assert (right.ok, right.verdict, right.suggestion) == (True, "works", ""), str(right)
 
@@ -332,7 +337,7 @@ def test_names_the_mistake_on_gaussian_data(seed):
 def arranged(change):
     """The shipped network on digits that were rearranged."""
     sde = SDES["vp"]
-    return check_score(sde, scoresde.load("digits").score(sde), change(digits_data()))
+    return check_score(sde, scoresde.load("digits").score(sde), change(digits_data()), levels=4)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +380,7 @@ def test_names_a_preconditioning_that_is_there_twice_or_missing():
         return model.net(y * c_in[:, None, None, None], c)
 
     data = digits_data()
-    report = check_score(sde, ScoreModel(twice, sde, "edm", sigma_data=std), data)
+    report = check_score(sde, ScoreModel(twice, sde, "edm", sigma_data=std), data, levels=4)
     assert report.convention == "c_in twice", str(report)
     assert "leave that out of it" in report.suggestion, report.suggestion
 
@@ -384,7 +389,7 @@ def test_names_a_preconditioning_that_is_there_twice_or_missing():
     def small(x, t):  # the score, of a state that the caller has multiplied by c_in
         return right(x * (t[:, None, None, None] ** 2 + 0.25) ** 0.5, t)
 
-    report = check_score(sde, small, data)
+    report = check_score(sde, small, data, levels=4)
     assert report.convention == "input x c_in", str(report)
     assert "net(x * (alpha**2 * 0.5**2 + sigma**2)**-0.5, t)" in report.suggestion, report.suggestion
 
@@ -393,7 +398,7 @@ def test_symmetric_data_are_not_told_to_change_sign():
     law = targets.GaussianMixture(torch.ones(2), torch.tensor([[-0.6, -0.2], [0.6, 0.2]]), scales=0.15)
     right, declared = SDES["vp"], SDES["cosine"]
     exact = law.score(right)
-    for seed in range(8):
+    for seed in range(4):
         model = ScoreModel(lambda x, t: exact.estimate(x, right.nodes(t)).noise, declared, "noise")
         report = check_score(declared, model, law.sample(2000, generator=generator(seed)), seed=seed)
         assert "sign" not in report.convention and "data" not in report.convention, str(report)
@@ -646,8 +651,8 @@ def test_names_labels_that_are_not_those_of_the_data(wrong, process):
     labels = scoresde.training.digits_split().test_labels
     other = (labels + 1) % 10 if wrong == "shifted" else labels[torch.randperm(len(labels), generator=generator())]
     score = digits.score(SDES[process])
-    assert check_score(SDES[process], score, images, context={"label": labels}).ok
-    report = check_score(SDES[process], score, images, context={"label": other})
+    assert check_score(SDES[process], score, images, context={"label": labels}, levels=4).ok
+    report = check_score(SDES[process], score, images, context={"label": other}, levels=4)
     assert (report.ok, report.convention, report.verdict) == (False, "context", "unknown"), str(report)
     assert report.calls <= 200
 
@@ -684,7 +689,7 @@ def test_names_the_units_of_standardised_images():
     score = scoresde.load("digits").score(VP)
     halved = scoresde.ScoreModel(lambda x, t: -VP.sigma(t).reshape(-1, 1, 1, 1) * score(x, t), VP, "noise")
     data = (grey - 0.1307) / 0.3081
-    report = check_score(VP, halved, data)
+    report = check_score(VP, halved, data, levels=4)
     assert report.convention == "data range" and "to -1 and 1" in report.suggestion, str(report)
     assert "- 0.5, which takes the data's extremes to -0.5 and 0.5" in str([u.formula for u in readings.units(data)])
 

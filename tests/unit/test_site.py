@@ -170,6 +170,18 @@ def test_the_bibliography_has_every_paper_that_the_package_cites() -> None:
     assert len(cited) > 80 and not cited - listed
 
 
+def test_no_two_papers_are_cited_alike() -> None:
+    """A citation is the first author, or two, and the year, which has a letter where it must."""
+    text = (DOCS / "references.bib").read_text(encoding="utf-8")
+    entries = re.findall(r"author += \{(.+)\},\n(?:.*\n)*?  year += \{(\w+)\}", text)
+    assert len(entries) == text.count("\n@") + text.startswith("@")
+    cited = []
+    for authors, year in entries:
+        names = [name.split(",")[0] for name in authors.split(" and ")]
+        cited.append((*(names if len(names) < 3 else [names[0], "et al."]), year))
+    assert len(set(cited)) == len(cited)
+
+
 def test_formulas_are_set_by_a_file_of_the_site() -> None:
     assert "//" not in setting("mathjax_path")
 
