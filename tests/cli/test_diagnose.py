@@ -24,7 +24,7 @@ def test_swapped_labels_are_found(run: Callable[..., Any]) -> None:
     split = digits_split()
     for name, labels in (("right", split.test_labels), ("wrong", (split.test_labels + 5) % 10)):
         np.savez(f"{name}.npz", x=split.test_images.numpy(), label=labels.numpy())
-    given = ("--levels", "17", "--pilot", "48", "--method", "ddim", "--steps", "20", "--quiet")
+    given = ("--levels", "17", "--pilot", "32", "--method", "ddim", "--steps", "10", "--quiet")
     gains = {}
     for name in ("right", "wrong"):
         found = run("diagnose", f"{name}.npz", "--labels", "label", *given)
