@@ -88,7 +88,7 @@ class _Wrapped(Repair):
         farther = difference(given[good][:n], bare[good][:n], y[:n])
         worse = farther.value > 3 * farther.error
         size = math.sqrt(max(0.0, far.sliced.square - near.sliced.square))
-        moved = "farther from" if worse else "no farther from"
+        moved = "farther from" if worse else "not measurably farther from"
         return Rung(
             self.name,
             apart,
