@@ -49,7 +49,6 @@ from __future__ import annotations
 import argparse
 import collections
 import copy
-import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -262,22 +261,14 @@ def values(
     return torch.stack(columns, 1)
 
 
-def advantages(
-    path: paths.Path,
-    rewards: Tensor,
-    scores: list[Tensor],
-    reward_of: Reward,
-    critic: Critic,
-    source: torch.Generator,
-) -> Tensor:
+def advantages(expected: Tensor, rewards: Tensor) -> Tensor:
     r"""By how much the reward exceeds what was to be expected before each step that is trained, ``(batch, steps)``:
     :math:`\sum_j \lambda^j (V_{k+j+1} - V_{k+j})`, with the reward as the last value.
 
     With :math:`\lambda` = 1 it has no bias but for the fit of the values, and more spread; below 1 it is biased where
     the values are wrong.
     """
-    known = torch.cat([values(path, rewards, scores, reward_of, critic, source), rewards[:, None]], 1)
-    gains = known.diff(dim=1)
+    gains = torch.cat([expected, rewards[:, None]], 1).diff(dim=1)
     total, columns = gains[:, -1], []
     for step in reversed(range(gains.shape[1] - 1)):
         total = gains[:, step] + LAMBDA * total
@@ -380,7 +371,7 @@ def fine_tuned(reward_of: Reward, unit: float, turns: int, seed: int = SEED) -> 
         critic.remember(whole, reward)
         row = {"reward": float(reward.mean()), "kl": 0.0, "clipped": 0.0}
         row["critic"] = critic.learn(FITS, source)
-        gains = advantages(whole, reward, scores, reward_of, critic, source) / unit
+        gains = advantages(values(whole, reward, scores, reward_of, critic, source), reward) / unit
         known = expected_gains(whole, scores, critic, unit)
         rest = REST * (gains - torch.stack([each.gain for each in known], 1))
         for rows in torch.arange(BATCH).chunk(PARTS):
@@ -568,12 +559,9 @@ def one_dimension(count: int = 40_000, chunks: int = 200) -> dict[str, float]:
     a = torch.ones((), dtype=F64, requires_grad=True)
     times = torch.linspace(1.0, 0.05, 9, dtype=F64)
     variance = torch.ones((), dtype=F64)
-    nodes = [SDE.node(float(t)) for t in times]
-    for start, stop in itertools.pairwise(nodes):
-        shrink = -math.expm1(2 * (start.lam - stop.lam))
-        keep = start.alpha / stop.alpha * (stop.sigma / start.sigma) ** 2
-        data = (1 - start.sigma**2 * a) / start.alpha
-        variance = (keep + stop.alpha * shrink * data) ** 2 * variance + stop.sigma**2 * shrink
+    for step in range(len(times) - 1):
+        factor, std = transition(torch.ones((), dtype=F64), -a, step, times.tolist())
+        variance = factor**2 * variance + std**2
     (exact,) = torch.autograd.grad(variance, a)
     path = scoresde.solve(
         SDE,

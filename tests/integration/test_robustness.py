@@ -50,7 +50,7 @@ def ended(method: str, function: Callable[[Tensor, Tensor], Tensor], **options: 
     solution = solve(SDE, score_fn, states(), method=method, throw=False, **options)
     assert score_fn.rows == int(solution.nfe.sum())
     trials = solution.accepted + solution.rejected
-    assert int(trials.max()) <= 400
+    assert int(trials.max()) <= options["max_steps"]
     failed = ~solution.success
     assert bool(solution.x[~failed].isfinite().all())
     known = {Status.SUCCESS, Status.MAX_STEPS, Status.STEP_UNDERFLOW}

@@ -280,13 +280,13 @@ def test_the_steps_that_are_trained() -> None:
     assert levels[steps[0]] < 6 < levels[steps[0] - 1] and levels[steps[-1]] > 0.07 > levels[steps[-1] + 1]
 
 
-class Line:
-    """A critic that says that the reward is a linear function of the state."""
+class Line(reinforcement.Critic):
+    """A critic that takes the reward for a linear function of the state, and learns nothing."""
 
     slopes = torch.linspace(-1.0, 1.0, 64).reshape(1, 1, 8, 8)
 
-    def slope(self, x: torch.Tensor, node: Any) -> torch.Tensor:
-        return self.slopes.expand_as(x)
+    def at(self, x: torch.Tensor, node: Any) -> torch.Tensor:
+        return (self.slopes * x).flatten(1).sum(1)
 
 
 def test_what_a_critic_knows_of_the_gains() -> None:
@@ -299,8 +299,8 @@ def test_what_a_critic_knows_of_the_gains() -> None:
         calls.append(first(x, t))
         return calls[-1]
 
-    (path,) = reinforcement.drawn(noted, 3, seed=4)
-    known = reinforcement.expected_gains(path, calls, Line(), unit=2.0)  # type: ignore[arg-type]
+    (path,), line = reinforcement.drawn(noted, 3, seed=4), Line(seed=0)
+    known = reinforcement.expected_gains(path, calls, line, unit=2.0)
     logs = paths.log_prob(path, reinforcement.SDE, first, per_step=True, steps=steps)
     rows = torch.tensor([2, 0])
     for step, each, log in zip(steps, known, logs.unbind(1), strict=True):
@@ -309,11 +309,10 @@ def test_what_a_critic_knows_of_the_gains() -> None:
         torch.testing.assert_close(mean, each.mean)
         density = torch.distributions.Normal(mean.to(F64), std).log_prob(after.to(F64)).flatten(1).sum(1)
         torch.testing.assert_close(log, density, rtol=1e-4, atol=1e-2)
-        value = lambda x: (Line.slopes * x).flatten(1).sum(1) / 2  # noqa: E731
-        torch.testing.assert_close(each.gain, value(after) - value(mean), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(each.gain, line.at(after - mean, None) / 2, rtol=1e-4, atol=1e-4)
         moved, _ = reinforcement.transition(before, second(before, None), step)
         got = each.moved(path[rows], second, step, rows)
-        torch.testing.assert_close(got, (value(moved) - value(mean))[rows], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(got, line.at(moved - mean, None)[rows] / 2, rtol=1e-4, atol=1e-4)
 
 
 def test_the_critic_learns_the_mean_reward() -> None:
