@@ -1,13 +1,15 @@
-"""Parameters of tests: their names, and which of many pairs are left to slow runs."""
+"""Parameters of tests: names of cells, and representatives of the methods."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+
+import scoresde
+from scoresde.solvers.registry import BY_NAME
 
 
 def described(value: object) -> str:
@@ -15,28 +17,27 @@ def described(value: object) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
-def turns(cases: Iterable[Any], of: int, number: int) -> list[Any]:
-    """The cases, of which only every ``of``-th, from ``number`` on, is not slow: where ``of`` tests sweep the same
-    cases, each with its own number, every case is in one of them."""
-    return [
-        pytest.param(case, id=str(case), marks=() if i % of == number % of else pytest.mark.slow)
-        for i, case in enumerate(cases)
-    ]
-
-
-def pairs(cases: Iterable[Any], names: Iterable[str], each: int, first: int = 0) -> list[Any]:
-    """Cases and processes as parameters: every case on ``each`` of the processes in turn, from the process number
-    ``first`` on, so that every process has about as many cases. The other pairs are slow: what is wrong with a method
+def pairs(cases: Iterable[Any], names: Iterable[str]) -> list[Any]:
+    """Every case with every name, as parameters. The default tier takes some in each turn: what is wrong with a method
     shows on any process, and what is wrong with a process shows with any method, which knows of it only numbers."""
     listed = list(names)
-    turn = each if math.gcd(each, len(listed)) == 1 else 1
-    return [
-        pytest.param(
-            case,
-            name,
-            id=f"{case}-{name}",
-            marks=() if (j - turn * i - first) % len(listed) < each else pytest.mark.slow,
+    return [pytest.param(case, name, id=f"{case}-{name}") for case in cases for name in listed]
+
+
+def own_methods() -> list[scoresde.Method]:
+    """The methods of this package without aliases, which are the same objects."""
+    return [m for m in scoresde.methods() if m.kind != "backend" and BY_NAME[m.name].name == m.name]
+
+
+def ways() -> list[str]:
+    """One method per way of stepping: of those that share the class that makes their steps, and are adaptive,
+    stochastic and have an order or not alike, the one that keeps most states."""
+    found: dict[object, str] = {}
+    for m in own_methods():
+        family = next(
+            cls for cls in m.solver.__mro__ if ".families." in cls.__module__ or cls.__module__.endswith("solvers.base")
         )
-        for i, case in enumerate(cases)
-        for j, name in enumerate(listed)
-    ]
+        key = family, m.adaptive, m.stochastic, (m.ode_order or m.weak_order or m.strong_order) is None
+        if key not in found or BY_NAME[m.name].states > BY_NAME[found[key]].states:
+            found[key] = m.name
+    return list(found.values())

@@ -93,7 +93,7 @@ def solve(solver: Solver, score_fn: Any, x: Tensor, seeds: range) -> dict[str, T
     return {"x": found.x, "nfe": found.nfe}
 
 
-@pytest.mark.parametrize(("method", "case"), pairs(METHODS, CASES, each=1))
+@pytest.mark.parametrize(("method", "case"), pairs(METHODS, CASES))
 def test_a_sample_of_any_method(method: str, case: str) -> None:
     dtype, event, layout, score_fn = CASES[case]
     x = layout(states(33, *event, dtype=dtype))

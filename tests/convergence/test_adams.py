@@ -84,7 +84,7 @@ def test_a_sliver_of_a_step_moves_the_newest_node() -> None:
     torch.testing.assert_close(after.values[0], differences(moved, at(moved)), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize(("spread", "name"), pairs([0.1, 0.2, 0.5], PROCESSES, each=3))
+@pytest.mark.parametrize(("spread", "name"), pairs([0.1, 0.2, 0.5], PROCESSES))
 def test_the_error_is_the_tolerance(spread: float, name: str) -> None:
     """Within a factor of 10 from 1e-2 to 1e-8, and proportional to it."""
     tolerances = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8]

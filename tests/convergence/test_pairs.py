@@ -122,7 +122,7 @@ def test_tableaux_of_pairs(method: str) -> None:
 # --- tolerances -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "name"), pairs(METHODS, PROCESSES, each=1))
+@pytest.mark.parametrize(("method", "name"), pairs(METHODS, PROCESSES))
 def test_the_error_is_proportional_to_the_tolerance(method: str, name: str) -> None:
     """The median error over 21 starts falls with the tolerance; the largest, which jumps with the steps that happen to
     be taken, stays within 100 tolerances. At coarser tolerances errors fall faster than the tolerance: a pair that
@@ -198,7 +198,7 @@ def test_finished_samples_are_dropped_and_unchanged() -> None:
 # --- closed maps ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "name"), pairs(["rk45", "tsit5", "dop853", "erk43"], PROCESSES, each=3))
+@pytest.mark.parametrize(("method", "name"), pairs(["rk45", "tsit5", "dop853", "erk43"], PROCESSES))
 def test_correlated_gaussians(method: str, name: str) -> None:
     """The exact flow map in four dimensions, both ways."""
     sde = PROCESSES[name]

@@ -240,7 +240,7 @@ def test_ancestral_reaches_its_order_on_the_time_grid_too() -> None:
     assert 0.9 <= variance.order() <= 1.1 and 0.9 <= strong.order() <= 1.1, (variance, strong)
 
 
-@pytest.mark.parametrize(("case", "name"), pairs(CASES, ON_PROCESSES, each=2))
+@pytest.mark.parametrize(("case", "name"), pairs(CASES, ON_PROCESSES))
 def test_orders_on_processes(case: Case, name: str) -> None:
     grid = "karras" if name == "edm" and case.grid == "time" else case.grid
     variance, mean, _, strong = measure(case, name, grid, PROCESSES[name].t_min, STEPS[1:])

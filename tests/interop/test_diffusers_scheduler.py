@@ -14,7 +14,6 @@ import scoresde
 from benchmarks import diffusers_parity
 from scoresde import ScoreModel
 from scoresde.errors import InvalidArgumentError
-from tests.parameters import turns
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 diffusers = pytest.importorskip("diffusers")
@@ -110,7 +109,7 @@ LATENT_CONFIG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", turns(METHODS, 3, 0))
+@pytest.mark.parametrize("method", METHODS)
 def test_ddpm_pipeline(method: str) -> None:
     """Of a small network that is trained on digits."""
     net, base = diffusers_parity.stored("epsilon"), diffusers.DDIMScheduler(**DDIM_CONFIG)
@@ -138,7 +137,7 @@ class Latents:
         return SimpleNamespace(sample=z[:, :3])
 
 
-@pytest.mark.parametrize("method", turns(METHODS, 3, 1))
+@pytest.mark.parametrize("method", METHODS)
 def test_dit_pipeline(method: str) -> None:
     """It passes the scaled state back, and writes the first half of the batch over the second before each step."""
     torch.manual_seed(0)
@@ -187,7 +186,7 @@ def with_prompts(net: Any) -> Callable[[Tensor, Tensor], Tensor]:
     return guided(lambda x, t: net(x, t, encoder_hidden_states=given).sample, 3.0)
 
 
-@pytest.mark.parametrize("method", turns(METHODS, 3, 2))
+@pytest.mark.parametrize("method", METHODS)
 def test_stable_diffusion_pipeline(method: str) -> None:
     net, base = unet(cross=True), diffusers.DDIMScheduler(**LATENT_CONFIG)
     pipe = stable_diffusion(diffusers.StableDiffusionPipeline, net, made(base.config, method))
@@ -200,7 +199,7 @@ def test_stable_diffusion_pipeline(method: str) -> None:
         assert gap(latents, solved(pipe.scheduler, with_prompts(net), x, source)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("method", turns(METHODS, 3, 0))
+@pytest.mark.parametrize("method", METHODS)
 def test_stable_diffusion_image_to_image_pipeline(method: str) -> None:
     net, base = unet(cross=True), diffusers.DDIMScheduler(**LATENT_CONFIG)
     pipe = stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline, net, made(base.config, method))
@@ -217,7 +216,7 @@ def test_stable_diffusion_image_to_image_pipeline(method: str) -> None:
         assert gap(latents, solved(pipe.scheduler, with_prompts(net), x, source)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("method", turns(METHODS, 3, 1))
+@pytest.mark.parametrize("method", METHODS)
 def test_stable_diffusion_xl_pipeline(method: str) -> None:
     net = unet(
         cross=True, addition_embed_type="text_time", addition_time_embed_dim=4,
@@ -256,7 +255,7 @@ def test_stable_diffusion_xl_pipeline(method: str) -> None:
         )
 
 
-@pytest.mark.parametrize("method", turns(METHODS, 3, 2))
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dynamic", [False, True], ids=["shift", "dynamic shift"])
 def test_flow_matching_pipeline(method: str, dynamic: bool) -> None:
     if dynamic and method not in ("euler", "ddim", "heun", "unipc2"):
