@@ -81,8 +81,8 @@ def pytest_pycollect_makeitem(collector: pytest.Collector) -> Any:
 
 
 def _in_turn(count: int, parts: int, turn: int, name: str) -> list[int]:
-    """One cell of each ``parts`` neighbours, in an order that differs from neighbours to neighbours; together, ``parts``
-    turns have every cell once."""
+    """One cell of each ``parts`` neighbours, in an order that differs from neighbours to neighbours; ``parts``
+    turns have every cell once together."""
     orders = random.Random(name)
     chosen = [start + orders.sample(range(parts), parts)[turn % parts] for start in range(0, count, parts)]
     return [i for i in chosen if i < count]
