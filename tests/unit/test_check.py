@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +60,7 @@ WRONG = {
 }
 
 
+@pytest.mark.cells(8)
 @pytest.mark.parametrize(("mistake", "where"), pairs(WRONG, map(" ".join, product(["ve", "vp", "flow"], TARGETS))))
 def test_names_the_mistake(mistake, where):
     process, target = where.split()
@@ -72,6 +71,7 @@ def test_names_the_mistake(mistake, where):
     assert mistake in str(report)
 
 
+@pytest.mark.cells(4)
 @pytest.mark.parametrize(("largest", "process"), pairs([1, 255], SDES))
 def test_names_the_data_range(largest, process):
     sde, law = SDES[process], TARGETS["modes"]
@@ -79,76 +79,61 @@ def test_names_the_data_range(largest, process):
     assert (report.ok, report.convention) == (False, "data range")
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.cells(5)
 @pytest.mark.parametrize(("target", "process"), pairs(TARGETS, SDES))
-def test_no_false_alarm_on_exact_scores(target, process, seed):
+def test_no_false_alarm_on_exact_scores(target, process):
     sde, law = SDES[process], TARGETS[target]
-    report = check_score(sde, law.score(sde), law.sample(400, generator=generator(seed)), seed=seed)
+    report = check_score(sde, law.score(sde), law.sample(400, generator=generator(0)))
     assert report.ok, str(report)
-    assert report.convention == "score"
 
 
-def wrappings():
-    """Right ways to wrap the shipped network and networks made from an exact denoiser."""
-    digits = scoresde.load("digits")
-    cases = {f"digits on {name}": (SDES[name], digits.score(SDES[name]), "digits") for name in ("vp", "flow")}
+def wrapped(name):
+    """A right way to wrap a network: the process, the score function and data."""
     law, sde = TARGETS["modes"], SDES["vp"]
-    exact = law.score(sde)
+    exact, edm, data = law.score(sde), scoresde.EDMSDE(), law.sample(500, generator=generator())
 
     def noise(x, t):
         return exact.estimate(x, sde.nodes(t)).noise
 
     def denoise(y, rho):  # a k-diffusion denoiser: x0 from y = x0 + rho z
-        edm = scoresde.EDMSDE()
         return law.score(edm).estimate(y, edm.nodes(rho)).data
 
-    cases["noise"] = (sde, ScoreModel(noise, sde, "noise"), "modes")
-    cases["denoiser of x / alpha"] = (sde, ScoreModel(denoise, sde, "data", "rho", "x/alpha"), "modes")
-    cases["noise with time labels in 0 ... 1000"] = (
-        sde,
-        ScoreModel(lambda x, t: noise(x, t / 1000), sde, "noise", lambda t: 1000 * t),
-        "modes",
-    )
-    return cases
-
-
-WRAPPINGS = [
-    "digits on vp",
-    "digits on flow",
-    "noise",
-    "denoiser of x / alpha",
-    "noise with time labels in 0 ... 1000",
-]
-
-
-@pytest.fixture(scope="module")
-def right_wrappings():
-    return wrappings()
+    if name.startswith("digits on "):
+        sde = SDES[name.removeprefix("digits on ")]
+        return sde, scoresde.load("digits").score(sde), digits_data()
+    model = {
+        "denoiser of x / alpha": lambda: ScoreModel(denoise, sde, "data", "rho", "x/alpha"),
+        "time labels in 0 ... 1000": lambda: ScoreModel(
+            lambda x, t: noise(x, t / 1000), sde, "noise", lambda t: 1e3 * t
+        ),
+    }[name]
+    return sde, model(), data
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "digits on flow" else ()) for name in WRAPPINGS]
+    ("name", "levels"),
+    [
+        ("digits on vp", 2),
+        pytest.param("digits on vp", 8, marks=pytest.mark.slow),
+        pytest.param("digits on flow", 8, marks=pytest.mark.slow),
+        ("denoiser of x / alpha", 8),
+        ("time labels in 0 ... 1000", 8),
+    ],
 )
-def test_no_false_alarm_on_right_wrappings(right_wrappings, name):
-    sde, score_fn, where = right_wrappings[name]
-    data = digits_data() if where == "digits" else TARGETS[where].sample(500, generator=generator())
-    report = check_score(sde, score_fn, data)
+def test_no_false_alarm_on_right_wrappings(name, levels):
+    report = check_score(*wrapped(name), levels=levels)
     assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("mistake", ["missing sigma", pytest.param("time / 1000", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", ["missing sigma", "time / 1000"])
 def test_names_mistakes_with_the_shipped_network(mistake):
     sde = SDES["vp"]
     report = check_score(sde, WRONG[mistake](scoresde.load("digits").score(sde), sde), digits_data(), levels=4)
     assert report.convention == mistake, str(report)
 
 
-def test_names_the_data_range_with_the_shipped_network():
-    score = scoresde.load("digits").score(SDES["vp"])
-    report = check_score(SDES["vp"], score, (digits_data() + 1) / 2, levels=4)
-    assert report.convention == "data range", str(report)
-
-
+@pytest.mark.cells(3)
 @pytest.mark.parametrize("process", ["ve", "vp", "flow"])
 @pytest.mark.parametrize("size", [0.0, 0.1, 1.0, 5.0])
 def test_a_meaningless_score_is_unknown(size, process):
@@ -218,6 +203,7 @@ DECLARED = {
 }
 
 
+@pytest.mark.cells(6)
 @pytest.mark.parametrize("mistake", DECLARED)
 def test_names_what_is_declared_wrongly(mistake):
     net, data = exact()
@@ -233,6 +219,8 @@ def test_what_is_declared_rightly_needs_no_change():
     net, data = exact()
     right = check_score(VP, ScoreModel(net, VP, "noise"), data)
     assert (right.ok, right.verdict, right.suggestion) == (True, "works", ""), str(right)
+    compared = r"its mean squared error is 0\.\d+ times that of a Gaussian denoiser\. No other convention"
+    assert re.search(compared, str(right)), str(right)
 
 
 def test_names_the_chain():
@@ -275,12 +263,19 @@ def test_names_an_edm_denoiser_that_gets_the_state():
     assert 'input_scale="x/alpha"' in report.suggestion
 
 
-def test_a_schedule_that_has_no_name_is_measured():
-    sde = scoresde.VPSDE(0.1, 6.0)
+def test_a_schedule_that_has_no_name_is_measured_in_few_calls():
+    sde, calls = scoresde.VPSDE(0.1, 6.0), []
     net, data = exact(sde=sde)
-    report = check_score(VP, ScoreModel(net, VP, "noise"), data)
+
+    def counted(x, t):
+        calls.append(len(x))
+        return net(x, t)
+
+    report = check_score(VP, ScoreModel(counted, VP, "noise"), data)
     assert report.verdict == "another fits better"
     assert report.convention.startswith(("process scoresde.VPSDE(", "time ")), str(report)
+    assert report.calls == len(calls) <= 200
+    assert max(calls) <= 256
 
 
 def test_a_factor_that_has_no_name_is_noticed():
@@ -298,6 +293,7 @@ def test_readings_that_mean_the_same_on_these_data():
     assert (report.ok, report.verdict) == (True, "not distinguishable"), str(report)
 
 
+@pytest.mark.cells(1)
 @pytest.mark.parametrize(
     ("law", "same"),
     [
@@ -314,15 +310,7 @@ def test_says_what_symmetric_data_cannot_show(law, same):
     assert same in report.message and "cannot show which of these the network was trained on" in report.message
 
 
-def test_the_report_says_what_its_errors_are_compared_with():
-    text = str(check_score(VP, SHARP.score(VP), SHARP.sample(600, generator=generator())))
-    assert re.search(
-        r"its mean squared error is 0\.\d+ times that of a Gaussian denoiser\. No other convention", text
-    ), text
-    assert "A Gaussian denoiser uses nothing but the mean and the variance of the data." in text
-
-
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_names_the_mistake_on_gaussian_data(seed):
     """On which the best error is that of the Gaussian denoiser, and by chance larger."""
     law = targets.Gaussian(torch.zeros(4), 0.25 * torch.eye(4))
@@ -332,25 +320,27 @@ def test_names_the_mistake_on_gaussian_data(seed):
     assert (report.ok, report.convention) == (False, "noise"), str(report)
 
 
-def arranged(change):
-    """The shipped network on digits that were rearranged."""
-    sde = SDES["vp"]
-    return check_score(sde, scoresde.load("digits").score(sde), change(digits_data()), levels=4)
+def images():
+    """A law of images, a mixture around forty digits, and its samples from -1 to 1."""
+    law = targets.GaussianMixture(torch.ones(40), digits_data()[:40], scales=0.1)
+    return law.score(VP), law.sample(400, generator=generator()).clamp(-1, 1)
 
 
+@pytest.mark.parametrize("network", ["exact", pytest.param("shipped", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "formula", "change"),
     [
         ("orientation", "x0 upside down", lambda x: x.flip(2)),
         pytest.param("orientation", "x0 mirrored", lambda x: x.flip(3), marks=pytest.mark.slow),
-        pytest.param("orientation", "rows and columns exchanged", lambda x: x.transpose(2, 3), marks=pytest.mark.slow),
+        ("orientation", "rows and columns exchanged", lambda x: x.transpose(2, 3)),
         pytest.param("sign of the data", "-x0", lambda x: -x, marks=pytest.mark.slow),
         ("data range", "to -1 and 1", lambda x: 8 * (x + 1)),
         pytest.param("data range", "to -1 and 1", lambda x: 1.5 * x + 0.4, marks=pytest.mark.slow),
     ],
 )
-def test_names_how_the_data_are_arranged(name, formula, change):
-    report = arranged(change)
+def test_names_how_the_data_are_arranged(name, formula, change, network):
+    score, data = images() if network == "exact" else (scoresde.load("digits").score(VP), digits_data())
+    report = check_score(VP, score, change(data), levels=4)
     assert report.convention == name and formula in report.suggestion, str(report)
 
 
@@ -369,37 +359,46 @@ def test_names_the_range_of_the_output():
     assert "scaled(x, t) is 2 * net(x, t) - 1" in report.suggestion, report.suggestion
 
 
+def edm_network(edm=SDES["edm"], std=0.5):
+    """F of EDM's preconditioning with sigma as its time, of the exact denoiser, and its data."""
+    score, data = SHARP.score(edm), exact()[1]
+
+    def raw(y, sigma):
+        size = (sigma**2 + std**2).sqrt()[:, None]
+        clean = score.estimate(y * size, edm.nodes(sigma)).data
+        return (clean - std**2 / size * y) * size / (std * sigma[:, None])
+
+    return raw, data
+
+
 def test_names_a_preconditioning_that_is_there_twice_or_missing():
-    model = scoresde.load("digits")
-    sde, std = scoresde.EDMSDE(), model.config.sigma_data
+    sde = SDES["edm"]
+    raw, data = edm_network()
 
-    def twice(y, c):  # applies c_in itself
-        c_in = ((8 * c).exp() + std**2) ** -0.5
-        return model.net(y * c_in[:, None, None, None], c)
+    def twice(y, sigma):  # applies c_in itself
+        return raw(y * (sigma[:, None] ** 2 + 0.25) ** -0.5, sigma)
 
-    data = digits_data()
-    report = check_score(sde, ScoreModel(twice, sde, "edm", sigma_data=std), data, levels=4)
+    report = check_score(sde, ScoreModel(twice, sde, "edm", "t", sigma_data=0.5), data)
     assert report.convention == "c_in twice", str(report)
     assert "leave that out of it" in report.suggestion, report.suggestion
-
-    right = model.score(sde)
+    right = SHARP.score(sde)
 
     def small(x, t):  # the score, of a state that the caller has multiplied by c_in
-        return right(x * (t[:, None, None, None] ** 2 + 0.25) ** 0.5, t)
+        return right(x * (t[:, None] ** 2 + 0.25) ** 0.5, t)
 
-    report = check_score(sde, small, data, levels=4)
+    report = check_score(sde, small, data)
     assert report.convention == "input x c_in", str(report)
     assert "net(x * (alpha**2 * 0.5**2 + sigma**2)**-0.5, t)" in report.suggestion, report.suggestion
 
 
-def test_symmetric_data_are_not_told_to_change_sign():
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
+def test_symmetric_data_are_not_told_to_change_sign(seed):
     law = targets.GaussianMixture(torch.ones(2), torch.tensor([[-0.6, -0.2], [0.6, 0.2]]), scales=0.15)
     right, declared = SDES["vp"], SDES["cosine"]
     exact = law.score(right)
-    for seed in range(8):
-        model = ScoreModel(lambda x, t: exact.estimate(x, right.nodes(t)).noise, declared, "noise")
-        report = check_score(declared, model, law.sample(2000, generator=generator(seed)), seed=seed)
-        assert "sign" not in report.convention and "data" not in report.convention, str(report)
+    model = ScoreModel(lambda x, t: exact.estimate(x, right.nodes(t)).noise, declared, "noise")
+    report = check_score(declared, model, law.sample(2000, generator=generator(seed)), seed=seed)
+    assert "sign" not in report.convention and "data" not in report.convention, str(report)
 
 
 def labelled():
@@ -466,43 +465,34 @@ def test_names_data_that_were_to_be_standardised():
     assert report.convention == "data range" and "std of every dimension" in report.suggestion, str(report)
 
 
+class Trained(torch.nn.Module):
+    """A network with dropout, or whose running statistics change with each call."""
+
+    def __init__(self, net, size, drop):
+        super().__init__()
+        self.net, self.drop = net, torch.nn.Dropout(0.5)
+        self.norm = None if drop else torch.nn.BatchNorm1d(size)
+
+    def forward(self, x, t):
+        if self.norm is None:
+            return self.drop(self.net(x, t))
+        self.drop(self.norm(x))
+        return self.net(x, t)
+
+
 def test_training_mode():
     net, data = exact()
-
-    class Network(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.drop = torch.nn.Dropout(0.5)
-
-        def forward(self, x, t):
-            return self.drop(net(x, t))
-
-    module = Network()
-    model = ScoreModel(module, VP, "noise")
-    report = check_score(VP, model, data)
+    module = Trained(net, data.shape[1], drop=True)
+    report = check_score(VP, ScoreModel(module, VP, "noise"), data)
     assert report.convention == "evaluation mode", str(report)
     assert "net.eval()" in report.suggestion
-    assert module.training
-    assert module.drop.training
-    module.eval()
-    assert check_score(VP, model, data).verdict == "works"
+    assert module.training and module.drop.training
 
 
 def test_a_network_in_training_mode_keeps_its_state():
     """Running statistics, and the draws of the global generator."""
     net, data = exact()
-    noisy = torch.nn.Sequential(torch.nn.BatchNorm1d(data.shape[1], dtype=data.dtype), torch.nn.Dropout(0.5))
-
-    class Network(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.noisy = noisy
-
-        def forward(self, x, t):
-            self.noisy(x)  # changes the running statistics only
-            return net(x, t)
-
-    module = Network()
+    module = Trained(net, data.shape[1], drop=False)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     state = torch.get_rng_state()
     assert check_score(VP, ScoreModel(module, VP, "noise"), data).ok
@@ -511,8 +501,7 @@ def test_a_network_in_training_mode_keeps_its_state():
     assert module.training
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-@pytest.mark.parametrize("levels", [8, 50])
+@pytest.mark.parametrize(("bad", "levels"), [(torch.nan, 8), (torch.inf, 50)])
 def test_outputs_that_are_not_finite(bad, levels):
     """In one row of the cleanest levels."""
     net, data = exact()
@@ -529,34 +518,14 @@ def test_outputs_that_are_not_finite(bad, levels):
 
 def test_the_line_keeps_what_was_right():
     """The time of an EDM prediction that is not the default, and the second half of the channels."""
-    edm = SDES["edm"]
-    score, data = SHARP.score(edm), exact()[1]
-
-    def raw(y, sigma):  # F with sigma as its time
-        size = (sigma**2 + 0.25).sqrt()[:, None]
-        clean = score.estimate(y * size, edm.nodes(sigma)).data
-        return (clean - 0.25 / size * y) * size / (0.5 * sigma[:, None])
-
-    report = check_score(edm, ScoreModel(raw, edm, "data"), data)
+    raw, data = edm_network()
+    report = check_score(SDES["edm"], ScoreModel(raw, SDES["edm"], "data"), data)
     assert report.suggestion == "Write ScoreModel(net, sde, prediction='edm', time_input='t', sigma_data=0.5)."
     net = exact()[0]
     ranged = ScoreModel(lambda x, t: torch.cat([net(x, t)] * 2, 1), VP, "v", variance="learned_range")
     assert check_score(VP, ranged, data).suggestion == (
         "Write ScoreModel(net, sde, prediction='noise', variance='learned_range')."
     )
-
-
-def test_calls_are_counted():
-    net, data = exact()
-    calls = []
-
-    def counted(x, t):
-        calls.append(len(x))
-        return net(x, t)
-
-    report = check_score(SDES["cosine"], ScoreModel(counted, SDES["cosine"], "noise"), data)
-    assert report.calls == len(calls) <= 200
-    assert max(calls) <= 256
 
 
 def test_a_network_that_fails_for_other_times():
@@ -581,24 +550,10 @@ def test_networks_of_other_libraries_are_tested_on_data():
         assert label is None or label.shape == (len(x),)
         return score.estimate(x, edm.nodes(sigma)).data
 
-    model = scoresde.interop.from_k_diffusion(denoiser, data=data, **limits)
-    assert isinstance(model, ScoreModel)
-    scoresde.interop.from_k_diffusion(denoiser, data=(data, {"label": torch.zeros(len(data))}), **limits)
+    labelled = data, {"label": torch.zeros(len(data))}
+    assert isinstance(scoresde.interop.from_k_diffusion(denoiser, data=labelled, **limits), ScoreModel)
     with pytest.raises(scoresde.InvalidArgumentError, match=r"`data`: Another convention fits better: .* data range"):
         scoresde.interop.from_k_diffusion(denoiser, data=(data + 1) / 2, **limits)
-
-
-def test_the_measured_figures():
-    """Of the benchmark, whose targets and other network took no part in choosing the constants."""
-    path = Path(__file__).parents[2] / "benchmarks" / "results" / "conventions.json"
-    results = json.loads(path.read_text())["results"]
-    groups = [results[name] for name in ("targets", "digits", "mnist", "another network")]
-    assert sum(group["right"] for group in groups) >= 150
-    assert sum(group["mistakes that raise the error by 5 %"] for group in groups) >= 80
-    assert max(group["most calls"] for group in groups) <= 200
-    for group in groups:
-        assert group["false alarms"] == group["called works"] == 0
-        assert group["named"] >= 0.95 * group["mistakes that raise the error by 5 %"]
 
 
 def digits_data():
@@ -621,19 +576,17 @@ def test_refuses_bad_input():
         check_score(sde, lambda x, t: x[:, :1], torch.randn(4, 2, generator=generator()))
 
 
-SHRUNK = 0.87
-
-
+@pytest.mark.cells(1)
 @pytest.mark.parametrize("declared", ["noise", "score", "data"])
 def test_names_the_convention_of_a_network_that_denoises_badly(declared):
     """Whose output a fit at every level would improve by 7 %, in its own convention too."""
-    sde = SDES["vp"]
+    sde, shrunk = SDES["vp"], 0.87
     net, data = exact(sde=sde)
 
     def tired(x, t):
         alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         noise = net(x, t)
-        return SHRUNK * (alpha * noise - sigma * (x - sigma * noise) / alpha)
+        return shrunk * (alpha * noise - sigma * (x - sigma * noise) / alpha)
 
     right = check_score(sde, ScoreModel(tired, sde, "v"), data)
     assert right.verdict in ("works", "not distinguishable"), str(right)
@@ -641,8 +594,9 @@ def test_names_the_convention_of_a_network_that_denoises_badly(declared):
     assert report.convention == "v" and report.suggestion == "Write ScoreModel(net, sde, prediction='v').", str(report)
 
 
-@pytest.mark.parametrize("process", ["vp", pytest.param("flow", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("wrong", [pytest.param("shifted", marks=pytest.mark.slow), "shuffled"])
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["vp", "flow"])
+@pytest.mark.parametrize("wrong", ["shifted", "shuffled"])
 def test_names_labels_that_are_not_those_of_the_data(wrong, process):
     """Although the network, which depends on its labels a little, denoises far better than a Gaussian with any."""
     digits, images = scoresde.load("digits"), digits_data()
@@ -655,19 +609,15 @@ def test_names_labels_that_are_not_those_of_the_data(wrong, process):
     assert report.calls <= 200
 
 
-def test_labels_that_mean_nothing_are_no_mistake():
+def test_labels_that_mean_nearly_nothing_are_no_mistake():
     net, data = exact()
     labels = torch.arange(len(data)) % 10
-
-    def ignoring(x, t, label):
-        return net(x, t)
 
     def nearly(x, t, label):
         return net(x, t) + 0.02 * torch.sin(label.to(x.dtype))[:, None]
 
-    for network in (ignoring, nearly):
-        report = check_score(VP, ScoreModel(network, VP, "noise"), data, context={"label": labels})
-        assert report.ok, str(report)
+    report = check_score(VP, ScoreModel(nearly, VP, "noise"), data, context={"label": labels})
+    assert report.ok, str(report)
 
 
 def test_names_a_table_whose_columns_differ_by_far():
@@ -683,10 +633,9 @@ def test_names_a_table_whose_columns_differ_by_far():
 
 def test_names_the_units_of_standardised_images():
     """For a network of data in [-1/2, 1/2]."""
-    grey = (digits_data() + 1) / 2
-    score = scoresde.load("digits").score(VP)
+    score, data = images()
     halved = scoresde.ScoreModel(lambda x, t: -VP.sigma(t).reshape(-1, 1, 1, 1) * score(x, t), VP, "noise")
-    data = (grey - 0.1307) / 0.3081
+    data = ((data + 1) / 2 - 0.1307) / 0.3081
     report = check_score(VP, halved, data, levels=4)
     assert report.convention == "data range" and "to -1 and 1" in report.suggestion, str(report)
     assert "- 0.5, which takes the data's extremes to -0.5 and 0.5" in str([u.formula for u in readings.units(data)])
