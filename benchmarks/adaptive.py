@@ -19,7 +19,7 @@ dopri5 of torchdiffeq also gets dx/dlambda, with the log-SNR as the clock, and t
 k-diffusion gets its denoiser. SciPy steps the batch as one vector, as score_sde does. A peer that is not installed is
 left out.
 
-``python -m benchmarks adaptive`` writes ``results/adaptive.json``; ``--quick`` measures a part and checks the gain, and
+``python -m benchmarks adaptive`` writes ``results/adaptive.json``; ``--check`` measures a part and checks the gain, and
 ``--renew adams`` measures these of the package's methods again, whose counts do not depend on the machine, and the
 loops; what the file has of others stays, as it does with ``--mnist``, whose figures are a part of the file.
 """
@@ -436,7 +436,7 @@ LOOPS = ("adams", "rk45", "tsit5", "torchdiffeq dopri5", "torchode Dopri5", "tor
 def main(arguments: list[str]) -> None:
     """Measure, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks adaptive", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="adams and dopri5 on VP, checked for the gain")
+    parser.add_argument("--check", action="store_true", help="adams and dopri5 on VP, checked for the gain")
     parser.add_argument("--no-write", action="store_true")
     parser.add_argument("-v", action="store_true", help="print every method")
     parser.add_argument("--processes", default=",".join(PROCESSES), help="a part is printed only")
@@ -455,7 +455,7 @@ def main(arguments: list[str]) -> None:
     every = USUAL
     if options.mnist:
         every = problems = ["mnist"]
-    if options.quick:
+    if options.check:
         chosen, processes = ["adams"], ["VP"]
         peers = {name: run for name, run in peers.items() if name in DOPRI5}
     runs = {name: OWN[name] for name in chosen} | ({} if options.renew else peers)
@@ -477,10 +477,10 @@ def main(arguments: list[str]) -> None:
     results: dict[str, Any] = {"peers": versions, "cases": cases, "ratios": before["ratios"] | found}
     if not options.mnist:
         names = tuple(name for name in LOOPS if name in OWN or name in peers)
-        results["loop"] = loop_cost(3 if options.quick else 15, names, (1,) if options.quick else (1, 64))
+        results["loop"] = loop_cost(3 if options.check else 15, names, (1,) if options.check else (1, 64))
         for name, row in results["loop"].items():
             print(f"{name:28}", {k: round(v) for k, v in row.items()})
-    if options.quick:
+    if options.check:
         if found["adams"]["dopri5"]["mean"] > 0.6:
             sys.exit("adams takes more than 0.6 of dopri5's evaluations")
     elif not (

@@ -13,7 +13,7 @@ Every method has its best setting, a grid of those below for fixed steps and a r
 ones; evaluations at a given error are interpolated in the logarithms. Evaluations of adaptive methods are means over
 samples, the rejected ones counted.
 
-``python -m benchmarks adaptive_sde`` writes ``results/adaptive_sde.json``; ``--quick`` measures the Gaussian on the VP
+``python -m benchmarks adaptive_sde`` writes ``results/adaptive_sde.json``; ``--check`` measures the Gaussian on the VP
 process and checks the ratios.
 """
 
@@ -172,17 +172,17 @@ def ratio(row: dict[str, Any], method: str, other: str) -> float | None:
 def main(arguments: list[str]) -> None:
     """Measure, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks adaptive_sde", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the Gaussian on VP, checked for the gain")
+    parser.add_argument("--check", action="store_true", help="the Gaussian on VP, checked for the gain")
     parser.add_argument("--no-write", action="store_true")
     parser.add_argument("--problems", default=",".join(LEVELS))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
-    for name in ("gaussian",) if options.quick else options.problems.split(","):
-        for label, sde in list(SDES.items())[: 1 if options.quick else None]:
+    for name in ("gaussian",) if options.check else options.problems.split(","):
+        for label, sde in list(SDES.items())[: 1 if options.check else None]:
             began = time.perf_counter()
-            problem = Problem(name, sde, COUNTS[name] // (2 if options.quick else 1))
-            found = measure(problem, LEVELS[name], thorough=not options.quick)
+            problem = Problem(name, sde, COUNTS[name] // (2 if options.check else 1))
+            found = measure(problem, LEVELS[name], thorough=not options.check)
             results.setdefault(name, {})[label] = found
             print(f"{name} {label}: {time.perf_counter() - began:.0f} s, floor {problem.floor:.2g}", flush=True)
             for method, by_setting in found["curves"].items():
@@ -190,7 +190,7 @@ def main(arguments: list[str]) -> None:
                     print(f"    {method:15}{setting:18}", "  ".join(f"{n:.1f}: {e:.2g}" for n, e in points))
             for level, row in found["at"].items():
                 print(f"    at {level}:", {m: v and round(v["evaluations"], 1) for m, v in row.items()}, flush=True)
-    if options.quick:
+    if options.check:
         row = results["gaussian"]["VP"]["at"]["0.05"]
         for other, most in (("dpmpp_2m_sde", 0.8), ("euler_maruyama", 0.5)):
             got = ratio(row, "dpmpp_sde12", other)

@@ -9,7 +9,7 @@ a mean of log-densities at the two ends (by 1024 antithetic draws each, whose er
 ``total ± 1.96 std_error``; the share of bounds that are more than three standard errors too low; and, over the samples,
 the RMS error, the RMS of the standard errors, and the RMS error of as many independent draws.
 
-``python -m benchmarks bound_coverage`` writes ``results/bound_coverage.json``; ``--quick`` measures one problem and
+``python -m benchmarks bound_coverage`` writes ``results/bound_coverage.json``; ``--check`` measures one problem and
 checks it against that file.
 """
 
@@ -86,21 +86,21 @@ def measure(target: Any, sde: scoresde.AffineSDE, x: Tensor, exact: Tensor, cloc
 def main(arguments: list[str]) -> None:
     """Measure, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks bound_coverage", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one problem with 32 draws, checked against the file")
+    parser.add_argument("--check", action="store_true", help="one problem with 32 draws, checked against the file")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
     for (name, target), (process, sde) in itertools.product(problems().items(), PROCESSES.items()):
-        if options.quick and (name, process) != (QUICK, "VP"):
+        if options.check and (name, process) != (QUICK, "VP"):
             continue
         x = target.sample(DATA, generator=torch.Generator().manual_seed(3)).to(F64)
         exact = divergence(target, sde, x, sde.t_min) - divergence(target, sde, x, sde.t_max)
-        for clock, draws in itertools.product(CLOCKS, DRAWS[: 1 if options.quick else None]):
+        for clock, draws in itertools.product(CLOCKS, DRAWS[: 1 if options.check else None]):
             row = measure(target, sde, x, exact, clock, draws)
             results.setdefault(name, {}).setdefault(process, {}).setdefault(clock, {})[str(draws)] = row
             print(f"{name:14}{process:6}{clock:9}{draws:5}  " + "  ".join(f"{v:.3g}" for v in row.values()), flush=True)
-    if options.quick:
+    if options.check:
         known = load("bound_coverage")["results"][QUICK]["VP"]
         wrong = [
             f"{clock}, {key}: {value:.3g}, in the file {known[clock]['32'][key]:.3g}"

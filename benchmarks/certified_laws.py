@@ -13,7 +13,7 @@ below the exact Ky Fan distance (at a level of .05), their median over that dist
 Prokhorov distance, and the estimate of the 2-Wasserstein distance over the exact one. Methods that draw noise are
 compared with the exact law of the SDE, which a coupling on one path cannot show.
 
-``python -m benchmarks certified_laws`` writes ``results/certified_laws.json``; ``--quick`` makes ten pilots and checks
+``python -m benchmarks certified_laws`` writes ``results/certified_laws.json``; ``--check`` makes ten pilots and checks
 the bars.
 """
 
@@ -175,8 +175,8 @@ def check(rows: dict[str, Any], repeats: int) -> list[str]:
 def main(arguments: list[str]) -> None:
     """Measure, print, and write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks certified_laws", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="ten pilots of the Gaussian; writes nothing")
-    quick = parser.parse_args(arguments).quick
+    parser.add_argument("--check", action="store_true", help="ten pilots of the Gaussian; writes nothing")
+    quick = parser.parse_args(arguments).check
     torch.set_num_threads(1)
     repeats = 10 if quick else REPEATS
     rows = {}

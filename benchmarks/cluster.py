@@ -220,22 +220,22 @@ def other_policies(cluster: Cluster, facts: Facts) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Count, measure, compare with real runs, calculate the plan; fail where the model is off."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks cluster", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one real run, and a small plan; nothing is written")
+    parser.add_argument("--check", action="store_true", help="one real run, and a small plan; nothing is written")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
         counts = operations(base / "counts")
-        local = measured(base, 5 if options.quick else 40)
-        packed = containers(1 if options.quick else 5)
+        local = measured(base, 5 if options.check else 40)
+        packed = containers(1 if options.check else 5)
         print("operations", counts)
         print("here", local)
-        runs = compared(base, [QUICK] if options.quick else CASES, 2 if options.quick else 10)
+        runs = compared(base, [QUICK] if options.check else CASES, 2 if options.check else 10)
     digest = local["per MB"]["check"] / 1e6
     arrays, pictures = (Facts(counts, packed[name], digest, local["per name"]) for name in ("safetensors", "tar"))
     cluster = Cluster()
-    if options.quick:
+    if options.check:
         shown("a small plan", planned(replace(cluster, samples=200_000, gpus=32), arrays, mean=4.0))
     else:
         results = {

@@ -5,7 +5,7 @@ the single posteriors, on `VPSDE`. Mean and standard deviation of: the exact pos
 covariances of the single posteriors, and with Jacobians, by the probability flow from 2,000 quantiles of the noise; the
 plain sum, likewise; and Langevin moves at 400 levels on the composition with covariances, of 4,000 samples.
 
-``python -m benchmarks compositions`` writes ``results/compositions.json``, in half a minute; ``--quick`` takes two
+``python -m benchmarks compositions`` writes ``results/compositions.json``, in half a minute; ``--check`` takes two
 observations and 200 samples, and writes nothing.
 """
 
@@ -85,12 +85,12 @@ def measure(count: int, samples: int, levels: int) -> dict[str, list[float]]:
 def main(arguments: list[str]) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks compositions", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two observations; nothing is written")
+    parser.add_argument("--check", action="store_true", help="two observations; nothing is written")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results = {}
-    for count in COUNTS[: 1 if options.quick else None]:
-        found = results[str(count)] = measure(count, *((200, 100) if options.quick else (2000, 400)))
+    for count in COUNTS[: 1 if options.check else None]:
+        found = results[str(count)] = measure(count, *((200, 100) if options.check else (2000, 400)))
         print(count, {k: [round(v, 3) for v in pair] for k, pair in found.items()}, flush=True)
-    if not options.quick:
+    if not options.check:
         write("compositions", results, "python -m benchmarks compositions")

@@ -12,7 +12,7 @@ error within 2 % of the right one's.
 The constants of `check_score` were chosen on the targets of seed 1; the published figures are those of seed 2.
 
 ``python -m benchmarks conventions`` writes ``results/conventions.json``, in about half an hour; what is left out stays
-in the file. ``--quick`` takes some of the cases, and writes nothing.
+in the file. ``--check`` takes some of the cases, and writes nothing.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ def summary(right: list[dict[str, Any]], wrong: list[dict[str, Any]]) -> dict[st
 def main(arguments: list[str]) -> None:
     """Wrap, judge, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks conventions", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="some of the cases; nothing is written")
+    parser.add_argument("--check", action="store_true", help="some of the cases; nothing is written")
     parser.add_argument("--seed", type=int, default=SEED, help="of the targets")
     parser.add_argument("--network", type=Path, help="the folder of another network; needs --images")
     parser.add_argument("--images", type=Path, help="t10k-images-idx3-ubyte.gz, with its labels beside")
@@ -297,13 +297,13 @@ def main(arguments: list[str]) -> None:
     results = {}
     for name, cases in groups.items():
         wrong = [mistake for case in cases for mistake in mistakes(case)]
-        steps = (61, 797) if given.quick else EVERY[name]
+        steps = (61, 797) if given.check else EVERY[name]
         results[name] = summary(
             *(list(map(judged, kind[::step])) for kind, step in zip((cases, wrong), steps, strict=True))
         )
     for name, figures in results.items():
         print(name, {key: value for key, value in figures.items() if not isinstance(value, list)})
-    if given.quick:
+    if given.check:
         assert not any(figures["false alarms"] or figures["called works"] for figures in results.values()), results
     else:
         known = load("conventions")["results"] | results

@@ -222,10 +222,10 @@ def of_paths(methods: Sequence[str] = tuple(METHODS)) -> Iterator[tuple[str, dic
 def main(arguments: list[str]) -> None:
     """Count, print, and write; or compare with what is written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks counts", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="compare with the result file instead of writing it")
+    parser.add_argument("--check", action="store_true", help="compare with the result file instead of writing it")
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {"steps": {}, "device": {}, "adaptive on a device, per step": {}, "paths": {}}
-    predictions = QUICK if options.quick else PREDICTIONS
+    predictions = QUICK if options.check else PREDICTIONS
     for name, prediction, counts in counted(predictions):
         results["steps"].setdefault(name, {})[prediction] = counts
     shown = {"noise": "a network of noise", "bare": "a bare score"}
@@ -245,7 +245,7 @@ def main(arguments: list[str]) -> None:
     for name, adds in of_paths():
         results["paths"][name] = adds
         print(f"{name:20}" + "".join(f"{value:12g}" for value in adds.values()))
-    if not options.quick:
+    if not options.check:
         write("counts", results, "python -m benchmarks counts")
         return
     committed = load("counts")["results"]

@@ -406,13 +406,13 @@ def memory(bench: Bench, shards: int) -> dict[str, float]:
 def main(argv: list[str]) -> None:
     """Inject every fault, print and write the counts, and fail where anything was lost."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks crash", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few faults of each kind; nothing is written")
+    parser.add_argument("--check", action="store_true", help="a few faults of each kind; nothing is written")
     parser.add_argument("--seed", type=int, default=0, help="of times and places")
     parser.add_argument("--kills", type=int, default=3, help="kills through torchrun, at each number of ranks")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
-    quick, base = options.quick, scratch()
+    quick, base = options.check, scratch()
     bench = Bench(base, random.Random(options.seed))
     few, many = (1, 15) if quick else (12, 400)
     results: dict[str, Any] = {}

@@ -17,7 +17,7 @@ RMS distance of a method to exact integration, the error of the last step to the
 the effect of guidance.
 
 ``python -m benchmarks diagnoses`` writes ``results/diagnoses.json``; ``--only`` runs some cases again and keeps the
-others; ``--quick`` runs the parts and three cases, and checks the committed record.
+others; ``--check`` runs the parts and three cases, and checks the committed record.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def check(results: dict[str, Any]) -> list[str]:
 def main(arguments: list[str]) -> None:
     """Measure, print, and write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks diagnoses", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the parts and three cases; writes nothing")
+    parser.add_argument("--check", action="store_true", help="the parts and three cases; writes nothing")
     parser.add_argument("--only", nargs="+", help="some cases, or all of a set, beside those of the record")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -178,16 +178,16 @@ def main(arguments: list[str]) -> None:
         value, truth = part()
         parts[name] = {"value": value, "truth": truth}
         print(f"{name}: {value:.5g}, exactly {truth:.5g}", flush=True)
-    kept = (given.only or given.quick) and (RESULTS / "diagnoses.json").exists()
+    kept = (given.only or given.check) and (RESULTS / "diagnoses.json").exists()
     known = load("diagnoses")["results"]["cases"] if kept else {}
-    only = QUICK if given.quick else given.only
+    only = QUICK if given.check else given.only
     rows = {name: known[name] for name in cases() if name in known}
     for name in cases():
         if only is None or name in only or name.partition(":")[0] in only:
             rows[name] = measure(name)
             right = "right" if rows[name]["right"] else f"WRONG, not {rows[name]['accepted']}"
             print(f"{name}: {rows[name]['limits']}, {right}", flush=True)
-            if not given.quick:
+            if not given.check:
                 write("diagnoses", {"cases": rows, "parts": parts}, "python -m benchmarks diagnoses")
     wrong = check({"cases": rows, "parts": parts})
     if wrong:

@@ -8,7 +8,7 @@ scheduler's config. The figure is the largest difference of two samples' element
 ``cases`` should agree to 1e-5. ``explained`` are the differences by design: the figure of the two loops as they are,
 and that with the reason undone.
 
-``python -m benchmarks diffusers_parity`` writes ``results/diffusers_parity.json``; with ``--quick`` it runs a part,
+``python -m benchmarks diffusers_parity`` writes ``results/diffusers_parity.json``; with ``--check`` it runs a part,
 with the networks of the tests, and writes nothing; ``--store`` makes these. It needs diffusers.
 """
 
@@ -486,10 +486,10 @@ def store() -> None:
 def main(argv: Sequence[str] = ()) -> None:
     """Run the comparisons."""
     parser = argparse.ArgumentParser(prog="diffusers_parity", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a part, with the networks of the tests")
+    parser.add_argument("--check", action="store_true", help="a part, with the networks of the tests")
     parser.add_argument("--store", action="store_true", help="train the networks of the tests, and nothing else")
     options = parser.parse_args(argv)
-    quick = options.quick
+    quick = options.check
     importlib.import_module("diffusers").utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     if options.store:

@@ -5,7 +5,7 @@ There sigma is 0, and at t_max alpha is, where that is stated. Errors are means 
 :math:`\sigma \sim (t-t_{min})^p`, measured beside t_min. The grid ``tangent`` was found on the first three
 processes; the others took no part in it, and showed that ``quadratic``, as good on VP, is not what others need.
 
-``python -m benchmarks ends`` writes ``results/ends.json``; ``--quick`` measures a part and checks it against that file.
+``python -m benchmarks ends`` writes ``results/ends.json``; ``--check`` measures a part and checks it against that file.
 """
 
 from __future__ import annotations
@@ -90,21 +90,21 @@ def measure(sde: scoresde.AffineSDE, methods: tuple[str, ...]) -> dict[str, Any]
 def main(arguments: list[str]) -> None:
     """Measure, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ends", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two processes, checked against the file")
+    parser.add_argument("--check", action="store_true", help="two processes, checked against the file")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
     for name, sde in (CHOSEN_ON | OTHERS).items():
-        if options.quick and name not in QUICK:
+        if options.check and name not in QUICK:
             continue
-        rows = measure(sde, QUICK[name] if options.quick else METHODS)
+        rows = measure(sde, QUICK[name] if options.check else METHODS)
         results[name] = {"took part": name in CHOSEN_ON, "exponent": exponent(sde), "methods": rows}
         for method, by_grid in rows.items():
             for grid, row in by_grid.items():
                 errors = " ".join(f"{e:.1e}" for e in row["errors"].values())
                 print(f"{name:34}{method:10}{grid:10}{errors}  slope {row['slope']:.2f}", flush=True)
-    if options.quick:
+    if options.check:
         known = load("ends")["results"]
         wrong = [
             f"{name}, {method}, {grid}, {steps} steps: {error:.3g}, in the file {before:.3g}"

@@ -11,7 +11,7 @@ fixed steps on every grid of `GRIDS`, chosen by the figure itself; ratios are to
 the list of `tune`, from where that list begins.
 
 ``python -m benchmarks few`` writes ``results/few.json``; ``--only NAME …`` measures some problems and keeps the others;
-``--quick`` measures two and compares them with the file.
+``--check`` measures two and compares them with the file.
 """
 
 from __future__ import annotations
@@ -197,15 +197,15 @@ def main(arguments: list[str]) -> None:
     add_arguments(parser)
     parser.add_argument("--rules", action="store_true", help="keep the best pairs of the file, which no rule changes")
     parser.add_argument("--budgets", type=int, nargs="*", choices=BUDGETS, help="evaluations; the others are kept, too")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     makers: dict[str, Callable[[Path | None], Problem]] = dict(PROBLEMS)
     if options.network:
         makers["foreign network"] = lambda _: foreign(options.network, PILOT + 8)
-    names = QUICK if options.quick else options.only or list(makers)
+    names = QUICK if options.check else options.only or list(makers)
     known = load("few")["results"]["problems"] if (RESULTS / "few.json").exists() else {}
-    if options.quick:
+    if options.check:
         for name in names:
             case = Case(makers[name](None))
             for budget in (5, 10):

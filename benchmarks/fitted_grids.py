@@ -12,7 +12,7 @@ interpolated in the logarithms.
 ``network`` fits grids for the shipped networks of handwritten digits, in float32, against their own reference; the
 peers there are their published methods, run here, on the grids that they offer.
 
-``python -m benchmarks fitted_grids`` writes ``results/fitted_grids.json``; ``--quick`` fits a part and checks that the
+``python -m benchmarks fitted_grids`` writes ``results/fitted_grids.json``; ``--check`` fits a part and checks that the
 gains are there; ``--network`` measures the networks only and writes ``results/fitted_network.json``, and with names, as
 ``--network mnist``, keeps the others as they are in the file.
 """
@@ -258,7 +258,7 @@ def measure_networks(names: Sequence[str], ship: bool) -> None:
 def main(arguments: list[str]) -> None:
     """Fit, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks fitted_grids", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="10 evaluations with one method, checked for the gain")
+    parser.add_argument("--check", action="store_true", help="10 evaluations with one method, checked for the gain")
     parser.add_argument("--network", nargs="*", choices=NETWORKS, help="shipped networks, to a file of their own")
     parser.add_argument("--ship", action="store_true", help="with --network: put the grids into the networks' configs")
     parser.add_argument("--no-write", action="store_true")
@@ -269,13 +269,13 @@ def main(arguments: list[str]) -> None:
     if options.network is not None:
         measure_networks(options.network or list(NETWORKS), options.ship)
         return
-    budgets = (10,) if options.quick else BUDGETS
+    budgets = (10,) if options.check else BUDGETS
     results: dict[str, Any] = {}
     names = options.problems.split(",")
     for name in names:
-        problem = Problem(name, tests=128 if options.quick else 512)
+        problem = Problem(name, tests=128 if options.check else 512)
         for budget in budgets:
-            methods, iterations = (METHODS[:1], 60) if options.quick else (METHODS, ITERATIONS)
+            methods, iterations = (METHODS[:1], 60) if options.check else (METHODS, ITERATIONS)
             row = measure(problem, budget, methods, iterations)
             results.setdefault(name, {})[str(budget)] = row
             print(
@@ -286,7 +286,7 @@ def main(arguments: list[str]) -> None:
                 + f"  {row['method']}, {row['calls on the pilot']:.0f} calls, {row['seconds']:.0f} s",
                 flush=True,
             )
-    if not options.quick and set(names) != set(PILOT) and (RESULTS / "fitted_grids.json").exists():
+    if not options.check and set(names) != set(PILOT) and (RESULTS / "fitted_grids.json").exists():
         results = {**load("fitted_grids")["results"]["problems"], **results}
     summary_rows = {
         str(budget): {
@@ -297,7 +297,7 @@ def main(arguments: list[str]) -> None:
         for budget in budgets
     }
     print(summary_rows)
-    if options.quick:
+    if options.check:
         if summary_rows["10"]["median / peers"] > 0.3:
             sys.exit("the median is not below 0.3 of the peers'")
     elif not options.no_write:

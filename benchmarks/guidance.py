@@ -10,7 +10,7 @@ Samples of every class, beside the held-out digits of that class:
 
 ``python -m benchmarks guidance`` measures the digits network and writes ``results/guidance.json``; with ``--images
 FILE`` it measures the network of MNIST, whose figures are a part of the file, in about ten minutes. The energy distance
-of fewer digits is larger, so that the training digits of MNIST are as many as the samples. ``--quick`` draws 20 of each
+of fewer digits is larger, so that the training digits of MNIST are as many as the samples. ``--check`` draws 20 of each
 class and writes nothing.
 """
 
@@ -128,14 +128,14 @@ def main(arguments: Sequence[str]) -> None:
     add_images(parser)
     parser.add_argument("--num", type=int, help="samples of each class")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--quick", action="store_true", help="20 of each class, a few scales, 15 steps")
+    parser.add_argument("--check", action="store_true", help="20 of each class, a few scales, 15 steps")
     parser.add_argument("--only", nargs="*", choices=RUNS)
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     digits = shipped(options.images)
     num, steps, most = COUNTS[digits.name]
-    num, steps = (20, 15) if options.quick else (options.num or num, options.steps or steps)
-    names = options.only or (QUICK if options.quick else tuple(RUNS))
-    results = figures(digits, names, num, steps, most, part=4 if options.quick else 1)
-    if not (options.quick or options.no_write):
+    num, steps = (20, 15) if options.check else (options.num or num, options.steps or steps)
+    names = options.only or (QUICK if options.check else tuple(RUNS))
+    results = figures(digits, names, num, steps, most, part=4 if options.check else 1)
+    if not (options.check or options.no_write):
         digits.write("guidance", results)

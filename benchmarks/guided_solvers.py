@@ -5,7 +5,7 @@ against a solve in float64 with tight tolerances; their median over samples. All
 many steps as the evaluations allow. ``tune`` is given other samples, up to 20 evaluations.
 
 ``python -m benchmarks guided_solvers`` writes ``results/guided_solvers.json``; ``--only NAME …`` measures some networks
-and keeps the others, ``--quick`` compares one row with the file.
+and keeps the others, ``--check`` compares one row with the file.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ def main(arguments: list[str]) -> None:
     """Measure, print, and write or compare."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks guided_solvers", description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--quick", action="store_true", help="one row, compared with the file")
+    parser.add_argument("--check", action="store_true", help="one row, compared with the file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     file = RESULTS / "guided_solvers.json"
     known: dict[str, Any] = load("guided_solvers")["results"] if file.exists() else {}
-    for name in [QUICK[0]] if options.quick else options.only or list(SCALES):
-        for scale in [QUICK[1]] if options.quick else SCALES[name]:
+    for name in [QUICK[0]] if options.check else options.only or list(SCALES):
+        for scale in [QUICK[1]] if options.check else SCALES[name]:
             problem = shipped(f"{name}, guided {scale:g}", "report", name, VP, few.Case.pilots + SAMPLES[name], scale)
             case = Case(problem, options.folder)
-            got = errors(case, BUDGETS[:1] if options.quick else BUDGETS)
+            got = errors(case, BUDGETS[:1] if options.check else BUDGETS)
             for budget, row in got.items():
                 print(f"{name:7} {scale:g} {budget:3}", "  ".join(f"{k} {v:.1e}" for k, v in row.items()), flush=True)
-            if options.quick:
+            if options.check:
                 check_same(f"{name}, {scale:g}", got, known[name][f"{scale:g}"])
                 return
             known.setdefault(name, {})[f"{scale:g}"] = got

@@ -9,7 +9,7 @@ those that the chain has: even in its index. On other grids the steps are better
 nearest level. Errors are RMS over dimensions, their median over samples; with denoising, the exact end is denoised too.
 
 ``python -m benchmarks integer_labels`` writes ``results/integer_labels.json``; ``--network FOLDER`` adds the network
-that somebody else trained, ``--only NAME …`` measures some problems and keeps the others, ``--quick`` compares one with
+that somebody else trained, ``--only NAME …`` measures some problems and keeps the others, ``--check`` compares one with
 the file.
 """
 
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> None:
     """Measure, print, and write or compare."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks integer_labels", description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} only, compared with the file")
+    parser.add_argument("--check", action="store_true", help=f"{QUICK} only, compared with the file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     makers: dict[str, Callable[[], Problem]] = {name: partial(problem_of, name) for name in NAMES}
@@ -135,9 +135,9 @@ def main(arguments: list[str]) -> None:
         makers["foreign network, linear"] = partial(wider, options.network)
     file = RESULTS / "integer_labels.json"
     known = load("integer_labels")["results"]["problems"] if file.exists() else {}
-    for name in [QUICK] if options.quick else options.only or list(makers):
+    for name in [QUICK] if options.check else options.only or list(makers):
         got = Case(makers[name](), CHAINS[name.rpartition(", ")[2]], options.folder).errors()
-        if options.quick:
+        if options.check:
             check_same(name, got, known[name])
             return
         known[name] = got

@@ -12,7 +12,7 @@ dimensions, with exact scores. Operators: a direction (2), and a mask of half th
 Averages are over several measurements, drawn from the data's distribution. *particles*: the particle method's distance
 by the number of particles and steps, with the floor.
 
-``python -m benchmarks inverse`` writes ``results/inverse.json``; ``--quick`` is a small version that writes nothing.
+``python -m benchmarks inverse`` writes ``results/inverse.json``; ``--check`` is a small version that writes nothing.
 """
 
 from __future__ import annotations
@@ -175,11 +175,11 @@ def particles(quick: bool) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks inverse", description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check", action="store_true")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    plan = {2: (1, 500)} if options.quick else PLAN
+    plan = {2: (1, 500)} if options.check else PLAN
     cases = [
         (size, law, name, std)
         for size in plan
@@ -201,8 +201,8 @@ def main(arguments: list[str]) -> None:
                     + (f", failed {row['failed']:.2f}" if row["failed"] else "")
                 )
                 bar.update()
-    results["particles"] = particles(options.quick)
+    results["particles"] = particles(options.check)
     for name, row in results["particles"].items():
         print(f"{name:30} {row}")
-    if not (options.quick or options.no_write):
+    if not (options.check or options.no_write):
         write("inverse", results, "python -m benchmarks inverse")

@@ -19,7 +19,7 @@ of those with a value beyond 1.3 in size, and the largest, of `mmps` with and wi
 
 ``python -m benchmarks inverse_digits`` measures the network of the digits and writes ``results/inverse_digits.json``;
 with ``--images FILE`` it measures that of MNIST, whose figures are a part of the file, in about ten minutes. ``--only``
-measures some methods, ``--few`` *few steps*, and the rest is kept. ``--quick`` is a small version that writes nothing;
+measures some methods, ``--few`` *few steps*, and the rest is kept. ``--check`` is a small version that writes nothing;
 ``--sweep`` prints the figures of `dps_step` and `mcg` by the size of their steps instead.
 """
 
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--only", nargs="*", choices=METHODS)
     parser.add_argument("--few", action="store_true")
     parser.add_argument("--sweep", action="store_true")
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check", action="store_true")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     given = (options.observations, options.samples, options.steps)
@@ -184,14 +184,14 @@ def main(arguments: Sequence[str]) -> None:
         parser.error("other counts than those of the file would stand in one table with them: add --no-write")
     torch.set_num_threads(1)
     digits = shipped(options.images)
-    usual = (8, 4, 15) if options.quick else COUNTS[digits.name]
+    usual = (8, 4, 15) if options.check else COUNTS[digits.name]
     count, each, steps = (a or b for a, b in zip(given, usual, strict=True))
-    names = options.only or (QUICK if options.quick else METHODS)
+    names = options.only or (QUICK if options.check else METHODS)
     runs: dict[str, tuple[str, dict[str, Any]]] = {name: (name.split(",")[0], METHODS[name]) for name in names}
     if options.sweep:
         runs = {f"{name}, {zeta:g}": (name, {"zeta": zeta}) for name in ("dps_step", "mcg") for zeta in ZETAS}
-    halves = Halves(digits, count, each, part=8 if options.quick or options.few else 1)
-    keep = not (options.quick or options.sweep or options.no_write)
+    halves = Halves(digits, count, each, part=8 if options.check or options.few else 1)
+    keep = not (options.check or options.sweep or options.no_write)
     if options.few:
         few = halves.few_steps()
         if keep:

@@ -50,7 +50,7 @@ from scoresde.errors import ScoreSDEError, ScoreSDEWarning
 WATCHDOG = 20.0  # seconds of processor time per case
 WAIT = 120.0  # seconds in all
 MEMORY = 6 << 30  # bytes of address space of a child
-QUICK = 2000  # inputs of --quick
+QUICK = 2000  # inputs of --check
 PAIRS = 0.1  # of the number of single replacements
 BAD = ("foreign", "silent", "watchdog", "crash", "no baseline")  # what fails the sweep
 # What children begin with: all that takes long to import.
@@ -586,8 +586,8 @@ def check_committed(callables: int) -> None:
 def main(arguments: list[str]) -> None:
     """Sweep, print, and write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks junk", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} inputs by chance")
-    parser.add_argument("--seed", type=int, default=0, help="of the pairs, and of the inputs of --quick")
+    parser.add_argument("--check", action="store_true", help=f"{QUICK} inputs by chance")
+    parser.add_argument("--seed", type=int, default=0, help="of the pairs, and of the inputs of --check")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--only", default="", metavar="PATTERN", help="names that contain this")
     parser.add_argument("--no-write", action="store_true")
@@ -604,18 +604,18 @@ def main(arguments: list[str]) -> None:
     lost += [(case, Outcome("no baseline", f"{kind} {detail}")) for case, (kind, detail) in start]
     broken = {case.target for case, _ in lost}
     with elsewhere():
-        cases = plan([name for name in names if name not in broken], options.seed, options.quick)
+        cases = plan([name for name in names if name not in broken], options.seed, options.check)
     step = max(1, len(cases) // 50)
 
     def show(done: int) -> None:
-        if done % step == 0 and not options.quick:
+        if done % step == 0 and not options.check:
             print(f"{time.monotonic() - began:7.0f} s  {done} of {len(cases)}", file=sys.stderr, flush=True)
 
     result = report(lost + ask_all(cases, options.jobs, show))
     print(f"{len(names)} public callables, {time.monotonic() - began:.0f} s")
-    if options.quick:
+    if options.check:
         check_committed(len(names))
-    if not (options.quick or options.only or options.no_write):
+    if not (options.check or options.only or options.no_write):
         write("junk", result | {"callables": len(names), "seed": options.seed}, "python -m benchmarks junk")
     if options.add and not result["failed"]:
         known = load("junk")["results"]

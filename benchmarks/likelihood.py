@@ -29,7 +29,7 @@ r"""Log-likelihoods: error and evaluations on exact targets, and the digits netw
   digit, 8 probes; and the variational bound of the reverse SDE's density at t_min for the same digits, 128 draws. The
   standard errors are over digits.
 
-``python -m benchmarks likelihood`` writes ``results/likelihood.json``; ``--quick`` checks a part, and ``--only
+``python -m benchmarks likelihood`` writes ``results/likelihood.json``; ``--check`` checks a part, and ``--only
 bounds`` measures one part and puts it in the file. With ``--images FILE`` *network* and *bits* are measured with the
 network of MNIST, on fewer digits, whose figures are a part of the file.
 """
@@ -511,7 +511,7 @@ STAGES: dict[str, Callable[[], dict[str, Any]]] = {
 def main(arguments: list[str]) -> None:
     """Measure, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks likelihood", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two targets, checked for the gain")
+    parser.add_argument("--check", action="store_true", help="two targets, checked for the gain")
     parser.add_argument("--only", choices=STAGES, help="measure this part, keep the others of the file")
     parser.add_argument("--no-write", action="store_true")
     add_images(parser)
@@ -526,7 +526,7 @@ def main(arguments: list[str]) -> None:
         chosen = {options.only: parts[options.only]} if options.only else parts
         large.write("likelihood", known | {name: measure() for name, measure in chosen.items()})
         return
-    if options.quick:
+    if options.check:
         worst = max(r for row in measure_targets(True).values() for r in row["ratios"].values() if r)
         sys.exit(f"{worst:.2f} of dopri5's evaluations" if worst > 0.7 else 0)
     results = {name: STAGES[name]() for name in ([options.only] if options.only else STAGES)}

@@ -113,10 +113,10 @@ def counted() -> dict[str, dict[str, float]]:
 def main(arguments: list[str]) -> None:
     """Measure, print, and write; or compare with what is written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks memory", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="compare our own with the file")
+    parser.add_argument("--check", action="store_true", help="compare our own with the file")
     options = parser.parse_args(arguments)
     ours = counted()
-    if options.quick:
+    if options.check:
         known = load("memory")["results"]["ours"]
         changed = {
             name: (known.get(name), row) for name, row in json.loads(json.dumps(ours)).items() if known.get(name) != row

@@ -237,7 +237,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks overhead", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--quick", action="store_true", help="compare the answers, and the ratios coarsely")
+    parser.add_argument("--check", action="store_true", help="compare the answers, and the ratios coarsely")
     options = parser.parse_args(arguments)
     there = {library: installed(library) for loops in PEERS.values() for library, _ in loops.values()}
     results: dict[str, Any] = {
@@ -253,7 +253,7 @@ def main(arguments: list[str]) -> None:
     print(f"largest difference from the loops by hand: {max(results['difference'].values()):.1e}")
     for name, error in results["peers' errors"].items():
         print(f"error of {name}: {error:.1e}")
-    if options.quick:
+    if options.check:
         coarse()
         return
     before = torch.get_num_threads()

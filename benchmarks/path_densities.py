@@ -8,7 +8,7 @@ that hold the exact value, with the z of a binomial test, and the mean effective
 **Cost.** Processor time of a solve with ``path_log_prob`` over that of one without, with the digits network at batch
 256, on one thread; medians of `REPEATS`, interleaved.
 
-``python -m benchmarks path_densities`` writes ``results/path_densities.json``; ``--quick`` makes `QUICK` runs in 2
+``python -m benchmarks path_densities`` writes ``results/path_densities.json``; ``--check`` makes `QUICK` runs in 2
 dimensions and checks the bars.
 """
 
@@ -129,17 +129,17 @@ def check(results: dict[str, Any]) -> list[str]:
 def main(arguments: list[str]) -> None:
     """Run, print, and write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks path_densities", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few runs in 2 dimensions; nothing is written")
+    parser.add_argument("--check", action="store_true", help="few runs in 2 dimensions; nothing is written")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results: dict[str, Any] = {"coverage": {}}
     for name, given in PROBLEMS.items():
-        if options.quick and given["size"] > 2:
+        if options.check and given["size"] > 2:
             continue
-        row = coverage(**given, runs=QUICK if options.quick else RUNS)
+        row = coverage(**given, runs=QUICK if options.check else RUNS)
         results["coverage"][name] = row
         print(f"{name:16}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
-    if not options.quick:
+    if not options.check:
         results["cost"] = cost()
         print(f"cost            {results['cost']}")
         write("path_densities", results, "python -m benchmarks path_densities")

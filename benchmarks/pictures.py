@@ -5,7 +5,7 @@ may have been and the true digit; and grey digits coloured by a network of tinte
 
 ``python -m benchmarks pictures`` writes ``docs/assets/guidance.png``, ``inpainting.png``, ``super_resolution.png``,
 ``deblurring.png`` and ``colourisation.png``, and the figures of a certificate and of a diagnosis, ``certificate.png``
-and ``diagnosis.png``; ``--quick`` makes small versions and writes nothing; ``--only`` makes some of them.
+and ``diagnosis.png``; ``--check`` makes small versions and writes nothing; ``--only`` makes some of them.
 """
 
 from __future__ import annotations
@@ -127,15 +127,15 @@ FIGURES = {"certificate": certificate, "diagnosis": diagnosis}
 def main(arguments: Sequence[str]) -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks pictures", description=__doc__)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check", action="store_true")
     parser.add_argument("--only", nargs="+", choices=FIGURES, help="figures")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     for name in options.only or FIGURES:
-        FIGURES[name](None if options.quick else ASSETS / f"{name}.png", 120 if options.quick else 256)
+        FIGURES[name](None if options.check else ASSETS / f"{name}.png", 120 if options.check else 256)
     if options.only:
         return
-    steps = 5 if options.quick else 50
+    steps = 5 if options.check else 50
     split = digits_split()
     rows = torch.stack([(split.test_labels == k).nonzero()[i, 0] for k, i in SHOWN.items()])
     truth = grey_to_x(split.test_images[rows], torch.Generator().manual_seed(1))
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str]) -> None:
     columns = SAMPLES + 2
 
     def keep(name: str, x: Tensor, columns: int) -> None:
-        path = None if options.quick else ASSETS / f"{name}.png"
+        path = None if options.check else ASSETS / f"{name}.png"
         picture = image_grid(x, path, columns=columns, scale=6)
         print(f"{name:18} {picture.width} x {picture.height}" + (f", {path.stat().st_size} bytes" if path else ""))
 
@@ -155,6 +155,6 @@ def main(arguments: Sequence[str]) -> None:
         ("deblurring", inverse.gaussian_blur(shape, 1.0)),
     ):
         keep(name, restored(score_fn, operator, truth, steps), columns)
-    colour = train_tinted(2 if options.quick else 1200, progress=not options.quick)
+    colour = train_tinted(2 if options.check else 1200, progress=not options.check)
     inked = tint(truth, torch.Generator().manual_seed(2))
     keep("colourisation", restored(colour, inverse.Grey(tuple(inked.shape[1:])), inked, steps), columns)

@@ -41,7 +41,7 @@ estimated gradient (bias, as z), and its spread per path relative to the gradien
 rewards as a baseline.
 
 ``python -m benchmarks reinforcement`` writes ``results/reinforcement.json``; ``--only`` takes some of the rewards, and
-``--quick`` runs one dimension and a few iterations of ``ink``.
+``--check`` runs one dimension and a few iterations of ``ink``.
 """
 
 from __future__ import annotations
@@ -615,19 +615,19 @@ def check(results: dict[str, Any]) -> list[str]:
 def main(arguments: list[str]) -> None:
     """Run, print, and write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks reinforcement", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one dimension and a few iterations; nothing is written")
+    parser.add_argument("--check", action="store_true", help="one dimension and a few iterations; nothing is written")
     parser.add_argument("--only", nargs="*", help="'first order' or rewards; the others stay as they are")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results: dict[str, Any] = {"digits": {}, "one dimension": one_dimension(), "training": training_cost()}
     print(results["one dimension"])
-    if options.quick:
+    if options.check:
         _, curves = fine_tuned(ink, 0.03, 3)
         print(curves)
     rewards = all_rewards()
     if missing := set(options.only or ()) - {FIRST_ORDER, *rewards}:
         parser.error(f"there is no {' or '.join(sorted(missing))}.")
-    for name in [] if options.quick else options.only or [FIRST_ORDER, *rewards]:
+    for name in [] if options.check else options.only or [FIRST_ORDER, *rewards]:
         print(name, flush=True)
         found = first_order(rewards) if name == FIRST_ORDER else measured(rewards[name], TURNS[name])
         print({key: value for key, value in found.items() if key != "curves"}, flush=True)

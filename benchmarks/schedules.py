@@ -23,7 +23,7 @@ r"""Learned schedules and learned variances: what they gain, on held-out digits.
   between learned ends.
 
 ``python -m benchmarks schedules`` trains four networks and writes ``results/schedules.json``; ``--folder`` keeps them
-for another run, ``--only iddpm`` measures a part and puts it in the file, ``--quick`` checks what holds of any network.
+for another run, ``--only iddpm`` measures a part and puts it in the file, ``--check`` checks what holds of any network.
 """
 
 from __future__ import annotations
@@ -361,19 +361,19 @@ def check(results: dict[str, Any]) -> None:
 def main(arguments: list[str]) -> None:
     """Train, measure, print, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks schedules", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="check what holds of any network; nothing is written")
+    parser.add_argument("--check", action="store_true", help="check what holds of any network; nothing is written")
     parser.add_argument("--only", choices=PARTS, help="measure this part, keep the others of the file")
     parser.add_argument("--folder", type=Path, help="where networks are kept, and read from another time")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    size = QUICK if options.quick else FULL
+    size = QUICK if options.check else FULL
     results: dict[str, Any] = {"training steps": {"vdm": size.vdm, "iddpm": size.iddpm}}
     results |= recorded("schedules")["results"] if options.only else {}
     with tempfile.TemporaryDirectory() as temporary:
         for name in [options.only] if options.only else PARTS:
             results[name] = PARTS[name](size, options.folder or Path(temporary))
             print(name, shown(results[name]), flush=True)
-            if not options.quick:
+            if not options.check:
                 write("schedules", results, "python -m benchmarks schedules")
     if not options.only:
         check(results)

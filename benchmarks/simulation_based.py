@@ -17,7 +17,7 @@ The parts are settings of `docs/inference.md` whose exact answers are known:
 - ``prior``: the score of a noised logistic prior, as a mixture on a grid and as fitted mixtures.
 
 ``python -m benchmarks simulation_based`` writes ``results/simulation_based.json``; ``--only PART …`` measures some
-parts and keeps the others; ``--quick`` measures a little of most parts, compares it with the file, and writes nothing.
+parts and keeps the others; ``--check`` measures a little of most parts, compares it with the file, and writes nothing.
 All fail if a bar is missed.
 """
 
@@ -600,16 +600,16 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 def main(arguments: list[str]) -> None:
     """Measure, print, and write or compare."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks simulation_based", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a little of each part, compared with the file")
+    parser.add_argument("--check", action="store_true", help="a little of each part, compared with the file")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some parts; others are kept")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results = load("simulation_based")["results"] if (RESULTS / "simulation_based.json").exists() else {}
     missed = []
     for name in options.only:
-        found = PARTS[name][0](options.quick)
+        found = PARTS[name][0](options.check)
         print(name, found, flush=True)
-        if options.quick:
+        if options.check:
             known = dict(leaves(results[name]))
             for place, value in leaves(found):
                 if not math.isclose(value, known.get(place, math.nan), rel_tol=0.02, abs_tol=2e-3):

@@ -69,20 +69,20 @@ def main(argv: Sequence[str]) -> None:
     """Compare all methods."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks stepper", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="a few methods, compared coarsely")
+    parser.add_argument("--check", action="store_true", help="a few methods, compared coarsely")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     methods = [m for m in scoresde.methods() if m.kind not in ("backend", "forward")]
-    if arguments.quick:
+    if arguments.check:
         methods = [m for m in methods if m.name in QUICK]
     rows = []
-    for shape in SHAPES[:1] if arguments.quick else SHAPES:
+    for shape in SHAPES[:1] if arguments.check else SHAPES:
         for method in methods:
             rows.append(compared(method, shape, arguments.rounds))
             print("{method:20s} {shape!s:16s} {solve_ms:9.2f} {stepper_ms:9.2f} {ratio:6.2f}".format(**rows[-1]))
     worst = max(rows, key=lambda row: row["ratio"])
     print(f"largest ratio {worst['ratio']:.2f}: {worst['method']} at {tuple(worst['shape'])}; limit {LIMIT}")
-    if arguments.quick:
+    if arguments.check:
         if worst["ratio"] > 2 * LIMIT:  # a shared machine
             raise SystemExit("a stepper takes too much of the host's time")
         return

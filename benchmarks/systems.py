@@ -12,7 +12,7 @@ Then:
   trained with it, else with the process's own noise cut at the cells.
 
 ``python -m benchmarks systems`` writes ``results/systems.json`` and a picture each to ``docs/assets/systems``, in about
-an hour on two cores; ``--only`` renews these rows and pictures. ``--quick`` checks with two presets that the loss falls
+an hour on two cores; ``--only`` renews these rows and pictures. ``--check`` checks with two presets that the loss falls
 and that samples are finite.
 """
 
@@ -148,18 +148,18 @@ def keep(results: dict[str, Any], name: str, v: Tensor) -> None:
 def main(arguments: list[str]) -> None:
     """Train, sample, score, print, write JSON and a picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks systems", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a check of two presets; nothing is written")
+    parser.add_argument("--check", action="store_true", help="a check of two presets; nothing is written")
     parser.add_argument("--seconds", type=float, default=420.0, help="of training, processor time, for each")
     parser.add_argument("--only", nargs="*", choices=PRESETS, help="renew these")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
 
-    names = options.only or (QUICK if options.quick else list(PRESETS))
-    size = (60, 16, 8, 4) if options.quick else (None, 720, 360, 120)
+    names = options.only or (QUICK if options.check else list(PRESETS))
+    size = (60, 16, 8, 4) if options.check else (None, 720, 360, 120)
     jobs = [Job(name, options.seconds, *size) for name in names]
     split, generator = digits_split(), torch.Generator().manual_seed(1)
     held = grey_to_x(split.test_images, generator)
-    classifier = train_classifier(split.train_images, split.train_labels, epochs=2 if options.quick else 40)
+    classifier = train_classifier(split.train_images, split.train_labels, epochs=2 if options.check else 40)
     again = grey_to_x(split.train_images, generator)
     results: dict[str, Any] = {
         "training digits": {"recognised": recognised(classifier, again), "energy": energy_distance(again, held)},
@@ -173,7 +173,7 @@ def main(arguments: list[str]) -> None:
             try:
                 name, v, row = future.result()
             except ScoreSDEError as error:  # the others are still worth their time
-                if options.quick:
+                if options.check:
                     raise
                 print(f"{job.name} failed and is left out: {error}", flush=True)
                 continue
@@ -181,7 +181,7 @@ def main(arguments: list[str]) -> None:
             row |= {"recognised": recognised(classifier, x), "energy": energy_distance(x, held)}
             results["systems"][name] = row
             print(name, {k: f"{n:.4g}" if isinstance(n, float) else n for k, n in row.items()}, flush=True)
-            if options.quick and not (row["finite"] and row["last loss"] < row["first loss"]):
+            if options.check and not (row["finite"] and row["last loss"] < row["first loss"]):
                 raise SystemExit(f"{name}: the loss did not fall, or samples are not finite.")
-            if not options.quick:
+            if not options.check:
                 keep(results, name, v)

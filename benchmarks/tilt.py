@@ -6,7 +6,7 @@ reverse SDE, of Langevin moves on the guided score (backward recursions of `scor
 reverse SDE extrapolated from two numbers of steps); and of the chain that `scoresde.sample_tilted` takes its particles
 from, times its last twist, which is what many particles have.
 
-``python -m benchmarks tilt`` writes ``results/tilt.json``; ``--quick`` takes fewer levels, and checks that the tilted
+``python -m benchmarks tilt`` writes ``results/tilt.json``; ``--check`` takes fewer levels, and checks that the tilted
 distribution is reached by the last two and missed by the others.
 """
 
@@ -84,13 +84,13 @@ def measure(quick: bool) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Measure, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks tilt", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer levels, checked; nothing is written")
+    parser.add_argument("--check", action="store_true", help="fewer levels, checked; nothing is written")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    results = measure(options.quick)
+    results = measure(options.check)
     for name, value in results.items():
         print(name, value, flush=True)
-    if not options.quick:
+    if not options.check:
         write("tilt", results, "python -m benchmarks tilt")
         return
     mean = results["tilted"][0]

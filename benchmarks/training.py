@@ -4,7 +4,7 @@ r"""From nothing to digits by the commands of the documentation: time, and how m
 share of 720 samples to whose class a classifier trained on the training digits gives a probability above 0.9; beside it
 that of the shipped network's samples and of the held-out digits.
 
-``python -m benchmarks training`` writes ``results/training.json``, in about five minutes; ``--quick`` takes 20 steps
+``python -m benchmarks training`` writes ``results/training.json``, in about five minutes; ``--check`` takes 20 steps
 and 16 samples, and writes nothing.
 """
 
@@ -44,8 +44,8 @@ def command(*arguments: str) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     """Train, sample, judge, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks training", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a check; nothing is written")
-    quick = parser.parse_args(arguments).quick
+    parser.add_argument("--check", action="store_true", help="a check; nothing is written")
+    quick = parser.parse_args(arguments).check
     steps, num = ("20", "16") if quick else (str(STEPS), str(NUM))
     torch.set_num_threads(THREADS)
     split = digits_split()

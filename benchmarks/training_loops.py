@@ -5,7 +5,7 @@ the network, the rows and the noise are drawn. The loss of the averaged network 
 with the same noise for all. *Spread* is the standard deviation over the seeds of the trainer; *off* is how far the mean
 over the seeds of a loop is from that of the trainer, in standard errors of the difference.
 
-``python -m benchmarks training_loops`` writes ``results/training_loops.json``; it needs both packages. ``--quick``
+``python -m benchmarks training_loops`` writes ``results/training_loops.json``; it needs both packages. ``--check``
 checks the file, and that short runs of the loops whose packages are installed have the loss of the trainer's.
 """
 
@@ -38,7 +38,7 @@ LOOPS = ("trainer", "accelerate", "lightning")
 SEEDS = 6
 DRAWS = 16  # of the noise of each held-out digit
 MOST = 3.0  # standard errors
-SHORT, NEAR = 40, 0.04  # steps of --quick, and the relative distance of their losses
+SHORT, NEAR = 40, 0.04  # steps of --check, and the relative distance of their losses
 
 
 def program(mark: str, page: Path = PAGE) -> str:
@@ -128,10 +128,10 @@ def short() -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     """Train, compare, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks training_loops", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="check the result file and short runs; nothing is written")
+    parser.add_argument("--check", action="store_true", help="check the result file and short runs; nothing is written")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if options.quick:
+    if options.check:
         check(load("training_loops")["results"])
         short()
         return

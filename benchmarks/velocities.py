@@ -9,7 +9,7 @@ took no part in tuning. With tolerances the evaluations are means over samples, 
 has one step size for the whole batch.
 
 ``python -m benchmarks velocities`` writes ``results/velocities.json``; ``--only NAME …`` measures some problems and
-keeps the others, ``--quick`` compares one with the file.
+keeps the others, ``--check`` compares one with the file.
 """
 
 from __future__ import annotations
@@ -154,17 +154,17 @@ def main(arguments: list[str]) -> None:
     """Measure, print, and write or compare."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks velocities", description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} only, compared with the file")
+    parser.add_argument("--check", action="store_true", help=f"{QUICK} only, compared with the file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     file = RESULTS / "velocities.json"
     known = load("velocities")["results"]["problems"] if file.exists() else {}
-    for name in [QUICK] if options.quick else options.only or list(NAMES):
+    for name in [QUICK] if options.check else options.only or list(NAMES):
         case = Case(NAMES[name](options.folder), options.folder)
         got = {"reference": case.reference, "fixed": case.fixed()}
         for budget, row in got["fixed"].items():
             print(f"{name:20} {budget:3}", "  ".join(f"{k} {v:.1e}" for k, v in row.items()), flush=True)
-        if options.quick:
+        if options.check:
             check_same(name, got["fixed"], known[name]["fixed"])
             return
         known[name] = {**got, "adaptive": case.adaptive()}

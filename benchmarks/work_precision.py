@@ -11,7 +11,7 @@ Problems, all on the VP process from t = 1 to 1e-3 with steps even in the log-SN
 Orders are the last slopes on one-dimensional problems: a mixture with the exact quantile map (t: 1 -> 0.01, 160 to 320
 steps), and for stochastic methods the variance on N(0, 0.3) (128 to 256 steps).
 
-``python -m benchmarks work_precision`` writes ``results/work_precision.json`` and the tables of the README; ``--quick``
+``python -m benchmarks work_precision`` writes ``results/work_precision.json`` and the tables of the README; ``--check``
 measures a part and checks it against that file.
 """
 
@@ -201,14 +201,14 @@ METHODS = [m for m in scoresde.methods() if m.name == m.solver.name and not m.ad
 def main(arguments: list[str]) -> None:
     """Measure, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks work_precision", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a part of the methods, checked against the file")
+    parser.add_argument("--check", action="store_true", help="a part of the methods, checked against the file")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     bench = Bench()
     rows = {}
     for method in METHODS:
-        if options.quick and method.name not in QUICK:
+        if options.check and method.name not in QUICK:
             continue
         rows[method.name] = row = measure(bench, method)
         order = "" if row["measured"] is None else f"{row['measured']:.2f}"
@@ -216,7 +216,7 @@ def main(arguments: list[str]) -> None:
         for problem_name, errors in row["errors"].items():
             print(f"  {problem_name}: " + " ".join(f"{e:.1e}" for e in errors.values()), end="")
         print(flush=True)
-    if options.quick:
+    if options.check:
         wrong = check(rows)
         print("\n".join(wrong) or "as in the file")
         if wrong:

@@ -36,7 +36,7 @@ def test_a_figure_that_is_another_one_is_an_error(monkeypatch: pytest.MonkeyPatc
     def measured(found: dict[str, float]) -> None:
         part = (lambda quick: found, simulation_based.predictive_bars)
         monkeypatch.setitem(simulation_based.PARTS, "predictive", part)
-        simulation_based.main(["--quick", "--only", "predictive"])
+        simulation_based.main(["--check", "--only", "predictive"])
 
     measured(RESULTS["predictive"])
     with pytest.raises(SystemExit, match=r"predictive, mean: 0\.3 is not that of the file"):

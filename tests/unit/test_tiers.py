@@ -1,0 +1,23 @@
+"""The rotation of the default tier."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tiers import CELLS, TURNS, in_turn
+
+
+@pytest.mark.parametrize(
+    ("count", "most"), [(1, CELLS), (30, CELLS), (31, CELLS), (420, CELLS), (2000, CELLS), (50, 8)]
+)
+def test_fourteen_turns_run_every_cell(count: int, most: int) -> None:
+    parts = min(TURNS, -(-count // most))
+    turns = [in_turn(count, parts, turn, "name") for turn in range(123, 123 + parts)]
+    assert sorted(i for chosen in turns for i in chosen) == list(range(count))
+    assert max(map(len, turns)) <= max(most, -(-count // TURNS))
+
+
+def test_a_turn_mixes_the_factors_of_a_cross() -> None:
+    """Cells are in the order of a product, here of 40 cases with 14 processes, and 14 turns would pick one process."""
+    assert len({i % 14 for i in in_turn(560, 14, 5, "name")}) > 7
+    assert {i // 14 for i in in_turn(560, 14, 5, "name")} == set(range(40))
