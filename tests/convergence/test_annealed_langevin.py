@@ -45,7 +45,7 @@ def published(x: Tensor, draws: Tensor, epsilon: float, moves: int, halved: bool
 def test_it_is_the_published_loop(convention: str) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(6, 2, dtype=F64, generator=generator)
-    draws = torch.randn(5 * 7, 6, 2, dtype=F64, generator=generator)
+    draws = torch.randn(5 * 3, 6, 2, dtype=F64, generator=generator)
     sde = CHAIN.sde()
     got = scoresde.solve(
         sde,
@@ -53,13 +53,13 @@ def test_it_is_the_published_loop(convention: str) -> None:
         x,
         method="annealed_langevin",
         epsilon=2e-3,
-        moves=7,
+        moves=3,
         convention=convention,
         grid=CHAIN.grid(),
         noise=lambda k, like: draws[k],
     )
-    torch.testing.assert_close(got.x, published(x, draws, 2e-3, 7, convention == "paper"), rtol=1e-11, atol=1e-12)
-    assert got.evaluations == 35
+    torch.testing.assert_close(got.x, published(x, draws, 2e-3, 3, convention == "paper"), rtol=1e-11, atol=1e-12)
+    assert got.evaluations == 15
     assert got.t.tolist() == [0.0] * 6
 
 

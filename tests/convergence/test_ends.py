@@ -8,7 +8,9 @@ import pytest
 
 import scoresde
 from scoresde import testing
-from tests.convergence.problems import MIXTURE, STARTS
+from tests.parameters import pairs
+
+from .problems import MIXTURE, STARTS
 
 # The first two took part in the choice of the default; the others did not.
 PROCESSES = {
@@ -36,8 +38,8 @@ def order(sde: Any, method: str, grid: str | None, steps: tuple[int, int] = (100
     return testing.converge(error, steps).order()
 
 
-@pytest.mark.parametrize("method", ORDERS)
-@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.cells(8)
+@pytest.mark.parametrize(("process", "method"), pairs(PROCESSES, ORDERS))
 def test_the_default_keeps_orders_where_the_log_snr_is_infinite(process: str, method: str) -> None:
     assert order(PROCESSES[process], method, None) > ORDERS[method] - 0.3
 

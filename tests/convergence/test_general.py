@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 import scoresde
+from tests.parameters import own_methods
 
 F64 = torch.float64
-FINE = 4096
+FINE = 2048
 ORDERS = {"euler_maruyama": 1.0, "heun_sde": 1.0, "sra1": 1.5, "shark": 1.5}
 
 
@@ -81,8 +82,8 @@ def exact() -> dict[Callable[[str, int], Tensor], Tensor]:
 @pytest.mark.parametrize("method", ORDERS)
 def test_strong_order(method: str, run: Callable[[str, int], Tensor], exact: Any) -> None:
     """The root mean square over the paths: a rate seen on 200 fixed paths, not a Monte Carlo estimate."""
-    coarse, fine = (float((run(method, n) - exact[run]).square().mean().sqrt()) for n in (32, 512))
-    assert math.log2(coarse / fine) / 4 == pytest.approx(ORDERS[method], abs=0.15)
+    coarse, fine = (float((run(method, n) - exact[run]).square().mean().sqrt()) for n in (32, 256))
+    assert math.log2(coarse / fine) / 3 == pytest.approx(ORDERS[method], abs=0.15)
 
 
 def test_higher_strong_order_is_worth_it(exact: Any) -> None:
@@ -93,19 +94,16 @@ def test_higher_strong_order_is_worth_it(exact: Any) -> None:
 @pytest.mark.parametrize("method", ["heun", "rk4", "rk45"])
 def test_the_probability_flow_goes_there_and_back(method: str) -> None:
     x = torch.linspace(-1, 1, 5, dtype=F64)[:, None]
-    options = {"rtol": 1e-9, "atol": 1e-9} if method == "rk45" else {"steps": 400, "grid": "time"}
+    options = {"rtol": 1e-9, "atol": 1e-9} if method == "rk45" else {"steps": 100, "grid": "time"}
     there = scoresde.solve(SDE, score, x, method=method, t_start=0.0, t_end=1.0, **options).x
     back = scoresde.solve(SDE, score, there, method=method, t_start=1.0, t_end=0.0, **options).x
     torch.testing.assert_close(back, x, rtol=0, atol=1e-4 if method == "heun" else 1e-8)
 
 
-@pytest.mark.parametrize("method", ["ddim", "pc", "rk45", "ancestral", "nothing"])
-def test_simulate_refuses_what_steps_no_drift(method: str) -> None:
-    with pytest.raises(scoresde.InvalidArgumentError, match=r"nothing|euler_maruyama, heun_sde, sra1, shark"):
-        scoresde.simulate(SDE, torch.zeros(2, 1), method=method)
-
-
-@pytest.mark.parametrize("method", [m.name for m in scoresde.methods() if m.solver().affine])
-def test_what_needs_a_kernel_says_so(method: str) -> None:
-    with pytest.raises(scoresde.InvalidArgumentError, match="needs alpha and sigma"):
-        scoresde.solve(SDE, score, torch.zeros(2, 1), method=method)
+def test_methods_that_need_a_kernel_or_step_no_drift_are_refused() -> None:
+    for method in ("ddim", "pc", "rk45", "ancestral", "nothing"):
+        with pytest.raises(scoresde.InvalidArgumentError, match=r"nothing|euler_maruyama, heun_sde, sra1, shark"):
+            scoresde.simulate(SDE, torch.zeros(2, 1), method=method)
+    for method in (m.name for m in own_methods() if m.solver().affine):
+        with pytest.raises(scoresde.InvalidArgumentError, match="needs alpha and sigma"):
+            scoresde.solve(SDE, score, torch.zeros(2, 1), method=method)
