@@ -25,7 +25,7 @@ from tests.parameters import pairs
 from .problems import MIXTURE, PROCESSES, SHIFTED, affine_from
 
 F64 = torch.float64
-STEPS = (16, 32, 64, 128, 256)
+STEPS = (16, 64, 128, 256)
 
 
 def transition_weight(sde: scoresde.AffineSDE) -> testing.Weight:
@@ -202,34 +202,32 @@ def weak_window(case: Case) -> tuple[float, float]:
     return low, math.inf if case.irregular else high
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_orders_and_errors_on_vp(case: Case) -> None:
+@pytest.mark.parametrize("method", dict.fromkeys(case.solver.name for case in CASES))
+def test_orders_and_errors_on_vp(method: str) -> None:
     """Windows over the last two doublings; known errors to 10 %, of two digits. A mean that is exact has no order."""
-    variance, mean, _, strong = measure(case, "vp", case.grid, 0.01, STEPS)
+    for case in CASES:
+        if case.solver.name == method:
+            assert_known(case)
+
+
+def assert_known(case: Case) -> None:
+    variance, mean, start, strong = measure(case, "vp", case.grid, 0.01, STEPS)
     low, high = weak_window(case)
-    assert variance.errors[-1] > 1e-12 and low <= variance.order(2) <= high, variance
+    assert variance.errors[-1] > 1e-12 and low <= variance.order(2) <= high, (str(case), variance)
     if case.weak is not None:
-        assert (variance.errors[0], variance.errors[-1]) == pytest.approx(case.weak, rel=0.1)
+        assert (variance.errors[0], variance.errors[-1]) == pytest.approx(case.weak, rel=0.1), str(case)
     if max(mean.errors) > 1e-13:
         # the means of the noise-estimate methods converge like the variance; a window is that of the variance
-        assert mean.order(2) >= low - 0.15, mean
-    if is_reverse_sde(case.solver):
-        assert strong.decreasing, strong
-        window = (0.9, 1.15) if case.solver.strong_order == 1 else (1.4, 2.2)
-        assert window[0] <= strong.order(2) <= window[1], strong
-    if case.strong is not None:
-        assert (strong.errors[0], strong.errors[-1]) == pytest.approx(case.strong, rel=0.1)
-
-
-@pytest.mark.parametrize("method", ["euler_maruyama", "reverse_diffusion", "ancestral"])
-def test_the_factor_on_the_start(method: str) -> None:
-    """The conditional distribution given the start is right to first order too."""
-    case = OF_METHOD[method]
-    _, _, start, _ = measure(case, "vp", case.grid, 0.01, STEPS)
-    if method == "ancestral":  # the posterior mean of a Gaussian, composed exactly
-        assert max(start.errors) < 1e-14, start
-    else:
+        assert mean.order(2) >= low - 0.15, (str(case), mean)
+    if case.solver.name in ("euler_maruyama", "reverse_diffusion"):
+        # The conditional distribution given the start is right to first order too, and with posteriors exact.
         assert start.decreasing and 0.85 <= start.order(2) <= 1.25, start
+    assert case.solver.name != "ancestral" or max(start.errors) < 1e-14, start
+    if is_reverse_sde(case.solver):
+        window = (0.9, 1.15) if case.solver.strong_order == 1 else (1.4, 2.2)
+        assert strong.decreasing and window[0] <= strong.order(2) <= window[1], (str(case), strong)
+    if case.strong is not None:
+        assert (strong.errors[0], strong.errors[-1]) == pytest.approx(case.strong, rel=0.1), str(case)
 
 
 def test_ancestral_reaches_its_order_on_the_time_grid_too() -> None:
@@ -240,6 +238,7 @@ def test_ancestral_reaches_its_order_on_the_time_grid_too() -> None:
     assert 0.9 <= variance.order() <= 1.1 and 0.9 <= strong.order() <= 1.1, (variance, strong)
 
 
+@pytest.mark.cells(8)
 @pytest.mark.parametrize(("case", "name"), pairs(CASES, ON_PROCESSES))
 def test_orders_on_processes(case: Case, name: str) -> None:
     grid = "karras" if name == "edm" and case.grid == "time" else case.grid
@@ -251,44 +250,36 @@ def test_orders_on_processes(case: Case, name: str) -> None:
         assert mean.order() >= case.solver.weak_order - 0.3, mean
 
 
-@pytest.mark.parametrize("eta", [0.5, 2.0])
-def test_strong_order_for_other_stochasticities(eta: float) -> None:
+def test_strong_order_for_other_stochasticities() -> None:
+    """And draws that stand for another path make no strong scheme: each fine step's draw is used for the next one."""
     sde = scoresde.VPSDE()
 
-    def error(steps: int) -> float:
+    def error(steps: int, eta: float, shift: bool = False) -> float:
         times = scoresde.grids.time(sde, 1.0, 0.01, steps)
         affine = affine_from(SHIFTED, sde, times, "euler_maruyama", stochasticity=eta)
+        if shift:
+            affine = affine._replace(response=torch.cat([affine.response[:1], affine.response[1:].roll(steps // 2, 0)]))
         return testing.strong_error(affine, SHIFTED, sde, times, stochasticity=eta)
 
-    measured = testing.converge(error, (64, 128, 256))
-    assert measured.decreasing and 0.9 <= measured.order(2) <= 1.15, measured
-
-
-def test_strong_error_tells_the_right_increment_from_a_wrong_one() -> None:
-    """Draws that stand for another path make no strong scheme: each fine step's draw is used for the next one."""
-    sde = scoresde.VPSDE()
-
-    def error(steps: int) -> float:
-        times = scoresde.grids.time(sde, 1.0, 0.01, steps)
-        affine = affine_from(SHIFTED, sde, times, "euler_maruyama")
-        shifted = torch.cat([affine.response[:1], affine.response[1:].roll(steps // 2, 0)])
-        return testing.strong_error(affine._replace(response=shifted), SHIFTED, sde, times)
-
-    assert testing.converge(error, (64, 128, 256)).order(2) < 0.2
+    for eta in (0.5, 2.0):
+        measured = testing.converge(lambda n, eta=eta: error(n, eta), (64, 128, 256))
+        assert measured.decreasing and 0.9 <= measured.order(2) <= 1.15, (eta, measured)
+    assert testing.converge(lambda n: error(n, 1.0, shift=True), (64, 128, 256)).order(2) < 0.2
 
 
 # --- a non-linear problem ---------------------------------------------------------------------------------------------
 
-WEAK_STEPS = (16, 32, 64, 128)
-
-
-# Methods without a memory, and their draws per step.
+# Methods without a memory, and their draws per step; DDIM(1) is ancestral to rounding.
 ONE_STEP = {
-    **dict.fromkeys(["euler_maruyama", "reverse_diffusion", "ancestral", "ddim_eta", "heun_sde", "er_sde1"], 1),
+    **dict.fromkeys(["euler_maruyama", "reverse_diffusion", "ancestral", "heun_sde", "er_sde1"], 1),
     **dict.fromkeys(["dpmpp_2s_ancestral", "edm"], 1),
     **dict.fromkeys(["dpmpp_sde", "sra1", "shark"], 2),
 }
-ON_MIXTURE = [("vp", 0.02, m) for m in ONE_STEP] + [("ve", 0.2, "ancestral"), ("flow", 0.02, "ancestral")]
+ON_MIXTURE = [
+    *(pytest.param("vp", 0.02, m, marks=[pytest.mark.slow] * (m in ("sra1", "shark"))) for m in ONE_STEP),
+    ("ve", 0.2, "ancestral"),
+    ("flow", 0.02, "ancestral"),
+]
 
 
 @pytest.mark.parametrize(("name", "t_end", "method"), ON_MIXTURE, ids=lambda v: str(v))
@@ -297,14 +288,15 @@ def test_weak_order_on_a_mixture(name: str, t_end: float, method: str) -> None:
     sde, draws = PROCESSES[name], ONE_STEP[method]
     truth = exact(MIXTURE, sde, t_end)
     order = METHODS[method].weak_order
-    refined = WEAK_STEPS if order == 1 else (32, 64, 128)
-    resolution = {"nodes": 20} if draws == 1 else {"nodes": 10, "points": 301}
+    refined = (16, 32, 64) if order == 1 else (64, 128)
+    nodes = 12 if draws == 1 else 6 if method == "dpmpp_sde" else 10
     off = []
     for steps in refined:
         times = scoresde.grids.log_snr(sde, sde.t_max, t_end, steps)
         # The recursion solves step by step, and EDM's churn per step is s_churn over the number of steps.
         solver = solvers.EDM(s_churn=5.0 / steps) if method == "edm" else METHODS[method].solver()
-        off.append(abs(expectations(MIXTURE, sde, times, solver, draws=draws, **resolution) - truth))
+        got = expectations(MIXTURE, sde, times, solver, draws=draws, nodes=nodes, points=301 if nodes == 10 else 201)
+        off.append(abs(got - truth))
     if order == 1:
         for j, observable in enumerate(OBSERVABLES):
             measured = testing.Convergence(refined, tuple(float(row[j]) for row in off))
@@ -318,17 +310,17 @@ def test_expectations_are_resolved() -> None:
     sde = scoresde.VPSDE()
     times = scoresde.grids.log_snr(sde, 1.0, 0.02, 32)
     coarse, fine = (
-        expectations(MIXTURE, sde, times, "ancestral", points=p, nodes=n) for p, n in ((401, 20), (901, 40))
+        expectations(MIXTURE, sde, times, "ancestral", points=p, nodes=n) for p, n in ((201, 12), (401, 20))
     )
-    assert abs(coarse - fine).max() < 1e-5
+    assert abs(coarse - fine).max() < 1e-4
 
 
 @pytest.mark.parametrize("method", ["euler_maruyama", "reverse_diffusion", "ancestral"])
 def test_strong_order_on_a_mixture(method: str) -> None:
-    """On 1000 paths: coarse solves use the sums of the increments of a fine solve with 16 times as many steps. The mean
+    """On 500 paths: coarse solves use the sums of the increments of a fine solve with 16 times as many steps. The mean
     distance has order 1; its root mean square is governed by the few paths that decide late between components, and
     shows 0.6 to 0.9 at these steps."""
-    sde, steps, paths = scoresde.VPSDE(), (32, 64, 128), 1000
+    sde, steps, paths = scoresde.VPSDE(), (16, 32, 64), 500
     generator = torch.Generator().manual_seed(11)
     fine = scoresde.grids.GRIDS[OF_METHOD[method].grid](sde, 0.5, 0.01, 16 * steps[-1])
     z = torch.randn(len(fine) - 1, paths, 1, generator=generator, dtype=F64)
@@ -352,21 +344,16 @@ def test_strong_order_on_a_mixture(method: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("steps", [1, 3, 12])
-def test_ancestral_is_exact_for_a_point_mass(name: str, steps: int) -> None:
-    """The distribution is that of the posteriors composed, N(alpha x_0, sigma^2), whatever the steps."""
+def test_ancestral_is_exact_for_a_point_mass(name: str) -> None:
+    """The distribution is that of the posteriors composed, N(alpha x_0, sigma^2), whatever the steps; one step is the
+    posterior."""
     sde = PROCESSES[name]
     point = scoresde.targets.Gaussian(torch.tensor([0.8], dtype=F64), 0.0)
-    affine = affine_from(point, sde, scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, steps), "ancestral")
     alpha, sigma = float(sde.alpha(sde.t_min)), float(sde.sigma(sde.t_min))
-    assert float(affine.mean) == pytest.approx(alpha * 0.8, abs=1e-13)
-    assert float(affine.covariance) == pytest.approx(sigma**2, rel=1e-11)
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-def test_one_ancestral_step_is_the_posterior(name: str) -> None:
-    sde = PROCESSES[name]
-    point = scoresde.targets.Gaussian(torch.tensor([0.8], dtype=F64), 0.0)
+    for steps in (1, 3, 12):
+        affine = affine_from(point, sde, scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, steps), "ancestral")
+        assert float(affine.mean) == pytest.approx(alpha * 0.8, abs=1e-13)
+        assert float(affine.covariance) == pytest.approx(sigma**2, rel=1e-11)
     s, t = (float(sde.time(v)) for v in (1.5, -1.0))
     x = torch.linspace(-2, 2, 5, dtype=F64)[:, None]
     mean, std = sde.posterior(x, torch.full_like(x, 0.8), s, t)
@@ -377,49 +364,37 @@ def test_one_ancestral_step_is_the_posterior(name: str) -> None:
         torch.testing.assert_close(got.x, mean + z * std, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", PROCESSES)
-def test_euler_maruyama_without_noise_is_euler(name: str) -> None:
-    sde = PROCESSES[name]
-    x = sde.prior.std * torch.linspace(-2, 2, 9, dtype=F64)[:, None]
-    options = {"steps": 30, "grid": "log_snr"}
-    ode = scoresde.solve(sde, MIXTURE.score(sde), x, method="euler", **options)
-    sde_solution = scoresde.solve(
-        sde, MIXTURE.score(sde), x, method="euler_maruyama", stochasticity=0.0, seed=0, **options
-    )
-    torch.testing.assert_close(sde_solution.x, ode.x, rtol=1e-13, atol=1e-13)
-
-
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("name", ["ve", "vp", "subvp", "vdm", "flow"])
-def test_all_stochasticities_have_the_same_law_in_the_limit(name: str, eta: float) -> None:
+def test_all_stochasticities_have_the_same_law_in_the_limit(name: str) -> None:
     sde = PROCESSES[name]
     t_end = float(sde.time(6.0))  # sigma/alpha = 0.05
-
-    def law(steps: int) -> tuple[float, float]:
-        times = scoresde.grids.log_snr(sde, sde.t_max, t_end, steps)
-        affine = affine_from(SHIFTED, sde, times, "euler_maruyama", stochasticity=eta)
-        return float(affine.mean), float(affine.covariance)
-
     alpha, sigma = float(sde.alpha(t_end)), float(sde.sigma(t_end))
-    rows = {n: law(n) for n in (128, 256, 512)}
-    variance = testing.converge(lambda n: abs(rows[n][1] / (alpha**2 * 0.3 + sigma**2) - 1), tuple(rows))
-    mean = testing.converge(lambda n: abs(rows[n][0] - alpha * 0.7), tuple(rows))
-    assert variance.decreasing and variance.order() >= 0.7 and variance.errors[-1] < 0.07, variance
-    assert max(mean.errors) < 1e-13 or (mean.decreasing and mean.order() >= 0.7 and mean.errors[-1] < 0.02), mean
+    for eta in (0.0, 0.5, 1.0, 2.0):
+        rows = {}
+        for steps in (64, 128, 256):
+            times = scoresde.grids.log_snr(sde, sde.t_max, t_end, steps)
+            affine = affine_from(SHIFTED, sde, times, "euler_maruyama", stochasticity=eta)
+            rows[steps] = float(affine.mean) - alpha * 0.7, float(affine.covariance) / (alpha**2 * 0.3 + sigma**2) - 1
+        mean, variance = (testing.converge(lambda n, i=i: abs(rows[n][i]), tuple(rows)) for i in (0, 1))  # noqa: B023
+        assert variance.decreasing and variance.order() >= 0.7 and variance.errors[-1] < 0.14, (eta, variance)
+        if max(mean.errors) > 1e-13:
+            assert mean.decreasing and mean.order() >= 0.7 and mean.errors[-1] < 0.04, (eta, mean)
 
 
 def test_stochasticity_forgets_a_wrong_start() -> None:
     r"""With the variance V at the start instead of S, the relative error decays as :math:`\varrho^{2\eta^2}`: the flow
     keeps it, the SDE loses it."""
-    sde, steps = scoresde.VPSDE(), 4000
-    times = scoresde.grids.log_snr(sde, 1.0, 0.5, steps)
+    sde = scoresde.VPSDE()
+    times = scoresde.grids.log_snr(sde, 1.0, 0.5, 1000)
     (a_s, s), (a_t, t) = (
         (float(sde.alpha(u)), float(sde.alpha(u)) ** 2 * 0.3 + float(sde.sigma(u)) ** 2) for u in (1.0, 0.5)
     )
     contraction = math.sqrt(t / a_t**2 / (s / a_s**2))
+    still, x = (lambda k, like: torch.zeros_like(like)), torch.tensor([[0.0], [math.sqrt(s)]], dtype=F64)
     for eta in (0.0, 0.5, 1.0):
-        affine = affine_from(SHIFTED, sde, times, "euler_maruyama", stochasticity=eta)
-        gain = float(affine.response[0]) / math.sqrt(t)  # of the start's deviation, both in their own spread
+        options = {"method": "euler_maruyama", "grid": times, "noise": still, "stochasticity": eta}
+        ends = scoresde.solve(sde, SHIFTED.score(sde), x, **options).x
+        gain = float(ends.diff(dim=0)) / math.sqrt(t)  # of the start's deviation, both in their own spread
         assert gain == pytest.approx(contraction ** (eta**2), rel=0.02)
 
 
@@ -442,19 +417,14 @@ class _Wrong(EulerMaruyama):
         return StepResult(x + h * drift + scale * process.diffusion(x, start) * root * noise.normal(x))
 
 
-MISTAKES = ["score at the next time", "half the score", "h for its root", "noise times 1.02"]
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_defects_break_the_known_errors(mistake: str) -> None:
+def test_defects_break_the_known_errors() -> None:
     known = OF_METHOD["euler_maruyama"]
     right = measure(replace(known, solver=_Wrong()), "vp", "time", 0.01, STEPS)
     for ours, theirs in zip(right, measure(known, "vp", "time", 0.01, STEPS), strict=True):
         assert ours.errors == pytest.approx(theirs.errors, rel=1e-9)
-    variance, _, _, strong = measure(replace(known, solver=_Wrong(mistake)), "vp", "time", 0.01, STEPS)
-    close = variance.errors[::4] == pytest.approx(known.weak, rel=0.1) and strong.errors[::4] == pytest.approx(
-        known.strong, rel=0.1
-    )
-    assert not close
-    if mistake != "score at the next time":  # a consistent scheme, of another error
-        assert not variance.decreasing or variance.order(2) < 0.7, variance
+    for mistake in ("score at the next time", "half the score", "h for its root", "noise times 1.02"):
+        variance, _, _, strong = measure(replace(known, solver=_Wrong(mistake)), "vp", "time", 0.01, STEPS)
+        seen = [variance.errors[0], variance.errors[-1], strong.errors[0], strong.errors[-1]]
+        assert seen != pytest.approx([*known.weak, *known.strong], rel=0.1), mistake
+        if mistake != "score at the next time":  # a consistent scheme, of another error
+            assert not variance.decreasing or variance.order(2) < 0.7, variance
