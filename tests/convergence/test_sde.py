@@ -242,7 +242,8 @@ def test_ancestral_reaches_its_order_on_the_time_grid_too() -> None:
 @pytest.mark.parametrize(("case", "name"), pairs(CASES, ON_PROCESSES))
 def test_orders_on_processes(case: Case, name: str) -> None:
     grid = "karras" if name == "edm" and case.grid == "time" else case.grid
-    variance, mean, _, strong = measure(case, name, grid, PROCESSES[name].t_min, STEPS[1:])
+    steps = (128, 256) if getattr(case.solver, "tau", 1.0) < 1 else (64, 128)  # with little noise orders show late
+    variance, mean, _, strong = measure(case, name, grid, PROCESSES[name].t_min, steps)
     assert variance.errors[-1] > 1e-12 and variance.order() >= case.solver.weak_order - 0.3, variance
     if is_reverse_sde(case.solver):
         assert strong.decreasing and strong.order() >= case.solver.strong_order - 0.3, strong
