@@ -45,10 +45,8 @@ def bare(x: Tensor, t: Tensor, move: Tensor) -> Tensor:
 PAIRS = [("ddim", None), ("dpm_2m", "vp_quadratic")]
 FITS: dict[str, Callable[..., Any]] = {
     "tune": partial(scoresde.tune, SDE, steps=3, candidates=PAIRS),
-    "fit_grid": partial(
-        scoresde.fit_grid, SDE, steps=3, method="ddim", iterations=6, starts=["cosine", "quick"], reference=20
-    ),
-    "fit_solver": partial(scoresde.fit_solver, SDE, steps=3, iterations=6, reference=20),
+    "fit_grid": partial(scoresde.fit_grid, SDE, steps=2, method="ddim", iterations=3, starts=["quick"], reference=10),
+    "fit_solver": partial(scoresde.fit_solver, SDE, steps=2, iterations=0, reference=10),
     "fit_start": partial(scoresde.fit_start, SDE, gaussian=GAUSSIAN, method="ddim", steps=3, levels=4, rtol=0.1),
 }
 every_fit = pytest.mark.parametrize("fit", FITS)
@@ -57,7 +55,9 @@ every_fit = pytest.mark.parametrize("fit", FITS)
 def made(fit: str, score_fn: Any, **context: Any) -> list[float]:
     """The numbers of a fit on X, to compare."""
     found = FITS[fit](score_fn=score_fn, x=X, **context)
-    return list(found.times) if hasattr(found, "times") else [found.t, found.warm.rms]
+    if hasattr(found, "times"):
+        return [*found.times, found.fitted.rms, found.fitted.median]
+    return [found.t, found.warm.rms]
 
 
 def same(a: list[float], b: list[float]) -> bool:
@@ -65,19 +65,25 @@ def same(a: list[float], b: list[float]) -> bool:
 
 
 @every_fit
-@pytest.mark.parametrize(
-    "bound",
-    [
-        lambda: model(context={"move": MOVES}),
-        lambda: guidance.conditional(model(), move=MOVES),
-        lambda: partial(bare, move=MOVES),
-        lambda: lambda x, t: bare(x, t, MOVES),
-    ],
-    ids=["model", "conditional", "partial", "closure"],
-)
-def test_labels_of_the_samples_may_be_bound(fit: str, bound: Callable[[], Any]) -> None:
+def test_labels_of_the_samples_may_be_bound(fit: str) -> None:
     """Where each half of the pilot is solved, a label goes with its sample."""
-    assert same(made(fit, bound()), made(fit, model(), context={"move": MOVES}))
+    wanted = made(fit, model(), context={"move": MOVES})
+    bound = {
+        "model": model(context={"move": MOVES}),
+        "conditional": guidance.conditional(model(), move=MOVES),
+        "partial": partial(bare, move=MOVES),
+        "closure": lambda x, t: bare(x, t, MOVES),
+    }
+    for how, score_fn in bound.items():
+        assert same(made(fit, score_fn), wanted), how
+
+
+def test_a_fit_by_gradients_sees_the_labels_of_the_samples() -> None:
+    bound, passed = (
+        scoresde.fit_solver(SDE, score_fn, 2, x=X, iterations=3, reference=10, **context)
+        for score_fn, context in ((model(context={"move": MOVES}), {}), (model(), {"context": {"move": MOVES}}))
+    )
+    assert same([*bound.times, bound.fitted.rms], [*passed.times, passed.fitted.rms])
 
 
 @every_fit
@@ -91,13 +97,12 @@ def test_labels_may_be_bound_in_guidance(fit: str) -> None:
 
 
 @every_fit
-@pytest.mark.parametrize("one", [{"move": torch.full((1,), 0.5, dtype=F64)}, {"move": 0.5}], ids=["(1,)", "number"])
-def test_one_label_is_that_of_all_samples(fit: str, one: dict[str, Any]) -> None:
+def test_one_label_is_that_of_all_samples(fit: str) -> None:
     wanted = made(fit, model(), context={"move": torch.full((PILOT,), 0.5, dtype=F64)})
+    one = {"move": torch.full((1,), 0.5, dtype=F64)}
+    assert same(made(fit, model(), context=one), wanted)
     assert same(made(fit, model(context=one)), wanted)
-    assert same(made(fit, guidance.conditional(model(), **one)), wanted)
-    if isinstance(one["move"], Tensor):
-        assert same(made(fit, model(), context=one), wanted)
+    assert same(made(fit, guidance.conditional(model(), move=0.5)), wanted)
 
 
 @every_fit
@@ -119,20 +124,7 @@ def test_what_is_no_tensor_is_passed_on(fit: str) -> None:
 
 
 @every_fit
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (3, "got int; try torch.tensor([3]), the same for all samples"),
-        (0.5, "got float; try torch.tensor([0.5])"),
-        (torch.tensor(3), "got torch.int64 (); try context['move'][None], the same for all samples"),
-        ([1.0] * PILOT, "got list; try torch.as_tensor(context['move'])"),
-        (["a"] * PILOT, "got list."),
-        (MOVES.numpy(), "try torch.from_numpy(context['move'])"),
-        (MOVES[:4], f"`context['move']` has 4 rows; the batch has {PILOT}"),
-    ],
-    ids=repr,
-)
-def test_other_values_are_refused_before_the_first_call(fit: str, value: Any, message: str) -> None:
+def test_other_values_are_refused_before_the_first_call(fit: str) -> None:
     calls = []
 
     def counted(x: Tensor, t: Tensor, move: Tensor) -> Tensor:
@@ -140,11 +132,21 @@ def test_other_values_are_refused_before_the_first_call(fit: str, value: Any, me
         return net(x, t, move)
 
     score = ScoreModel(counted, SDE, "noise", event_shape=(2,))
-    with pytest.raises(InvalidArgumentError, match=re.escape(message)):
-        FITS[fit](score_fn=score, x=X, context={"move": value})
+    refused: list[tuple[Any, str]] = [
+        (3, "got int; try torch.tensor([3]), the same for all samples"),
+        (0.5, "got float; try torch.tensor([0.5])"),
+        (torch.tensor(3), "got torch.int64 (); try context['move'][None], the same for all samples"),
+        ([1.0] * PILOT, "got list; try torch.as_tensor(context['move'])"),
+        (["a"] * PILOT, "got list."),
+        (MOVES.numpy(), "try torch.from_numpy(context['move'])"),
+        (MOVES[:4], f"`context['move']` has 4 rows; the batch has {PILOT}"),
+    ]
+    for value, message in refused:
+        with pytest.raises(InvalidArgumentError, match=re.escape(message)):
+            FITS[fit](score_fn=score, x=X, context={"move": value})
+        with pytest.raises(InvalidArgumentError, match=re.escape(message)):
+            scoresde.solve(SDE, score, X, method="ddim", steps=2, context={"move": value})
     assert not calls
-    with pytest.raises(InvalidArgumentError, match=re.escape(message)):
-        scoresde.solve(SDE, score, X, method="ddim", steps=2, context={"move": value})
 
 
 @pytest.mark.parametrize("declared", [True, False])

@@ -35,56 +35,34 @@ def some_times(batch: Pilot) -> Tensor:
     return batch.times(scoresde.grids.VPTime(0.3, 0.375), 6)
 
 
-@pytest.mark.parametrize("name", PROCESSES)
-def test_a_tight_solve_is_on_the_path(name: str) -> None:
-    """Wherever its nodes are, also between the levels at which the path is known."""
-    batch = pilot(PROCESSES[name])
-    times = some_times(batch)
-    tight = solve(
-        batch.sde,
-        batch.score,
-        batch.x,
-        method="adams",
-        rtol=1e-9,
-        atol=1e-9,
-        save_at=times.tolist(),
-        t_start=batch.start,
-    )
-    assert tight.xs is not None
-    losses = Path.of(batch, 400).losses(times, tight.xs[:, ROWS], ROWS, 1e-14)
-    assert losses.shape == (3,) and bool((losses < math.log(1e-4)).all())
-    losses = Path.of(batch, 400).losses(times, tight.xs[:, :3], slice(3, 6), 1e-14)  # the paths of others
-    assert bool((losses > math.log(1e-2)).all())
+def tight(batch: Pilot, times: Tensor) -> Tensor:
+    """The states of an exact solve at some times."""
+    limits = {"rtol": 1e-8, "atol": 1e-8, "t_start": batch.start, "save_at": times.tolist()}
+    states = solve(batch.sde, batch.score, batch.x, method="dop853", **limits).xs
+    assert states is not None
+    return states
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_loss_is_that_of_the_errors(name: str) -> None:
-    """The end has nine tenths, and the rest is that of all nodes but the first."""
+    """The end has nine tenths, and the rest is that of all nodes but the first; a tight solve is on the path, also
+    between the levels at which the path is known."""
     batch = pilot(PROCESSES[name])
     times = some_times(batch)
-    exact, node = Path.of(batch, 400), batch.sde.nodes(times)
-    states = solve(
-        batch.sde,
-        batch.score,
-        batch.x,
-        method="adams",
-        rtol=1e-9,
-        atol=1e-9,
-        save_at=times.tolist(),
-        t_start=batch.start,
-    ).xs
-    assert states is not None
+    exact, node, states = Path.of(batch, 200), batch.sde.nodes(times), tight(batch, times)
+    losses = exact.losses(times, states[:, ROWS], ROWS, 1e-14)
+    assert losses.shape == (3,) and bool((losses < math.log(1e-3)).all())
+    losses = exact.losses(times, states[:, :3], slice(3, 6), 1e-14)  # the paths of others
+    assert bool((losses > math.log(1e-2)).all())
     moves = torch.tensor([9.0, 0.1, 0.2, 0.4, 0.8, 0.1, 0.5], dtype=F64)[:, None, None]
     moved = states + moves * torch.hypot(node.alpha, node.sigma)[:, None, None]
-    wanted = 0.9 * moves[-1].log() + 0.1 * moves[1:-1].log().mean()
-    torch.testing.assert_close(
-        exact.losses(times, moved, slice(None), 0.0), wanted.flatten().expand(6), rtol=0.0, atol=1e-3
-    )
+    wanted = (0.9 * moves[-1].log() + 0.1 * moves[1:-1].log().mean()).flatten().expand(6)
+    torch.testing.assert_close(exact.losses(times, moved, slice(None), 0.0), wanted, rtol=0.0, atol=5e-3)
 
 
 def test_the_gradient_of_times_goes_through_the_path() -> None:
     batch = pilot(PROCESSES["vp"])
-    exact, times = Path.of(batch, 200), some_times(batch)
+    exact, times = Path.of(batch, 100), some_times(batch)
     states = batch.states(scoresde.solvers.DDIM(), times)
 
     def loss(inner: Tensor) -> Tensor:
@@ -99,20 +77,19 @@ def test_the_gradient_of_times_goes_through_the_path() -> None:
         assert float(slope[i]) == pytest.approx(float(numeric), rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("gradient", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_learns(gradient: bool) -> None:
     sde = PROCESSES["vp"]
-    options: dict[str, Any] = {"pilot": 8, "objective": "path", "gradient": gradient, "dtype": F64}
-    fitted = fit_solver(sde, RING.score(sde), 4, iterations=24 if gradient else 6, **options)
+    options: dict[str, Any] = {"pilot": 6, "objective": "path", "gradient": gradient, "reference": 40, "dtype": F64}
+    iterations = 18 if gradient else 6
+    fitted = fit_solver(sde, RING.score(sde), 4, iterations=iterations, **options)
     start = fit_solver(sde, RING.score(sde), 4, iterations=0, **options)
-    other = fit_solver(sde, RING.score(sde), 4, iterations=24 if gradient else 6, **{**options, "objective": "log"})
-    assert fitted.method != other.method
     batch, losses = pilot(sde), []
     for record in (fitted, start):
         states = solve(sde, RING.score(sde), batch.x, method=record, save_at="steps").xs
         assert states is not None
         times = torch.tensor(record.times, dtype=F64)
-        losses.append(float(Path.of(batch, 200).losses(times, states, slice(None), 1e-14).mean()))
+        losses.append(float(Path.of(batch, 100).losses(times, states, slice(None), 1e-14).mean()))
     assert losses[0] < losses[1] - (0.5 if gradient else 0.05)
     assert fitted.fitted.rms <= fitted.default.rms and fitted.fitted.median <= fitted.default.median
 
