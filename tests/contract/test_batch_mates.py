@@ -6,7 +6,7 @@ package's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +15,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import Solver, guidance, solvers
-from scoresde._tensors import rms, row_norms, row_std, row_sums
-from tests.parameters import described, pairs
+from tests.parameters import described, ways
 
 SDE = scoresde.VPSDE()
 F32, F64 = torch.float32, torch.float64
@@ -64,12 +63,8 @@ def compare(run: Callable[[Tensor, range], dict[str, Tensor]], x: Tensor, rows: 
         alone = run(x[i : i + 1], range(i, i + 1))
         for n, batch in batches.items():
             for name in alone if i < n else ():
-                assert same(alone[name][0], batch[name][i]), (
-                    name,
-                    i,
-                    n,
-                    float((alone[name][0] - batch[name][i]).abs().max()),
-                )
+                off = (alone[name][0] - batch[name][i]).abs().max()
+                assert same(alone[name][0], batch[name][i]), (name, i, n, float(off))
 
 
 # dtype, event, layout of the state, score function
@@ -80,24 +75,23 @@ CASES: dict[str, tuple[torch.dtype, tuple[int, ...], Callable[[Tensor], Tensor],
     "both across": (F64, (17,), across, otherwise_in_memory),
     "channels last": (F64, (3, 4, 4), channels_last, elementwise),
 }
-METHODS = {
-    m.name: m
-    for m in scoresde.methods()
-    if m.name == m.solver.name and not m.batch_coupled and m.name != "annealed_langevin"
-}
+# Those that depend on their batch by what they are stay out. The contract in test_solvers.py asks every method.
+METHODS = [m for m in scoresde.methods() if m.name in {*ways(), "rk45", "dpm23"} and not m.batch_coupled]
+KINDS = ("rk45", "adams", "ggf")  # those that sum over a sample to choose its steps
 
 
 def solve(solver: Solver, score_fn: Any, x: Tensor, seeds: range) -> dict[str, Tensor]:
-    budget: dict[str, Any] = {"rtol": 0.02, "atol": 0.02} if solver.adaptive else {"steps": 4}
+    budget: dict[str, Any] = {"rtol": 0.1, "atol": 0.1} if solver.adaptive else {"steps": 4}
     found = scoresde.solve(SDE, score_fn, x, method=solver, seeds=seeds, **budget)
     return {"x": found.x, "nfe": found.nfe}
 
 
-@pytest.mark.parametrize(("method", "case"), pairs(METHODS, CASES))
-def test_a_sample_of_any_method(method: str, case: str) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_a_sample_of_any_method(case: str) -> None:
     dtype, event, layout, score_fn = CASES[case]
     x = layout(states(33, *event, dtype=dtype))
-    compare(lambda x, s: solve(METHODS[method].solver(), score_fn, x, s), x)
+    for method in METHODS if case in ("float32", "both across") else (m for m in METHODS if m.name in KINDS):
+        compare(lambda x, s, m=method: solve(m.solver(), score_fn, x, s), x, (0, 16))
 
 
 VARIANTS: list[Solver] = [
@@ -117,44 +111,43 @@ VARIANTS: list[Solver] = [
 
 
 @pytest.mark.parametrize("solver", VARIANTS, ids=described)
-@pytest.mark.parametrize("case", ["float32", "both across"])
-def test_a_sample_of_variants(solver: Solver, case: str) -> None:
-    dtype, event, layout, score_fn = CASES[case]
-    compare(lambda x, s: solve(solver, score_fn, x, s), layout(states(33, *event, dtype=dtype)))
+def test_a_sample_of_variants(solver: Solver) -> None:
+    for case in ("float32", "both across"):
+        dtype, event, layout, score_fn = CASES[case]
+        compare(lambda x, s, f=score_fn: solve(solver, f, x, s), layout(states(33, *event, dtype=dtype)))
 
 
-@pytest.mark.parametrize(
-    ("event", "dtype"), [((1,), F64), ((2,), F32), ((5,), F64), ((2, 3), F64), ((2, 3), F32), ((17,), F32)]
-)
+@pytest.mark.parametrize(("event", "dtype"), [((1,), F64), ((5,), F64), ((2, 3), F32), ((17,), F32)])
 def test_samples_of_adams_at_a_small_tolerance(event: tuple[int, ...], dtype: torch.dtype) -> None:
     def run(x: Tensor, seeds: range) -> dict[str, Tensor]:
         found = scoresde.solve(SDE, elementwise, x, method="adams", rtol=1e-4, atol=1e-4)
         return {"x": found.x, "nfe": found.nfe}
 
-    compare(run, states(33, *event, dtype=dtype), (0, 1, 8, 16, 25, 32))
+    compare(run, states(33, *event, dtype=dtype), (0, 8, 32))
 
 
 @pytest.mark.parametrize(
-    ("layout", "event", "dtype"),
+    ("layout", "event", "dtype", "options"),
     [
-        pytest.param(plain, (2, 3), F32, id="plain"),
-        pytest.param(across, (3,), F64, id="across"),
-        pytest.param(strided, (2, 3), F64, id="strided"),
-        pytest.param(lambda x: x[:1].expand_as(x), (3,), F32, id="expanded"),
+        pytest.param(plain, (2, 3), F32, {"divergence": "exact", "method": "rk23"}, id="plain"),
+        pytest.param(across, (3,), F64, {"divergence": "exact"}, id="across"),
+        pytest.param(strided, (2, 3), F64, {"probes": 3}, id="strided"),
+        pytest.param(lambda x: x[:1].expand_as(x), (3,), F32, {"probes": 2}, id="expanded"),
     ],
 )
-def test_codes_and_densities(layout: Callable[[Tensor], Tensor], event: tuple[int, ...], dtype: torch.dtype) -> None:
-    given: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}
+def test_codes_and_densities(
+    layout: Callable[[Tensor], Tensor], event: tuple[int, ...], dtype: torch.dtype, options: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2}
     x = layout(0.5 * states(33, *event, dtype=dtype))
     for coder in (scoresde.encode, scoresde.decode):
-        compare(lambda x, s, c=coder: {"x": c(SDE, elementwise, x, **given).x}, x)
+        compare(lambda x, s, c=coder: {"x": c(SDE, elementwise, x, **given).x}, x, (0, 32))
 
-    def density(x: Tensor, seeds: range, **options: Any) -> dict[str, Tensor]:
+    def density(x: Tensor, seeds: range) -> dict[str, Tensor]:
         got = scoresde.log_likelihood(SDE, elementwise, x, seeds=seeds, check=False, **given, **options)
         return {"log_prob": got.log_prob, "latent": got.latent, "nfe": got.nfe, "std_error": got.std_error}
 
-    for options in ({"divergence": "exact"}, {"probes": 3}, {"divergence": "exact", "method": "rk23"}):
-        compare(lambda x, s, o=options: density(x, s, **o), x, (0, 32))  # type: ignore[arg-type]
+    compare(density, x, (0, 32))
     round_trip = lambda x, s: {"error": scoresde.reconstruct(SDE, elementwise, x, **given).error}  # noqa: E731
     compare(round_trip, layout(0.5 * states(33, 17)), (0, 32))
 
@@ -174,46 +167,27 @@ def test_interpolation() -> None:
         assert torch.equal(scoresde.interpolate(a[i : i + 1], b[i : i + 1], [0.3])[:, 0], found[:, i])
 
 
-def layouts(x: Tensor) -> Iterator[Tensor]:
-    yield from (x, across(x), strided(x))
-    yield x.movedim(-1, 0).contiguous().movedim(0, -1)
-
-
 @pytest.mark.parametrize("threads", [1, 2])
-def test_sums_over_a_sample(threads: int) -> None:
+def test_sums_over_large_samples(threads: int) -> None:
+    """Which threads split where a sample is alone, and which torch adds in the order of the memory. Of 16 such sums,
+    two to six round otherwise if they are split."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)  # which split a single long sum
+    torch.set_num_threads(threads)
+    log_prob = scoresde.NormalPrior().log_prob
     try:
         for dtype in (F32, F64):
-            for size in (1, 2, 3, 8, 17, 48, 1000, 50_000):
-                for rows in (2, 5, 33) if size < 1000 else (2,):
-                    whole = states(rows, 2, size, dtype=dtype)
-                    for x in layouts(whole):
-                        for reduce in (row_sums, row_norms, row_std, rms):
-                            wanted = reduce(whole)
-                            assert torch.equal(reduce(x), wanted)
-                            for i in (0, rows - 1):
-                                assert torch.equal(reduce(x[i : i + 1]), wanted[i : i + 1]), (reduce, size, rows, i)
-                        assert torch.equal(rms(x, 2)[:1], rms(whole[:1], 2))
+            x = states(16, 70_000, dtype=dtype)
+            wanted = log_prob(x)
+            assert torch.equal(log_prob(across(x)), wanted) and torch.equal(log_prob(strided(x)), wanted)
+            for i in range(16):
+                assert torch.equal(log_prob(x[i : i + 1]), wanted[i : i + 1]), (dtype, i)
     finally:
         torch.set_num_threads(before)
 
 
-def test_sums_are_sums() -> None:
-    x = states(4, 3, 5)
-    flat = x.flatten(1)
-    torch.testing.assert_close(row_sums(x), flat.sum(1))
-    torch.testing.assert_close(row_norms(x), flat.norm(dim=1))
-    torch.testing.assert_close(row_std(x), flat.std(1, correction=0))
-    torch.testing.assert_close(row_std(x, 1), flat.std(1))
-    assert bool(row_std(x[:, 0, :1], 1).isnan().all()) and row_sums(x[:0]).shape == (0,)
-    y = x[:1].clone().requires_grad_()
-    (slope,) = torch.autograd.grad(row_sums(y).sum(), y)
-    assert torch.equal(slope, torch.ones_like(y))
-
-
-@pytest.mark.parametrize("rowwise", [False, True])
-@pytest.mark.parametrize("method", ["ggf", "dpmpp_sde12", "euler_maruyama"])
+@pytest.mark.parametrize(
+    ("method", "rowwise"), [("ggf", False), ("ggf", True), ("dpmpp_sde12", True), ("euler_maruyama", False)]
+)
 def test_a_source_serves_several_solves(method: str, rowwise: bool) -> None:
     """A sample of the third solve is its own, too, although adaptive methods draw for each sample until it is done,
     and whether those that are done leave the batch or not."""
@@ -222,7 +196,7 @@ def test_a_source_serves_several_solves(method: str, rowwise: bool) -> None:
         return elementwise(x, t)
 
     score.rowwise = rowwise  # type: ignore[attr-defined]
-    grid = {"steps": 12} if method == "euler_maruyama" else {"rtol": 0.2, "atol": 0.2}
+    grid = {"steps": 12} if method == "euler_maruyama" else {"rtol": 0.3, "atol": 0.3}
 
     def third(rows: list[int]) -> tuple[Tensor, Tensor]:
         noise, x = scoresde.SampleNoise(7, indices=rows), states(5, 3)[rows]
