@@ -16,7 +16,7 @@ import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from scoresde.sdes import LinearGamma, NormalPrior
 from scoresde.trust import advice as module
-from scoresde.trust.advice import Advice, HarmlessEnd, advise, shifted
+from scoresde.trust.advice import HarmlessEnd, advise, shifted
 
 F64 = torch.float64
 ENDS = [10.0, 4.0, 2.5]  # sigma/alpha
@@ -54,26 +54,27 @@ def u_centred(x: Tensor) -> Tensor:
 # The noise end
 
 
-@pytest.mark.parametrize("n", [4, 5, 9])
 @pytest.mark.parametrize("tv", [0.001, 0.05, 0.4])
-def test_the_harmless_end_solves_the_mean_over_pairs(n: int, tv: float) -> None:
+def test_the_harmless_end_solves_the_mean_over_pairs(tv: float) -> None:
     """The root is found to 1e-7 in ln(1/rho^2); the chi-square there has a relative slope below 20."""
-    x = normal(n, 2, 3, mean=0.5, seed=n)
-    found = advise(x, tv=tv)
-    flat = x.flatten(1)
-    raw = [math.expm1(float(flat[i] @ flat[j]) / found.uncentred.rho**2) for i in range(n) for j in range(n) if i != j]
-    assert sum(raw) / (n * (n - 1)) == pytest.approx(4 * tv**2, rel=1e-5)
-    trace = float((flat - flat.mean(0)).square().sum()) / (n - 1)
-    own = float((u_centred(x) / found.centred.rho**2).expm1().sum()) / (n * (n - 3))
-    assert own + trace / n / found.centred.rho**2 == pytest.approx(4 * tv**2, rel=1e-5)
-    assert found.centred.floor == pytest.approx(trace / n / found.centred.rho**2, rel=1e-12)
-    assert found.centred.low < found.centred.rho < found.centred.high
+    for n in (4, 5, 9):
+        x = normal(n, 2, 3, mean=0.5, seed=n)
+        found = advise(x, tv=tv)
+        flat, s = x.flatten(1), 1 / found.uncentred.rho**2
+        raw = [math.expm1(float(flat[i] @ flat[j]) * s) for i in range(n) for j in range(n) if i != j]
+        assert sum(raw) / (n * (n - 1)) == pytest.approx(4 * tv**2, rel=1e-5)
+        trace = float((flat - flat.mean(0)).square().sum()) / (n - 1)
+        own = float((u_centred(x) / found.centred.rho**2).expm1().sum()) / (n * (n - 3))
+        assert own + trace / n / found.centred.rho**2 == pytest.approx(4 * tv**2, rel=1e-5)
+        assert found.centred.floor == pytest.approx(trace / n / found.centred.rho**2, rel=1e-12)
+        assert found.centred.low < found.centred.rho < found.centred.high
 
 
 def test_the_closed_forms() -> None:
     """Both are the larger one of two terms, of which each is half of the chi-square."""
-    x = normal(300, 6, mean=0.3)
-    found, n = advise(x, tv=0.2), 300
+    n = 150
+    x = normal(n, 6, mean=0.3)
+    found = advise(x, tv=0.2)
     products, own = x @ x.T, u_centred(x)
     products.fill_diagonal_(0.0)
     first, second = float(products.sum()) / (n * (n - 1)), float(products.square().sum()) / (n * (n - 1))
@@ -82,7 +83,7 @@ def test_the_closed_forms() -> None:
     trace, square = float(torch.cov(x.T).trace()), float(own.square().sum()) / (n * (n - 3))
     wanted = max(math.sqrt(2 * trace / n) / 0.4, math.sqrt(math.sqrt(square) / 0.4))
     assert found.centred.closed == pytest.approx(wanted, rel=1e-9)
-    assert square == pytest.approx(6, rel=0.1)  # tr S^2; two standard errors are 0.1
+    assert square == pytest.approx(6, rel=0.14)  # tr S^2; two standard errors are 0.14
 
 
 @pytest.mark.slow
@@ -123,12 +124,13 @@ def test_an_interval_holds_the_true_end_and_little_more() -> None:
     assert 2 / 3 < float(stated / found) < 3 / 2
 
 
+@pytest.mark.cells(3)
 @pytest.mark.parametrize("rho", ENDS)
 @pytest.mark.parametrize(("std", "mean"), [(1.0, 0.0), (0.9, 0.7), (1.4, 0.7)])
 def test_the_chi_square_of_a_process_is_that_of_normal_data(rho: float, std: float, mean: float) -> None:
     """Against a prior of any scale, within four standard errors (a probability of 6e-5 per case)."""
     variances = torch.tensor([1.0, 0.3, 0.1], dtype=F64)
-    x = mean + variances.sqrt() * normal(800, 3, seed=3)
+    x = mean + variances.sqrt() * normal(400, 3, seed=3)
     alpha = 1 / math.hypot(1, rho)
     sigma = rho * alpha
     prior = NormalPrior(std * sigma, 0.2 * alpha)
@@ -136,35 +138,40 @@ def test_the_chi_square_of_a_process_is_that_of_normal_data(rho: float, std: flo
     assert ends is not None
     known = of_normal(alpha * torch.full((3,), mean - 0.2, dtype=F64), alpha**2 * variances + sigma**2, prior.std)
     assert abs(ends.chi2 - known) < 4 * ends.error
-    assert ends.error < 0.1 * known + 0.01
+    assert ends.error < 0.15 * known + 0.01
     assert ends.tv == pytest.approx(min(1, math.sqrt(max(0, ends.chi2)) / 2), rel=1e-12)
     assert ends.rho_max == pytest.approx(rho, rel=1e-12)
 
 
-@pytest.mark.parametrize("rho", ENDS)
 @pytest.mark.parametrize("std", [0.9, 1.0, 1.3])
-def test_the_chi_square_of_two_points_is_exact(rho: float, std: float) -> None:
+def test_the_chi_square_of_two_points_is_exact(std: float) -> None:
     """The pairs of two points are counted, and the integral of a product of kernels over the prior is computed by a sum
     that has the accuracy of float64 for normal densities."""
     points, n = (-0.5, 1.5), 8
     x = torch.tensor(points, dtype=F64).repeat(n // 2)[:, None]
-    alpha = 1 / math.hypot(1, rho)
-    sigma = rho * alpha
-    prior = NormalPrior(std * sigma, 0.1)
-    u = torch.linspace(-60, 60, 200_001, dtype=F64)
+    u = torch.linspace(-60, 60, 20_001, dtype=F64)
 
     def log_density(centre: float, scale: float) -> Tensor:
         return -0.5 * ((u - centre) / scale) ** 2 - math.log(scale * math.sqrt(2 * math.pi))
 
-    def integral(a: float, b: float) -> float:
-        logs = log_density(alpha * a, sigma) + log_density(alpha * b, sigma) - log_density(0.1, prior.std)
-        return float(logs.exp().sum() * (u[1] - u[0]))
-
-    same = n // 2 * (n // 2 - 1)  # ordered pairs of different rows with one value
-    total = same * sum(integral(a, a) for a in points) + 2 * (n // 2) ** 2 * integral(*points)
-    ends = advise(x, sde=process(alpha, sigma, prior)).ends
-    assert ends is not None
-    assert ends.chi2 == pytest.approx(total / (n * (n - 1)) - 1, rel=1e-9, abs=1e-11)
+    for rho in ENDS:
+        alpha = 1 / math.hypot(1, rho)
+        sigma = rho * alpha
+        prior = NormalPrior(std * sigma, 0.1)
+        integral = [
+            float(
+                (log_density(alpha * a, sigma) + log_density(alpha * b, sigma) - log_density(0.1, prior.std))
+                .exp()
+                .sum()
+                * (u[1] - u[0])
+            )
+            for a, b in ((points[0], points[0]), (points[1], points[1]), points)
+        ]
+        same = n // 2 * (n // 2 - 1)  # ordered pairs of different rows with one value
+        total = same * sum(integral[:2]) + 2 * (n // 2) ** 2 * integral[2]
+        ends = advise(x, sde=process(alpha, sigma, prior)).ends
+        assert ends is not None
+        assert ends.chi2 == pytest.approx(total / (n * (n - 1)) - 1, rel=1e-9, abs=1e-11)
 
 
 def test_a_prior_with_the_mean_of_the_rows_has_no_bias() -> None:
@@ -207,22 +214,21 @@ def test_processes_whose_noise_does_or_does_not_suffice() -> None:
 
 
 @pytest.mark.parametrize("kind", ["vp", "ve", "edm", "vdm"])
-@pytest.mark.parametrize("centred", [True, False])
-def test_the_advised_process_has_harmless_ends(kind: str, centred: bool) -> None:
-    x = normal(400, 2, 3, mean=1.0, std=0.5)
+def test_the_advised_process_has_harmless_ends(kind: str) -> None:
+    x = normal(200, 2, 3, mean=1.0, std=0.5)
     found = advise(x)
-    sde = found.sde(kind, centred=centred)
-    ends = advise(x, sde=sde).ends
-    assert ends is not None
-    assert ends.noise_harmless and ends.data_harmless
-    assert ends.rho_min == pytest.approx(found.sigma_min, rel=1e-3)
-    end = found.centred if centred else found.uncentred
-    top = max(found.sigma_max, end.high) if kind in ("ve", "edm") else end.high
-    assert ends.rho_max == pytest.approx(top, rel=1e-9)
-    prior = found.prior(sde, centred=centred)
-    assert sde.prior.std == pytest.approx(prior.std, rel=1e-12)
-    assert torch.allclose(torch.as_tensor(sde.prior.mean, dtype=F64), torch.as_tensor(prior.mean, dtype=F64))
-    assert sde.prior_sample((3, 2, 3)).shape == (3, 2, 3)
+    for centred, end in ((True, found.centred), (False, found.uncentred)):
+        sde = found.sde(kind, centred=centred)
+        ends = advise(x, sde=sde).ends
+        assert ends is not None
+        assert ends.noise_harmless and ends.data_harmless
+        assert ends.rho_min == pytest.approx(found.sigma_min, rel=1e-3)
+        top = max(found.sigma_max, end.high) if kind in ("ve", "edm") else end.high
+        assert ends.rho_max == pytest.approx(top, rel=1e-9)
+        prior = found.prior(sde, centred=centred)
+        assert sde.prior.std == pytest.approx(prior.std, rel=1e-12)
+        assert torch.allclose(torch.as_tensor(sde.prior.mean, dtype=F64), torch.as_tensor(prior.mean, dtype=F64))
+        assert sde.prior_sample((3, 2, 3)).shape == (3, 2, 3)
 
 
 def test_a_prior_has_the_moments_of_the_states() -> None:
@@ -249,11 +255,11 @@ def test_schedules_reach_the_end() -> None:
     assert small.beta_max == 0.1 and float(scoresde.VPSDE(0.1, 0.1).alpha(1.0)) < small.alpha
 
 
-@pytest.mark.parametrize("mean", [0.0, 3.0])
-def test_whether_the_mean_matters(mean: float) -> None:
-    found = advise(normal(300, 4, mean=mean))
-    assert found.mean_matters == (mean != 0)
-    assert torch.allclose(found.mean, torch.full((4,), mean, dtype=F64), atol=4 / math.sqrt(300))
+def test_whether_the_mean_matters() -> None:
+    for mean in (0.0, 3.0):
+        found = advise(normal(300, 4, mean=mean))
+        assert found.mean_matters == (mean != 0)
+        assert torch.allclose(found.mean, torch.full((4,), mean, dtype=F64), atol=4 / math.sqrt(300))
 
 
 def test_rows_at_right_angles_have_the_bound_of_their_norm() -> None:
@@ -279,20 +285,15 @@ def test_the_bound_at_the_data_end() -> None:
     assert not ends.data_harmless
 
 
-@pytest.mark.parametrize(
-    "sde", [scoresde.VPSDE(), scoresde.EDMSDE(), scoresde.VDMSDE(), scoresde.CosineVPSDE()], ids=repr
-)
-def test_t_min_has_the_least_noise(sde: scoresde.AffineSDE) -> None:
-    found = advise(normal(50, 2), sde=sde)
-    assert found.ends is not None and found.ends.t_min is not None
-    t = found.ends.t_min
-    assert float(sde.sigma(t) / sde.alpha(t)) == pytest.approx(found.sigma_min, rel=1e-6)
-
-
-@pytest.mark.parametrize("sde", [scoresde.VESDE(sigma_min=0.1), scoresde.VDMSDE(LinearGamma(-4.0, 5.0))], ids=repr)
-def test_a_process_with_more_noise_has_no_t_min(sde: scoresde.AffineSDE) -> None:
-    ends = advise(normal(50, 2), sde=sde).ends
-    assert ends is not None and ends.t_min is None and "none" in repr(ends)
+def test_t_min_has_the_least_noise() -> None:
+    for sde in (scoresde.VPSDE(), scoresde.EDMSDE(), scoresde.VDMSDE(), scoresde.CosineVPSDE()):
+        found = advise(normal(50, 2), sde=sde)
+        assert found.ends is not None and found.ends.t_min is not None
+        t = found.ends.t_min
+        assert float(sde.sigma(t) / sde.alpha(t)) == pytest.approx(found.sigma_min, rel=1e-6), sde
+    for sde in (scoresde.VESDE(sigma_min=0.1), scoresde.VDMSDE(LinearGamma(-4.0, 5.0))):  # which have more
+        ends = advise(normal(50, 2), sde=sde).ends
+        assert ends is not None and ends.t_min is None and "none" in repr(ends), sde
 
 
 GREY = torch.arange(256).repeat(4).reshape(64, 16)
@@ -312,25 +313,24 @@ OTHERS: dict[str, Tensor] = {
     "bfloat16": (GREY.float() / 127.5 - 1).bfloat16(),
     "a scale for each column": (GREY.float() / 255) / (1 + torch.rand(16, generator=torch.Generator().manual_seed(0))),
     "a continuous column": torch.cat([GREY.float(), normal(64, 1, dtype=torch.float32)], 1),
-    "rare counts": torch.cat([torch.zeros(1300, 1), torch.arange(16.0)[:, None]]),
+    "rare counts": torch.cat([torch.zeros(360, 1), torch.arange(-7.0, 9.0)[:, None]]),
     "few values": normal(4, 5),
 }
 
 
-@pytest.mark.parametrize("name", LATTICES)
-def test_a_lattice_is_detected(name: str) -> None:
-    data, step = LATTICES[name]
-    found = advise(data)
-    assert found.origin == "lattice"
-    assert found.step == pytest.approx(step, rel=1e-5)
-    assert found.sigma_min == pytest.approx(step / math.sqrt(12), rel=1e-5)
+def test_a_lattice_is_detected() -> None:
+    for name, (data, step) in LATTICES.items():
+        found = advise(data)
+        assert found.origin == "lattice", name
+        assert found.step == pytest.approx(step, rel=1e-5), name
+        assert found.sigma_min == pytest.approx(step / math.sqrt(12), rel=1e-5), name
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_other_data_have_no_lattice(name: str) -> None:
-    found = advise(OTHERS[name])
-    assert (found.origin, found.step) == ("none", None)
-    assert found.sigma_min == pytest.approx(0.002 * found.sigma_data / 0.5, rel=1e-12)
+def test_other_data_have_no_lattice() -> None:
+    for name, data in OTHERS.items():
+        found = advise(data)
+        assert (found.origin, found.step) == ("none", None), name
+        assert found.sigma_min == pytest.approx(0.002 * found.sigma_data / 0.5, rel=1e-12), name
 
 
 def test_steps_that_are_given() -> None:
@@ -363,25 +363,26 @@ def test_ncsnv2_s_levels() -> None:
 
 def test_the_largest_distance_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster far from the mean with more rows than are compared hides nothing; the pair is found in long tails."""
-    monkeypatch.setattr(module, "_ROWS", 256)
-    cluster = torch.cat([normal(300, 2) + 40, normal(900, 2, seed=1), torch.tensor([[-9.0, 0.0]], dtype=F64)])
-    for x in (cluster, normal(5000, 3) ** 3, normal(1000, 20)):
+    monkeypatch.setattr(module, "_ROWS", 64)
+    cluster = torch.cat([normal(80, 2) + 40, normal(220, 2, seed=1), torch.tensor([[-9.0, 0.0]], dtype=F64)])
+    for x in (cluster, normal(1200, 3) ** 3, normal(300, 20)):
         assert advise(x).sigma_max == pytest.approx(scoresde.ncsnv2.largest_distance(x), rel=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1 / 8, 4.0, 1e-20, 1e20])
-def test_all_levels_follow_the_scale_of_the_data(scale: float) -> None:
+def test_all_levels_follow_the_scale_of_the_data() -> None:
     """To the accuracy of the roots, 1e-7 in ln(1/rho^2)."""
     x = normal(80, 6, mean=0.5)
-    one, other = advise(x), advise(scale * x)
-    for name in ("sigma_data", "sigma_min", "sigma_max"):
-        assert getattr(other, name) == pytest.approx(scale * getattr(one, name), rel=1e-9)
-    for a, b in ((one.centred, other.centred), (one.uncentred, other.uncentred)):
-        for name in ("rho", "low", "high", "closed"):
-            assert getattr(b, name) == pytest.approx(scale * getattr(a, name), rel=1e-6)
-        assert b.floor == pytest.approx(a.floor, rel=1e-6)
-    assert other.p_mean == pytest.approx(one.p_mean + math.log(scale), rel=1e-9)
-    assert other.levels == one.levels and other.mean_matters == one.mean_matters
+    one = advise(x)
+    for scale in (1 / 8, 4.0, 1e-20, 1e20):
+        other = advise(scale * x)
+        for name in ("sigma_data", "sigma_min", "sigma_max"):
+            assert getattr(other, name) == pytest.approx(scale * getattr(one, name), rel=1e-9)
+        for a, b in ((one.centred, other.centred), (one.uncentred, other.uncentred)):
+            for name in ("rho", "low", "high", "closed"):
+                assert getattr(b, name) == pytest.approx(scale * getattr(a, name), rel=1e-6)
+            assert b.floor == pytest.approx(a.floor, rel=1e-6)
+        assert other.p_mean == pytest.approx(one.p_mean + math.log(scale), rel=1e-9)
+        assert other.levels == one.levels and other.mean_matters == one.mean_matters
 
 
 def test_a_constant_that_is_added_moves_nothing_but_the_mean() -> None:
@@ -402,28 +403,29 @@ def test_repeated_rows_are_counted() -> None:
     assert found.uncentred.rho > advise(x).uncentred.rho
 
 
-@pytest.mark.parametrize("far", [1e4, 1e7])
-def test_near_rows_among_distant_ones_are_not_repeated(far: float) -> None:
-    x = normal(40, 2)
-    x[:20] += far
-    assert advise(x).repeated == 0.0
-    assert advise(torch.cat([x, x[:8]])).repeated == 16 / 48
+def test_near_rows_among_distant_ones_are_not_repeated() -> None:
+    for far in (1e4, 1e7):
+        x = normal(40, 2)
+        x[:20] += far
+        assert advise(x).repeated == 0.0
+        assert advise(torch.cat([x, x[:8]])).repeated == 16 / 48
 
 
 # How the data are read
 
 
-def test_blocks_subsets_and_arrays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    x = normal(500, 2, 3, mean=0.3, dtype=torch.float32)
-    whole = advise(x)
-    monkeypatch.setattr(module, "_BLOCK", 50)  # eight rows at once, for every pass
-    assert advise(x).sigma_data == pytest.approx(whole.sigma_data, rel=1e-12)
-    assert advise(x).centred.rho == pytest.approx(whole.centred.rho, rel=1e-6)
+def test_arrays_and_blocks(tmp_path: Path) -> None:
+    x = normal(60, 2, 3, mean=0.3, dtype=torch.float32)
     np.save(tmp_path / "x.npy", x.numpy())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     for same in (mapped, x.numpy().astype(">f4"), x.numpy()[::1]):
         assert repr(advise(same)) == repr(advise(x))
     assert advise(mapped).event_shape == (2, 3)
+    wide = normal(45, 100_000, mean=0.3, dtype=torch.float32)  # more numbers than are read at once
+    found, about = advise(wide, resolution=0.1), wide.double() - wide.double().mean(0)
+    assert found.sigma_data == pytest.approx(float(about.square().mean().sqrt()), rel=1e-12)
+    assert torch.allclose(found.mean, wide.double().mean(0))
+    assert found.centred.closed == pytest.approx(math.sqrt(2 * float(about.square().sum()) / 44 / 45) / 0.02, rel=1e-3)
 
 
 def test_a_subset_depends_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,40 +447,42 @@ def test_data_keep_no_graph_and_are_not_changed() -> None:
     assert not advise(x).mean.requires_grad and torch.equal(x.detach(), before)
 
 
-@pytest.mark.parametrize(
-    ("data", "options", "error", "text"),
-    [
-        (torch.zeros(9, 3, dtype=torch.uint8), {}, InvalidTypeError, "data / 127.5 - 1"),
-        (np.zeros((9, 3), np.int64), {}, InvalidTypeError, "floating-point"),
-        (torch.zeros(9, 3, dtype=torch.complex64), {}, InvalidTypeError, "floating-point"),
-        ([[0.0, 1.0]], {}, InvalidTypeError, "tensor or an array"),
-        (torch.zeros(9, 3).to_sparse(), {}, InvalidTypeError, "dense"),
-        (torch.zeros(9), {}, InvalidArgumentError, r"reshape\(-1, 1\)"),
-        (np.array(1.0), {}, InvalidArgumentError, "n, \\*event"),
-        (torch.zeros(9, 0), {}, InvalidArgumentError, "one element or more"),
-        (torch.zeros(0, 3), {}, InvalidArgumentError, "one element or more"),
-        (torch.zeros(1, 3), {}, InvalidArgumentError, "at least 4 rows, got 1"),
-        (torch.full((9, 3), 0.1), {}, InvalidArgumentError, "all 9 are the same"),
-        (torch.tensor([0.0, 1.0, torch.nan, 3.0, 4.0])[:, None], {}, NonFiniteError, r"1 of 5 rows \(first: \[2\]\)"),
-        (torch.tensor([0.0, 1.0, 2.0, 3.0, -torch.inf])[:, None], {}, NonFiniteError, r"\[4\]"),
-        (1e150 * normal(9, 2), {}, InvalidArgumentError, "within"),
-        (normal(9, 2), {"tv": 0.0}, InvalidArgumentError, "`tv`"),
-        (normal(9, 2), {"tv": 1.0}, InvalidArgumentError, "`tv`"),
-        (normal(9, 2), {"tv": None}, InvalidTypeError, "`tv`"),
-        (normal(9, 2), {"resolution": -1.0}, InvalidArgumentError, "`resolution`"),
-        (normal(9, 2), {"resolution": 1e3}, InvalidArgumentError, "`resolution` must give a step below"),
-        (normal(9, 2), {"data_range": (-1e6, 1e6)}, InvalidArgumentError, "`data_range` must give a step below"),
-        (normal(9, 2), {"data_range": (0.0, 1.0)}, InvalidArgumentError, "`data_range` must hold all values"),
-        (normal(9, 2), {"data_range": 1.0}, InvalidTypeError, "`data_range`"),
-        (normal(9, 2), {"sde": "vp"}, InvalidTypeError, "`sde`"),
-        (normal(9, 2), {"sde": process(0.1, 1.0, NormalPrior(1.0, torch.zeros(3)))}, InvalidArgumentError, "mean"),
-        (normal(9, 2), {"seed": -1}, InvalidArgumentError, "`seed`"),
-        (normal(9, 2), {"seed": 0.5}, InvalidTypeError, "`seed`"),
-    ],
-)
-def test_bad_input_is_named(data: Any, options: dict[str, Any], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
-        advise(data, **options)
+BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    (torch.zeros(9, 3, dtype=torch.uint8), {}, InvalidTypeError, "data / 127.5 - 1"),
+    (np.zeros((9, 3), np.int64), {}, InvalidTypeError, "floating-point"),
+    ([[0.0, 1.0]], {}, InvalidTypeError, "tensor or an array"),
+    (torch.zeros(9), {}, InvalidArgumentError, r"reshape\(-1, 1\)"),
+    (torch.zeros(9, 0), {}, InvalidArgumentError, "one element or more"),
+    (torch.zeros(0, 3), {}, InvalidArgumentError, "one element or more"),
+    (torch.zeros(1, 3), {}, InvalidArgumentError, "at least 4 rows, got 1"),
+    (torch.full((9, 3), 0.1), {}, InvalidArgumentError, "all 9 are the same"),
+    (torch.tensor([0.0, 1.0, torch.nan, 3.0, 4.0])[:, None], {}, NonFiniteError, r"1 of 5 rows \(first: \[2\]\)"),
+    (torch.tensor([0.0, 1.0, 2.0, 3.0, -torch.inf])[:, None], {}, NonFiniteError, r"\[4\]"),
+    (1e150 * normal(9, 2), {}, InvalidArgumentError, "within"),
+    (normal(9, 2), {"tv": 0.0}, InvalidArgumentError, "`tv`"),
+    (normal(9, 2), {"tv": 1.0}, InvalidArgumentError, "`tv`"),
+    (normal(9, 2), {"resolution": -1.0}, InvalidArgumentError, "`resolution`"),
+    (normal(9, 2), {"resolution": 1e3}, InvalidArgumentError, "`resolution` must give a step below"),
+    (normal(9, 2), {"data_range": (-1e6, 1e6)}, InvalidArgumentError, "`data_range` must give a step below"),
+    (normal(9, 2), {"data_range": (0.0, 1.0)}, InvalidArgumentError, "`data_range` must hold all values"),
+    (normal(9, 2), {"sde": "vp"}, InvalidTypeError, "`sde`"),
+    (normal(9, 2), {"sde": process(0.1, 1.0, NormalPrior(1.0, torch.zeros(3)))}, InvalidArgumentError, "mean"),
+    (normal(9, 2), {"seed": -1}, InvalidArgumentError, "`seed`"),
+]
+
+
+def test_bad_input_is_named() -> None:
+    for data, options, error, text in BAD:
+        with pytest.raises(error, match=text):
+            advise(data, **options)
+    calls: list[Callable[[Any], object]] = [
+        lambda a: a.sde("flow"),
+        lambda a: a.sde(centred=1),
+        lambda a: a.prior("vp"),
+    ]
+    for call in calls:
+        with pytest.raises((InvalidArgumentError, InvalidTypeError), match=r"kind|centred|sde"):
+            call(advise(normal(9, 2)))
 
 
 def test_a_prior_that_is_not_normal_is_refused() -> None:
@@ -492,12 +496,6 @@ def test_a_prior_that_is_not_normal_is_refused() -> None:
     sde = scoresde.VPSDE(prior=Laplace())  # type: ignore[arg-type]
     with pytest.raises(InvalidArgumentError, match="normal prior"):
         advise(normal(9, 2), sde=sde)
-
-
-@pytest.mark.parametrize("call", [lambda a: a.sde("flow"), lambda a: a.sde(centred=1), lambda a: a.prior("vp")])
-def test_bad_arguments_of_the_result_are_named(call: Callable[[Advice], object]) -> None:
-    with pytest.raises((InvalidArgumentError, InvalidTypeError), match=r"kind|centred|sde"):
-        call(advise(normal(9, 2)))
 
 
 # What is shown
@@ -514,10 +512,8 @@ def test_the_table_has_a_rule_and_a_source_for_each_value() -> None:
         for name in ("sigma_data", "sigma_min", "sigma_max", "P_mean", "gamma_min", "beta_max", "rho at t_max"):
             assert any(name in line for line in lines)
         assert "\n" not in repr(found) and repr(found).startswith("Advice(n=")
-        page = found._repr_html_()
-        assert page.count("<tr>") == 1 + len(module._rows_of(found)) and "Karras 2022, table 1" in page
-        for end in (found.centred, found.uncentred):
-            assert repr(end).startswith("HarmlessEnd(rho=")
+        assert "Karras 2022, table 1" in found._repr_html_()
+        assert all(repr(end).startswith("HarmlessEnd(rho=") for end in (found.centred, found.uncentred))
     assert "sde at t_max" in whole.table() and "sde at" not in plain.table()
     assert "harmful" in repr(whole.ends)
 
@@ -535,19 +531,18 @@ def test_levels_for_another_resolution() -> None:
     assert torch.allclose(larger.log_snr(t), vp.log_snr(t) - 2 * math.log(4))
     assert torch.allclose(larger.alpha(t) ** 2 + larger.sigma(t) ** 2, torch.ones_like(t))
     assert (larger.t_min, larger.t_max) == (vp.t_min, vp.t_max)
+    level: Any
+    for level, resolution, text in (
+        (0.0, 0, "resolution"),
+        (scoresde.FlowSDE(t_max=1.0), 64, "finite at both ends"),
+        ("vp", 64, "level"),
+    ):
+        with pytest.raises((InvalidArgumentError, InvalidTypeError), match=text):
+            shifted(level, resolution, 32)
 
 
-@pytest.mark.parametrize("s", [0.5, 3.0])
-def test_a_flow_is_shifted_by_its_time(s: float) -> None:
+def test_a_flow_is_shifted_by_its_time() -> None:
     flow = scoresde.FlowSDE(t_min=0.01, t_max=0.99)
     t = torch.linspace(0.01, 0.99, 9, dtype=F64)
-    assert torch.allclose(shifted(flow, s, 1.0).log_snr(t), flow.log_snr(s * t / (1 + (s - 1) * t)), rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("level", "resolution", "text"),
-    [(0.0, 0, "resolution"), (scoresde.FlowSDE(t_max=1.0), 64, "finite at both ends"), ("vp", 64, "level")],
-)
-def test_bad_arguments_of_a_shift_are_named(level: Any, resolution: float, text: str) -> None:
-    with pytest.raises((InvalidArgumentError, InvalidTypeError), match=text):
-        shifted(level, resolution, 32)
+    for s in (0.5, 3.0):
+        assert torch.allclose(shifted(flow, s, 1.0).log_snr(t), flow.log_snr(s * t / (1 + (s - 1) * t)), rtol=1e-9)
