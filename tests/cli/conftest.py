@@ -10,24 +10,25 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
-import scoresde
+import scoresde.likelihood
 import scoresde.zoo
-from scoresde.cli import app
+from tests.cli.common import Change, Files, Run, invoke
 
 
 @dataclass
 class FakeModel:
     """Draws one of two pictures, all dark but for a bright half: the upper (0) or the lower (1).
 
-    ``change(score, x, t)`` alters the score; ``calls`` counts the evaluations.
+    ``change(score, x, t)`` alters the score; ``calls`` counts the evaluations, unless not ``counted``: a certificate
+    is for a score that does not change.
     """
 
     event_shape: tuple[int, ...] = (1, 8, 8)
     labels: Any = field(default_factory=lambda: SimpleNamespace(name="half", count=2, null=2))
-    change: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] = lambda s, x, t: s
+    change: Change = lambda s, x, t: s
     calls: int = 0
+    counted: bool = True
     config: Any = field(default_factory=lambda: SimpleNamespace(data="two pictures"))
     net: torch.nn.Module = field(default_factory=torch.nn.Identity)
 
@@ -45,7 +46,7 @@ class FakeModel:
         )
 
         def score_fn(x: torch.Tensor, t: torch.Tensor, half: int | torch.Tensor | None = half) -> torch.Tensor:
-            self.calls += 1
+            self.calls += self.counted
             if half is None:
                 score = both(x, t)
             elif isinstance(half, int):
@@ -67,14 +68,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
 
 @pytest.fixture
-def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return invoke
 
 
 @pytest.fixture
-def run(typed: Callable[..., Result]) -> Callable[..., Result]:
+def run(typed: Run) -> Run:
     """Runs a command in an empty folder; what an earlier one left is replaced."""
     replaces = {"sample", "encode", "measure"}
     return lambda *arguments: typed(
@@ -83,12 +84,77 @@ def run(typed: Callable[..., Result]) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def ddim(run: Callable[..., Result]) -> Callable[..., Result]:
-    """Runs `scoresde sample` with 10 steps of ddim."""
+def ddim(run: Run) -> Run:
+    """Runs `scoresde sample` with 10 steps of ddim; what an earlier one left is replaced."""
     return lambda *arguments: run("sample", "--method", "ddim", "--steps", 10, *arguments)
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Callable[[], list[str]]:
+def draw(typed: Run) -> Run:
+    """Runs `scoresde sample` with 5 steps of ddim; what an earlier one left is kept."""
+    return lambda *arguments: typed("sample", "--method", "ddim", "--steps", 5, *arguments)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
     """Names of all that is in the folder."""
     return lambda: sorted(path.name for path in tmp_path.iterdir())
+
+
+@dataclass
+class Call:
+    """What a command asked `log_likelihood` for."""
+
+    x: torch.Tensor
+    seeds: list[int]
+    options: dict[str, Any]
+
+
+@pytest.fixture
+def solved(fake: FakeModel, typed: Run, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """Likelihoods that cost nothing and are functions of the data and the seeds; pictures that are bright on average
+    fail. Returns the calls."""
+    calls: list[Call] = []
+
+    def log_likelihood(sde: Any, score_fn: Any, x: torch.Tensor, *, seeds: list[int], **options: Any) -> Any:
+        calls.append(Call(x, seeds, options))
+        noise = torch.tensor([seed % 1000 / 7 for seed in seeds], dtype=torch.float64)
+        log_prob = x.flatten(1).double().sum(1) * 1e-3 + noise
+        bad = x.flatten(1).mean(1) > 0.5
+        log_prob = torch.where(bad, torch.nan, log_prob)
+        return scoresde.Likelihood(
+            log_prob=log_prob,
+            std_error=log_prob.abs() / 3,
+            paths=log_prob[:, None],
+            solver_error=log_prob,
+            latent=x,
+            prior_log_prob=-log_prob,
+            nfe=torch.arange(len(x)) + 7,
+            products=1,
+            status=torch.where(bad, 3, 0),
+        )
+
+    monkeypatch.setattr(scoresde.likelihood, "log_likelihood", log_likelihood)
+    return calls
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What a progress bar shows, one number each time that it is drawn."""
+    drawn: list[float] = []
+
+    class Bar:
+        def __init__(self, total: int, **kwargs: Any) -> None:
+            self.total, self.n, self.disable = total, 0.0, False
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            pass
+
+        def refresh(self) -> None:
+            drawn.append(self.n)
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    return drawn

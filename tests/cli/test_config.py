@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-from typer.testing import Result
 
-Run = Callable[..., Result]
+from tests.cli.common import Run, arrays, expect, metadata, near
+
 FILE = """
 seed = 3
 [sample]
@@ -24,34 +21,29 @@ quiet = true
 """
 
 
-def test_values_of_a_file_are_those_of_the_command_line(typed: Run, fake: Any) -> None:
+def test_values_of_a_file_are_those_of_the_command_line_which_comes_first(typed: Run, fake: Any) -> None:
     Path("run.toml").write_text(FILE)
-    result = typed("sample", "--config", "run.toml")
-    assert result.exit_code == 0 and not result.output
+    assert expect(typed("sample", "--config", "run.toml"), 0) == ""
     flags = ("--seed", 3, "--steps", 7, "--method", "dpm_2m", "--count", 2, "--denoise")
-    assert typed("sample", *flags, "--out", "b.npz").exit_code == 0
+    expect(typed("sample", *flags, "--out", "b.npz"), 0)
     assert Path("a.npz").read_bytes() == Path("b.npz").read_bytes()
-
-
-def test_the_command_line_comes_first(typed: Run, fake: Any) -> None:
-    Path("run.toml").write_text(FILE)
-    assert typed("sample", "--steps", 4, "--config", "run.toml", "--no-denoise", "--out", "c.npz").exit_code == 0
-    assert np.load("c.npz")["nfe"].tolist() == [4, 4] and not Path("a.npz").exists()
+    expect(typed("sample", "--steps", 4, "--config", "run.toml", "--no-denoise", "--out", "c.npz"), 0)
+    assert arrays("c.npz")["nfe"].tolist() == [4, 4]
 
 
 def test_tables_of_other_commands_do_not_matter(typed: Run, fake: Any) -> None:
+    np.savez("x.npz", x=near(fake, 3))
     Path("run.toml").write_text(FILE + '[train]\npreset = "ddpm"\n[sample.option]\norder = 2\n')
-    assert typed("sample", "--config", "run.toml", "--method", "unipc").exit_code == 0
-    Path("other.toml").write_text(
-        'data = "digits"\ndata-range = [-1, 1]\nsteps = 2\nmethod = "rk4"\nseed = 1\n[sample]\ncount = 3\n'
-    )
-    assert typed("encode", "--config", "other.toml").exit_code == 0
-    assert len(np.load("latents.npz")["latent"]) == 360
+    expect(typed("sample", "--config", "run.toml", "--method", "unipc"), 0)
+    assert metadata("a.npz")["options"] == {"order": 2}
+    shared = 'data = "x.npz"\ndata-range = [-1, 1]\nsteps = 2\nmethod = "rk4"\nseed = 1\n[sample]\ncount = 3\n'
+    Path("other.toml").write_text(shared)
+    expect(typed("encode", "--config", "other.toml"), 0)
+    assert len(arrays("latents.npz")["latent"]) == 3
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
+def test_what_is_wrong_in_a_file(typed: Run, fake: Any) -> None:
+    for content, said in (
         ("stepz = 3", "no option 'stepz'"),
         ("[sampel]\nsteps = 3", "no option 'sampel'"),
         ("sample = 3", "must be a table"),
@@ -64,57 +56,39 @@ def test_tables_of_other_commands_do_not_matter(typed: Run, fake: Any) -> None:
         ("method = 'nosuch'", "unknown name 'nosuch'"),
         (b"\xff\xfe", "'run.toml'"),
         (None, "No such file"),
-    ],
-)
-def test_what_is_wrong_in_a_file(typed: Run, fake: Any, content: str | bytes | None, said: str) -> None:
-    if content is not None:
-        Path("run.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    result = typed("sample", "--config", "run.toml", "--out", "a.png")
-    assert result.exit_code == 2 and said in result.output, result.output
+    ):
+        Path("run.toml").unlink(missing_ok=True)
+        if content is not None:
+            Path("run.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
+        expect(typed("sample", "--config", "run.toml", "--out", "a.png"), 2, said)
     assert fake.calls == 0 and not Path("a.png").exists()
 
 
-@pytest.mark.parametrize(
-    "command", ["sample", "measure", "likelihood", "encode", "train", "methods", "presets", "check"]
-)
-def test_every_command_takes_a_file(typed: Run, command: str) -> None:
-    assert "--config FILE.toml" in typed(command, "--help").output
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (("sample", "--num", 2, "--out", "{}"), ("sample", "--count", 2, "--out", "{}")),
+def test_old_spellings_mean_the_same(typed: Run, fake: Any) -> None:
+    np.savez("x.npz", x=near(fake, 2))
+    few = ("--method", "rk4", "--steps", 2)
+    for i, (old, new) in enumerate(
         (
-            ("encode", "digits", "--method", "rk4", "--steps", 2, "--out", "{}"),
-            ("encode", "--data", "digits", "--method", "rk4", "--steps", 2, "--out", "{}"),
-        ),
-        (
-            ("measure", "digits", "--operator", "grey", "--out", "{}"),
-            ("measure", "--data", "digits", "--operator", "grey", "--out", "{}"),
-        ),
-    ],
-)
-def test_old_spellings_mean_the_same(typed: Run, fake: Any, old: Any, new: Any) -> None:
-    for name, command in (("a.npz", old), ("b.npz", new)):
-        assert typed(*[str(word).format(name) for word in command]).exit_code == 0
-    with np.load("a.npz") as a, np.load("b.npz") as b:
-        assert all(np.array_equal(a[key], b[key]) for key in a.files)
+            (("sample", *few, "--num", 2), ("sample", *few, "--count", 2)),
+            (("encode", "x.npz", *few), ("encode", "--data", "x.npz", *few)),
+            (("measure", "x.npz", "--operator", "grey"), ("measure", "--data", "x.npz", "--operator", "grey")),
+        )
+    ):
+        for name, command in ((f"a{i}.npz", old), (f"b{i}.npz", new)):
+            expect(typed(*command, "--out", name), 0)
+        a, b = arrays(f"a{i}.npz"), arrays(f"b{i}.npz")
+        assert all(np.array_equal(a[key], b[key]) for key in a), old
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
+def test_what_is_missing_or_given_twice(typed: Run, fake: Any) -> None:
+    for command, said in (
         (("likelihood",), "`data` is missing; give --data DATA."),
         (("likelihood", "digits", "--data", "a.npz"), "`data` is given twice, 'digits' and 'a.npz'."),
         (("check",), "`model` is missing; give --model MODEL."),
         (("check", "digits", "--model", "mnist"), "`model` is given twice, 'digits' and 'mnist'."),
         (("measure", "digits"), "`operator` is missing; give one, such as --operator block_average:factor=2."),
-    ],
-)
-def test_what_is_missing_or_given_twice(typed: Run, fake: Any, command: tuple[str, ...], said: str) -> None:
-    result = typed(*command)
-    assert result.exit_code == 2 and said in result.output, result.output
+    ):
+        expect(typed(*command), 2, said)
 
 
 def test_the_range_of_data_is_the_models_unless_another_is_given(typed: Run, fake: Any) -> None:
@@ -122,6 +96,5 @@ def test_the_range_of_data_is_the_models_unless_another_is_given(typed: Run, fak
     np.savez("data.npz", x=np.full((2, 1, 8, 8), 255, dtype=np.uint8))
     common = ("encode", "--data", "data.npz", "--levels", 256, "--method", "rk4", "--steps", 2, "--force")
     for told, expected in (((), [0.0, 1.0]), (("--data-range", -1, 1), [-1.0, 1.0])):
-        assert typed(*common, *told).exit_code == 0
-        with np.load("latents.npz") as content:
-            assert json.loads(str(content["metadata"]))["data_range"] == expected
+        expect(typed(*common, *told), 0)
+        assert metadata("latents.npz")["data_range"] == expected

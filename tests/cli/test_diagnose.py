@@ -2,53 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 
-from scoresde.training import digits_split
-
-
-def test_too_few_steps_are_named(run: Callable[..., Any]) -> None:
-    found = run("diagnose", "--pilot", "48", "--method", "ddim", "--steps", "4")
-    assert found.exit_code == 0, found.output
-    rows = {line.split()[0]: line.split()[-1] for line in found.output.splitlines() if line and line[0] != " "}
-    assert rows["steps"] == "yes" and rows["prior"] == rows["t_min"] == "no"
-    assert "Take more steps" in found.output
+from tests.cli.common import Run, expect, near
 
 
-def test_swapped_labels_are_found(run: Callable[..., Any]) -> None:
-    run("methods")  # in an empty folder
-    split = digits_split()
-    for name, labels in (("right", split.test_labels), ("wrong", (split.test_labels + 5) % 10)):
-        np.savez(f"{name}.npz", x=split.test_images.numpy(), label=labels.numpy())
-    given = ("--levels", "17", "--pilot", "32", "--method", "ddim", "--steps", "10", "--quiet")
+def rows(text: str) -> dict[str, list[str]]:
+    """The words of each line of the table, by the first of them."""
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line and line[0] != " "}
+
+
+def test_too_few_steps_are_named(run: Run, fake: Any) -> None:
+    np.savez("x.npz", x=near(fake, 80)[1::2])
+    found = run("diagnose", "x.npz", "--model", "any", "--label", 1, "--pilot", 32, "--method", "ddim", "--steps", 2)
+    expect(found, 0, "Take more steps")
+    table = rows(found.output)
+    assert table["steps"][-1] == "yes" and table["prior"][-1] == table["t_min"][-1] == "no"
+
+
+def test_swapped_labels_are_found(run: Run, fake: Any) -> None:
+    labels = np.arange(40) % 2
     gains = {}
-    for name in ("right", "wrong"):
-        found = run("diagnose", f"{name}.npz", "--labels", "label", *given)
-        assert found.exit_code == 0, found.output
-        line = next(line for line in found.output.splitlines() if line.startswith("labels"))
-        gains[name] = float(line.split()[1])
+    for name, given in (("right", labels), ("wrong", 1 - labels)):
+        np.savez(f"{name}.npz", x=near(fake, 40), half=given)
+        command = ("diagnose", f"{name}.npz", "--model", "any", "--labels", "half", "--pilot", 32)
+        found = run(*command, "--method", "ddim", "--steps", 10, "--quiet")
+        expect(found, 0)
+        gains[name] = float(rows(found.output)["labels"][0].replace(",", ""))
     assert gains["right"] > 3 > gains["wrong"]
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (("--model", "mnist"), "`data` is missing"),
+def test_what_cannot_be_diagnosed(run: Run, fake: Any) -> None:
+    np.savez("small.npz", x=np.zeros((40, 3), dtype=np.float32))
+    np.savez("x.npz", x=near(fake, 40), half=np.arange(40) % 2)
+    for given, said in (
+        ((), "`data` is missing"),
         (("--data", "nothing.npz"), "nothing.npz"),
         (("--data", "small.npz"), "small.npz"),
-        (("--held-out", "nothing.npz"), "nothing.npz"),
-        (("--pilot", "3"), "pilot"),
-        (("--labels", "classes"), "under the name label"),
-        (("--labels", "label", "--label", "1"), "leave --label out"),
-        (("--confidence", "2"), "`confidence`"),
-    ],
-)
-def test_what_cannot_be_diagnosed(run: Callable[..., Any], given: tuple[str, ...], message: str) -> None:
-    run("methods")  # in an empty folder
-    np.savez("small.npz", x=np.zeros((40, 3), dtype=np.float32))
-    found = run("diagnose", *given)
-    assert found.exit_code == 2 and message in found.output, found.output
+        (("x.npz", "--held-out", "nothing.npz"), "nothing.npz"),
+        (("x.npz", "--pilot", 3), "pilot"),
+        (("digits", "--labels", "classes"), "under the name label"),
+        (("x.npz", "--labels", "half", "--label", 1), "leave --label out"),
+        (("x.npz", "--confidence", 2), "`confidence`"),
+    ):
+        expect(run("diagnose", "--model", "any", *given), 2, said)
+
+
+def test_a_model_of_the_digits_has_data(run: Run, fake: Any) -> None:
+    fake.config.data = "scikit-learn digits"
+    expect(run("diagnose", "--labels", "classes"), 2, "under the name label")

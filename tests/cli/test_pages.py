@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import Result
 
 import scoresde
 from scoresde import zoo
-from scoresde.cli import _data
+from tests.cli.common import COMMANDS, Run, expect
 from tests.pages import blocks, commands
 
-Run = Callable[..., Result]
 # What stands in for long work: the last of two values of a flag counts.
 SHORT = {
     "sample": ("--count", "2", "--batch-size", "2"),
@@ -29,15 +24,16 @@ SHORT = {
     "certify": ("--pilot", "20", "--confidence", "0.8"),
     "diagnose": ("--pilot", "32"),
 }
-PAGES = [
-    "docs/command_line.md",
-    "docs/inverse.md",
-    "docs/likelihood.md",
-    "docs/many_samples.md",
-    "docs/systems.md",
-    "docs/trainer.md",
-    "docs/trust.md",
-]
+# The full tier runs the pages whose commands take longest; of these the default tier only reads the command lines.
+PAGES = {
+    "docs/command_line.md": pytest.mark.slow,
+    "docs/inverse.md": pytest.mark.slow,
+    "docs/likelihood.md": pytest.mark.slow,
+    "docs/many_samples.md": (),
+    "docs/systems.md": pytest.mark.slow,
+    "docs/trainer.md": (),
+    "docs/trust.md": pytest.mark.slow,
+}
 
 
 def prepare() -> None:
@@ -56,20 +52,23 @@ def prepare() -> None:
     Path("run.toml").write_text(config)
 
 
-@pytest.mark.parametrize("page", PAGES)
+def test_the_options_of_all_pages_are_those_of_the_commands(typed: Run) -> None:
+    prepare()
+    for page in PAGES:
+        assert commands(page), page
+        for line in commands(page):
+            _, name, *words = shlex.split(line)
+            with COMMANDS.make_context("scoresde", [name, *words]) as group:
+                COMMANDS.commands[name].make_context(name, words, parent=group)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=marks) for page, marks in PAGES.items()])
 def test_the_commands_of_a_page_run(typed: Run, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
     prepare()
-    lines = commands(page)
-    assert lines
-    everything = _data._digits
-
-    def few(check: Any, labels: str | None) -> Any:
-        whole = everything(check, labels)
-        classes = None if whole.labels is None else whole.labels[:8]
-        return replace(whole, values=whole.values[:8], names=whole.names[:8], labels=classes)
-
-    for line in lines:
+    split = scoresde.training.digits_split()
+    few = split._replace(test_images=split.test_images[:8], test_labels=split.test_labels[:8])
+    for line in commands(page):
         _, name, *words = shlex.split(line)
-        monkeypatch.setattr(_data, "_digits", everything if name in ("check", "diagnose") else few)
-        result = typed(name, *words, *SHORT.get(name, ()))
-        assert result.exit_code == 0, f"{line}\n{result.output}"
+        shown = split if name in ("check", "diagnose") else few
+        monkeypatch.setattr(scoresde.training, "digits_split", lambda shown=shown: shown)
+        expect(typed(name, *words, *SHORT.get(name, ())), 0)
