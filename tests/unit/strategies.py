@@ -22,10 +22,16 @@ from scoresde import (
     SigmoidVPSDE,
     SubVPSDE,
 )
-from scoresde._registries import SDES
 
 PROCESSES: dict[str, Callable[[], Any]] = {
-    **SDES,
+    "ve": VESDE,
+    "vp": VPSDE,
+    "subvp": SubVPSDE,
+    "cosine": CosineVPSDE,
+    "sigmoid": SigmoidVPSDE,
+    "vdm": VDMSDE,
+    "edm": EDMSDE,
+    "flow": FlowSDE,
     "gaussian": lambda: GaussianSDE(lambda t: torch.cos(t), lambda t: torch.sin(t), t_min=1e-3, t_max=1.5),
 }
 

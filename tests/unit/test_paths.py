@@ -193,27 +193,36 @@ def test_moves_with_more_draws_than_states_by_quadrature(moves: int) -> None:
 
 
 def test_a_learned_variance() -> None:
-    """Each element has its own."""
+    """Each element has its own: densities, and the divergence of laws with two means and two variances."""
     sde = SDES["vp"]
-    model = scoresde.ScoreModel(
-        lambda x, t: torch.cat([0.3 * x, torch.sin(3 * x)], 1), sde, "noise", variance="learned_range"
+    one, other = (
+        scoresde.ScoreModel(
+            lambda x, t, a=a, b=b: torch.cat([a * x, b * torch.sin(3 * x)], 1), sde, "noise", variance="learned_range"
+        )
+        for a, b in ((0.3, 1.0), (0.2, 0.0))
     )
+
+    def normal(state: Tensor, start, stop, factor: float, share: float) -> torch.distributions.Normal:
+        shrink = -math.expm1(2 * (start.lam - stop.lam))
+        v = 0.5 * (share * torch.sin(3 * state) + 1)
+        data = (state - start.sigma * factor * state) / start.alpha
+        mean = stop.alpha * shrink * data + stop.sigma**2 * start.alpha / (start.sigma**2 * stop.alpha) * state
+        return torch.distributions.Normal(mean, start.sigma**v * stop.sigma ** (1 - v) * math.sqrt(shrink))
+
     options = {"method": "ancestral", "variance": "learned", "grid": times(sde)}
     x = torch.full((1, 2), 0.4, dtype=F64)
     draws = torch.randn(3, 1, 2, dtype=F64, generator=torch.Generator().manual_seed(3))
-    solution, _ = recorded(sde, model, x, draws, **options)
-    state, expected = x, 0.0
+    solution, _ = recorded(sde, one, x, draws, **options)
+    state, expected, divergence = x, 0.0, 0.0
     for t, s, after in zip(times(sde)[:-1], times(sde)[1:], solution.path.states, strict=True):
         start, stop = sde.node(float(t)), sde.node(float(s))
-        shrink = -math.expm1(2 * (start.lam - stop.lam))
-        v = 0.5 * (torch.sin(3 * state) + 1)
-        std = start.sigma**v * stop.sigma ** (1 - v) * math.sqrt(shrink)
-        data = (state - start.sigma * 0.3 * state) / start.alpha
-        mean = stop.alpha * shrink * data + stop.sigma**2 * start.alpha / (start.sigma**2 * stop.alpha) * state
-        expected += float(torch.distributions.Normal(mean, std).log_prob(after).sum())
+        own, wider = normal(state, start, stop, 0.3, 1.0), normal(state, start, stop, 0.2, 0.0)
+        expected += float(own.log_prob(after).sum())
+        divergence += float(torch.distributions.kl_divergence(own, wider).sum())
         state = after
     assert abs(float(solution.path_log_prob[0]) - expected) < 1e-10
-    assert torch.equal(paths.log_prob(solution.path, sde, model), solution.path_log_prob)
+    assert torch.equal(paths.log_prob(solution.path, sde, one), solution.path_log_prob)
+    assert float(paths.kl(solution.path, one, other)) == pytest.approx(divergence, rel=1e-10)
 
 
 def path_of(sde, score_fn, **options) -> paths.Path:
@@ -387,7 +396,7 @@ def test_the_divergence_is_in_closed_form() -> None:
 
 
 def test_another_stochasticity_and_other_variances() -> None:
-    """A path of one eta under another; the divergence of laws with two variances, against torch's."""
+    """A path of one eta under another, against torch's densities."""
     sde = SDES["vp"]
     score_fn = mixture().score(sde)
     path = path_of(sde, score_fn, method="ddim_eta", shape=(2, 1))
