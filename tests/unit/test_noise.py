@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import Any
 
@@ -51,11 +50,11 @@ def test_a_seed_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_draws_have_the_shape_and_dtype_asked_for(dtype: torch.dtype) -> None:
-    for source in (BatchNoise.seeded(0, CPU), SampleNoise([1, 2]), CallableNoise(lambda k, like: torch.ones(2, 3, 4))):
-        z = source.normal(torch.zeros(2, 3, 4, dtype=dtype))
-        assert (z.shape, z.dtype) == ((2, 3, 4), dtype)
+def test_draws_have_the_shape_and_dtype_asked_for() -> None:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for source in (BatchNoise.seeded(0, CPU), SampleNoise([1, 2]), CallableNoise(lambda k, x: torch.ones(2, 3, 4))):
+            z = source.normal(torch.zeros(2, 3, 4, dtype=dtype))
+            assert (z.shape, z.dtype) == ((2, 3, 4), dtype), source
 
 
 # One stream per sample
@@ -111,29 +110,6 @@ def test_a_part_of_a_set_is_that_part() -> None:
         got = sequence(SampleNoise(7, indices=part), (len(part), 2, 3), 3)
         assert torch.equal(got, whole[:, [int(i) for i in part]])
     assert torch.equal(sequence(SampleNoise(7, indices=[0]), (1, 3), 2), sequence(SampleNoise([7]), (1, 3), 2))
-
-
-@pytest.mark.parametrize(
-    ("seeds", "indices", "message"),
-    [
-        (7, [-1], r"`indices\[0\]` must be at least 0, got -1"),
-        (7, [2**63], r"`indices` must be below 2\*\*63, got 9223372036854775808"),
-        (7, [0.5], r"`indices\[0\]` must be an integer, got 0.5"),
-        (7, 3, "`indices` must be a sequence"),
-        ([7], [3], r"`seeds` must be an integer, got \[7\]"),
-        (2**64, [0], r"`seeds` must be below 2\*\*64"),
-    ],
-)
-def test_bad_indices_are_refused(seeds: Any, indices: Any, message: str) -> None:
-    with pytest.raises(ScoreSDEError, match=message):
-        SampleNoise(seeds, indices=indices)
-
-
-def test_a_source_serves_events_of_another_shape() -> None:
-    source = SampleNoise([1, 2])
-    source.normal(torch.zeros(2, 5))
-    assert source.normal(torch.zeros(2, 3)).shape == (2, 3)
-    assert source.normal(torch.zeros(2, 2, 2)).shape == (2, 2, 2)
 
 
 def test_samples_may_leave_the_batch() -> None:
@@ -196,16 +172,15 @@ def test_a_path_begins_where_its_source_does() -> None:
 
 
 def test_an_empty_batch_draws_nothing() -> None:
-    assert len(SampleNoise([]).begin()) == 0  # type: ignore[arg-type]
+    assert len(SampleNoise([]).begin()) == len(SampleNoise([])) == 0  # type: ignore[arg-type]
     assert SampleNoise([]).normal(torch.zeros(0, 3)).shape == (0, 3)
-    assert len(SampleNoise([])) == 0
-    assert len(SampleNoise([1, 2])) == 2
 
 
 def test_draws_are_standard_normal() -> None:
-    # |z| < 4.9 for mean and variance, DKW at 1e-6 for the law: each a false alarm in 1e6; seeded
-    n = 200_000
-    each, batch = sequence(SampleNoise(range(50)), (50, 40), 100), sequence(BatchNoise.seeded(0, CPU), (50, 40), 100)
+    """Seeded; |z| < 4.9 for mean and variance, DKW at 1e-6 for the law: each a false alarm in 1e6. A mean of 0.018 and
+    a variance that is 2.5 % off are seen."""
+    n = 75_000
+    each, batch = sequence(SampleNoise(range(50)), (50, 15), 100), sequence(BatchNoise.seeded(0, CPU), (50, 15), 100)
     for z in (each, batch):
         values = z.flatten().sort().values
         assert len(values) == n
@@ -235,13 +210,10 @@ def test_given_draws_are_asked_for_in_order() -> None:
     assert source.take(torch.tensor([0])) is source
 
 
-@pytest.mark.parametrize(
-    ("value", "got"), [(torch.zeros(1, 2), r"\(1, 2\)"), (torch.zeros(()), r"\(\)"), (None, "NoneType"), (0.0, "float")]
-)
-def test_given_draws_of_another_shape_are_refused(value: Any, got: str) -> None:
-    source = CallableNoise(lambda k, like: value)
-    with pytest.raises(InvalidArgumentError, match=rf"`noise` must return a tensor of shape \(3, 2\), got {got}"):
-        source.normal(torch.zeros(3, 2))
+def test_given_draws_of_another_shape_are_refused() -> None:
+    for value, got in ((torch.zeros(1, 2), r"\(1, 2\)"), (torch.zeros(()), r"\(\)"), (None, "NoneType")):
+        with pytest.raises(InvalidArgumentError, match=rf"`noise` must return a tensor of shape \(3, 2\), got {got}"):
+            CallableNoise(lambda k, like, value=value: value).normal(torch.zeros(3, 2))
 
 
 # Arguments
@@ -268,58 +240,45 @@ def test_arguments_give_their_source() -> None:
     assert isinstance(choose(seed=0), BatchNoise)
 
 
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
+def test_bad_arguments_are_refused() -> None:
+    indexed: list[tuple[Any, Any, str]] = [
+        (7, [-1], r"`indices\[0\]` must be at least 0"),
+        (7, [2**63], r"`indices` must be below 2\*\*63"),
+        (7, [0.5], r"`indices\[0\]` must be an integer"),
+        (7, 3, "`indices` must be a sequence"),
+        ([7], [3], r"`seeds` must be an integer"),
+        (2**64, [0], r"`seeds` must be below 2\*\*64"),
+    ]
+    for seeds, indices, message in indexed:
+        with pytest.raises(ScoreSDEError, match=message):
+            SampleNoise(seeds, indices=indices)
+    with pytest.raises(InvalidArgumentError, match="2 samples, 3 seeds"):
+        SampleNoise([1, 2, 3]).normal(torch.zeros(2, 2))
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"seed": 1, "seeds": [1, 2, 3]}, InvalidArgumentError, "at most one of .* got seed, seeds"),
-        ({"seed": 1, "noise": lambda k, like: like}, InvalidArgumentError, "at most one of .* got seed, noise"),
+        ({"seed": 1, "noise": lambda k, like: like}, InvalidArgumentError, "got seed, noise"),
         ({"seeds": [1, 2, 3], "generator": torch.Generator()}, InvalidArgumentError, "got seeds, generator"),
-        ({"seed": 0, "generator": torch.Generator()}, InvalidArgumentError, "got seed, generator"),
         ({"seed": -1}, InvalidArgumentError, "`seed` must be at least 0, got -1"),
-        ({"seed": 2**64}, InvalidArgumentError, r"`seed` must be below 2\*\*64, got 18446744073709551616"),
-        ({"seed": True}, InvalidTypeError, "`seed` must be an integer, got True"),
-        ({"seed": 1.0}, InvalidTypeError, "`seed` must be an integer, got 1.0"),
-        ({"seed": "1"}, InvalidTypeError, "`seed` must be an integer, got '1'"),
-        ({"seeds": 5}, InvalidTypeError, "`seeds` must be a sequence of integers, one per sample, got 5"),
+        ({"seed": 2**64}, InvalidArgumentError, r"`seed` must be below 2\*\*64"),
+        ({"seed": True}, InvalidTypeError, "`seed` must be an integer"),
+        ({"seed": 1.0}, InvalidTypeError, "`seed` must be an integer"),
+        ({"seeds": 5}, InvalidTypeError, "`seeds` must be a sequence of integers, one per sample"),
         ({"seeds": torch.tensor(5)}, InvalidTypeError, "`seeds` must be a sequence of integers"),
-        ({"seeds": [1, 2]}, InvalidArgumentError, "`seeds` must have one entry per sample: 3 samples, 2 seeds"),
-        ({"seeds": []}, InvalidArgumentError, "`seeds` must have one entry per sample: 3 samples, 0 seeds"),
+        ({"seeds": [1, 2]}, InvalidArgumentError, "3 samples, 2 seeds"),
+        ({"seeds": []}, InvalidArgumentError, "3 samples, 0 seeds"),
         ({"seeds": [1, -2, 3]}, InvalidArgumentError, r"`seeds\[1\]` must be at least 0, got -2"),
         ({"seeds": [1, 2, 2**64]}, InvalidArgumentError, r"`seeds\[2\]` must be below"),
-        ({"seeds": [1, 2.5, 3]}, InvalidTypeError, r"`seeds\[1\]` must be an integer, got 2.5"),
-        ({"seeds": torch.tensor([1.0, 2.0, 3.0])}, InvalidTypeError, r"`seeds\[0\]` must be an integer, got 1.0"),
+        ({"seeds": [1, 2.5, 3]}, InvalidTypeError, r"`seeds\[1\]` must be an integer"),
         ({"seeds": torch.tensor([[1], [2], [3]])}, InvalidTypeError, "`seeds` must be a sequence of integers"),
-        ({"seeds": "abc"}, InvalidTypeError, "`seeds"),
-        (
-            {"generator": 5},
-            InvalidTypeError,
-            "`generator` must be a torch.Generator, got int; pass an integer as `seed=`",
-        ),
-        ({"noise": 5}, InvalidTypeError, "`noise` must be a Noise or a callable .* got int"),
+        ({"generator": 5}, InvalidTypeError, "`generator` must be a torch.Generator, got int"),
         ({"noise": torch.zeros(3, 2)}, InvalidTypeError, "`noise` must be a Noise or a callable .* got Tensor"),
-    ],
-)
-def test_bad_arguments_are_refused(given: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        choose(**given)
-
-
-@given(SEEDS)
-def test_every_64_bit_seed_is_taken(seed: int) -> None:
-    assert check_seed("seed", seed) == seed
-    assert BatchNoise.seeded(seed, CPU).normal(torch.zeros(1, 1)).shape == (1, 1)
-
-
-@given(st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=2), st.lists(st.integers(), max_size=3)))
-def test_only_errors_of_the_package_are_raised(value: Any) -> None:
-    for name in ("seed", "seeds"):
-        with contextlib.suppress(ScoreSDEError):
-            assert isinstance(choose(**{name: value}), Noise)
-
-
-def test_a_source_knows_its_batch() -> None:
-    with pytest.raises(InvalidArgumentError, match="`seeds` must have one entry per sample: 2 samples, 3 seeds"):
-        SampleNoise([1, 2, 3]).normal(torch.zeros(2, 2))
+    ]
+    for arguments, error, message in cases:
+        with pytest.raises(error, match=message):
+            choose(**arguments)
+    for seed in (0, 2**32, 2**63, 2**64 - 1):
+        assert check_seed("seed", seed) == seed
+        assert BatchNoise.seeded(seed, CPU).normal(torch.zeros(1, 1)).shape == (1, 1)
 
 
 def test_seeds_differ_in_all_their_bits() -> None:
