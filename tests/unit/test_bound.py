@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 import scoresde
 from scoresde import targets, variational_bound
 from scoresde.likelihood.bounds.levels import DESIGNS
+
+from .refusals import assert_refused
 
 F64 = torch.float64
 PROCESSES = {
@@ -30,10 +33,10 @@ def entropy(sde: Any, t: float) -> float:
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_with_an_exact_score_the_mean_bound_is_the_entropy(name: str) -> None:
-    """E[-ln p(z_0)] plus the divergence of the distribution at the end from the prior; 20,000 data, at 4.9 standard
-    errors of draws and data together."""
+    """E[-ln p(z_0)] plus the divergence of the distribution at the end from the prior; 6,000 data, at 4.9 standard
+    errors of draws and data together (a false alarm in 1e6; an error of half a nat is seen; the closed forms are in `test_bound_exact`)."""
     sde = PROCESSES[name]
-    x = GAUSSIAN.sample(20_000, generator=torch.Generator().manual_seed(0)).to(F64)
+    x = GAUSSIAN.sample(6000, generator=torch.Generator().manual_seed(0)).to(F64)
     bound = variational_bound(sde, GAUSSIAN.score(sde), x, draws=16, seed=0)
     alpha, sigma, std = float(sde.alpha(sde.t_max)), float(sde.sigma(sde.t_max)), sde.prior.std
     ratio = (alpha**2 * GAUSSIAN.spectrum.values + sigma**2) / std**2
@@ -74,10 +77,10 @@ def test_the_schedule_between_the_ends_does_not_matter() -> None:
         return -ends[0] + (ends[0] - ends[1]) * (0.3 * t + 0.7 * t**3)
 
     bent = scoresde.VDMSDE(gamma)
-    x = GAUSSIAN.sample(5000, generator=torch.Generator().manual_seed(0)).to(F64)
+    x = GAUSSIAN.sample(2000, generator=torch.Generator().manual_seed(0)).to(F64)
     first, second = (variational_bound(s, GAUSSIAN.score(s), x, draws=16, seed=i) for i, s in enumerate((linear, bent)))
     gap = first.diffusion.value - second.diffusion.value
-    assert abs(float(gap.mean())) < 4.892 * float(gap.std()) / 5000**0.5
+    assert abs(float(gap.mean())) < 4.892 * float(gap.std()) / 2000**0.5
 
 
 def test_grey_levels() -> None:
@@ -95,7 +98,7 @@ def test_grey_levels() -> None:
 
 @pytest.mark.parametrize("clock", ["log_snr", "time"])
 @pytest.mark.parametrize("times", DESIGNS)
-@pytest.mark.parametrize("draws", [2, 8, 33])
+@pytest.mark.parametrize("draws", [2, 9])
 def test_standard_errors_are_the_spread_of_repetitions(times: str, clock: str, draws: int) -> None:
     """4000 repetitions; the ratio of variances has a relative error of some 3 %, with heavier tails in time, where
     weights differ: false alarms below 1e-3 by repetition with other seeds. An even grid is better than told."""
@@ -162,7 +165,9 @@ def test_the_weights_of_steps_are_known_too() -> None:
     assert float(bound.diffusion.deviation.min()) == pytest.approx(exact**0.5, rel=1e-9)
 
 
-@pytest.mark.parametrize(("clock", "draws"), [("log_snr", 32), ("time", 32), ("time", 256)])
+@pytest.mark.parametrize(
+    ("clock", "draws"), [("log_snr", 32), ("time", 32), pytest.param("time", 256, marks=pytest.mark.slow)]
+)
 def test_intervals_hold_the_mean(clock: str, draws: int) -> None:
     """Heavy tails in five dimensions, 1000 repetitions around their mean, whose own error is 30 times smaller than that
     of one: the share of a normal interval on the clock of time is 0.5 with 32 draws and 0.75 with 256. At a true share
@@ -202,15 +207,14 @@ def test_levels_in_strata_spare_draws() -> None:
     assert max(spread["even"], spread["stratified"]) < 0.1 * spread["independent"]
 
 
-@pytest.mark.parametrize("times", DESIGNS)
-@pytest.mark.parametrize("count", [2, 3, 4, 7])
-def test_draws_of_levels_are_uniform(times: str, count: int) -> None:
+def test_draws_of_levels_are_uniform() -> None:
     """Every number of a design is in [0, 1), all together are uniform: 20 cells, chi^2 below its 1 - 1e-6 quantile."""
-    u = DESIGNS[times].draw(count, 3000, torch.Generator().manual_seed(count), torch.device("cpu"))
-    assert u.shape == (count, 3000) and u.dtype == F64 and float(u.min()) >= 0 and float(u.max()) < 1
-    cells = torch.histc(u.flatten(), 20, 0, 1)
-    expected = 3000 * count / 20
-    assert float(((cells - expected) ** 2 / expected).sum()) < 64.0
+    for times, count in itertools.product(DESIGNS, (2, 3, 4, 7)):
+        u = DESIGNS[times].draw(count, 3000, torch.Generator().manual_seed(count), torch.device("cpu"))
+        assert u.shape == (count, 3000) and u.dtype == F64 and float(u.min()) >= 0 and float(u.max()) < 1, times
+        cells = torch.histc(u.flatten(), 20, 0, 1)
+        expected = 3000 * count / 20
+        assert float(((cells - expected) ** 2 / expected).sum()) < 64.0, (times, count)
 
 
 def test_one_seed_gives_independent_levels_and_noise() -> None:
@@ -246,22 +250,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "levels of a density": (lambda: bound_of(VP, levels=17), "integers"),
     "a level beyond": (lambda: bound_of(VP, x=torch.full((2, 3), 17), levels=17), "16"),
     "NaN": (lambda: bound_of(VP, x=torch.full((2, 3), math.nan)), "NaN"),
-    "no score": (lambda: variational_bound(VP, None, torch.zeros(2, 3)), "score_fn"),  # type: ignore[arg-type]
-    "a seed": (lambda: bound_of(VP, seed=-1), "seed"),
-    "another process": (
-        lambda: variational_bound(scoresde.VESDE(), GAUSSIAN.score(VP), torch.zeros(2, 3)),
-        "was made for",
-    ),
+    "another process": (lambda: variational_bound(VE, GAUSSIAN.score(VP), torch.zeros(2, 3)), "was made for"),
     "another event": (lambda: bound_of(VP, x=torch.zeros(2, 4)), "events"),
-    "a score that is not finite": (
-        lambda: variational_bound(VP, lambda x, t: x * math.nan, torch.ones(2, 3), seed=0),
-        "2 of 2",
-    ),
+    "a score that is not finite": (lambda: variational_bound(VP, broken, torch.ones(2, 3), seed=0), "2 of 2"),
     "a decoder": (lambda: bound_of(VP, decoder=1), "decoder"),
     "a clock": (lambda: bound_of(VP, clock="sigma"), "clock"),
     "a design": (lambda: bound_of(VP, times="sobol"), "times"),
     "no steps": (lambda: bound_of(VP, steps=0), "steps"),
-    "half a step": (lambda: bound_of(VP, steps=1.5), "steps"),
     "a step of length 0": (lambda: bound_of(VP, steps=torch.tensor([0.1, 0.1, 0.5])), "different"),
     "one time": (lambda: bound_of(VP, steps=torch.tensor([0.1])), "two"),
     "steps outside": (lambda: bound_of(VP, steps=torch.tensor([0.0, 0.5])), "within"),
@@ -271,12 +266,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
+def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return x * math.nan
+
+
 def bound_of(sde: Any, x: torch.Tensor | None = None, **options: Any) -> Any:
     return variational_bound(sde, GAUSSIAN.score(sde), torch.zeros(2, 3) if x is None else x, **options)
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals(case: str) -> None:
-    make, words = REFUSED[case]
-    with pytest.raises(scoresde.ScoreSDEError, match=words):
-        make()
+def test_refusals() -> None:
+    assert_refused(REFUSED)

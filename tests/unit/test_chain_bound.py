@@ -17,6 +17,9 @@ from scoresde import chain_bound, targets
 from scoresde.discrete import BetaChain, Chain, NoiseScales
 from scoresde.likelihood.bounds.terms import Grey, log_mass
 
+from .quadrature import hermite
+from .refusals import assert_refused
+
 F64 = torch.float64
 MEAN, VARIANCE = 0.4, 0.3
 TARGET = targets.Gaussian(torch.tensor([MEAN], dtype=F64), VARIANCE)
@@ -26,12 +29,6 @@ CHAINS: dict[str, Chain] = {
     "two levels": BetaChain([0.1, 0.5]),
     "ncsn": NoiseScales.geometric(8, 0.05, 5.0),
 }
-
-
-def hermite(n: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the standard normal distribution."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(n)
-    return torch.as_tensor(nodes), torch.as_tensor(weights / weights.sum())
 
 
 Z, W = hermite(3)  # every term is a square of a linear function of data and noise
@@ -82,10 +79,11 @@ def learned(chain: Chain, shares: Tensor) -> scoresde.ScoreModel:
     """The exact score, with a variance for each level."""
     sde = chain.sde()
     score = TARGET.score(sde)
-    places = {int(label): i for i, label in enumerate(chain.labels)}
+    places = torch.zeros(int(chain.labels.max()) + 1, dtype=torch.long)
+    places[chain.labels.long()] = torch.arange(len(chain))
 
     def net(x: Tensor, label: Tensor) -> Tensor:
-        place = torch.tensor([places[int(k)] for k in label])
+        place = places[label.long()]
         noise = score.estimate(x, sde.nodes(chain.times[place])).noise
         return torch.cat([noise, (2 * shares[place] - 1)[:, None].expand_as(x)], 1)
 
@@ -249,14 +247,14 @@ def exact_log_prob(chain: Chain, variance: str) -> Tensor:
 
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_it_bounds_the_likelihood_and_becomes_tight(variance: str) -> None:
-    """Three grey values, chains of 3, 9, 27 and 81 levels from a log-SNR of 4: the bound, by quadrature over the noise,
-    is above -ln P(v) by less and less."""
+    """Three grey values, chains of 3, 9 and 27 levels from a log-SNR of 4: the bound, by quadrature over the noise, is
+    above -ln P(v) by less and less."""
     z, w = hermite(120)
     v = torch.arange(3).repeat_interleave(120)[:, None]
     gaps = []
     torch.set_default_dtype(F64)
     try:
-        for n in (3, 9, 27, 81):
+        for n in (3, 9, 27):
             chain = BetaChain.linear()
             chain = chain.respace(chain.label(torch.linspace(4.0, float(chain.log_snrs[-1]), n, dtype=F64)))
             options: dict[str, Any] = {"levels": 3, "variance": variance, "noise": lambda k, like: z.repeat(3)[:, None]}
@@ -267,17 +265,19 @@ def test_it_bounds_the_likelihood_and_becomes_tight(variance: str) -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     assert all(a > 1.5 * b for a, b in itertools.pairwise(gaps))
-    assert gaps[3] < 0.14
+    assert gaps[2] < 0.35
 
 
-@pytest.mark.parametrize("variance", ["small", "large", "learned"])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("variance", "weighted"), [("small", False), ("learned", False), ("large", True), ("learned", True)]
+)
 def test_random_steps_estimate_the_sum_of_all(variance: str, weighted: bool) -> None:
-    """10,000 repetitions: the mean within 4.9 standard errors, the standard errors those of repetitions to 10 %."""
+    """4,000 repetitions: the mean within 4.9 standard errors (a false alarm in 1e6), the squared standard errors those
+    of repetitions to 15 % (the ratio itself is known to some 3 %)."""
     chain = CHAINS["cosine, 20"]
     steps = Steps(chain)
     model = learned(chain, steps.share(steps.reverse))
-    x = torch.full((10_000, 1), 0.1, dtype=F64)
+    x = torch.full((4000, 1), 0.1, dtype=F64)
     options: dict[str, Any] = {"variance": variance, "seed": 1}
     if weighted:
         few = chain_bound(chain, model, TARGET.sample(200).to(F64), variance=variance, seed=0)
@@ -285,9 +285,9 @@ def test_random_steps_estimate_the_sum_of_all(variance: str, weighted: bool) -> 
     bound = chain_bound(chain, model, x, steps="random", draws=6, **options)
     z, w = hermite(40)
     probe = chain_bound(chain, model, x[:40], variance=variance, noise=lambda k, like: z[:, None])
-    error = float(bound.diffusion.value.std()) / 100
+    error = float(bound.diffusion.value.std()) / 4000**0.5
     assert float(bound.diffusion.value.mean()) == pytest.approx(float(w @ probe.diffusion.value), abs=4.892 * error)
-    assert float(bound.diffusion.value.var() / bound.diffusion.std_error.square().mean()) == pytest.approx(1, abs=0.1)
+    assert float(bound.diffusion.value.var() / bound.diffusion.std_error.square().mean()) == pytest.approx(1, abs=0.15)
     assert bound.steps is None and bound.nfe == 12
 
 
@@ -378,7 +378,6 @@ def of(chain: Any = DDPM, model: Any = SCORE, x: Any = None, **options: Any) -> 
 REFUSED: dict[str, tuple[Any, str]] = {
     "no chain": (lambda: of(scoresde.VPSDE()), "chain"),
     "another chain's model": (lambda: of(CHAINS["ncsn"]), "was made for"),
-    "no model": (lambda: of(model=3), "score_fn"),
     "a variance": (lambda: of(variance="medium"), "variance"),
     "nothing learned": (lambda: of(variance="learned"), "learned_range"),
     "a flag": (lambda: of(clip=1), "clip"),
@@ -393,25 +392,17 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a range": (lambda: of(levels=3, data_range=(1.0, -1.0), clip=True), "data_range"),
     "another event": (lambda: of(x=torch.zeros(2, 3)), "events"),
     "noise and its shape": (lambda: of(noise=lambda k, like: like[:1]), "noise"),
-    "a seed": (lambda: of(seed=-1), "seed"),
     "a score of NaN": (lambda: of(model=lambda x, t: x * math.nan), "2 of 2"),
     "a variance of NaN": (
         lambda: of(model=learned(DDPM, torch.tensor([0.5, math.nan], dtype=F64)), variance="learned", seed=0),
         "2 of 2",
     ),
+    "bits of a density": (lambda: of(seed=0).bits_per_dim, "bits_per_dim"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals(case: str) -> None:
-    make, words = REFUSED[case]
-    with pytest.raises(scoresde.ScoreSDEError, match=words):
-        make()
-
-
-def test_the_bits_of_a_density_are_refused() -> None:
-    with pytest.raises(scoresde.InvalidArgumentError, match="bits_per_dim"):
-        _ = of(seed=0).bits_per_dim
+def test_refusals() -> None:
+    assert_refused(REFUSED)
 
 
 def test_nothing_is_changed_and_no_graph_is_left() -> None:

@@ -17,7 +17,10 @@ from scoresde import losses
 from scoresde.discrete import BetaChain
 from scoresde.errors import CheckpointMismatchError, InvalidArgumentError, InvalidTypeError, NonFiniteError
 
+from .refusals import assert_refused
+
 F64 = torch.float64
+V, T = InvalidArgumentError, InvalidTypeError
 VP, SUB, VE = scoresde.VPSDE(t_min=1e-5), scoresde.SubVPSDE(t_min=1e-5), scoresde.VESDE()
 PROCESSES = {"vp": VP, "sub_vp": SUB, "ve": VE, "flow": scoresde.FlowSDE(), "edm": scoresde.EDMSDE(0.05, 20.0)}
 MIXED = losses.NoiseLevels(0.0, 1.5, uniform=0.3, rho_min=1e-9, rho_max=1e9)
@@ -46,36 +49,35 @@ def place(sde: scoresde.AffineSDE, t: Tensor) -> Tensor:
     return (t - sde.t_min) / (sde.t_max - sde.t_min)
 
 
-@pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("name", LAWS)
-def test_the_weights_undo_the_law(name: str, process: str) -> None:
+def test_the_weights_undo_the_law(name: str) -> None:
     """E[w f(t)] over u is the mean of f = cos over the times that these u reach: all but 1e-9 at either end of u, where
     a double near 1 no longer resolves the tails."""
-    sde, law = PROCESSES[process], LAWS[name]
+    law = LAWS[name]
     u, w = gauss(-6.0, 6.0, cells=2000 if "importance" in name else 400)
-    draw = law.at(sde, u)
-    assert bool((draw.t.diff() >= 0).all()) and sde.t_min <= draw.t[0] and draw.t[-1] <= sde.t_max
-    ends = place(sde, law.at(sde, torch.special.ndtr(torch.tensor([-6.0, 6.0], dtype=F64))).t)
-    got = float(w @ (draw.weight * torch.cos(2 * place(sde, draw.t))))
-    exact = float(0.5 * (torch.sin(2 * ends[1]) - torch.sin(2 * ends[0])))
-    assert got == pytest.approx(exact, rel=2e-6 if "importance" in name else 1e-8)
+    for process, sde in PROCESSES.items():
+        draw = law.at(sde, u)
+        assert bool((draw.t.diff() >= 0).all()) and sde.t_min <= draw.t[0] and draw.t[-1] <= sde.t_max, process
+        ends = place(sde, law.at(sde, torch.special.ndtr(torch.tensor([-6.0, 6.0], dtype=F64))).t)
+        got = float(w @ (draw.weight * torch.cos(2 * place(sde, draw.t))))
+        exact = float(0.5 * (torch.sin(2 * ends[1]) - torch.sin(2 * ends[0])))
+        assert got == pytest.approx(exact, rel=2e-6 if "importance" in name else 1e-8), process
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-def test_the_weights_undo_a_mixture_of_laws(process: str) -> None:
+def test_the_weights_undo_a_mixture_of_laws() -> None:
     """The uniform share comes first in u, then the normal one, each rising; both sum up to the mean."""
-    sde = PROCESSES[process]
-    low, high = (-0.5 * float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max))
-    below, above = (0.5 * (1 + math.erf((v - MIXED.mean) / MIXED.std / math.sqrt(2))) for v in (low, high))
-    flat = MIXED.uniform * (high - low) / math.log(MIXED.rho_max / MIXED.rho_min)
-    share = flat / (flat + (1 - MIXED.uniform) * (above - below))
     u, w = gauss(-6.5, 6.5, 800)
-    total = 0.0
-    for start, length in ((0.0, share), (share, 1 - share)):
-        draw = MIXED.at(sde, start + length * u)
-        assert bool((draw.t.diff() >= 0).all())
-        total += length * float(w @ (draw.weight * torch.cos(2 * place(sde, draw.t))))
-    assert total == pytest.approx(0.5 * math.sin(2.0), rel=1e-6)
+    for process, sde in PROCESSES.items():
+        low, high = (-0.5 * float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max))
+        below, above = (0.5 * (1 + math.erf((v - MIXED.mean) / MIXED.std / math.sqrt(2))) for v in (low, high))
+        flat = MIXED.uniform * (high - low) / math.log(MIXED.rho_max / MIXED.rho_min)
+        share = flat / (flat + (1 - MIXED.uniform) * (above - below))
+        total = 0.0
+        for start, length in ((0.0, share), (share, 1 - share)):
+            draw = MIXED.at(sde, start + length * u)
+            assert bool((draw.t.diff() >= 0).all()), process
+            total += length * float(w @ (draw.weight * torch.cos(2 * place(sde, draw.t))))
+        assert total == pytest.approx(0.5 * math.sin(2.0), rel=1e-6), process
 
 
 def test_importance_inverts_the_closed_forms() -> None:
@@ -171,19 +173,25 @@ LONG = BetaChain.linear(1000)
 OF_LONG = scoresde.ScoreModel(lambda x, i: 0 * x, LONG.sde(), "noise", time_input="index", chain=LONG)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        OF_LONG.on(scoresde.VPSDE(t_min=0.05)),
-        OF_LONG.on(scoresde.EDMSDE(0.02, 10.0)),
-        scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise"),
-        scoresde.ScoreModel(lambda x, t: 0 * x, BetaChain.cosine(1000).sde(), "noise"),
-        scoresde.ScoreModel(lambda x, t: 0 * x, LONG.sde(t_max=500.0), "noise"),
-    ],
-)
-def test_levels_of_a_chain_are_refused_for_another_process(model: scoresde.ScoreModel) -> None:
-    with pytest.raises(InvalidArgumentError, match="the process has other levels at these times"):
-        losses.denoising(model, torch.zeros(4, 2), times=losses.UniformIndex(LONG))
+def test_levels_of_a_chain_are_refused_for_another_process() -> None:
+    def plain(sde: scoresde.AffineSDE) -> scoresde.ScoreModel:
+        return scoresde.ScoreModel(lambda x, t: 0 * x, sde, "noise")
+
+    others = {
+        "served on part": OF_LONG.on(scoresde.VPSDE(t_min=0.05)),
+        "served on another": OF_LONG.on(scoresde.EDMSDE(0.02, 10.0)),
+        "of no chain": plain(scoresde.VPSDE()),
+        "of another chain": plain(BetaChain.cosine(1000).sde()),
+        "of a part": plain(LONG.sde(t_max=500.0)),
+    }
+    x, law = torch.zeros(4, 2), losses.UniformIndex(LONG)
+    assert_refused(
+        {
+            name: (lambda m=m: losses.denoising(m, x, times=law), V, "the process has other levels at these times")
+            for name, m in others.items()
+        }
+        | {"by default": (lambda: losses.denoising(others["served on part"], x), V, "LowDiscrepancy")}
+    )
 
 
 def test_levels_of_a_part_of_a_chain() -> None:
@@ -193,11 +201,6 @@ def test_levels_of_a_part_of_a_chain() -> None:
     for loss in (losses.ddpm_vlb, functools.partial(losses.ddpm_vlb, form="weighted")):
         with pytest.raises(InvalidArgumentError, match="another chain"):
             loss(OF_LONG, torch.zeros(4, 2), torch.Generator().manual_seed(0), times=law)
-
-
-def test_a_default_law_of_a_chain_is_not_that_of_another_process() -> None:
-    with pytest.raises(InvalidArgumentError, match="LowDiscrepancy"):
-        losses.denoising(OF_LONG.on(scoresde.VPSDE(t_min=0.05)), torch.zeros(4, 2))
 
 
 def test_the_second_moment_is_of_the_last_losses() -> None:
@@ -235,53 +238,31 @@ def test_a_loss_reports_to_its_law() -> None:
 
 
 ZERO = torch.zeros(2, dtype=F64)
+FLOW, FINE = scoresde.FlowSDE(t_max=1.0), losses.NoiseLevels(uniform=1.0, rho_min=1e8, rho_max=1e9)
 REFUSED = {
-    "a law of levels of an infinite end": (
-        lambda: losses.LogUniform().at(scoresde.FlowSDE(t_max=1.0), ZERO),
-        InvalidArgumentError,
-        "finite log-SNR",
-    ),
-    "no affine process": (lambda: losses.LogNormal().at(object(), ZERO), InvalidTypeError, "affine"),  # type: ignore
-    "importance of no affine process": (
-        lambda: losses.Importance().at(object(), ZERO),  # type: ignore[arg-type]
-        InvalidTypeError,
-        "affine",
-    ),
+    "a law of levels of an infinite end": (lambda: losses.LogUniform().at(FLOW, ZERO), V, "finite log-SNR"),
+    "no affine process": (lambda: losses.LogNormal().at(object(), ZERO), T, "affine"),  # type: ignore
+    "importance of no affine process": (lambda: losses.Importance().at(object(), ZERO), T, "affine"),  # type: ignore
     "an infinite weight": (
         lambda: losses.Importance("likelihood").at(scoresde.FlowSDE(t_min=0.0), ZERO),
-        InvalidArgumentError,
+        V,
         "positive and finite",
     ),
-    "a mesh of one": (lambda: losses.Importance(mesh=1), InvalidArgumentError, "mesh"),
-    "a law beyond the process": (
-        lambda: losses.LogNormal(100.0, 0.1).at(VP, ZERO),
-        InvalidArgumentError,
-        "no mass",
-    ),
-    "levels beyond the process": (
-        lambda: losses.NoiseLevels(uniform=1.0, rho_min=1e8, rho_max=1e9).at(VP, ZERO),
-        InvalidArgumentError,
-        "no level",
-    ),
-    "a time beyond the process": (lambda: losses.Fixed(2.0).at(VP, ZERO), InvalidArgumentError, "`t`"),
-    "a deviation of 0": (lambda: losses.LogitNormal(std=0.0), InvalidArgumentError, "std"),
-    "negative levels": (lambda: losses.FromLevels(lambda u: -u).at(VP, ZERO), InvalidArgumentError, "levels"),
-    "no chain": (lambda: losses.UniformIndex(VP), InvalidTypeError, "chain"),  # type: ignore[arg-type]
-    "too few weights": (lambda: losses.WeightedIndex(CHAIN, [1.0]), InvalidArgumentError, "weights"),
-    "a negative weight": (lambda: losses.WeightedIndex(CHAIN, [-1.0] * 6), InvalidArgumentError, "weights"),
-    "a place beyond the chain": (
-        lambda: filled().update(torch.tensor([6]), torch.ones(1)),
-        InvalidArgumentError,
-        "index",
-    ),
+    "a mesh of one": (lambda: losses.Importance(mesh=1), V, "mesh"),
+    "a law beyond the process": (lambda: losses.LogNormal(100.0, 0.1).at(VP, ZERO), V, "no mass"),
+    "levels beyond the process": (lambda: FINE.at(VP, ZERO), V, "no level"),
+    "a time beyond the process": (lambda: losses.Fixed(2.0).at(VP, ZERO), V, "`t`"),
+    "a deviation of 0": (lambda: losses.LogitNormal(std=0.0), V, "std"),
+    "negative levels": (lambda: losses.FromLevels(lambda u: -u).at(VP, ZERO), V, "levels"),
+    "no chain": (lambda: losses.UniformIndex(VP), T, "chain"),  # type: ignore[arg-type]
+    "too few weights": (lambda: losses.WeightedIndex(CHAIN, [1.0]), V, "weights"),
+    "a negative weight": (lambda: losses.WeightedIndex(CHAIN, [-1.0] * 6), V, "weights"),
+    "a place beyond the chain": (lambda: filled().update(torch.tensor([6]), torch.ones(1)), V, "index"),
     "a loss of NaN": (lambda: filled().update(torch.tensor([0]), torch.tensor([math.nan])), NonFiniteError, "losses"),
-    "a history of 0": (lambda: losses.LossSecondMoment(CHAIN, history=0), InvalidArgumentError, "history"),
-    "a share above 1": (lambda: losses.LossSecondMoment(CHAIN, uniform_prob=2), InvalidArgumentError, "uniform_prob"),
+    "a history of 0": (lambda: losses.LossSecondMoment(CHAIN, history=0), V, "history"),
+    "a share above 1": (lambda: losses.LossSecondMoment(CHAIN, uniform_prob=2), V, "uniform_prob"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals(case: str) -> None:
-    make, kind, words = REFUSED[case]
-    with pytest.raises(kind, match=words):
-        make()
+def test_refusals() -> None:
+    assert_refused(REFUSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, NonFiniteError, ncsnv2
 from scoresde.discrete import NoiseScales
+
+from .refusals import assert_refused
 
 F64 = torch.float64
 V, T = InvalidArgumentError, InvalidTypeError
@@ -31,14 +34,13 @@ def generator(seed: int = 0) -> torch.Generator:
 # Technique 1
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
-@pytest.mark.parametrize("event", [(1,), (3,), (2, 4, 4)])
-def test_the_largest_distance_is_that_of_all_pairs(event: tuple[int, ...], chunk: int) -> None:
-    for seed in range(5):
+def test_the_largest_distance_is_that_of_all_pairs() -> None:
+    for event, seed in itertools.product([(1,), (3,), (2, 4, 4)], range(3)):
         data = torch.randn(200, *event, generator=generator(seed)) ** 3 + 10.0  # far from the origin, long tails
         flat = data.flatten(1).double()
         exact = float((flat[:, None] - flat[None]).norm(dim=-1).max())
-        assert ncsnv2.largest_distance(data, chunk=chunk) == pytest.approx(exact, rel=1e-12)
+        for chunk in (1, 7, 64, 1000):
+            assert ncsnv2.largest_distance(data, chunk=chunk) == pytest.approx(exact, rel=1e-12), (event, seed, chunk)
 
 
 def test_the_largest_distance_may_be_between_any_two_blocks() -> None:
@@ -88,16 +90,12 @@ def test_overlap_is_the_share_of_radii() -> None:
         assert ncsnv2.overlap(d, gamma) == pytest.approx(exact, abs=0.2 / math.sqrt(d))  # radii are normal in the limit
 
 
-@pytest.mark.parametrize("d", [5, 6, 50, 3072, 196608])
-@pytest.mark.parametrize("target", [1e-6, 0.1, 0.5, 0.9, 0.99])
-def test_ratio_solves_for_the_overlap(d: int, target: float) -> None:
-    gamma = ncsnv2.ratio(d, target)
-    assert gamma > 1
-    assert ncsnv2.overlap(d, gamma) == pytest.approx(target, rel=1e-9)
-
-
-def test_ratio_is_near_its_large_dimension_limit() -> None:
-    assert ncsnv2.ratio(10**6) == pytest.approx(1 + 3 / math.sqrt(2e6), abs=1e-5)
+def test_ratio_solves_for_the_overlap() -> None:
+    for d, target in itertools.product((5, 6, 50, 3072, 196608), (1e-6, 0.1, 0.5, 0.9, 0.99)):
+        gamma = ncsnv2.ratio(d, target)
+        assert gamma > 1
+        assert ncsnv2.overlap(d, gamma) == pytest.approx(target, rel=1e-9), (d, target)
+    assert ncsnv2.ratio(10**6) == pytest.approx(1 + 3 / math.sqrt(2e6), abs=1e-5)  # the limit of large dimensions
 
 
 def test_the_levels_of_cifar10() -> None:
@@ -126,50 +124,39 @@ def test_the_levels_of_a_data_set() -> None:
 # Technique 4
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_spreads(name: str) -> None:
-    _, largest, count, moves, epsilon, wanted = PUBLISHED[name]
-    gamma = (largest / 0.01) ** (1 / (count - 1))
-    assert ncsnv2.spread(epsilon / 1e-4, moves, gamma) == pytest.approx(wanted, abs=5e-4)
-    # in the paper's own symbols
-    s2, a = 1e-4, epsilon
-    k = 2 * a / (s2 - s2 * (1 - a / s2) ** 2)
-    assert ncsnv2.spread(a / s2, moves, gamma) == pytest.approx(
-        (1 - a / s2) ** (2 * moves) * (gamma**2 - k) + k, rel=1e-11
-    )
+def test_the_published_spreads() -> None:
+    for name, (_, largest, count, moves, epsilon, wanted) in PUBLISHED.items():
+        gamma = (largest / 0.01) ** (1 / (count - 1))
+        assert ncsnv2.spread(epsilon / 1e-4, moves, gamma) == pytest.approx(wanted, abs=5e-4), name
+        # in the paper's own symbols
+        s2, a = 1e-4, epsilon
+        k = 2 * a / (s2 - s2 * (1 - a / s2) ** 2)
+        exact = (1 - a / s2) ** (2 * moves) * (gamma**2 - k) + k
+        assert ncsnv2.spread(a / s2, moves, gamma) == pytest.approx(exact, rel=1e-11), name
 
 
-@pytest.mark.parametrize("name", ["cifar10", "celeba", "bedroom", "ffhq"])
-def test_the_best_step_is_the_published_one(name: str) -> None:
+def test_the_best_step_is_the_published_one() -> None:
     """To the two digits that are published; of LSUN church 4.9e-6 is, where 2.3e-6 is best."""
-    _, largest, count, moves, epsilon, _ = PUBLISHED[name]
-    got = NoiseScales.geometric(count, 0.01, largest).langevin_step(moves)
-    assert float(f"{got:.1e}" if name != "ffhq" else f"{got:.0e}") == pytest.approx(epsilon, rel=1e-12)
+    for name, (_, largest, count, moves, epsilon, _) in PUBLISHED.items():
+        got = NoiseScales.geometric(count, 0.01, largest).langevin_step(moves)
+        if name == "church":
+            gamma = (largest / 0.01) ** (1 / (count - 1))
+            best = ncsnv2.best_step(moves, gamma)
+            assert got == pytest.approx(best * 1e-4) == pytest.approx(2.31e-6, rel=2e-3)
+            assert ncsnv2.spread(best, moves, gamma) < ncsnv2.spread(epsilon / 1e-4, moves, gamma) - 0.002
+        else:
+            assert float(f"{got:.1e}" if name != "ffhq" else f"{got:.0e}") == pytest.approx(epsilon, rel=1e-12), name
 
 
-def test_the_published_step_of_church_is_not_the_best() -> None:
-    _, largest, count, moves, epsilon, _ = PUBLISHED["church"]
-    gamma = (largest / 0.01) ** (1 / (count - 1))
-    best = ncsnv2.best_step(moves, gamma)
-    assert best * 1e-4 == pytest.approx(2.31e-6, rel=2e-3)
-    assert ncsnv2.spread(best, moves, gamma) < ncsnv2.spread(epsilon / 1e-4, moves, gamma) - 0.002
-
-
-@pytest.mark.parametrize("moves", [1, 2, 5, 100])
-@pytest.mark.parametrize("gamma", [1.0 + 1e-6, 1.0045, 1.04, 1.668, 5.0, 1000.0])
-def test_the_best_step_has_the_least_spread(moves: int, gamma: float) -> None:
-    best = ncsnv2.best_step(moves, gamma)
-    assert 0 < best < 1
-    least = ncsnv2.spread(best, moves, gamma)
-    everywhere = [ncsnv2.spread(10**-e, moves, gamma) for e in torch.linspace(1e-3, 8, 2000).tolist()]
-    assert least <= min(everywhere) * (1 + 1e-13)
-    assert least > 1  # no step keeps the level's own variance
-
-
-@pytest.mark.parametrize(("snr", "epsilon"), [(0.176, 6.2e-6), (0.316, 2e-5), (0.128, 3.3e-6), (0.095, 1.8e-6)])
-def test_the_units_of_score_sde(snr: float, epsilon: float) -> None:
-    """Score-SDE's configurations give the same steps as signal-to-noise ratios, to their two or three digits."""
-    assert 2 * (snr * 0.01) ** 2 == pytest.approx(epsilon, rel=0.012)
+def test_the_best_step_has_the_least_spread() -> None:
+    places = torch.linspace(1e-3, 8, 400).tolist()
+    for moves, gamma in itertools.product((1, 2, 5, 100), (1.0 + 1e-6, 1.0045, 1.04, 1.668, 5.0, 1000.0)):
+        best = ncsnv2.best_step(moves, gamma)
+        assert 0 < best < 1
+        least = ncsnv2.spread(best, moves, gamma)
+        everywhere = [ncsnv2.spread(10**-e, moves, gamma) for e in [*places, -math.log10(best) + 1e-3]]
+        assert least <= min(everywhere) * (1 + 1e-13), (moves, gamma)
+        assert least > 1  # no step keeps the level's own variance
 
 
 def chain_variances(chain: NoiseScales, epsilon: float, moves: int, score) -> float:
@@ -227,21 +214,6 @@ def test_the_step_of_an_uneven_list_is_that_of_its_widest_ratio() -> None:
     assert chain.langevin_step(3) == pytest.approx(ncsnv2.best_step(3, 2 / 1.1) * 1e-4, rel=1e-9)
 
 
-# Technique 3
-
-
-def test_a_network_divided_by_the_level_is_a_noise_prediction() -> None:
-    chain = NoiseScales.geometric(10, 0.01, 1.0)
-    sde = chain.sde()
-
-    def f(x: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(x)
-
-    model = scoresde.ScoreModel(lambda x, t: -f(x), sde, prediction="noise")
-    x, t = torch.randn(4, 3, dtype=F64, generator=generator()), torch.tensor([0.0, 2.0, 5.5, 9.0], dtype=F64)
-    torch.testing.assert_close(model(x, t), f(x) / sde.sigma(t)[:, None], rtol=1e-13, atol=0)
-
-
 # Bad input
 
 DATA = torch.randn(4, 6, generator=generator())
@@ -251,15 +223,12 @@ BAD = [
     (lambda: ncsnv2.largest_distance(torch.ones(3)), V, ("`data`", "(3,)")),
     (lambda: ncsnv2.largest_distance(torch.ones(1, 2)), V, ("`data`", "two", "1")),
     (lambda: ncsnv2.largest_distance(torch.ones(5, 2)), V, ("`data`", "all are the same")),
-    (lambda: ncsnv2.largest_distance(torch.tensor([[1.0], [math.nan]])), NonFiniteError, ("`data`", "NaN")),
     (lambda: ncsnv2.largest_distance(torch.tensor([[1.0], [math.inf]])), NonFiniteError, ("`data`", "NaN")),
     (lambda: ncsnv2.largest_distance(DATA, chunk=0), V, ("`chunk`", "0")),
     (lambda: ncsnv2.largest_distance(DATA, sample=1), V, ("`sample`", "1")),
-    (lambda: ncsnv2.largest_distance(DATA, sample=2.0), T, ("`sample`", "2.0")),
     (lambda: ncsnv2.overlap(0, 1.1), V, ("`dimension`", "0")),
     (lambda: ncsnv2.overlap(5, 0.9), V, ("`ratio`", "0.9")),
     (lambda: ncsnv2.ratio(4), V, ("`dimension`", "4", "NoiseScales.geometric")),
-    (lambda: ncsnv2.ratio(3072.0), T, ("`dimension`", "3072.0")),
     (lambda: ncsnv2.ratio(3072, 0.0), V, ("`target`", "0.0")),
     (lambda: ncsnv2.ratio(3072, 1.0), V, ("`target`", "1.0")),
     (lambda: ncsnv2.spread(0.0, 5, 1.1), V, ("`step`", "0.0")),
@@ -275,9 +244,5 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("call", "error", "words"), BAD)
-def test_refuses_bad_input(call, error, words) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    for word in words:
-        assert word in str(caught.value)
+def test_refuses_bad_input() -> None:
+    assert_refused(BAD)

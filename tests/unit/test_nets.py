@@ -22,6 +22,8 @@ from scoresde.nets import MLP, Classifier, External, NoiseEmbedding, UNet, fouri
 from scoresde.training import Recipe, fit
 from scoresde.zoo import Config, Labels, Pretrained, load, save
 
+from .refusals import assert_refused
+
 V, T = InvalidArgumentError, InvalidTypeError
 
 
@@ -38,31 +40,14 @@ def filled(net: nn.Module, seed: int = 0, std: float = 0.2) -> Any:
 
 
 # One of each, with classes; the arguments are JSON values.
+BASE = {"channels": 8, "blocks": 1, "width": 8, "labels": 3}
+DEEP = {"blocks": 2, "multipliers": [1, 2, 2, 3], "heads": 4, "time": "gaussian", "fourier": [1, 2]}
 SCORES: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    "unet": (UNet, {"event_shape": [1, 8, 8], "channels": 8, "blocks": 1, "width": 8, "labels": 3}),
-    "unet deep": (
-        UNet,
-        {
-            "event_shape": [3, 12, 10],
-            "channels": 8,
-            "blocks": 2,
-            "width": 8,
-            "labels": 3,
-            "multipliers": [1, 2, 2, 3],
-            "heads": 4,
-            "time": "gaussian",
-            "fourier": [1, 2],
-        },
-    ),
-    "unet plain": (
-        UNet,
-        {"event_shape": [2, 5, 6], "channels": 8, "blocks": 1, "width": 8, "labels": 3, "heads": 0},
-    ),
-    "mlp": (MLP, {"event_shape": [2], "channels": 16, "blocks": 2, "width": 8, "labels": 3}),
-    "mlp image": (
-        MLP,
-        {"event_shape": [2, 3, 3], "channels": 16, "blocks": 1, "width": 8, "labels": 3, "time": "log_gaussian"},
-    ),
+    "unet": (UNet, {"event_shape": [1, 8, 8], **BASE}),
+    "unet deep": (UNet, {"event_shape": [3, 12, 10], **BASE, **DEEP}),
+    "unet plain": (UNet, {"event_shape": [2, 5, 6], **BASE, "heads": 0}),
+    "mlp": (MLP, {"event_shape": [2], **BASE, "channels": 16, "blocks": 2}),
+    "mlp image": (MLP, {"event_shape": [2, 3, 3], **BASE, "channels": 16, "time": "log_gaussian"}),
 }
 NAMES = {"unet": "unet", "unet deep": "unet", "unet plain": "unet", "mlp": "mlp", "mlp image": "mlp"}
 
@@ -82,40 +67,38 @@ def inputs(net: Any, n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 # Shapes
 
 
-@pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (7, 7), (9, 6), (5, 12), (2, 2), (1, 1), (3, 1)])
 @pytest.mark.parametrize("multipliers", [(1, 2), (2, 1), (1, 2, 2), (1, 1, 2, 2)])
-def test_images_of_any_size(size: tuple[int, int], multipliers: tuple[int, ...]) -> None:
+def test_images_of_any_size(multipliers: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    shape = (2, *size)
-    x, t = torch.randn(3, *shape, generator=generator()), torch.zeros(3)
-    unet = filled(UNet(shape, channels=8, blocks=1, width=4, labels=0, multipliers=multipliers))
-    out = unet(x, t)
-    assert out.shape == x.shape and bool(torch.isfinite(out).all())
-    classifier = filled(Classifier(shape, 5, channels=8, blocks=1, width=4, multipliers=multipliers))
-    logits = classifier(x, t)
-    assert logits.shape == (3, 5) and bool(torch.isfinite(logits).all())
+    for size in ((8, 8), (7, 7), (9, 6), (5, 12), (2, 2), (1, 1), (3, 1)):
+        shape = (2, *size)
+        x, t = torch.randn(3, *shape, generator=generator()), torch.zeros(3)
+        unet = filled(UNet(shape, channels=8, blocks=1, width=4, labels=0, multipliers=multipliers))
+        classifier = filled(Classifier(shape, 5, channels=8, blocks=1, width=4, multipliers=multipliers))
+        for out, wanted in ((unet(x, t), x.shape), (classifier(x, t), (3, 5))):
+            assert out.shape == wanted and bool(torch.isfinite(out).all()), size
 
 
-@pytest.mark.parametrize("size", [(7, 9), (8, 8), (13, 5)])
-def test_every_pixel_is_seen_and_answered(size: tuple[int, int]) -> None:
+def test_every_pixel_is_seen_and_answered() -> None:
     """Odd sizes lose neither their last row nor their last column, on the way down nor on the way up."""
-    torch.manual_seed(0)
-    net = filled(UNet((1, *size), channels=8, blocks=1, width=4, labels=0, multipliers=(1, 1, 1)))
-    x = torch.randn(1, 1, *size, generator=generator()).requires_grad_()
-    out = net(x, torch.zeros(1))
-    (whole,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
-    assert bool((whole != 0).all())
-    corner = torch.autograd.grad(out[0, 0, -1, -1], x, retain_graph=True)[0]
-    assert float(corner[0, 0, -1, -1].abs()) > 0
-    # far pixels are coupled through the lowest resolution
-    assert float(corner[0, 0, 0, 0].abs()) > 0
+    for size in ((7, 9), (8, 8), (13, 5)):
+        torch.manual_seed(0)
+        net = filled(UNet((1, *size), channels=8, blocks=1, width=4, labels=0, multipliers=(1, 1, 1)))
+        x = torch.randn(1, 1, *size, generator=generator()).requires_grad_()
+        out = net(x, torch.zeros(1))
+        (whole,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
+        assert bool((whole != 0).all()), size
+        corner = torch.autograd.grad(out[0, 0, -1, -1], x, retain_graph=True)[0]
+        assert float(corner[0, 0, -1, -1].abs()) > 0, size
+        # far pixels are coupled through the lowest resolution
+        assert float(corner[0, 0, 0, 0].abs()) > 0, size
 
 
-@pytest.mark.parametrize("shape", [(1,), (2,), (64,), (3, 4), (1, 2, 2), (2, 2, 2, 2)])
-def test_vectors_of_any_shape(shape: tuple[int, ...]) -> None:
-    x = torch.randn(5, *shape, generator=generator())
-    out = filled(MLP(shape, channels=16, width=4))(x, torch.zeros(5))
-    assert out.shape == x.shape and bool((out != 0).all())
+def test_vectors_of_any_shape() -> None:
+    for shape in ((1,), (64,), (3, 4), (2, 2, 2, 2)):
+        x = torch.randn(5, *shape, generator=generator())
+        out = filled(MLP(shape, channels=16, width=4))(x, torch.zeros(5))
+        assert out.shape == x.shape and bool((out != 0).all()), shape
 
 
 @pytest.mark.parametrize(
@@ -216,38 +199,25 @@ def test_networks_are_smooth_in_the_input_and_the_time(net: Any) -> None:
     assert numeric.item() == pytest.approx(second.item(), rel=1e-4, abs=1e-6)
 
 
-def trained(name: str) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
-    """A network, what it was made with, and the shape of a sample."""
-    kind, arguments = SCORES[name]
-    torch.manual_seed(0)
-    return filled(kind(**arguments)), arguments, tuple(arguments["event_shape"])
-
-
 @pytest.mark.parametrize("name", SCORES)
 def test_save_and_load(name: str, tmp_path: Path) -> None:
-    net, arguments, shape = trained(name)
+    """With a config, and by the arguments that the network itself knows."""
+    kind, arguments = SCORES[name]
+    torch.manual_seed(0)
+    net, shape = filled(kind(**arguments)), tuple(arguments["event_shape"])
     config = Config(NAMES[name], arguments, sigma_data=0.5, event_shape=shape, labels=Labels("label", 3, 3))
     save(Pretrained(net, config), tmp_path / "model")
+    save(ScoreModel(net, scoresde.VPSDE(), "noise", event_shape=shape), tmp_path / "bare")
     torch.manual_seed(99)  # what a network draws when it is made is replaced
-    back = load(tmp_path / "model")
     x, t, label = inputs(net)
-    assert torch.equal(back.net(x, t, label), net(x, t, label))
+    back, bare = load(tmp_path / "model"), load(tmp_path / "bare")
+    for loaded in (back, bare):
+        assert torch.equal(loaded.net(x, t, label), net(x, t, label))
+        assert loaded.config.kwargs.items() >= arguments.items()
     sde = scoresde.VPSDE()
-    assert scoresde.solve(sde, back.score(sde, label=1), method="ddim", steps=2, shape=(2, *shape), seed=0).x.shape == (
-        2,
-        *shape,
-    )
+    drawn = scoresde.solve(sde, back.score(sde, label=1), method="ddim", steps=2, shape=(2, *shape), seed=0)
+    assert drawn.x.shape == (2, *shape)
     assert {NAMES[n] for n in SCORES} == set(nets.ARCHITECTURES)
-
-
-@pytest.mark.parametrize("name", SCORES)
-def test_a_network_knows_its_arguments(name: str, tmp_path: Path) -> None:
-    net, arguments, shape = trained(name)
-    save(scoresde.ScoreModel(net, scoresde.VPSDE(), "noise", event_shape=shape), tmp_path / "model")
-    back = load(tmp_path / "model")
-    assert back.config.kwargs.items() >= arguments.items()
-    x, t, label = inputs(net)
-    assert torch.equal(back.net(x, t, label), net(x, t, label))
 
 
 def test_arguments_by_position_are_known_too() -> None:
@@ -255,6 +225,12 @@ def test_arguments_by_position_are_known_too() -> None:
     assert pickle.loads(pickle.dumps(MLP((2,), 16))).arguments == MLP((2,), 16).arguments
     shape = MLP((np.int64(2),)).arguments["event_shape"]
     assert shape == [2] and type(shape[0]) is int
+
+
+def test_forms_of_labels_agree() -> None:
+    net, x, t = filled(MLP((2,), 16, labels=3)), torch.randn(3, 2, generator=generator()), torch.full((3,), 0.2)
+    assert torch.equal(net(x, t, 2), net(x, t, torch.tensor([2, 2, 2])))
+    assert torch.equal(net(x, t, 2), net(x, torch.tensor(0.2), torch.tensor([2, 2, 2], dtype=torch.int32)))
 
 
 def test_a_subclass_with_arguments_of_its_own_does_not_have_those_of_its_base() -> None:
@@ -279,11 +255,11 @@ COUNTS = [
 ]
 
 
-@pytest.mark.parametrize(("net", "count"), COUNTS)
-def test_parameter_counts_are_those_that_the_page_states(net: nn.Module, count: int) -> None:
-    assert sum(p.numel() for p in net.parameters()) == count
+def test_parameter_counts_are_those_that_the_page_states() -> None:
     page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
-    assert f"{count:,}" in page
+    for net, count in COUNTS:
+        assert sum(p.numel() for p in net.parameters()) == count
+        assert f"{count:,}" in page
 
 
 # The network of the digits, written out
@@ -373,35 +349,24 @@ def test_log_gaussian_times_are_gaussian_times_of_the_logarithm() -> None:
     assert abs(float(plain.frequencies.std()) / (2 * math.pi * 16) - 1) < 4.5 / math.sqrt(2 * 64)
 
 
-def test_build_names_an_argument_that_is_none() -> None:
-    with pytest.raises(InvalidArgumentError, match="did you mean 'channels'"):
-        nets.build("unet", {"chanels": 8})
-
-
-@pytest.mark.parametrize("time", [math.inf, -math.inf, 0.0])
-def test_a_constant_time_is_not_seen_where_it_is_infinite(time: float) -> None:
-    """rho where alpha is 0, the log-SNR where sigma is."""
-    embedding = NoiseEmbedding(4, "constant")
-    assert torch.equal(embedding(torch.tensor([time])), embedding(torch.ones(1)))
-
-
 def test_a_constant_time_is_not_seen() -> None:
+    """Nor where it is infinite: rho where alpha is 0, the log-SNR where sigma is."""
     net = filled(UNet((1, 4, 4), 8, labels=0, time="constant"))
-    x = torch.randn(3, 1, 4, 4, generator=generator())
-    assert torch.equal(net(x, torch.tensor([0.0, 1.0, 50.0])), net(x, torch.zeros(3)))
+    x = torch.randn(5, 1, 4, 4, generator=generator())
+    assert torch.equal(net(x, torch.tensor([0.0, 1.0, 50.0, math.inf, -math.inf])), net(x, torch.zeros(5)))
 
 
-@pytest.mark.parametrize("time", nets.EMBEDDINGS)
-def test_every_embedding_runs_in_a_solve(time: str) -> None:
-    torch.manual_seed(0)
-    net = filled(MLP((2,), 16, 1, 8, time=time))
+def test_every_embedding_runs_in_a_solve() -> None:
     chain = NoiseScales.geometric(10, 0.01, 1.0)
     sde = chain.sde()
     told = {"sinusoidal": {"time_input": "index", "chain": chain}, "log_gaussian": {"time_input": "sigma"}}
-    model = ScoreModel(net, sde, "noise", **told.get(time, {"time_input": "log_snr"}))
-    for dtype in (torch.float32, torch.float64):
-        x = scoresde.solve(sde, model, shape=(3, 2), method="ddim", grid=chain.grid(), seed=0, dtype=dtype).x
-        assert x.dtype == dtype and bool(torch.isfinite(x).all())
+    for time in nets.EMBEDDINGS:
+        torch.manual_seed(0)
+        net = filled(MLP((2,), 16, 1, 8, time=time))
+        model = ScoreModel(net, sde, "noise", **told.get(time, {"time_input": "log_snr"}))
+        for dtype in (torch.float32, torch.float64):
+            x = scoresde.solve(sde, model, shape=(3, 2), method="ddim", grid=chain.grid(), seed=0, dtype=dtype).x
+            assert x.dtype == dtype and bool(torch.isfinite(x).all()), time
 
 
 # NCSNv2's third technique
@@ -473,12 +438,12 @@ def test_external_networks() -> None:
 
 
 def test_a_classifier_learns_and_guides() -> None:
-    """Two classes, light and dark: after 60 steps the log-probability of a class rises along its gradient."""
+    """Two classes, light and dark: after 40 steps the log-probability of a class rises along its gradient."""
     torch.manual_seed(0)
     net = Classifier((1, 4, 4), 2, channels=8, blocks=1, width=8)
     sde, g = scoresde.VPSDE(), generator()
     optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(40):
         y = torch.randint(2, (64,), generator=g)
         x0 = (2.0 * y - 1)[:, None, None, None] + 0.3 * torch.randn(64, 1, 4, 4, generator=g)
         t = torch.rand(64, generator=g) * 0.6 + 1e-3
@@ -503,7 +468,8 @@ def test_a_classifier_learns_and_guides() -> None:
 
 
 def test_an_mlp_learns_two_points() -> None:
-    """In 300 steps the error of its noise, against the exact one of two points of the plane, falls to a tenth."""
+    """In 80 steps the error of its noise, against the exact one of two points of the plane, falls to a half; what
+    comes back is the average of the weights."""
     torch.manual_seed(0)
     net = MLP((2,), channels=32, blocks=2, width=16)
     levels = NoiseLevels(mean=-0.5, std=0.8)
@@ -517,8 +483,8 @@ def test_an_mlp_learns_two_points() -> None:
 
     sde = scoresde.EDMSDE()
     exact = scoresde.targets.Empirical(points).score(sde)
-    t = torch.linspace(0.2, 1.5, 2000)
-    x, _ = sde.perturb(draw(2000, generator(8))[0], t, torch.randn(2000, 2, generator=generator(9)))
+    t = torch.linspace(0.2, 1.5, 500)
+    x, _ = sde.perturb(draw(500, generator(8))[0], t, torch.randn(500, 2, generator=generator(9)))
 
     def error(net: nn.Module) -> float:
         with torch.no_grad():
@@ -526,33 +492,41 @@ def test_an_mlp_learns_two_points() -> None:
         return (t[:, None] * difference).square().mean().item()
 
     before = error(net)
-    recipe = Recipe(steps=300, batch_size=128, warmup=20, ema=0.95)
-    assert error(fit(net, loss, draw, recipe, generator(), progress=False)) < 0.1 * before
+    recipe = Recipe(steps=80, batch_size=64, warmup=10, ema=0.9)
+    averaged = fit(net, loss, draw, recipe, generator(), progress=False)
+    assert error(averaged) < 0.5 * before
+    assert averaged is not net and not averaged.training
+    pairs = zip(averaged.parameters(), net.parameters(), strict=True)
+    assert not any(torch.equal(a, b) for a, b in pairs)
 
 
 # Bad input
 
 X = torch.zeros(2, 2)
+IMAGES = UNet(channels=8, labels=0)
 BAD = [
     (lambda: UNet((8, 8)), V, ("`event_shape`", "(8, 8)", "event_shape=(1, 8, 8)")),
-    (lambda: UNet(multipliers=2), T, ("`multipliers`", "(1, 2)", "2")),  # type: ignore
-    (lambda: UNet(multipliers="12"), T, ("`multipliers`", "'12'")),  # type: ignore
-    (lambda: UNet(multipliers=(1, "a")), T, ("`multipliers[1]`", "'a'")),  # type: ignore
+    (lambda: UNet((0, 8, 8)), V, ("`event_shape", "0")),
     (lambda: UNet(8), T, ("`event_shape`", "8")),  # type: ignore
-    (lambda: MLP(2), T, ("`event_shape`", "2")),  # type: ignore
+    (lambda: UNet(channels=12), V, ("`channels`", "12")),
+    (lambda: UNet(channels=10**9), V, ("`channels`", "1000000000")),
+    (lambda: UNet(blocks=0), V, ("`blocks`", "0")),
+    (lambda: UNet(blocks=10**9), V, ("`blocks`", "1000000000")),
+    (lambda: UNet(width=0), V, ("`width`", "0")),
+    (lambda: UNet(dropout=1.5), V, ("`dropout`", "1.5")),
+    (lambda: UNet(multipliers=2), T, ("`multipliers`", "(1, 2)", "2")),  # type: ignore
     (lambda: UNet(multipliers=(1,)), V, ("`multipliers`", "[1]")),
     (lambda: UNet(multipliers=(1,) * 9), V, ("`multipliers`", "eight")),
     (lambda: UNet(multipliers=(1, 0)), V, ("`multipliers[1]`", "0")),
-    (lambda: UNet(multipliers=(1, 2.0)), T, ("`multipliers[1]`", "2.0")),
     (lambda: UNet(heads=3), V, ("`heads`", "64", "3")),
     (lambda: UNet(heads=-1), V, ("`heads`", "-1")),
     (lambda: UNet(time="sinusoid"), V, ("`time`", "did you mean 'sinusoidal'")),
-    (lambda: UNet(time=None), V, ("`time`", "None")),
     (lambda: UNet(fourier=(7.5,)), T, ("`fourier[0]`", "7.5")),
     (lambda: UNet(fourier=(7, 99)), V, ("`fourier[1]`", "99")),
     (lambda: UNet(learned_variance=1), T, ("`learned_variance`", "1")),
     (lambda: UNet(labels=-1), V, ("`labels`", "-1")),
-    (lambda: UNet(channels=8, labels=0)(torch.zeros(2, 1, 8, 8), torch.zeros(2), 3), V, ("`label`", "no classes")),
+    (lambda: UNet(labels=10**12), V, ("`labels`", "1000000000000")),
+    (lambda: IMAGES(torch.zeros(2, 1, 8, 8), torch.zeros(2), 3), V, ("`label`", "no classes")),
     (lambda: MLP(()), V, ("`event_shape`", "()")),
     (lambda: MLP((0,)), V, ("`event_shape[0]`", "0")),
     (lambda: MLP(channels=1), V, ("`channels`", "1")),
@@ -560,23 +534,20 @@ BAD = [
     (lambda: MLP(dropout=2.0), V, ("`dropout`", "2.0")),
     (lambda: MLP((3,))(X, torch.zeros(2)), V, ("`x`", "(3,)", "(2, 2)")),
     (lambda: MLP(labels=3)(X, torch.zeros(2), torch.tensor([0, 4])), V, ("`label`", "0 … 2", "[0, 4]")),
+    (lambda: MLP(labels=3)(X, torch.zeros(2), -1), V, ("`label`", "-1")),
     (lambda: MLP(labels=3)(X, torch.zeros(2), torch.zeros(2)), T, ("`label`", "float32")),
+    (lambda: MLP(labels=3)(X, torch.zeros(2), torch.zeros(3).long()), V, ("`label`", "shape")),
     (lambda: Classifier(classes=1), V, ("`classes`", "1")),
     (lambda: Classifier(channels=12), V, ("`channels`", "12")),
     (lambda: External(3), T, ("`net`", "int")),
-    (lambda: External(torch.tanh, output=3), T, ("`output`", "3")),
     (lambda: External(torch.tanh, names=["label"]), T, ("`names`", "list")),
-    (lambda: External(torch.tanh, takes_time=0), T, ("`takes_time`", "0")),
     (lambda: External(torch.tanh, gain=math.inf), V, ("`gain`", "inf")),
-    (lambda: External(torch.tanh, time=3), T, ("`time`", "int")),
     (lambda: External(lambda x, t: None)(X, X), ScoreFnError, ("a tensor", "NoneType")),
     (lambda: from_diffusers(lambda x, t: (x,))(X, X), ScoreFnError, ("'sample'", "tuple")),
+    (lambda: nets.build("unet", {"chanels": 8}), V, ("did you mean 'channels'",)),
+    (lambda: nets.build("unt", {}), V, ("did you mean 'unet'",)),
 ]
 
 
-@pytest.mark.parametrize(("call", "error", "words"), BAD)
-def test_refuses_bad_input(call: Any, error: type[Exception], words: tuple[str, ...]) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    for word in words:
-        assert word in str(caught.value)
+def test_refuses_bad_input() -> None:
+    assert_refused(BAD)
