@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import zoo
-from scoresde._registries import SDES
 from scoresde.discrete import BetaChain, Chain, NoiseScales
 from scoresde.errors import CheckpointError, CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
 from scoresde.models import PREDICTIONS, TIME_INPUTS, ScoreModel, log_snr_range, within
 from scoresde.nets import ARCHITECTURES, MonotoneGamma
 from scoresde.zoo import FUNCTIONS, Labels, Pretrained, from_config, load, save, to_config
 from scoresde.zoo.processes import modules_of
+
+from .refusals import assert_refused
 
 
 class Tiny(nn.Module):
@@ -70,7 +71,7 @@ def rising() -> Rising:
 
 
 PROCESSES: dict[str, Callable[[], scoresde.AffineSDE]] = {
-    **SDES,  # with their defaults, where nothing else is said below
+    **zoo.PROCESSES,  # with their defaults
     "vp": lambda: scoresde.VPSDE(0.2, 15.0, t_min=0.01, t_max=0.9),
     "ve": lambda: scoresde.VESDE(0.02, 40.0),
     "cosine": lambda: scoresde.CosineVPSDE(0.01, t_max=0.99),
@@ -97,19 +98,19 @@ CHAINS: dict[str, Callable[[], Chain]] = {
 # ---- processes and chains --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PROCESSES)
-def test_a_process_comes_back_from_its_config(name: str) -> None:
-    sde = PROCESSES[name]()
-    config = json.loads(json.dumps(to_config(sde), allow_nan=False))
-    again = from_config(config)
-    for key, module in modules_of(again).items():
-        module.load_state_dict(getattr(sde, key).state_dict())
-    t = torch.linspace(sde.t_min, sde.t_max, 7, dtype=torch.float64)
-    assert type(again) is type(sde) and (again.t_min, again.t_max) == (sde.t_min, sde.t_max)
-    assert torch.equal(again.alpha(t), sde.alpha(t)) and torch.equal(again.sigma(t), sde.sigma(t))
+def test_a_process_comes_back_from_its_config() -> None:
     x = torch.full((2, 1, 1, 2), 0.3, dtype=torch.float64)
-    assert torch.equal(again.prior_log_prob(x), sde.prior_log_prob(x))
-    assert to_config(again) == config
+    for name, make in PROCESSES.items():
+        sde = make()
+        config = json.loads(json.dumps(to_config(sde), allow_nan=False))
+        again = from_config(config)
+        for key, module in modules_of(again).items():
+            module.load_state_dict(getattr(sde, key).state_dict())
+        t = torch.linspace(sde.t_min, sde.t_max, 7, dtype=torch.float64)
+        assert type(again) is type(sde) and (again.t_min, again.t_max) == (sde.t_min, sde.t_max), name
+        assert torch.equal(again.alpha(t), sde.alpha(t)) and torch.equal(again.sigma(t), sde.sigma(t)), name
+        assert torch.equal(again.prior_log_prob(x), sde.prior_log_prob(x)), name
+        assert to_config(again) == config, name
 
 
 def public(*modules: Any) -> set[type]:
@@ -132,20 +133,20 @@ def test_what_is_learned_inside_a_shift_is_not_lost_in_silence() -> None:
         to_config(scoresde.VDMSDE(scoresde.ShiftedGamma(scoresde.VDMSDE(rising()), 1.5)))
 
 
-@pytest.mark.parametrize("name", CHAINS)
-def test_a_chain_comes_back_from_its_config(name: str) -> None:
-    chain = CHAINS[name]()
-    again = Chain.from_config(json.loads(json.dumps(chain.to_config(), allow_nan=False)))
-    assert type(again) is type(chain)
-    for key in ("times", "labels", "log_snrs"):
-        assert torch.equal(getattr(again, key), getattr(chain, key))
-    assert again.sde().same_schedule(chain.sde())
+def test_a_chain_comes_back_from_its_config() -> None:
     off = torch.linspace(-12, 12, 50, dtype=torch.float64)
-    assert torch.equal(again.label(off), chain.label(off))
-    sde = chain.sde(t_min=float(chain.times[1]))
-    config = to_config(sde, chain)
-    back = from_config(config, again)
-    assert config["name"] == "chain" and back.t_min == sde.t_min and back.same_schedule(sde)
+    for name, make in CHAINS.items():
+        chain = make()
+        again = Chain.from_config(json.loads(json.dumps(chain.to_config(), allow_nan=False)))
+        assert type(again) is type(chain), name
+        for key in ("times", "labels", "log_snrs"):
+            assert torch.equal(getattr(again, key), getattr(chain, key)), name
+        assert again.sde().same_schedule(chain.sde()), name
+        assert torch.equal(again.label(off), chain.label(off)), name
+        sde = chain.sde(t_min=float(chain.times[1]))
+        config = to_config(sde, chain)
+        back = from_config(config, again)
+        assert config["name"] == "chain" and back.t_min == sde.t_min and back.same_schedule(sde), name
 
 
 def test_what_cannot_be_saved_says_what_to_do() -> None:
@@ -165,10 +166,13 @@ def test_what_cannot_be_saved_says_what_to_do() -> None:
 
 
 def conventions() -> Iterator[tuple[str, str, str]]:
-    for prediction in PREDICTIONS:
-        for time_input in (*TIME_INPUTS, "index"):
-            for scale in ("x",) if prediction == "edm" else ("x", "x/alpha"):
-                yield prediction, time_input, scale
+    """Every prediction in every scale, with one form of the time; the labels of a chain in both scales."""
+    cells = [(p, s) for p in PREDICTIONS for s in ("x", "x/alpha") if (p, s) != ("edm", "x/alpha")]
+    forms = [t for t in TIME_INPUTS if t != "index"]
+    for i, (prediction, scale) in enumerate(cells):
+        yield prediction, forms[i % len(forms)], scale
+    yield "noise", "index", "x"
+    yield "v", "index", "x/alpha"
 
 
 def native_model(prediction: str, time_input: str, scale: str) -> ScoreModel:
@@ -197,7 +201,7 @@ def test_a_network_gives_the_same_samples_through_every_process(prediction: str,
     """From corresponding states, at the same log-SNRs, DDIM's y = x/alpha are the same numbers to 1e-10."""
     model = native_model(prediction, time_input, scale)
     low, high = log_snr_range(model.native)
-    levels = torch.linspace(0.95 * low, 0.9 * high, 6, dtype=torch.float64)
+    levels = torch.linspace(0.95 * low, 0.9 * high, 5, dtype=torch.float64)
     y = 3 * torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ends = []
     for sde in (model.native, *OTHERS):
@@ -282,21 +286,20 @@ def test_gradients_reach_the_state_through_the_adapter() -> None:
 
 
 def models() -> Iterator[Any]:
-    for name, make in PROCESSES.items():
-        for prediction in PREDICTIONS:
-            yield pytest.param(lambda m=make, p=prediction: ScoreModel(tiny(), m(), p), id=f"{name}-{prediction}")
-    for time_input in TIME_INPUTS:
-        yield pytest.param(
-            lambda t=time_input: ScoreModel(tiny(), scoresde.VPSDE(), "data", t, "x/alpha"), id=f"time-{time_input}"
-        )
+    vp, ddpm = PROCESSES["vp"], BetaChain.linear
+    for i, (name, make) in enumerate(PROCESSES.items()):
+        prediction = list(PREDICTIONS)[i % len(PREDICTIONS)]
+        yield pytest.param(lambda m=make, p=prediction: ScoreModel(tiny(), m(), p), id=f"{name}-{prediction}")
+    for prediction in PREDICTIONS:
+        yield pytest.param(lambda p=prediction: ScoreModel(tiny(), vp(), p), id=f"prediction-{prediction}")
+    for form in TIME_INPUTS:
+        yield pytest.param(lambda t=form: ScoreModel(tiny(), vp(), "data", t, "x/alpha"), id=f"time-{form}")
     for name, chain in CHAINS.items():
         yield pytest.param(
             lambda c=chain: ScoreModel(tiny(), c().sde(), "noise", "index", chain=c()), id=f"chain-{name}"
         )
     yield pytest.param(
-        lambda: ScoreModel(
-            tiny(2), BetaChain.linear().sde(), "noise", "index", chain=BetaChain.linear(), variance="learned_range"
-        ),
+        lambda: ScoreModel(tiny(2), ddpm().sde(), "noise", "index", chain=ddpm(), variance="learned_range"),
         id="learned-variance",
     )
 
@@ -406,6 +409,14 @@ def put(*path: Any) -> Callable[[dict], None]:
     return change
 
 
+def gamma_of(**kept: Any) -> dict[str, Any]:
+    return {"name": "LinearGamma", "arguments": {}, **kept}
+
+
+def chain_of(**kept: Any) -> Callable[[dict], None]:
+    return put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0, 1], "places": None, **kept})
+
+
 HOSTILE = [
     put("prediction", "nois"),
     put("time_input", "sigmaa"),
@@ -413,33 +424,31 @@ HOSTILE = [
     put("input_scale", "y"),
     put("variance", "learned"),
     put("process", None),
-    put("process", []),
     put("process", "name", "GaussianSDE"),
     put("process", "name", "os.system"),
     put("process", "name", ["chain"]),
     put("process", "arguments", {}),
     put("process", "arguments", "s", "0.008"),
-    put("process", "arguments", "s", {"name": "LinearGamma", "arguments": {"gamma_min": -1.0, "gamma_max": 1.0}}),
-    put("process", "arguments", "s", {"name": "LinearGamma", "arguments": {}, "dtype": "float32"}),
+    put("process", "arguments", "s", gamma_of(arguments={"gamma_min": -1.0, "gamma_max": 1.0})),
+    put("process", "arguments", "s", gamma_of(dtype="float32")),
     put("process", "arguments", "s", {"s": 1}),
     put("process", "arguments", "t_min", 0.1),
     put("process", "t_min", 2.0),
     put("process", "t_max", True),
-    put("process", "t_max", 10**400),
     put("process", "prior", {"std": 0.0, "mean": 0.0}),
     put("process", "prior", {"std": 1.0, "mean": [[1.0], [1.0, 2.0]]}),
     put("process", "prior", {"std": 1.0}),
     put("process", "extra", 1),
     put("chain", {"name": "BetaChain"}),
-    put("chain", {"name": "Chain", "log_snrs": [1.0, 0.0], "labels": [0, 1], "places": None}),
-    put("chain", {"name": ["BetaChain"], "log_snrs": [1.0, 0.0], "labels": [0, 1], "places": None}),
-    put("chain", {"name": "BetaChain", "log_snrs": [0.0, 1.0], "labels": [0, 1], "places": None}),
-    put("chain", {"name": "BetaChain", "log_snrs": [1.0, "a"], "labels": [0, 1], "places": None}),
-    put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0], "places": None}),
-    put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0, 1.5], "places": None}),
-    put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0, 10**30], "places": None}),
-    put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0, 1], "places": [0, 7]}),
-    put("chain", {"name": "BetaChain", "log_snrs": [1.0], "labels": [0], "places": None}),
+    chain_of(name="Chain"),
+    chain_of(name=["BetaChain"]),
+    chain_of(log_snrs=[0.0, 1.0]),
+    chain_of(log_snrs=[1.0, "a"]),
+    chain_of(labels=[0]),
+    chain_of(labels=[0, 1.5]),
+    chain_of(labels=[0, 10**30]),
+    chain_of(places=[0, 7]),
+    chain_of(log_snrs=[1.0], labels=[0]),
     put("levels", 1),
     put("levels", 10**9),
     put("levels", 2.0),
@@ -448,22 +457,25 @@ HOSTILE = [
     put("data_range", [0.0]),
     put("data_range", None),
     put("format", 1),
-    put("format", 3),
     put("format", None),
     lambda c: c.pop("chain"),
 ]
 
 
-@pytest.mark.parametrize("number", range(len(HOSTILE)))
-def test_a_hostile_config_is_refused(number: int, tmp_path: Path) -> None:
+def test_a_hostile_config_is_refused(tmp_path: Path) -> None:
     save(ScoreModel(tiny(), scoresde.CosineVPSDE(), "v"), tmp_path, event_shape=(1, 2, 2), levels=4, data_range=(-1, 1))
     load(tmp_path)
-    rewrite(tmp_path, HOSTILE[number])
-    with pytest.raises(CorruptCheckpointError, match=r"config\.json"):
+    good = (tmp_path / "config.json").read_bytes()
+
+    def changed(change: Callable[[dict], Any]) -> None:
+        (tmp_path / "config.json").write_bytes(good)
+        rewrite(tmp_path, change)
         load(tmp_path)
 
+    assert_refused([(lambda c=c: changed(c), CorruptCheckpointError, r"config\.json") for c in HOSTILE])
 
-def test_a_learned_gamma_that_does_not_rise_is_refused(tmp_path: Path) -> None:
+
+def test_a_learned_gamma_that_does_not_rise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Line(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -472,14 +484,11 @@ def test_a_learned_gamma_that_does_not_rise_is_refused(tmp_path: Path) -> None:
         def forward(self, t: Tensor) -> Tensor:
             return self.slope * (t - 0.5)
 
-    FUNCTIONS["Line"] = Line
-    try:
-        model = ScoreModel(tiny(), scoresde.VDMSDE(Line()), "noise", event_shape=(1, 2, 2))
-        save(model, tmp_path)
+    monkeypatch.setitem(FUNCTIONS, "Line", Line)
+    model = ScoreModel(tiny(), scoresde.VDMSDE(Line()), "noise", event_shape=(1, 2, 2))
+    save(model, tmp_path)
+    load(tmp_path)
+    model.sde.gamma.slope.data.neg_()  # type: ignore[attr-defined]
+    save(model, tmp_path)
+    with pytest.raises(CheckpointError, match="learned part"):
         load(tmp_path)
-        model.sde.gamma.slope.data.neg_()  # type: ignore[attr-defined]
-        save(model, tmp_path)
-        with pytest.raises(CheckpointError, match="learned part"):
-            load(tmp_path)
-    finally:
-        del FUNCTIONS["Line"]

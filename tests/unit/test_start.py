@@ -12,6 +12,8 @@ import torch
 import scoresde
 from scoresde import GaussianStart, fit_start, solve, targets
 
+from .refusals import assert_refused
+
 F64 = torch.float64
 GAUSSIAN = targets.Gaussian(torch.tensor([0.5, -1.0], dtype=F64), torch.tensor([[0.3, 0.1], [0.1, 1.5]], dtype=F64))
 ANGLES = torch.arange(4, dtype=F64) * (math.pi / 2)
@@ -25,8 +27,9 @@ PROCESSES = {
 }
 
 
-@pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("method", ["adams", "dpm_3m", "pc"])
+@pytest.mark.parametrize(
+    ("name", "method"), [("vp", "adams"), ("flow", "adams"), ("ve", "dpm_3m"), ("flow", "dpm_3m"), ("cosine", "pc")]
+)
 def test_on_gaussian_data_it_is_the_solve_from_its_time(name: str, method: str) -> None:
     """The state at the start is the exact one, and the method goes on from there."""
     sde, t = PROCESSES[name], 0.4
@@ -69,7 +72,7 @@ def test_a_given_grid_begins_at_the_start() -> None:
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("rtol", [1e-1, 1e-2, 1e-3])
+@pytest.mark.parametrize("rtol", [1e-1, 1e-3])
 def test_the_bound_is_one(name: str, rtol: float) -> None:
     """The state at the start is no further from the exact one than the bound says, nor than the tolerance."""
     sde = PROCESSES[name]
@@ -124,60 +127,30 @@ def test_context_reaches_the_network() -> None:
 VP, VE = scoresde.VPSDE(), scoresde.VESDE()
 FROM = GaussianStart(OF_RING, VP, 0.3)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "a target that is no Gaussian": (
-        lambda: fit_start(VP, RING.score(VP), RING),
-        "Gaussian",
-    ),
+    "a target that is not Gaussian": (lambda: fit_start(VP, RING.score(VP), RING), "Gaussian"),
     "no tolerance": (lambda: fit_start(VP, RING.score(VP), OF_RING, rtol=0.0), "rtol"),
     "one level": (lambda: fit_start(VP, RING.score(VP), OF_RING, levels=1), "levels"),
     "a time outside": (lambda: GaussianStart(OF_RING, VP, 1.5), "`t`"),
     "no start": (lambda: solve(VP, RING.score(VP), start=0.3), "GaussianStart"),
-    "another process": (
-        lambda: solve(VE, RING.score(VE), start=FROM),
-        "was made for",
-    ),
-    "two starts": (
-        lambda: solve(
-            VP,
-            RING.score(VP),
-            start=FROM,
-            t_start=1.0,
-        ),
-        "t_start",
-    ),
-    "another event": (
-        lambda: solve(VP, lambda x, t: -x, torch.ones(2, 3), start=FROM),
-        "batch, 2",
-    ),
+    "another process": (lambda: solve(VE, RING.score(VE), start=FROM), "was made for"),
+    "two starts": (lambda: solve(VP, RING.score(VP), start=FROM, t_start=1.0), "t_start"),
+    "another event": (lambda: solve(VP, lambda x, t: -x, torch.ones(2, 3), start=FROM), "batch, 2"),
+    "up again": (lambda: solve(VP, RING.score(VP), torch.ones(1, 2), method="adams", start=FROM, t_end=1.0), "t_end"),
+    "a stochastic method": (lambda: fitted(method="dpmpp_2m_sde", steps=5), "deterministic"),
+    "no steps": (lambda: fitted(method="unipc2"), "give `steps`"),
+    "steps of an adaptive method": (lambda: fitted(steps=5), "leave `steps` out"),
+    "an end": (lambda: fitted(method="unipc2", steps=5, t_end=0.3), "t_end"),
+    "denoise": (lambda: fitted(method="unipc2", steps=5, denoise=True), "denoise"),
+    "an empty pilot": (lambda: fitted(x=torch.zeros(0, 2)), "pilot"),
+    "a pilot of another shape": (lambda: fitted(x=torch.zeros(3, 4)), "pilot"),
+    "a device": (lambda: fitted(device="foo"), "device"),
+    "a context": (lambda: fitted(context={"y": torch.zeros(64)}), "context"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals(case: str) -> None:
-    make, words = REFUSED[case]
-    with pytest.raises((scoresde.InvalidArgumentError, scoresde.InvalidTypeError), match=words):
-        make()
+def fitted(**options: Any) -> GaussianStart:
+    return fit_start(VP, RING.score(VP), OF_RING, **options)
 
 
-def test_options_are_the_methods_own() -> None:
-    score = RING.score(VP)
-    for options, words in (
-        ({"method": "dpmpp_2m_sde", "steps": 5}, "deterministic"),
-        ({"method": "unipc2"}, "give `steps`"),
-        ({"steps": 5}, "leave `steps` out"),
-        ({"method": "unipc2", "steps": 5, "t_end": 0.3}, "t_end"),
-        ({"method": "unipc2", "steps": 5, "denoise": True}, "denoise"),
-        ({"x": torch.zeros(0, 2)}, "pilot"),
-        ({"x": torch.zeros(3, 4)}, "pilot"),
-        ({"device": "foo"}, "device"),
-        ({"context": {"y": torch.zeros(64)}}, "context"),
-    ):
-        with pytest.raises(scoresde.ScoreSDEError, match=words):
-            fit_start(VP, score, OF_RING, **options)  # type: ignore[arg-type]
-    with pytest.raises(scoresde.InvalidTypeError, match="score_fn"):
-        fit_start(VP, None, OF_RING)  # type: ignore[arg-type]
-
-
-def test_a_solve_does_not_run_back_up_from_its_start() -> None:
-    with pytest.raises(scoresde.InvalidArgumentError, match="t_end"):
-        solve(VP, RING.score(VP), torch.ones(1, 2), method="adams", start=FROM, t_end=1.0)
+def test_refusals() -> None:
+    assert_refused(REFUSED)

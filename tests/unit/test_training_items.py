@@ -18,6 +18,9 @@ from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteErr
 from scoresde.training import Arrays, Batches, Recipe, Stateless, Trainer, read, train, train_classifier
 from scoresde.training.loader import Loader
 
+from .refusals import assert_refused
+
+V, T = InvalidArgumentError, InvalidTypeError
 GREY = torch.randint(256, (12, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 COLOUR = GREY.expand(-1, 3, -1, -1).contiguous()
 REAL = GREY.float() / 127.5 - 1
@@ -71,16 +74,16 @@ def equal(a: tuple[Tensor, dict[str, Any]], b: tuple[Tensor, dict[str, Any]]) ->
     return torch.equal(a[0], b[0]) and a[1].keys() == b[1].keys() and all(torch.equal(a[1][k], b[1][k]) for k in a[1])
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_a_dataset_gives_the_batches_of_arrays(name: str) -> None:
-    dataset, values = DATASETS[name]
+def test_a_dataset_gives_the_batches_of_arrays() -> None:
     options: dict[str, Any] = {"seed": 3, "flip": True, "label_dropout": 0.4}
-    ours, theirs = Batches(Arrays(values, LABELS), 5, **options), Batches(dataset, 5, **options)
-    assert all(equal(ours[step], theirs[step]) for step in (0, 1, 7))
-    assert (theirs.source.levels, theirs.source.classes) == (None if values.is_floating_point() else 256, 3)
-    assert theirs.std() == ours.std()
-    pieces = list(zip(Stateless(ours)(4, 7), Stateless(theirs, workers=2)(4, 7), strict=True))
-    assert all(torch.equal(a.x0, b.x0) and torch.equal(a.context["label"], b.context["label"]) for a, b in pieces)  # type: ignore[arg-type]
+    for name, (dataset, values) in DATASETS.items():
+        ours, theirs = Batches(Arrays(values, LABELS), 5, **options), Batches(dataset, 5, **options)
+        assert all(equal(ours[step], theirs[step]) for step in (0, 1, 7)), name
+        assert (theirs.source.levels, theirs.source.classes) == (None if values.is_floating_point() else 256, 3), name
+        assert theirs.std() == ours.std(), name
+    helped = Stateless(Batches(DATASETS["pictures"][0], 5, **options), workers=2)
+    for a, b in zip(Stateless(Batches(Arrays(GREY, LABELS), 5, **options))(4, 7), helped(4, 7), strict=True):
+        assert torch.equal(a.x0, b.x0) and torch.equal(a.context["label"], b.context["label"])
 
 
 def test_items_without_labels_and_with_other_levels() -> None:
@@ -143,76 +146,58 @@ def with_row(row: int, item: Any, usual: Callable[[int], Any] = lambda i: (REAL[
     return Rows(lambda i: item if i == row else usual(i))
 
 
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from REAL
+
+
 NAN = REAL[0].clone()
 NAN[0, 0, 0] = torch.nan
+CMYK = picture(COLOUR[0]).convert("CMYK")
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
-    "shape": (
-        with_row(7, (REAL[0][:, :2], 1)),
-        InvalidArgumentError,
-        r"\(1, 4, 4\) in row 0 and .*\(1, 2, 4\) in row 7",
-    ),
-    "dtype": (with_row(7, (REAL[0].double(), 1)), InvalidArgumentError, r"float64 .* in row 7"),
+    "shape": (with_row(7, (REAL[0][:, :2], 1)), V, r"\(1, 4, 4\) in row 0 and .*\(1, 2, 4\) in row 7"),
+    "dtype": (with_row(7, (REAL[0].double(), 1)), V, r"float64 .* in row 7"),
     "NaN": (with_row(7, (NAN, 1)), NonFiniteError, "row 7 has NaN"),
-    "no label": (
-        with_row(7, (REAL[0],)),
-        InvalidArgumentError,
-        "without labels in row 7 and samples with labels in row 0",
-    ),
-    "None": (with_row(7, (REAL[0], None)), InvalidArgumentError, "row 7 has no label"),
-    "negative": (with_row(7, (REAL[0], -1)), InvalidArgumentError, "label of row 7.*got -1"),
-    "one hot": (with_row(7, (REAL[0], torch.eye(3)[0])), InvalidTypeError, "label of row 7.*integer"),
-    "real label": (with_row(7, (REAL[0], 1.0)), InvalidTypeError, "label of row 7.*integer"),
-    "mode": (
-        with_row(7, (picture(COLOUR[0]).convert("CMYK"), 1), lambda i: (picture(COLOUR[i]), 0)),
-        InvalidArgumentError,
-        "row 7 must be an 8-bit.*CMYK; convert",
-    ),
+    "no label": (with_row(7, (REAL[0],)), V, "without labels in row 7 and samples with labels in row 0"),
+    "None": (with_row(7, (REAL[0], None)), V, "row 7 has no label"),
+    "negative": (with_row(7, (REAL[0], -1)), V, "label of row 7.*got -1"),
+    "one hot": (with_row(7, (REAL[0], torch.eye(3)[0])), T, "label of row 7.*integer"),
+    "real label": (with_row(7, (REAL[0], 1.0)), T, "label of row 7.*integer"),
+    "mode": (with_row(7, (CMYK, 1), lambda i: (picture(COLOUR[i]), 0)), V, "row 7 must be an 8-bit.*CMYK; convert"),
     "channels": (
         with_row(7, picture(GREY[0]), lambda i: picture(COLOUR[i])),
-        InvalidArgumentError,
+        V,
         r"\(3, 4, 4\) in row 0 and .*\(1, 4, 4\) in row 7; .*size=",
     ),
     "column": (
         with_row(7, {"image": GREY[0]}, lambda i: {"image": GREY[0], "label": 0}),
-        InvalidArgumentError,
+        V,
         "samples in 'image' without labels in row 7",
     ),
-    "text": (with_row(7, ("text", 1)), InvalidTypeError, "row 7 must be a tensor"),
-    "three": (with_row(0, (REAL[0], 1, 2)), InvalidArgumentError, "row 0 .*tuple of 3 entries"),
-    "complex": (with_row(0, (REAL[0] + 0j, 1)), InvalidTypeError, "row 0"),
-    "scalar": (with_row(0, (torch.tensor(1.0), 1)), InvalidArgumentError, "row 0"),
-    "channels last": (TensorDataset(torch.zeros(4, 8, 8, 3).byte()), InvalidArgumentError, r"\(8, 8, 3\).*front"),
-    "numbered columns": (Rows(lambda i: {0: REAL[i], 1: 0}), InvalidArgumentError, "row 0 has the columns 0, 1"),
+    "text": (with_row(7, ("text", 1)), T, "row 7 must be a tensor"),
+    "three": (with_row(0, (REAL[0], 1, 2)), V, "row 0 .*tuple of 3 entries"),
+    "scalar": (with_row(0, (torch.tensor(1.0), 1)), V, "row 0"),
+    "channels last": (TensorDataset(torch.zeros(4, 8, 8, 3).byte()), V, r"\(8, 8, 3\).*front"),
     "NaN at once": (TensorDataset(NAN[None]), NonFiniteError, "row 0 has NaN"),
-    "levels": (TensorDataset(GREY.long()), InvalidArgumentError, "`levels` is missing"),
-    "empty": (Rows(lambda i: REAL[i], 0), InvalidArgumentError, "length 0"),
-    "random": (Rows(lambda i: torch.rand(1, 2, 2)), InvalidArgumentError, "same item.*random transforms.*DataLoader"),
-    "splits": ({"train": DATASETS["tensors"][0], "test": 0}, InvalidTypeError, r"of train, test; .*dataset\['train'\]"),
-    "loader": (DataLoader(TensorDataset(REAL)), InvalidTypeError, "indexed by rows, got DataLoader.*Trainer"),
+    "levels": (TensorDataset(GREY.long()), V, "`levels` is missing"),
+    "empty": (Rows(lambda i: REAL[i], 0), V, "length 0"),
+    "random": (Rows(lambda i: torch.rand(1, 2, 2)), V, "same item.*random transforms.*DataLoader"),
+    "splits": ({"train": DATASETS["tensors"][0], "test": 0}, T, r"of train, test; .*dataset\['train'\]"),
+    "loader": (DataLoader(TensorDataset(REAL)), T, "indexed by rows, got DataLoader.*Trainer"),
+    "endless": (Endless(), T, r"indexed by rows, got Endless.*DataLoader"),
+    "a tensor": (REAL, T, "`source` must be"),
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_dataset_that_cannot_be_used(name: str) -> None:
-    dataset, error, words = WRONG[name]
-    with pytest.raises(error, match=words):
-        Batches(dataset, 12)[0]
-    with pytest.raises(error, match=words):
-        train_classifier(dataset, recipe=Recipe(steps=1, batch_size=12), progress=False)
-
-
-def test_what_has_no_rows() -> None:
-    class Endless(IterableDataset[Any]):
-        def __iter__(self) -> Iterator[Tensor]:
-            yield from REAL
-
-    with pytest.raises(InvalidTypeError, match=r"indexed by rows, got Endless.*DataLoader"):
-        Batches(Endless(), 2)
-    for value in (3, None, object(), iter(())):
-        with pytest.raises(InvalidTypeError, match="must be"):
-            read(value)
-    with pytest.raises(InvalidTypeError, match="`source` must be"):
-        Batches(REAL, 2)
+def test_a_dataset_that_cannot_be_used() -> None:
+    assert_refused({name: (lambda d=d: Batches(d, 12)[0], kind, words) for name, (d, kind, words) in WRONG.items()})
+    recipe = Recipe(steps=1, batch_size=12)
+    for name in ("NaN", "random"):
+        dataset, error, words = WRONG[name]
+        with pytest.raises(error, match=words):
+            train_classifier(dataset, recipe=recipe, progress=False)
+    with pytest.raises(InvalidTypeError, match="must be"):
+        read(None)  # type: ignore[arg-type]
 
 
 def test_pictures_are_resized() -> None:
@@ -406,29 +391,22 @@ def test_a_sampler_and_a_dataset_learn_the_number_of_the_pass() -> None:
     assert Sampler.epochs == [0, 1, 2, 6]
 
 
-@pytest.mark.parametrize(
-    ("loader", "error", "words"),
-    [
-        (DataLoader(TensorDataset(REAL), batch_size=5), InvalidArgumentError, "batch_size.* is 4.*gives 5"),
-        (DataLoader(TensorDataset(REAL[:3]), batch_size=4), InvalidArgumentError, "batches of 4 samples.*got 3"),
-        (DataLoader(TensorDataset(REAL[:3]), batch_size=4, drop_last=True), InvalidArgumentError, "no batch in pass 0"),
-        (DataLoader(TensorDataset(REAL[:0]), batch_size=4), InvalidArgumentError, "no batch in pass 0"),
-        (DataLoader(TensorDataset(REAL, LABELS, LABELS), batch_size=4), InvalidArgumentError, "batch 0 .*3 entries"),
-        (DataLoader(TensorDataset(REAL, REAL), batch_size=4), InvalidArgumentError, r"integer labels \(4,\).*batch 0"),
-        (DataLoader(TensorDataset(GREY.long()), batch_size=4), InvalidTypeError, "int64 in batch 0.*levels"),
+def test_a_loader_that_cannot_be_used() -> None:
+    def fours(*arrays: Tensor, size: int = 4, **options: Any) -> Any:
+        return DataLoader(TensorDataset(*arrays), batch_size=size, **options)
+
+    columns = DataLoader(Rows(lambda i: {"a": REAL[i], "b": 0}), batch_size=4)
+    refused = (
+        (fours(REAL, size=5), V, "batch_size.* is 4.*gives 5"),
+        (fours(REAL[:3]), V, "batches of 4 samples.*got 3"),
+        (fours(REAL[:3], drop_last=True), V, "no batch in pass 0"),
+        (fours(REAL, LABELS, LABELS), V, "batch 0 .*3 entries"),
+        (fours(REAL, REAL), V, r"integer labels \(4,\).*batch 0"),
+        (fours(GREY.long()), T, "int64 in batch 0.*levels"),
         (DataLoader(with_row(6, (NAN, 0)), batch_size=4), NonFiniteError, "batch 1.*NaN"),
-        (
-            DataLoader(Rows(lambda i: {"a": REAL[i], "b": 0}), batch_size=4),
-            InvalidArgumentError,
-            "batch 0 has the columns a, b; name",
-        ),
-        (DataLoader(TensorDataset(REAL[:, 0, 0, 0]), batch_size=4), InvalidArgumentError, r"got shape \(4,\)"),
-        (iter([REAL[:4]]), InvalidTypeError, "can be read once"),
-        (TensorDataset(REAL), InvalidTypeError, r"Batches\(dataset, size\)"),
-        ([REAL[:4]], InvalidTypeError, r"Batches\(dataset, size\)"),
-        (3, InvalidTypeError, "`stream` must be"),
-    ],
-)
-def test_a_loader_that_cannot_be_used(loader: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        trained(loader)
+        (columns, V, "batch 0 has the columns a, b; name"),
+        (fours(REAL[:, 0, 0, 0]), V, r"got shape \(4,\)"),
+        (iter([REAL[:4]]), T, "can be read once"),
+        ([REAL[:4]], T, r"Batches\(dataset, size\)"),
+    )
+    assert_refused([(lambda loader=loader: trained(loader), *rest) for loader, *rest in refused])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -36,7 +38,7 @@ from scoresde.errors import (
     OutputError,
 )
 from scoresde.files.locks import owned
-from scoresde.losses import LossSecondMoment, LowDiscrepancy, NoiseLevels
+from scoresde.losses import LossSecondMoment, LowDiscrepancy
 from scoresde.models import ScoreModel
 from scoresde.training import (
     Arrays,
@@ -54,7 +56,9 @@ from scoresde.training import (
     parallel,
 )
 
-LEVELS = NoiseLevels(0.0, 1.0)
+from .refusals import assert_refused
+
+V = InvalidArgumentError
 
 
 class Tiny(nn.Module):
@@ -79,6 +83,23 @@ def loss(model: ScoreModel, x0: Tensor, generator: torch.Generator | None = None
     t = 0.1 + 0.8 * torch.rand(len(x0), generator=generator, dtype=torch.float64)
     x, noise = model.sde.perturb(x0, t, torch.randn(x0.shape, generator=generator))
     return (model.noise(x, t, **context) - noise).square().mean(1)
+
+
+def at_call(number: int | None, act: Callable[[], Any]) -> Any:
+    """The simple loss, which acts first in one of its calls, counted from 0; settings take it for the same."""
+    calls = iter(range(10_000))
+
+    def counted(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+        if next(calls) == number:
+            act()
+        return loss(model, x0, generator, **context)
+
+    counted.__qualname__ = loss.__qualname__
+    return counted
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def source() -> Arrays:
@@ -227,8 +248,6 @@ def test_half_precision() -> None:
     for key, value in rough.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, exact[key], rtol=0.05, atol=0.02)
-    with pytest.raises(InvalidArgumentError, match="float16 needs CUDA"):
-        trainer(recipe=Recipe(precision="float16"))
 
 
 def test_bfloat16_learns_and_goes_on_exactly(tmp_path: Path) -> None:
@@ -236,20 +255,16 @@ def test_bfloat16_learns_and_goes_on_exactly(tmp_path: Path) -> None:
     recipe = Recipe(steps=40, batch_size=20, learning_rate=1e-2, warmup=3, ema=0.9, precision="bfloat16")
     options: dict[str, Any] = {"checkpoint_every": 16, "log_every": 10}
 
-    def fatal(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+    def fatal() -> None:
         assert torch.is_autocast_enabled("cpu")
-        fatal.calls += 1  # type: ignore[attr-defined]
-        if fatal.calls == 21:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-        return loss(model, x0, generator, **context)
+        raise KeyboardInterrupt
 
-    fatal.calls, fatal.__qualname__ = 0, loss.__qualname__  # type: ignore[attr-defined]
     whole = weights(trainer(tmp_path / "whole", recipe, **options).run())
     rows = [line.split(",") for line in (tmp_path / "whole" / "log.csv").read_text().splitlines()]
     losses = [float(value) for _, name, value in rows if name == "loss"]
     assert len(losses) == 4 and losses[-1] < 0.9 * losses[0]
     with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path / "part", recipe, loss=fatal, **options).run()
+        trainer(tmp_path / "part", recipe, loss=at_call(20, fatal), **options).run()
     assert same(weights(trainer(tmp_path / "part", recipe, resume=True, **options).run()), whole)
 
 
@@ -295,52 +310,25 @@ def test_compile_is_asked_for_the_network_alone(monkeypatch: pytest.MonkeyPatch)
     assert same(weights(run.run()), weights(trainer(recipe=Recipe(steps=2, batch_size=4)).run()))
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"steps": 0},
-        {"batch_size": 0},
-        {"warmup": -1},
-        {"accumulate": 0},
-        {"learning_rate": 0.0},
-        {"learning_rate": math.nan},
-        {"weight_decay": -1.0},
-        {"process_rate": -1.0},
-        {"ema": 1.5},
-        {"ema_power": -1.0},
-        {"clip": 0.0},
-        {"clip": "1"},
-        {"betas": 0.9},
-        {"betas": (0.9, 1.0)},
-        {"decay": "cosin"},
-        {"optimizer": "sgd"},
-        {"precision": "float8"},
-    ],
-)
-def test_recipes_refuse(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
-        Recipe(**wrong)
-
-
-def test_decays() -> None:
+def test_recipes() -> None:
     assert Recipe(steps=10, warmup=0, decay="none").learning_rate_at(9) == 4e-3
     assert Recipe(steps=10, warmup=0, decay="linear").learning_rate_at(5) == pytest.approx(2e-3)
+    whole = {"steps": 0, "batch_size": 0, "warmup": -1, "accumulate": 0, "decay": "cosin", "optimizer": "sgd"}
+    real = {"learning_rate": 0.0, "weight_decay": -1.0, "process_rate": -1.0, "ema": 1.5, "ema_power": -1.0}
+    others = {"clip": 0.0, "betas": (0.9, 1.0), "precision": "float8"}
+    wrong = [*(whole | real | others).items(), ("learning_rate", math.nan), ("clip", "1"), ("betas", 0.9)]
+    assert_refused([(lambda k=k, v=v: Recipe(**{k: v}), V, k) for k, v in wrong])
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
 
 
 def test_a_nan_is_told_with_its_step_and_time(tmp_path: Path) -> None:
-    def bad(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
-        value = loss(model, x0, generator, **context)
-        if bad.calls == 4:  # type: ignore[attr-defined]
-            raise NonFiniteError("the loss is nan at t = 0.25", t=0.25, indices=[2])
-        bad.calls += 1  # type: ignore[attr-defined]
-        return value
+    def bad() -> None:
+        raise NonFiniteError("the loss is nan at t = 0.25", t=0.25, indices=[2])
 
-    bad.calls = 0  # type: ignore[attr-defined]
     with pytest.raises(NonFiniteError, match=r"step 4: the loss is nan at t = 0\.25") as caught:
-        trainer(tmp_path, loss=bad).run()
+        trainer(tmp_path, loss=at_call(4, bad)).run()
     assert caught.value.step == 4 and caught.value.t == 0.25 and caught.value.indices == [2]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000000003.safetensors"]
 
@@ -356,49 +344,36 @@ def test_a_gradient_that_is_not_finite_is_told_before_it_is_applied() -> None:
     assert same(before, weights(run.model))
 
 
-@pytest.mark.parametrize("name", ["checkpoint_every", "log_every", "keep"])
-def test_intervals_are_checked(name: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=name):
-        trainer(**{name: 0})
+def test_what_is_wrong_is_told_before_a_step_is_done() -> None:
+    vp, stream = scoresde.VPSDE(), Stateless(Batches(source(), 2, 0, data_range=None))
+    assert_refused(
+        {
+            "checkpoint_every": (lambda: trainer(checkpoint_every=0), V, "checkpoint_every"),
+            "log_every": (lambda: trainer(log_every=0), V, "log_every"),
+            "keep": (lambda: trainer(keep=0), V, "keep"),
+            "log": (lambda: trainer(log=3), InvalidTypeError, r"callable as log\(figures, step=step\)"),
+            "stop": (lambda: trainer(stop=True), InvalidTypeError, "`stop` must be a function"),
+            "callback": (lambda: trainer(callbacks=[Every(0, lambda p: None)]), V, r"callbacks\[0\]\.steps"),
+            "a function": (lambda: trainer(model=ScoreModel(lambda x, t: x, vp, "noise")), V, "module"),
+            "no parameters": (lambda: trainer(model=ScoreModel(nn.Identity(), vp, "noise")), V, "no parameters"),
+            "served": (lambda: trainer(model=tiny().on(scoresde.VPSDE(t_max=0.9))), V, "another process"),
+            "batch": (lambda: Trainer(tiny(), loss, stream, Recipe()), V, r"recipe\.batch_size"),
+            "micro": (lambda: Trainer(tiny(), loss, stream, Recipe(batch_size=2, accumulate=2)), V, "batch_size"),
+            "float16": (lambda: trainer(recipe=Recipe(precision="float16")), V, "float16 needs CUDA"),
+        }
+    )
+    Trainer(tiny(), loss, stream, Recipe(batch_size=4, accumulate=2))
 
 
-def test_a_model_without_a_module_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="module"):
-        trainer(model=ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise"))
-    with pytest.raises(InvalidArgumentError, match="another process"):
-        trainer(model=tiny().on(scoresde.VPSDE(t_max=0.9)))
-
-
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+def test_files_of_others_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError):
         trainer(tmp_path / "file").run()
     assert (tmp_path / "file").read_text() == "mine"
-
-
-def test_a_log_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InvalidArgumentError, match=r"log\.csv is not a log of a run"):
         trainer(tmp_path).run()
     assert (tmp_path / "log.csv").read_text() == "a,b\n1,2\n"
-
-
-def test_a_batch_size_that_is_not_that_of_the_data_is_refused() -> None:
-    stream = Stateless(Batches(source(), 2, 0, data_range=None))
-    for wrong in (Recipe(), Recipe(batch_size=2, accumulate=2)):
-        with pytest.raises(InvalidArgumentError, match=r"recipe\.batch_size"):
-            Trainer(tiny(), loss, stream, wrong)
-    Trainer(tiny(), loss, stream, Recipe(batch_size=4, accumulate=2))
-
-
-def test_an_interval_of_a_callback_is_checked_before_a_step_is_done() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"callbacks\[0\]\.steps"):
-        trainer(callbacks=[Every(0, lambda progress: None)])
-
-
-def test_a_model_without_parameters_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="no parameters to train"):
-        trainer(model=ScoreModel(nn.Identity(), scoresde.VPSDE(), "noise"))
 
 
 # ---- the log and the callbacks ---------------------------------------------------------------------------------------
@@ -450,18 +425,12 @@ def test_the_samples_of_another_process() -> None:
     assert x(Progress(1, tiny(), None))["samples_std"] > 0
 
 
-def test_tensorboard_is_named_when_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
+def test_tensorboard_gets_the_figures_and_is_named_when_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InvalidArgumentError, match="pip install tensorboard"):
         trainer(tmp_path, tensorboard=True).run()
-
-
-def test_tensorboard_gets_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    import types
-
     written: list[tuple[str, float, int]] = []
 
     class Writer:
@@ -476,7 +445,7 @@ def test_tensorboard_gets_the_figures(tmp_path: Path, monkeypatch: pytest.Monkey
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    trainer(tmp_path, Recipe(steps=2, batch_size=4), tensorboard=True).run()
+    trainer(tmp_path, Recipe(steps=2, batch_size=4), tensorboard=True, resume=False).run()
     assert [(name, step) for name, _, step in written] == [("loss", 2), ("gradient", 2), ("learning_rate", 2)]
 
 
@@ -501,8 +470,6 @@ def test_every_figure_of_the_log_goes_to_another_writer(tmp_path: Path) -> None:
     assert all(isinstance(value, float) for line, _ in Run.lines for value in line.values())
     listed = [f"{step},{name},{value}" for line, step in Run.lines for name, value in line.items()]
     assert (tmp_path / "log.csv").read_text().splitlines()[1:] == listed
-    with pytest.raises(InvalidTypeError, match=r"`log` must be callable as log\(figures, step=step\)"):
-        trainer(log=3)
 
 
 class Seen:
@@ -533,7 +500,8 @@ def test_a_metric_gets_the_images_of_data_and_of_samples() -> None:
     model = tiny_of(IMAGES)
     figures = Metric(metric, real, FEW, batch=3)(Progress(1, model, None))
     assert figures == {"Seen": 0.5}
-    x = torch.cat([FEW._drawn(Progress(1, model, None), [i]) for i in range(5)])
+    sampler: dict[str, Any] = {"method": "ddim", "steps": 3, "denoise": True}
+    x = scoresde.solve(model.sde, model, shape=(5, *IMAGES), seeds=range(4, 9), **sampler).x
     for images, batches in ((real, metric.got[True]), (x, metric.got[False])):
         assert [len(batch) for batch in batches] == ([3, 3, 1] if images is real else [3, 2])
         got = torch.cat(batches)
@@ -583,25 +551,24 @@ def test_a_metric_that_keeps_its_data() -> None:
             Metric(metric, real, vectors)
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        ({"metric": 3}, InvalidTypeError, "`metric` must have update"),
-        ({"metric": Seen}, InvalidTypeError, "`metric` must have update"),
-        ({"real": torch.zeros(3, 3)}, InvalidArgumentError, "`real` must be"),
-        ({"real": torch.full((3, 2), math.nan)}, NonFiniteError, "`real` has NaN"),
-        ({"samples": 4}, InvalidTypeError, "`samples` must be"),
-        ({"name": 4}, InvalidTypeError, "`name` must be"),
-        ({"batch": 0}, InvalidArgumentError, "`batch` must be"),
-    ],
-)
-def test_a_metric_that_cannot_be_used(change: dict[str, Any], error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        Metric(**{"metric": Seen(), "real": torch.zeros(3, 2), "samples": Samples((2,)), **change})
+def test_a_metric_that_cannot_be_used() -> None:
     floats = Seen()
     floats.normalize = True  # type: ignore[attr-defined]
-    with pytest.raises(InvalidArgumentError, match="normalize=False"):
-        Metric(floats, torch.zeros(3, 2), Samples((2,)))
+
+    def made(**change: Any) -> Any:
+        return lambda: Metric(**{"metric": Seen(), "real": torch.zeros(3, 2), "samples": Samples((2,)), **change})
+
+    assert_refused(
+        [
+            (made(metric=3), InvalidTypeError, "`metric` must have update"),
+            (made(metric=Seen), InvalidTypeError, "`metric` must have update"),
+            (made(metric=floats), V, "normalize=False"),
+            (made(real=torch.zeros(3, 3)), V, "`real` must be"),
+            (made(real=torch.full((3, 2), math.nan)), NonFiniteError, "`real` has NaN"),
+            (made(samples=4), InvalidTypeError, "`samples` must be"),
+            (made(batch=0), V, "`batch` must be"),
+        ]
+    )
 
 
 def test_a_metric_changes_nothing_of_a_run(tmp_path: Path) -> None:
@@ -675,12 +642,16 @@ def killing(name: str, call: int) -> Callable[[], None]:
     return patch
 
 
-POINTS = [
-    *[("before fsync", n) for n in (1, 3, 6)],  # the temporary file is written, not yet on the disk
+POINTS = [  # by default one of each kind
+    *[("before fsync", n) for n in (3, 1, 6)],  # the temporary file is written, not yet on the disk
     *[("before replace", n) for n in (2, 4)],  # it is on the disk, under its temporary name
-    *[("after replace", n) for n in (2, 3, 5)],  # it is there
+    *[("after replace", n) for n in (3, 2, 5)],  # it is there
     *[("before unlink", n) for n in (1, 2)],
-    *[("step", n) for n in (0, 2, 5, 8, 11)],  # between two checkpoints
+    *[("step", n) for n in (5, 0, 2, 8, 11)],  # between two checkpoints
+]
+KINDS = [kind for kind, _ in POINTS]
+POINTS = [
+    pytest.param(*point, marks=[pytest.mark.slow] if point[0] in KINDS[:i] else []) for i, point in enumerate(POINTS)
 ]
 
 
@@ -689,18 +660,10 @@ POINTS = [
 def test_a_run_that_was_killed_goes_on_exactly(point: str, call: int, tmp_path: Path, golden: Any) -> None:
     """The same command again: bitwise the same weights, the same log, and no debris."""
 
-    def fatal(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
-        if fatal.calls == call:  # type: ignore[attr-defined]
-            die()
-        fatal.calls += 1  # type: ignore[attr-defined]
-        return loss(model, x0, generator, **context)
-
-    fatal.calls, fatal.__qualname__ = 0, loss.__qualname__  # type: ignore[attr-defined]
-
     def run() -> None:
         if point != "step":
             killing(point, call)()
-        trainer(tmp_path, loss=fatal if point == "step" else loss).run()
+        trainer(tmp_path, loss=at_call(call, die) if point == "step" else loss).run()
 
     status = forked(run)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL  # the point was reached
@@ -714,6 +677,7 @@ def test_a_run_that_was_killed_goes_on_exactly(point: str, call: int, tmp_path: 
     assert (folder / "step-0000000012.safetensors").read_bytes() == last
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="fork and SIGKILL")
 def test_a_run_that_is_killed_again_and_again(tmp_path: Path, golden: Any) -> None:
     """Five times, at points drawn at random, in one folder."""
@@ -800,24 +764,18 @@ def test_stop_writes_a_checkpoint_from_which_the_run_goes_on_exactly(tmp_path: P
     assert (tmp_path / "checkpoints" / "step-0000000012.safetensors").read_bytes() == golden[2]
     with pytest.raises(KeyboardInterrupt):
         trainer(stop=lambda: True).run()
-    with pytest.raises(InvalidTypeError, match="`stop` must be a function"):
-        trainer(stop=True)
 
 
 def test_an_interrupt_is_pythons_own(tmp_path: Path, golden: Any) -> None:
     """Without ``stop`` it ends the run where it is, and leaves signals alone."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
-    def interrupted(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+    def interrupted() -> None:
         assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-        interrupted.calls += 1  # type: ignore[attr-defined]
-        if interrupted.calls == 5:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-        return loss(model, x0, generator, **context)
+        raise KeyboardInterrupt
 
-    interrupted.calls, interrupted.__qualname__ = 0, loss.__qualname__  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt) as caught:
-        trainer(tmp_path, loss=interrupted).run()
+        trainer(tmp_path, loss=at_call(4, interrupted)).run()
     assert str(caught.value) == ""
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000000003.safetensors"]
     assert same(weights(trainer(tmp_path).run()), golden[0])
@@ -872,37 +830,29 @@ def begun(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"recipe": Recipe(**{**vars(RECIPE), "learning_rate": 2e-2})}, r"recipe\.learning_rate: 0\.01, now 0\.02"),
-        ({"recipe": Recipe(**{**vars(RECIPE), "steps": 24})}, r"recipe\.steps: 12, now 24"),
-        ({"seed": 1}, "seed: 0, now 1"),
-        ({"loss": partial(loss, scale=2)}, r"loss"),
-        ({"settings": {"preset": "ddpm"}}, 'preset: null, now "ddpm"'),
-        ({"model": ScoreModel(Tiny(), scoresde.VPSDE(), "v", event_shape=(2,))}, 'model.prediction: "noise", now "v"'),
-        (
-            {"model": ScoreModel(Tiny(), scoresde.VPSDE(0.2), "noise", event_shape=(2,))},
-            r"beta_min=0\.1.*beta_min=0\.2",
-        ),
-    ],
-)
-def test_other_settings_are_refused_with_key_old_and_new(begun: Path, change: dict[str, Any], line: str) -> None:
+def test_other_settings_are_refused_with_key_old_and_new(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(**change: Any) -> Callable[[], Any]:
+        return lambda: trainer(begun, **change).run()
+
     before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
-    with pytest.raises(InvalidArgumentError, match=line):
-        trainer(begun, **change).run()
-    assert before == {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
-
-
-def test_other_data_are_refused(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_v, of_other = (
+        ScoreModel(Tiny(), scoresde.VPSDE(beta), kind, event_shape=(2,)) for beta, kind in ((0.1, "v"), (0.2, "noise"))
+    )
+    assert_refused(
+        [
+            (run(recipe=replace(RECIPE, learning_rate=2e-2)), V, r"recipe\.learning_rate: 0\.01, now 0\.02"),
+            (run(recipe=replace(RECIPE, steps=24)), V, r"recipe\.steps: 12, now 24"),
+            (run(seed=1), V, "seed: 0, now 1"),
+            (run(loss=partial(loss, scale=2)), V, "loss"),
+            (run(settings={"preset": "ddpm"}), V, 'preset: null, now "ddpm"'),
+            (run(model=of_v), V, 'model.prediction: "noise", now "v"'),
+            (run(model=of_other), V, r"beta_min=0\.1.*beta_min=0\.2"),
+            (run(model=tiny(5)), CheckpointMismatchError, r"net\.first\.weight has shape \(4, 3\), expected"),
+        ]
+    )
     monkeypatch.setattr(f"{__name__}.source", lambda: Arrays(torch.zeros(20, 2), torch.arange(20) % 2))
-    with pytest.raises(InvalidArgumentError, match=r"data\.fingerprint"):
-        trainer(begun).run()
-
-
-def test_the_checkpoint_of_another_network_is_refused(begun: Path) -> None:
-    with pytest.raises(CheckpointMismatchError, match=r"model\.net\.first\.weight has shape \(4, 3\), expected"):
-        trainer(begun, model=tiny(5)).run()
+    assert_refused([(run(), V, r"data\.fingerprint")])
+    assert before == {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("keep", [1, 2])
@@ -928,56 +878,45 @@ def of_process(sde: Any, chain: Any = None) -> ScoreModel:
     return ScoreModel(Tiny(), sde, "noise", time_input=time_input, chain=chain, event_shape=(2,))
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (lambda: scoresde.VDMSDE(lambda t: -5 + 10 * t), lambda: scoresde.VDMSDE(lambda t: -5 + 11 * t)),
-        (
-            lambda: scoresde.GaussianSDE(lambda t: 1 - t, lambda t: t, 0.01, 0.99),
-            lambda: scoresde.GaussianSDE(lambda t: 1 - t, lambda t: 2 * t, 0.01, 0.99),
-        ),
-    ],
-)
-def test_processes_of_functions_are_told_apart_by_what_they_do(one: Any, other: Any, tmp_path: Path) -> None:
+def test_processes_of_functions_and_chains_are_told_apart_by_what_they_do(tmp_path: Path) -> None:
     """Not by the address of a function, which is another in every process."""
-    trainer(tmp_path, model=of_process(one())).run()
-    trainer(tmp_path, model=of_process(one())).run()
-    with pytest.raises(InvalidArgumentError, match=r"model\.schedule"):
-        trainer(tmp_path, model=of_process(other())).run()
+
+    def gaussian(rate: float) -> ScoreModel:
+        return of_process(scoresde.GaussianSDE(lambda t: 1 - t, lambda t: rate * t, 0.01, 0.99))
+
+    def learned(rate: float) -> ScoreModel:
+        return of_process(scoresde.VDMSDE(lambda t: -5 + 10 * rate * t))
+
+    def chained(rate: float) -> ScoreModel:
+        chain = BetaChain.linear(100) if rate == 1 else BetaChain.cosine(100)
+        return of_process(chain.sde(), chain)
+
+    for make, value in ((gaussian, loss), (learned, loss), (chained, scoresde.losses.ddpm_simple)):
+        for _ in range(2):
+            trainer(tmp_path / make.__name__, model=make(1), loss=value).run()
+        with pytest.raises(InvalidArgumentError, match=r"model\.schedule"):
+            trainer(tmp_path / make.__name__, model=make(2), loss=value).run()
 
 
-def test_chains_are_told_apart(tmp_path: Path) -> None:
-    linear, cosine = BetaChain.linear(100), BetaChain.cosine(100)
-    simple = scoresde.losses.ddpm_simple
-    trainer(tmp_path, model=of_process(linear.sde(), linear), loss=simple).run()
-    with pytest.raises(InvalidArgumentError, match=r"model\.schedule"):
-        trainer(tmp_path, model=of_process(cosine.sde(), cosine), loss=simple).run()
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_law_that_learns_from_losses_goes_on_where_it_was(wrapped: bool, tmp_path: Path) -> None:
+def test_a_law_that_learns_from_losses_goes_on_where_it_was(tmp_path: Path) -> None:
     """A run that is cut off between two checkpoints, and the distribution with a history that is full by then."""
     chain = BetaChain.linear(2)
 
-    def bound() -> Any:
-        law = LossSecondMoment(chain, history=2)
-        times = LowDiscrepancy(law) if wrapped else law
-        return partial(scoresde.losses.ddpm_vlb, times=times)
-
-    class CutError(Exception):
-        pass
-
     def cut(progress: Progress) -> None:
         if progress.step == 8:
-            raise CutError
+            raise KeyboardInterrupt
 
-    def run(folder: Path, callbacks: Any = ()) -> Any:
-        return trainer(folder, model=of_process(chain.sde(), chain), loss=bound(), callbacks=callbacks).run()
+    for wrapped in (False, True):
 
-    expected = weights(run(tmp_path / "whole"))
-    with pytest.raises(CutError):
-        run(tmp_path / "cut", [Every(4, cut)])
-    assert same(weights(run(tmp_path / "cut")), expected)
+        def run(folder: str, callbacks: Any = (), wrapped: bool = wrapped) -> Any:
+            law = LossSecondMoment(chain, history=2)
+            bound = partial(scoresde.losses.ddpm_vlb, times=LowDiscrepancy(law) if wrapped else law)
+            place = tmp_path / f"{folder}{wrapped}"
+            return weights(trainer(place, model=of_process(chain.sde(), chain), loss=bound, callbacks=callbacks).run())
+
+        with pytest.raises(KeyboardInterrupt):
+            run("cut", [Every(4, cut)])
+        assert same(run("cut"), run("whole"))
 
 
 def test_resume_can_be_demanded_or_refused(begun: Path, tmp_path: Path) -> None:
@@ -1014,7 +953,8 @@ def test_hostile_headers(begun: Path) -> None:
     for text in ("", "[]", "{}", "NaN", "[" * 100_000, json.dumps({"format": 2}), json.dumps({"format": 1})):
         if text.startswith("{"):
             content = json.loads(text)
-            text = json.dumps(content | {"sha256": checkpoint._text_digest(content)}, sort_keys=True)
+            plain = json.dumps(content, sort_keys=True)
+            text = json.dumps(content | {"sha256": hashlib.sha256(plain.encode()).hexdigest()}, sort_keys=True)
         safetensors.torch.save_file(tensors, path, metadata={"scoresde": text})
         with pytest.raises(CorruptCheckpointError):
             checkpoint.read(path)
@@ -1059,25 +999,10 @@ def test_two_ranks_average_the_gradients_of_their_own_rows(tmp_path: Path) -> No
     recipe = Recipe(steps=6, batch_size=4, learning_rate=1e-2, warmup=0, clip=math.inf, ema=0.5)
 
     def run(rank: int, until: int | None = None) -> None:
-        def stopping(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
-            if stopping.calls == until:  # type: ignore[attr-defined]
-                die()
-            stopping.calls += 1  # type: ignore[attr-defined]
-            return loss(model, x0, generator, **context)
-
-        stopping.calls, stopping.__qualname__ = 0, loss.__qualname__  # type: ignore[attr-defined]
         batches = Batches(source(), 2, 0, data_range=None, rank=rank, world=2)
         model = tiny(4, seed=rank)  # rank 0's weights are taken
-        made = Trainer(
-            model,
-            stopping,
-            Stateless(batches),
-            recipe,
-            folder=tmp_path,
-            checkpoint_every=2,
-            log_every=1,
-            progress=False,
-        ).run()
+        options: dict[str, Any] = {"folder": tmp_path, "checkpoint_every": 2, "log_every": 1, "progress": False}
+        made = Trainer(model, at_call(until, die), Stateless(batches), recipe, **options).run()
         safetensors.torch.save_file(weights(made), tmp_path / f"rank{rank}")
 
     assert all(os.WIFSIGNALED(status) for status in two_ranks(lambda rank: run(rank, until=3), tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -45,30 +46,32 @@ def integral(place: float, sigma: float) -> tuple[float, float]:
     return float(log_weight.logsumexp(0)) - common, float(log_weight.softmax(0) @ x0)
 
 
-@pytest.mark.parametrize("alpha", [1.0, 1e-3])
 @pytest.mark.parametrize("sigma", SIGMAS)
-@pytest.mark.parametrize("place", PLACES)
-def test_density_and_estimates_at_any_distance(place: float, sigma: float, alpha: float) -> None:
+def test_density_and_estimates_at_any_distance(sigma: float) -> None:
     """In float64 to the rounding of z^2; the noise estimate is the state less alpha times the data estimate."""
-    target, sde = line(), process(alpha * sigma, alpha)
-    log_prob, data = integral(place, sigma)
-    x = torch.tensor([[alpha * place]], dtype=F64)
-    got = target.score(sde).estimate(x, sde.node(1.0))
-    assert float(target.log_prob(x, sde, 1.0)) == pytest.approx(log_prob - math.log(alpha), rel=1e-12, abs=1e-11)
-    distance = max(1.0, abs(place))
-    assert float(got.data) == pytest.approx(data, abs=1e-12 * distance + 1e-13 * distance**2 / sigma)
-    assert float(got.noise) == pytest.approx((place - float(got.data)) / sigma, rel=1e-9, abs=1e-9)
-    assert LOW <= round(float(got.data), 9) <= HIGH
+    for place, alpha in itertools.product(PLACES, (1.0, 1e-3)):
+        target, sde = line(), process(alpha * sigma, alpha)
+        log_prob, data = integral(place, sigma)
+        x = torch.tensor([[alpha * place]], dtype=F64)
+        got = target.score(sde).estimate(x, sde.node(1.0))
+        density = float(target.log_prob(x, sde, 1.0))
+        assert density == pytest.approx(log_prob - math.log(alpha), rel=1e-12, abs=1e-11), (place, alpha)
+        distance = max(1.0, abs(place))
+        allowed = 1e-12 * distance + 1e-13 * distance**2 / sigma
+        assert float(got.data) == pytest.approx(data, abs=allowed), (place, alpha)
+        noise = (place - float(got.data)) / sigma
+        assert float(got.noise) == pytest.approx(noise, rel=1e-9, abs=1e-9), (place, alpha)
+        assert LOW <= round(float(got.data), 9) <= HIGH, (place, alpha)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-@pytest.mark.parametrize("sigma", [1e-2, 1.0, 1e2, 1e6])
-@pytest.mark.parametrize("place", [-1e20, -1e9, 35.0, 2e4, 1.1e6, 1e7, 9e9, 1e20])
-def test_the_data_estimate_far_from_the_box(place: float, sigma: float, dtype: torch.dtype) -> None:
+def test_the_data_estimate_far_from_the_box() -> None:
     """Where the state is the noise estimate to all digits; -1e20 is in the range of float32."""
-    sde, x = process(sigma), torch.tensor([[place]], dtype=dtype)
-    got = line(dtype).score(sde).estimate(x, sde.node(1.0))
-    assert float(got.data) == pytest.approx(integral(float(x), sigma)[1], abs=1e-7 if dtype == F64 else 1e-6)
+    far = (-1e20, -1e9, 35.0, 2e4, 1.1e6, 1e7, 9e9, 1e20)
+    for place, sigma, dtype in itertools.product(far, (1e-2, 1.0, 1e2, 1e6), (torch.float32, F64)):
+        sde, x = process(sigma), torch.tensor([[place]], dtype=dtype)
+        got = float(line(dtype).score(sde).estimate(x, sde.node(1.0)).data)
+        exact = integral(float(x), sigma)[1]
+        assert got == pytest.approx(exact, abs=1e-7 if dtype == F64 else 1e-6), (place, sigma, dtype)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -102,15 +105,13 @@ def test_the_score_and_its_slope_are_derivatives_of_the_density(sigma: float) ->
     assert bool((variance >= -1e-6 - 1e-15 * (x / sigma).square()).all()), variance
 
 
-@pytest.mark.parametrize("away", [0.0, 1.0, -3.0, 40.0])
-def test_nothing_jumps_where_the_series_begins(away: float) -> None:
+def test_nothing_jumps_where_the_series_begins() -> None:
     """Where half the width is 1e-3 times the noise."""
+    x = 0.5 + 1.5e3 * torch.tensor([[0.0], [1.0], [-3.0], [40.0]], dtype=F64)
     near, far = (process(1.5e3 * (1 + step)) for step in (-1e-9, 1e-9))
-    x = torch.tensor([[0.5 + 1.5e3 * away]], dtype=F64)
-    pairs = [(line().score(sde).estimate(x, sde.node(1.0)), line().log_prob(x, sde, 1.0)) for sde in (near, far)]
-    assert float(pairs[0][0].data - pairs[1][0].data) == pytest.approx(0.0, abs=1e-7)
-    assert float(pairs[0][0].noise - pairs[1][0].noise) == pytest.approx(0.0, abs=1e-7)
-    assert float(pairs[0][1] - pairs[1][1]) == pytest.approx(0.0, abs=1e-5)
+    pairs = [(*line().score(sde).estimate(x, sde.node(1.0)), line().log_prob(x, sde, 1.0)) for sde in (near, far)]
+    for one, other, allowed in zip(*pairs, (1e-7, 1e-7, 1e-5), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=allowed)
 
 
 def test_where_there_is_no_signal_or_no_noise() -> None:
@@ -134,8 +135,8 @@ def test_where_there_is_no_signal_or_no_noise() -> None:
 
 @pytest.mark.parametrize("at", [None, 0.02, 0.5])
 def test_samples_follow_the_density(at: float | None) -> None:
-    """Kolmogorov's distance, by the inequality of Dvoretzky, Kiefer and Wolfowitz at 1e-6."""
-    n, sde = 40_000, None if at is None else scoresde.VPSDE()
+    """Kolmogorov's distance, by the inequality of Dvoretzky, Kiefer and Wolfowitz at 1e-6: 0.028 is seen."""
+    n, sde = 10_000, None if at is None else scoresde.VPSDE()
     x = line().sample(n, sde, at, torch.Generator().manual_seed(0))[:, 0].sort().values
     grid = torch.linspace(-8, 8, 16_001, dtype=F64)
     density = line().log_prob(grid[:, None], sde, at).exp()
