@@ -116,6 +116,10 @@ def test_node_has_the_values_of_the_public_methods_as_floats(sde: Any) -> None:
 def test_log_snr_is_that_of_alpha_and_sigma(sde: Any) -> None:
     t = times(sde, 33)
     close(sde.log_snr(t), torch.log(sde.alpha(t) ** 2 / sde.sigma(t) ** 2), rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        g = sde.diffusion(t)
+    assert not g.requires_grad
+    assert torch.equal(g, sde.diffusion(t))
 
 
 # Published constants
@@ -147,15 +151,15 @@ def test_sub_vp_log_snr_falls_by_the_published_total() -> None:
     assert float(SubVPSDE().log_snr(1e-5) - SubVPSDE().log_snr(1.0)) == pytest.approx(37.6789, abs=5e-5)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.01, 50.0), (0.01, 90.0), (0.01, 348.0), (0.002, 80.0)])
-def test_ve_constants(low: float, high: float) -> None:
-    sde = VESDE(low, high)
-    for t in (0.0, 0.25, 1.0):
-        sigma = low * (high / low) ** t
-        assert float(sde.alpha(t)) == 1.0
-        assert float(sde.sigma(t)) == pytest.approx(sigma, rel=1e-13)
-        assert float(sde.diffusion(t)) == pytest.approx(sigma * math.sqrt(2 * math.log(high / low)), rel=1e-13)
-    assert sde.prior.std == pytest.approx(high, rel=1e-13)
+def test_ve_constants() -> None:
+    for low, high in ((0.01, 50.0), (0.01, 348.0), (0.002, 80.0)):
+        sde = VESDE(low, high)
+        for t in (0.0, 0.25, 1.0):
+            sigma = low * (high / low) ** t
+            assert float(sde.alpha(t)) == 1.0
+            assert float(sde.sigma(t)) == pytest.approx(sigma, rel=1e-13)
+            assert float(sde.diffusion(t)) == pytest.approx(sigma * math.sqrt(2 * math.log(high / low)), rel=1e-13)
+        assert sde.prior.std == pytest.approx(high, rel=1e-13)
 
 
 def test_cosine_constants() -> None:
@@ -244,44 +248,43 @@ def test_edm_and_flow_constants() -> None:
         assert float(flow.diffusion(t)) == pytest.approx(math.sqrt(2 * t / (1 - t)), rel=1e-13)
 
 
-@pytest.mark.parametrize(
-    ("name", "interval", "std"),
-    [
-        ("ve", (1e-5, 1.0), 50.0),
-        ("vp", (1e-3, 1.0), 1.0),
-        ("subvp", (1e-3, 1.0), 1.0),
-        ("cosine", (1e-3, 0.9946), 1.0),
-        ("sigmoid", (1e-3, 0.9999), 1.0),
-        ("vdm", (0.0, 1.0), 1.0),
-        ("edm", (0.002, 80.0), 80.0),
-        ("flow", (1e-3, 1 - 1e-3), 1 - 1e-3),
-        ("gaussian", (1e-3, 1.5), math.sin(1.5)),
-    ],
-)
-def test_default_interval_and_prior(name: str, interval: tuple[float, float], std: float) -> None:
-    sde = PROCESSES[name]()
-    assert (sde.t_min, sde.t_max) == interval
-    assert sde.prior.std == pytest.approx(std, rel=1e-13)
-    assert sde.prior.mean == 0.0
+def test_default_interval_and_prior() -> None:
+    defaults: dict[str, tuple[tuple[float, float], float]] = {
+        "ve": ((1e-5, 1.0), 50.0),
+        "vp": ((1e-3, 1.0), 1.0),
+        "subvp": ((1e-3, 1.0), 1.0),
+        "cosine": ((1e-3, 0.9946), 1.0),
+        "sigmoid": ((1e-3, 0.9999), 1.0),
+        "vdm": ((0.0, 1.0), 1.0),
+        "edm": ((0.002, 80.0), 80.0),
+        "flow": ((1e-3, 1 - 1e-3), 1 - 1e-3),
+        "gaussian": ((1e-3, 1.5), math.sin(1.5)),
+    }
+    assert set(defaults) == set(PROCESSES)
+    for name, (interval, std) in defaults.items():
+        sde = PROCESSES[name]()
+        assert (sde.t_min, sde.t_max) == interval, name
+        assert sde.prior.std == pytest.approx(std, rel=1e-13), name
+        assert sde.prior.mean == 0.0, name
 
 
-@pytest.mark.parametrize("make", [VESDE, EDMSDE, FlowSDE], ids=["ve", "edm", "flow"])
-def test_prior_follows_t_max(make: Callable[..., Any]) -> None:
-    sde = make(t_max=0.5)
-    assert sde.t_max == 0.5
-    assert sde.prior.std == pytest.approx(float(sde.sigma(0.5)), rel=1e-13)
-    mine = NormalPrior(3.0, 1.0)
-    assert make(t_max=0.5, prior=mine).prior is mine
+def test_prior_follows_t_max() -> None:
+    for make in (VESDE, EDMSDE, FlowSDE):
+        sde: Any = make(t_max=0.5)
+        assert sde.t_max == 0.5
+        assert sde.prior.std == pytest.approx(float(sde.sigma(0.5)), rel=1e-13), make
+        mine = NormalPrior(3.0, 1.0)
+        assert make(t_max=0.5, prior=mine).prior is mine, make
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_priors_of_images_print_in_a_line_and_differ_where_their_means_do(dtype: torch.dtype) -> None:
-    mean = torch.linspace(0, 1, 2352).reshape(3, 28, 28).to(dtype)
-    other = mean.clone()
-    other[1, 3, 3] += 0.1
-    texts = [repr(VPSDE(prior=NormalPrior(mean=m))) for m in (mean, other, mean.clone(), mean.reshape(1, 3, 28, 28))]
-    assert texts[0] == texts[2] and len(set(texts)) == 3
-    assert all(len(text) < 200 and "\n" not in text for text in texts)
+def test_priors_of_images_print_in_a_line_and_differ_where_their_means_do() -> None:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        mean = torch.linspace(0, 1, 2352).reshape(3, 28, 28).to(dtype)
+        other = mean.clone()
+        other[1, 3, 3] += 0.1
+        texts = [repr(VPSDE(prior=NormalPrior(mean=m))) for m in (mean, other, mean.clone(), mean[None])]
+        assert texts[0] == texts[2] and len(set(texts)) == 3
+        assert all(len(text) < 200 and "\n" not in text for text in texts)
 
 
 # Precision
@@ -299,15 +302,13 @@ CHECKED = {
 
 
 @pytest.mark.parametrize("name", CHECKED)
-@pytest.mark.parametrize("t", [1e-6, 1e-5, 1e-3, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6])
-def test_twelve_digits(name: str, t: float) -> None:
+def test_twelve_digits(name: str) -> None:
     make, exact, parameters = CHECKED[name]
     sde = make(*parameters)
-    alpha_error, sigma_error = high_precision.relative_errors(
-        float(sde.alpha(t)), float(sde.sigma(t)), exact, t, *parameters
-    )
-    assert sigma_error < 1e-12
-    assert alpha_error < 1e-12
+    for t in (1e-6, 1e-5, 1e-3, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6):
+        found = float(sde.alpha(t)), float(sde.sigma(t))
+        errors = high_precision.relative_errors(*found, exact, t, *parameters)
+        assert max(errors) < 1e-12, t
 
 
 @given(
@@ -367,17 +368,14 @@ def test_time_inverts_log_snr_of_random_schedules(schedule: Schedule) -> None:
     close(sde.time(sde.log_snr(t)), t, rtol=1e-10, atol=1e-12)
 
 
-def test_time_is_differentiable(sde: Any) -> None:
+def test_functions_of_time_are_differentiable(sde: Any) -> None:
     t = times(sde, 7, margin=0.1)
     value = sde.log_snr(t).requires_grad_()
     assert torch.autograd.gradcheck(sde.time, (value,), eps=1e-6 * float(value.detach().abs().max()))
     close(gradient(sde.time, value.detach()), 1 / gradient(sde.log_snr, t), rtol=1e-10)
-
-
-@pytest.mark.parametrize("name", ["alpha", "sigma", "log_snr", "diffusion"])
-def test_functions_of_time_are_differentiable(sde: Any, name: str) -> None:
     t = times(sde, 5, margin=0.2).requires_grad_()
-    assert torch.autograd.gradcheck(getattr(sde, name), (t,), eps=1e-6 * sde.t_max)
+    for name in ("alpha", "sigma", "log_snr", "diffusion"):
+        assert torch.autograd.gradcheck(getattr(sde, name), (t,), eps=1e-6 * sde.t_max), name
 
 
 def test_time_refuses_what_the_schedule_does_not_reach() -> None:
@@ -416,22 +414,22 @@ def _exact(name: str, value: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
     }[name]()
 
 
-@pytest.mark.parametrize("value", [0.4, torch.tensor(0.4, dtype=F64), torch.tensor([0.2, 0.7], dtype=F64)])
 @pytest.mark.parametrize("name", ["alpha", "sigma", "log_snr", "diffusion", "time"])
-def test_gradients_flow_to_a_module(name: str, value: Any) -> None:
-    gamma = LineGamma()
-    sde = VDMSDE(gamma)
-    assert not any(p.grad is not None for p in gamma.parameters())
-    out = getattr(sde, name)(value)
-    assert out.dtype == F64
-    assert out.shape == torch.as_tensor(value).shape
-    out.sum().backward()
-    twin = [torch.tensor(p.item(), dtype=F64, requires_grad=True) for p in (gamma.bias, gamma.weight)]
-    _exact(name, torch.as_tensor(value, dtype=F64), *twin).sum().backward()
-    for got, want in zip((gamma.bias, gamma.weight), twin, strict=True):
-        assert got.dtype == torch.float32
-        assert got.grad is not None
-        assert float(got.grad) == pytest.approx(float(want.grad), rel=2e-5, abs=1e-12)
+def test_gradients_flow_to_a_module(name: str) -> None:
+    for value in (0.4, torch.tensor(0.4, dtype=F64), torch.tensor([0.2, 0.7], dtype=F64)):
+        gamma = LineGamma()
+        sde = VDMSDE(gamma)
+        assert not any(p.grad is not None for p in gamma.parameters())
+        out = getattr(sde, name)(value)
+        assert out.dtype == F64
+        assert out.shape == torch.as_tensor(value).shape
+        out.sum().backward()
+        twin = [torch.tensor(p.item(), dtype=F64, requires_grad=True) for p in (gamma.bias, gamma.weight)]
+        _exact(name, torch.as_tensor(value, dtype=F64), *twin).sum().backward()
+        for got, want in zip((gamma.bias, gamma.weight), twin, strict=True):
+            assert got.dtype == torch.float32
+            assert got.grad is not None
+            assert float(got.grad) == pytest.approx(float(want.grad), rel=2e-5, abs=1e-12)
 
 
 def test_module_is_called_in_its_own_dtype_with_a_flat_batch() -> None:
@@ -564,11 +562,15 @@ def test_kernels_take_a_time_per_sample_and_any_event_rank(sde: Any) -> None:
         assert torch.equal(got, mean + std * x0)
 
 
-def test_marginal_is_alpha_x_and_sigma(sde: Any) -> None:
-    x, t = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(1)), float(times(sde, 3)[1])
+def test_marginal_is_alpha_x_and_sigma_and_equal_times_do_nothing(sde: Any) -> None:
+    x, x0 = torch.randn(2, 4, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
+    t = float(times(sde, 3)[1])
     mean, std = sde.marginal(x, t)
     assert torch.equal(mean, sde.alpha(t) * x)
     assert float(std) == float(sde.sigma(t))
+    for mean, std in (sde.transition(x, t, t), sde.posterior(x, x0, t, t)):
+        assert torch.equal(mean, x)
+        assert float(std) == 0.0
 
 
 def test_perturb_draws_a_fresh_standard_normal(sde: Any) -> None:
@@ -576,20 +578,9 @@ def test_perturb_draws_a_fresh_standard_normal(sde: Any) -> None:
     x, t = torch.zeros(2000, 8, dtype=F64), float(times(sde, 3)[1])
     x_t, noise = sde.perturb(x, t)
     close(x_t, sde.sigma(t) * noise, rtol=1e-14)
-    # |z| < 5: a false alarm in 1e6; seeded
+    # |z| < 5: a false alarm in 1e6; seeded. They see a mean of 0.04 and a variance that is 6 % off.
     assert abs(float(noise.mean())) < 5 / math.sqrt(noise.numel())
     assert abs(float(noise.var()) - 1) < 5 * math.sqrt(2 / noise.numel())
-
-
-def test_equal_times_do_nothing(sde: Any) -> None:
-    x, x0 = torch.randn(2, 3, 2, dtype=F64, generator=torch.Generator().manual_seed(2))
-    t = float(times(sde, 3)[1])
-    mean, std = sde.transition(x, t, t)
-    assert torch.equal(mean, x)
-    assert float(std) == 0.0
-    mean, std = sde.posterior(x, x0, t, t)
-    assert torch.equal(mean, x)
-    assert float(std) == 0.0
 
 
 @pytest.mark.parametrize("make", [lambda: FlowSDE(t_min=0.0, t_max=1.0), lambda: CosineVPSDE(t_min=0.0, t_max=1.0)])
@@ -612,40 +603,19 @@ def test_kernels_have_limits_where_signal_or_noise_is_gone(make: Callable[[], An
     assert (float(mean), float(std)) == (0.0, pytest.approx(1.0, rel=1e-15))
 
 
-@pytest.mark.parametrize("end", [0.0, 1.0])
-@pytest.mark.parametrize("kernel", ["transition", "posterior"])
-def test_equal_times_do_nothing_where_the_log_snr_is_infinite(kernel: str, end: float) -> None:
-    states = (one(2.0),) if kernel == "transition" else (one(2.0), one(2.0))
-    mean, std = getattr(FlowSDE(t_min=0.0, t_max=1.0), kernel)(*states, end, end)
-    assert (float(mean), float(std)) == (2.0, 0.0)
+def test_equal_times_do_nothing_where_the_log_snr_is_infinite() -> None:
+    flow, x = FlowSDE(t_min=0.0, t_max=1.0), one(2.0)
+    for end in (0.0, 1.0):
+        for mean, std in (flow.transition(x, end, end), flow.posterior(x, x, end, end)):
+            assert (float(mean), float(std)) == (2.0, 0.0)
 
 
-@pytest.mark.parametrize(
-    ("make", "g2"),
-    [
-        (lambda: VPSDE(t_min=0.0), 0.1),  # beta_min
-        (lambda: SubVPSDE(t_min=0.0), 0.0),
-        (lambda: EDMSDE(t_min=0.0), 0.0),
-        (lambda: FlowSDE(t_min=0.0), 0.0),
-        (lambda: CosineVPSDE(t_min=0.0), math.pi / 1.008 * math.tan(0.008 / 1.008 * math.pi / 2)),
-    ],
-    ids=["vp", "sub_vp", "edm", "flow", "cosine"],
-)
-def test_diffusion_has_its_limit_at_time_zero(make: Callable[[], Any], g2: float) -> None:
-    assert float(make().diffusion(0.0)) ** 2 == pytest.approx(g2, abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("make", "dsigma"),
-    [
-        (lambda: FlowSDE(t_min=0.0), 1.0),
-        (lambda: EDMSDE(t_min=0.0), 1.0),
-        (lambda: SubVPSDE(t_min=0.0), 0.1),  # sigma = 1 - e^{-B} ~ beta_min t
-    ],
-    ids=["flow", "edm", "sub_vp"],
-)
-def test_rate_of_sigma_has_its_limit_at_time_zero(make: Callable[[], Any], dsigma: float) -> None:
-    assert make().node(0.0).dsigma == pytest.approx(dsigma, rel=1e-12)
+def test_rates_have_their_limits_at_time_zero() -> None:
+    cosine = math.pi / 1.008 * math.tan(0.008 / 1.008 * math.pi / 2)
+    for make, g2 in ((VPSDE, 0.1), (SubVPSDE, 0.0), (EDMSDE, 0.0), (FlowSDE, 0.0), (CosineVPSDE, cosine)):
+        assert float(make(t_min=0.0).diffusion(0.0)) ** 2 == pytest.approx(g2, abs=1e-12), make
+    for make, dsigma in ((FlowSDE, 1.0), (EDMSDE, 1.0), (SubVPSDE, 0.1)):  # of sub-VP, sigma = 1 - e^{-B} ~ beta_min t
+        assert make(t_min=0.0).node(0.0).dsigma == pytest.approx(dsigma, rel=1e-12), make
 
 
 def test_nothing_is_written_into_the_inputs(sde: Any) -> None:
@@ -662,37 +632,26 @@ def test_nothing_is_written_into_the_inputs(sde: Any) -> None:
 FUNCTIONS = ["alpha", "sigma", "log_snr", "diffusion", "time"]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("default", [torch.float32, torch.float64])
-def test_a_float_gives_a_float64_scalar(sde: Any, name: str, default: torch.dtype) -> None:
-    torch.set_default_dtype(default)
-    value = float(sde.log_snr(0.5)) if name == "time" else 0.5
-    out = getattr(sde, name)(value)
-    assert out.dtype == F64
-    assert out.shape == ()
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [
-        (torch.float64, torch.float64),
-        (torch.float32, torch.float32),
-        (torch.bfloat16, torch.float32),
-        (torch.float16, torch.float32),
-    ],
-)
-@pytest.mark.parametrize("shape", [(), (3,)])
-def test_a_tensor_gives_its_dtype_or_wider(
-    sde: Any, name: str, dtype: torch.dtype, expected: torch.dtype, shape: tuple[int, ...]
-) -> None:
-    value = torch.full(shape, 0.5, dtype=dtype)
-    out = getattr(sde, name)(value)
-    assert out.dtype == expected
-    assert out.shape == shape
-    # computed in float64 from the value as it is, and rounded once
-    exact = getattr(sde, name)(value.to(F64)).to(expected)
-    assert torch.equal(out, exact)
+def test_times_decide_the_dtype(sde: Any) -> None:
+    """A float gives a float64 scalar, and a tensor its dtype, or float32 of half precision."""
+    wider = {
+        torch.float64: torch.float64,
+        **dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), torch.float32),
+    }
+    for name in FUNCTIONS:
+        function = getattr(sde, name)
+        value = float(sde.log_snr(0.5)) if name == "time" else 0.5
+        for default in (torch.float32, torch.float64):
+            torch.set_default_dtype(default)
+            out = function(value)
+            assert (out.dtype, out.shape) == (F64, ()), name
+        for dtype, expected in wider.items():
+            for shape in ((), (3,)):
+                given = torch.full(shape, 0.5, dtype=dtype)
+                out = function(given)
+                assert (out.dtype, out.shape) == (expected, shape), (name, dtype)
+                # computed in float64 from the value as it is, and rounded once
+                assert torch.equal(out, function(given.to(F64)).to(expected)), (name, dtype)
 
 
 def test_integers_and_numpy_floats_are_times() -> None:
@@ -700,58 +659,43 @@ def test_integers_and_numpy_floats_are_times() -> None:
     assert torch.equal(VPSDE().sigma(torch.tensor(0.5, dtype=F64).numpy()[()]), VPSDE().sigma(0.5))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_kernels_keep_the_dtype_of_the_state(sde: Any, dtype: torch.dtype) -> None:
-    x = torch.ones(3, 2, dtype=dtype)
-    for s, t in ((0.2, 0.5), (torch.full((3,), 0.2, dtype=F64), torch.full((3,), 0.5, dtype=F64))):
-        outputs = (*sde.marginal(x, t), *sde.perturb(x, t), *sde.transition(x, s, t), *sde.posterior(x, x, s, t))
-        assert {out.dtype for out in (*outputs, sde.drift(x, t))} == {dtype}
+def test_kernels_keep_the_dtype_of_the_state(sde: Any) -> None:
+    for dtype in (torch.float32, torch.float64):
+        x = torch.ones(3, 2, dtype=dtype)
+        for s, t in ((0.2, 0.5), (torch.full((3,), 0.2, dtype=F64), torch.full((3,), 0.5, dtype=F64))):
+            outputs = (*sde.marginal(x, t), *sde.perturb(x, t), *sde.transition(x, s, t), *sde.posterior(x, x, s, t))
+            assert {out.dtype for out in (*outputs, sde.drift(x, t))} == {dtype}
 
 
-@pytest.mark.parametrize("method", ["marginal", "drift", "perturb", "transition", "posterior"])
-def test_half_precision_kernels_have_one_dtype_whatever_the_shape_of_the_time(method: str) -> None:
+def test_half_precision_kernels_have_one_dtype_whatever_the_shape_of_the_time() -> None:
     sde, x = VPSDE(), torch.ones(3, 2, dtype=torch.bfloat16)
 
-    def call(s: Any, t: Any) -> Tensor:
-        arguments = {"transition": (x, s, t), "posterior": (x, x, s, t)}.get(method, (x, t))
-        out = getattr(sde, method)(*arguments)
-        return out if isinstance(out, Tensor) else out[0]
+    def dtypes(s: Any, t: Any) -> list[torch.dtype]:
+        outputs = sde.drift(x, t), sde.marginal(x, t)[0], sde.perturb(x, t)[0]
+        return [out.dtype for out in (*outputs, sde.transition(x, s, t)[0], sde.posterior(x, x, s, t)[0])]
 
-    assert call(0.2, 0.5).dtype == call(torch.full((3,), 0.2), torch.full((3,), 0.5)).dtype
+    assert dtypes(0.2, 0.5) == dtypes(torch.full((3,), 0.2), torch.full((3,), 0.5))
 
 
 def test_everything_works_in_inference_mode(sde: Any) -> None:
-    with torch.inference_mode():
-        t = times(sde, 4)
+    def everything() -> list[Tensor]:
+        t, x = times(sde, 4), torch.ones(4, 2, dtype=F64)
         s = 0.5 * (t + sde.t_min)
-        x = torch.ones(4, 2, dtype=F64)
-        inside = [getattr(sde, name)(t) for name in FUNCTIONS[:-1]] + [sde.time(sde.log_snr(t)), sde.drift(x, t)]
-        inside += [*sde.marginal(x, t), *sde.transition(x, s, t), *sde.posterior(x, x, s, t)]
-        inside += [sde.reverse(lambda y, u: -y).drift(x, t), sde.prior_log_prob(x), *sde.nodes(t)]
-        sde.perturb(x, t), sde.prior_sample((2, 3)), sde.node(float(t[0]))
-        fresh = VDMSDE(LineGamma())
-        assert fresh.diffusion(t / sde.t_max).shape == (4,)
-    t, x = times(sde, 4), torch.ones(4, 2, dtype=F64)
-    s = 0.5 * (t + sde.t_min)
-    outside = [getattr(sde, name)(t) for name in FUNCTIONS[:-1]] + [sde.time(sde.log_snr(t)), sde.drift(x, t)]
-    outside += [*sde.marginal(x, t), *sde.transition(x, s, t), *sde.posterior(x, x, s, t)]
-    outside += [sde.reverse(lambda y, u: -y).drift(x, t), sde.prior_log_prob(x), *sde.nodes(t)]
-    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
+        found = [getattr(sde, name)(t) for name in FUNCTIONS[:-1]] + [sde.time(sde.log_snr(t)), sde.drift(x, t)]
+        found += [*sde.marginal(x, t), *sde.transition(x, s, t), *sde.posterior(x, x, s, t)]
+        return [*found, sde.reverse(lambda y, u: -y).drift(x, t), sde.prior_log_prob(x), *sde.nodes(t)]
 
-
-def test_no_grad_gives_the_same_rates_without_a_graph(sde: Any) -> None:
-    t = times(sde, 4)
-    with torch.no_grad():
-        g = sde.diffusion(t)
-    assert not g.requires_grad
-    assert torch.equal(g, sde.diffusion(t))
+    with torch.inference_mode():
+        inside, t = everything(), times(sde, 4)
+        sde.perturb(torch.ones(4, 2, dtype=F64), t), sde.prior_sample((2, 3)), sde.node(float(t[0]))
+        assert VDMSDE(LineGamma()).diffusion(t / sde.t_max).shape == (4,)
+    assert all(torch.equal(a, b) for a, b in zip(inside, everything(), strict=True))
 
 
 # Forms
 
 
-@pytest.mark.parametrize("stochasticity", [0.0, 0.3, 1.0, 2.0])
-def test_reverse_form_is_the_formula(sde: Any, stochasticity: float) -> None:
+def test_reverse_form_is_the_formula(sde: Any) -> None:
     t = times(sde, 3)
     x = torch.randn(3, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(4))
     seen: list[Tensor] = []
@@ -760,46 +704,34 @@ def test_reverse_form_is_the_formula(sde: Any, stochasticity: float) -> None:
         seen.append(u)
         return torch.sin(y) * (1 + u.reshape(-1, 1, 1))
 
-    form = sde.reverse(score, stochasticity)
     f, g2 = rates(sde, t)
     s = torch.sin(x) * (1 + t.reshape(-1, 1, 1))
-    wanted = f.reshape(-1, 1, 1) * x - 0.5 * (1 + stochasticity**2) * g2.reshape(-1, 1, 1) * s
-    close(form.drift(x, t), wanted, rtol=1e-12)
-    close(form.diffusion(t), stochasticity * sde.diffusion(t), rtol=1e-15)
-    for i in range(3):
-        close(form.drift(x[i : i + 1], float(t[i])), wanted[i : i + 1], rtol=1e-12)
-    assert [u.shape for u in seen] == [(3,), (1,), (1,), (1,)]
-    assert {u.dtype for u in seen} == {F64}
+    forms = {eta: sde.reverse(score, eta) for eta in (0.0, 0.3, 2.0)} | {1.0: sde.reverse(score)}
+    for eta, form in (*forms.items(), (0.0, sde.probability_flow(score))):
+        seen.clear()
+        wanted = f.reshape(-1, 1, 1) * x - 0.5 * (1 + eta**2) * g2.reshape(-1, 1, 1) * s
+        close(form.drift(x, t), wanted, rtol=1e-12)
+        close(form.diffusion(t), eta * sde.diffusion(t), rtol=1e-15)
+        for i in range(3):
+            close(form.drift(x[i : i + 1], float(t[i])), wanted[i : i + 1], rtol=1e-12)
+        assert [u.shape for u in seen] == [(3,), (1,), (1,), (1,)]
+        assert {u.dtype for u in seen} == {F64}
 
 
-def test_default_reverse_form_has_full_noise_and_the_flow_none(sde: Any) -> None:
-    x, t = torch.ones(2, 2, dtype=F64), float(times(sde, 3)[1])
-    score = lambda y, u: -2 * y  # noqa: E731
-    f, g2 = (float(v) for v in rates(sde, torch.tensor([t], dtype=F64)))
-    reverse, flow = sde.reverse(score), sde.probability_flow(score)
-    close(reverse.drift(x, t), torch.full_like(x, f + 2 * g2), rtol=1e-12)
-    close(flow.drift(x, t), torch.full_like(x, f + g2), rtol=1e-12)
-    assert float(reverse.diffusion(t)) == pytest.approx(math.sqrt(g2), rel=1e-13)
-    assert float(flow.diffusion(t)) == 0.0
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_score_function_of_a_form_sees_the_time_in_float32_or_wider(dtype: torch.dtype) -> None:
+def test_score_function_of_a_form_sees_the_time_in_float32_or_wider() -> None:
     seen: list[Tensor] = []
 
     def score(y: Tensor, u: Tensor) -> Tensor:
         seen.append(u)
         return -y
 
-    VPSDE().reverse(score).drift(torch.ones(2, 2, dtype=dtype), 0.3)
-    assert seen[0].dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
-    assert seen[0].tolist() == pytest.approx([0.3, 0.3], rel=1e-6)
-
-
-@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
-def test_stochasticity_is_a_number_from_zero(value: float) -> None:
-    with pytest.raises(InvalidArgumentError, match="`stochasticity` must be in"):
-        VPSDE().reverse(lambda x, t: x, value)
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        VPSDE().reverse(score).drift(torch.ones(2, 2, dtype=dtype), 0.3)
+        assert seen[-1].dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+        assert seen[-1].tolist() == pytest.approx([0.3, 0.3], rel=1e-6)
+    for value in (-1.0, math.nan, math.inf):
+        with pytest.raises(InvalidArgumentError, match="`stochasticity` must be in"):
+            VPSDE().reverse(score, value)
 
 
 # Priors
@@ -818,10 +750,9 @@ def test_a_prior_with_a_mean(mean: Any) -> None:
     x = torch.randn(5, 2, dtype=F64, generator=torch.Generator().manual_seed(6))
     normal = torch.distributions.Normal(torch.as_tensor(mean, dtype=F64).expand(2), torch.full((2,), 0.7, dtype=F64))
     close(sde.prior_log_prob(x), normal.log_prob(x).sum(1), rtol=1e-13)
-    draws = sde.prior_sample((40_000, 2), generator=torch.Generator().manual_seed(7), dtype=F64)
-    # each |z| < 5; four of them: a false alarm in 4e5; seeded
-    assert ((draws.mean(0) - torch.as_tensor(mean)).abs() < 5 * 0.7 / 200).all()
-    assert ((draws.var(0) / 0.49 - 1).abs() < 5 * math.sqrt(2 / 40_000)).all()
+    draws = sde.prior_sample((3, 2), generator=torch.Generator().manual_seed(7), dtype=F64)
+    z = torch.randn((3, 2), generator=torch.Generator().manual_seed(7), dtype=F64)
+    close(draws, torch.as_tensor(mean) + 0.7 * z, rtol=1e-13)
 
 
 def test_prior_samples_follow_the_generator(sde: Any) -> None:
@@ -852,134 +783,82 @@ def test_prior_density_of_half_precision_is_summed_in_float32() -> None:
 LINE = lambda t: 1 - t  # noqa: E731
 RISE = lambda t: t  # noqa: E731
 
-REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
-    ("empty", lambda: VPSDE(t_min=0.5, t_max=0.5), InvalidArgumentError, r"t_min=0.5 must be below t_max=0.5"),
-    ("reversed", lambda: VESDE(t_min=0.9, t_max=0.1), InvalidArgumentError, r"t_min=0.9 must be below t_max=0.1"),
-    ("flow empty", lambda: FlowSDE(t_max=0.0), InvalidArgumentError, r"t_min=0.001 must be below t_max=0.0"),
-    ("t_min negative", lambda: VPSDE(t_min=-0.1), InvalidArgumentError, r"`t_min` must be in \[0, inf\), got -0.1"),
-    ("t_min nan", lambda: VPSDE(t_min=math.nan), InvalidArgumentError, r"`t_min` .* got nan"),
-    ("t_max inf", lambda: EDMSDE(t_max=math.inf), InvalidArgumentError, r"`t_max` .* got inf"),
-    ("t_max text", lambda: VPSDE(t_max="1"), InvalidTypeError, r"`t_max` must be a number, got '1'"),
-    ("t_max None", lambda: VPSDE(t_max=None), InvalidTypeError, r"`t_max` must be a number, got None"),
-    ("t_max bool", lambda: VESDE(t_max=True), InvalidTypeError, r"`t_max` must be a number, got True"),
-    ("t_max list", lambda: VPSDE(t_max=[1.0]), InvalidTypeError, r"`t_max` must be a number, got list"),
-    ("flow past 1", lambda: FlowSDE(t_max=1.5), InvalidArgumentError, r"`t_max` must be in \[0, 1\], got 1.5"),
-    ("cosine past 1", lambda: CosineVPSDE(t_max=1.1), InvalidArgumentError, r"`t_max` must be in .*1\], got 1.1"),
-    ("ve low", lambda: VESDE(-0.01), InvalidArgumentError, r"`sigma_min` must be in \(0, inf\), got -0.01"),
-    ("ve zero", lambda: VESDE(0.0), InvalidArgumentError, r"`sigma_min` must be in \(0, inf\), got 0.0"),
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: VPSDE(t_min=0.5, t_max=0.5), InvalidArgumentError, r"t_min=0.5 must be below t_max=0.5"),
+    (lambda: FlowSDE(t_max=0.0), InvalidArgumentError, r"t_min=0.001 must be below t_max=0.0"),
+    (lambda: VPSDE(t_min=-0.1), InvalidArgumentError, r"`t_min` must be in \[0, inf\), got -0.1"),
+    (lambda: VPSDE(t_min=math.nan), InvalidArgumentError, r"`t_min` .* got nan"),
+    (lambda: EDMSDE(t_max=math.inf), InvalidArgumentError, r"`t_max` .* got inf"),
+    (lambda: VPSDE(t_max="1"), InvalidTypeError, r"`t_max` must be a number, got '1'"),
+    (lambda: VESDE(t_max=True), InvalidTypeError, r"`t_max` must be a number, got True"),
+    (lambda: FlowSDE(t_max=1.5), InvalidArgumentError, r"`t_max` must be in \[0, 1\], got 1.5"),
+    (lambda: CosineVPSDE(t_max=1.1), InvalidArgumentError, r"`t_max` must be in .*1\], got 1.1"),
+    (lambda: VESDE(0.0), InvalidArgumentError, r"`sigma_min` must be in \(0, inf\), got 0.0"),
+    (lambda: VESDE(5.0, 1.0), InvalidArgumentError, r"`sigma_min` must be below `sigma_max`, got 5.0 and 1"),
+    (lambda: VESDE(0.01, math.nan), InvalidArgumentError, r"`sigma_max` .* got nan"),
+    (lambda: EDMSDE(sigma_min=-1.0), InvalidArgumentError, r"`sigma_min` .* got -1.0"),
+    (lambda: EDMSDE(sigma_max=0.0), InvalidArgumentError, r"`sigma_max` .* got 0.0"),
+    (lambda: EDMSDE(80.0, 0.002, t_min=0.0), InvalidArgumentError, r"`sigma_min` .* 80.0 and 0.002"),
+    (lambda: EDMSDE(2.0, 1.0), InvalidArgumentError, r"t_min=2.0 must be below t_max=1.0"),
+    (lambda: VPSDE(beta_min=-0.1), InvalidArgumentError, r"`beta_min` .* got -0.1"),
+    (lambda: VPSDE(beta_max=math.inf), InvalidArgumentError, r"`beta_max` .* got inf"),
+    (lambda: SubVPSDE(3.0, 2.0), InvalidArgumentError, r"`beta_min` must not exceed `beta_max`"),
+    (lambda: CosineVPSDE(0.0), InvalidArgumentError, r"`s` must be in \(0, inf\), got 0.0"),
+    (lambda: VDMSDE(3.0), InvalidTypeError, r"`gamma` must be a function of t or an nn.Module, got float"),
+    (lambda: LinearGamma(5.0, -13.3), InvalidArgumentError, r"`gamma_min` must be below `gamma_max`"),
+    (lambda: LinearGamma(math.nan), InvalidArgumentError, r"`gamma_min` .* got nan"),
     (
-        "ve order",
-        lambda: VESDE(5.0, 1.0),
-        InvalidArgumentError,
-        r"`sigma_min` must be below `sigma_max`, got 5.0 and 1",
-    ),
-    ("ve nan", lambda: VESDE(0.01, math.nan), InvalidArgumentError, r"`sigma_max` .* got nan"),
-    ("edm low", lambda: EDMSDE(sigma_min=-1.0), InvalidArgumentError, r"`sigma_min` .* got -1.0"),
-    ("edm high", lambda: EDMSDE(sigma_max=0.0), InvalidArgumentError, r"`sigma_max` .* got 0.0"),
-    ("edm ends", lambda: EDMSDE(80.0, 0.002, t_min=0.0), InvalidArgumentError, r"`sigma_min` .* 80.0 and 0.002"),
-    ("edm order", lambda: EDMSDE(2.0, 1.0), InvalidArgumentError, r"t_min=2.0 must be below t_max=1.0"),
-    ("beta low", lambda: VPSDE(beta_min=-0.1), InvalidArgumentError, r"`beta_min` .* got -0.1"),
-    ("beta high", lambda: VPSDE(beta_max=math.inf), InvalidArgumentError, r"`beta_max` .* got inf"),
-    ("beta order", lambda: SubVPSDE(3.0, 2.0), InvalidArgumentError, r"`beta_min` must not exceed `beta_max`"),
-    ("cosine s", lambda: CosineVPSDE(0.0), InvalidArgumentError, r"`s` must be in \(0, inf\), got 0.0"),
-    ("cosine type", lambda: CosineVPSDE("a"), InvalidTypeError, r"`s` must be a number, got 'a'"),
-    (
-        "gamma type",
-        lambda: VDMSDE(3.0),
-        InvalidTypeError,
-        r"`gamma` must be a function of t or an nn.Module, got float",
-    ),
-    ("gamma order", lambda: LinearGamma(5.0, -13.3), InvalidArgumentError, r"`gamma_min` must be below `gamma_max`"),
-    ("gamma nan", lambda: LinearGamma(math.nan), InvalidArgumentError, r"`gamma_min` .* got nan"),
-    (
-        "gamma falls",
         lambda: VDMSDE(lambda t: -t),
         InvalidArgumentError,
         r"signal-to-noise ratio must fall strictly .* at t=0 and .* at t=0.00390625 \(index 1 of 257 on \[0.0, 1.0\]\)",
     ),
     (
-        "gamma turns at a half",
         lambda: VDMSDE(lambda t: -((t - 0.5) ** 2)),
         InvalidArgumentError,
         r"at t=0.5 and .* at t=0.503906 \(index 129 of 257",
     ),
     (
-        "gamma stalls",
         lambda: VDMSDE(lambda t: torch.clamp(t, max=0.5)),
         InvalidArgumentError,
         r"is -0.25 at t=0.5 and -0.25 at t=0.503906 \(index 129 of 257",
     ),
     (
-        "gamma nan",
         lambda: VDMSDE(lambda t: torch.where(t < 0.5, t, torch.nan * t)),
         InvalidArgumentError,
         r"must be positive and finite: at t=0.5 they are not",
     ),
-    ("alpha type", lambda: GaussianSDE(1.0, RISE, 0.1, 0.9), InvalidTypeError, r"`alpha` must be a function"),
-    ("sigma type", lambda: GaussianSDE(LINE, None, 0.1, 0.9), InvalidTypeError, r"`sigma` must be a function"),
+    (lambda: GaussianSDE(1.0, RISE, 0.1, 0.9), InvalidTypeError, r"`alpha` must be a function"),
+    (lambda: GaussianSDE(LINE, None, 0.1, 0.9), InvalidTypeError, r"`sigma` must be a function"),
+    (lambda: GaussianSDE(math.cos, RISE, 0.1, 0.9), InvalidTypeError, r"`alpha` must take a tensor of times"),
+    (lambda: GaussianSDE(lambda t: torch.ones(3), RISE, 0.1, 0.9), InvalidArgumentError, r"`alpha`"),
     (
-        "alpha of math",
-        lambda: GaussianSDE(lambda t: math.cos(t), RISE, 0.1, 0.9),
-        InvalidTypeError,
-        r"`alpha` must take a tensor of times",
-    ),
-    (
-        "alpha negative",
         lambda: GaussianSDE(lambda t: 0.5 - t, RISE, 0.1, 0.9),
         InvalidArgumentError,
         r"alpha and sigma must be positive and finite: at t=0.5\d* they are not",
     ),
     (
-        "sigma negative",
-        lambda: GaussianSDE(LINE, lambda t: t - 0.5, 0.1, 0.9),
-        InvalidArgumentError,
-        r"alpha and sigma must be positive and finite: at t=0.1 they are not",
-    ),
-    (
-        "sigma negative at the end",
         lambda: GaussianSDE(LINE, lambda t: 0.5 - t, 0.1, 0.9),
         InvalidArgumentError,
         r"sigma\(t_max\) must be positive, got -0.4 at t_max=0.9",
     ),
-    (
-        "snr rises",
-        lambda: GaussianSDE(lambda t: torch.ones_like(t), lambda t: 2 - t, 0.1, 0.9),
-        InvalidArgumentError,
-        r"must fall strictly .* at t=0.1 and",
-    ),
-    (
-        "snr constant",
-        lambda: GaussianSDE(lambda t: 1.0, lambda t: 1.0, 0.1, 0.9),
-        InvalidArgumentError,
-        r"must fall strictly",
-    ),
-    ("gaussian empty", lambda: GaussianSDE(LINE, RISE, 0.9, 0.1), InvalidArgumentError, r"t_min=0.9 must be below"),
-    ("gaussian t_max", lambda: GaussianSDE(LINE, RISE, 0.1, None), InvalidTypeError, r"`t_max` must be a number"),
-    ("gaussian text", lambda: GaussianSDE(LINE, RISE, 0.1, "b"), InvalidTypeError, r"`t_max` must be a number"),
-    (
-        "alpha of another shape",
-        lambda: GaussianSDE(lambda t: torch.ones(3), RISE, 0.1, 0.9),
-        InvalidArgumentError,
-        r"`alpha`",
-    ),
-    ("sigmoid order", lambda: SigmoidVPSDE(3.0, -3.0), InvalidArgumentError, r"`start` must be below `end`, got 3.0"),
-    ("sigmoid tau", lambda: SigmoidVPSDE(tau=0.0), InvalidArgumentError, r"`tau` must be in \(0, inf\), got 0.0"),
-    ("sigmoid step", lambda: SigmoidVPSDE(tau=1e-3), InvalidArgumentError, r"`tau` must be at least 0.01 .* got 0.001"),
-    ("sigmoid at 1", lambda: SigmoidVPSDE(t_max=1.0), InvalidArgumentError, r"`t_max` must be in \(0, 1\), got 1.0"),
-    ("sigmoid betas", lambda: BetaChain.sigmoid(10, max_beta=1.0), InvalidArgumentError, r"`max_beta`"),
-    ("prior type", lambda: VPSDE(prior=1.0), InvalidTypeError, r"`prior` must have the method from_normal"),
-    ("prior std", lambda: NormalPrior(0.0), InvalidArgumentError, r"`std` must be in \(0, inf\), got 0.0"),
-    ("prior nan", lambda: NormalPrior(math.nan), InvalidArgumentError, r"`std` .* got nan"),
-    ("sigma past float64", lambda: VESDE(t_max=1e6), InvalidArgumentError, r"`t_max`"),
+    (lambda: GaussianSDE(lambda t: 1.0, lambda t: 1.0, 0.1, 0.9), InvalidArgumentError, r"must fall strictly"),
+    (lambda: GaussianSDE(LINE, RISE, 0.9, 0.1), InvalidArgumentError, r"t_min=0.9 must be below"),
+    (lambda: SigmoidVPSDE(3.0, -3.0), InvalidArgumentError, r"`start` must be below `end`, got 3.0"),
+    (lambda: SigmoidVPSDE(tau=0.0), InvalidArgumentError, r"`tau` must be in \(0, inf\), got 0.0"),
+    (lambda: SigmoidVPSDE(tau=1e-3), InvalidArgumentError, r"`tau` must be at least 0.01 .* got 0.001"),
+    (lambda: SigmoidVPSDE(t_max=1.0), InvalidArgumentError, r"`t_max` must be in \(0, 1\), got 1.0"),
+    (lambda: BetaChain.sigmoid(10, max_beta=1.0), InvalidArgumentError, r"`max_beta`"),
+    (lambda: VPSDE(prior=1.0), InvalidTypeError, r"`prior` must have the method from_normal"),
+    (lambda: NormalPrior(0.0), InvalidArgumentError, r"`std` must be in \(0, inf\), got 0.0"),
+    (lambda: NormalPrior(math.nan), InvalidArgumentError, r"`std` .* got nan"),
+    (lambda: VESDE(t_max=1e6), InvalidArgumentError, r"`t_max`"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
-)
-def test_constructors_refuse(make: Callable[[], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        make()
+def test_constructors_refuse() -> None:
+    for make, error, message in REFUSED:
+        with pytest.raises(error, match=message):
+            make()
 
 
 GARBAGE = st.one_of(
@@ -993,96 +872,80 @@ GARBAGE = st.one_of(
 )
 
 
-@pytest.mark.parametrize("name", ["ve", "vp", "sub_vp", "cosine", "sigmoid", "edm", "flow", "gamma"])
+MADE: dict[Callable[..., Any], list[str]] = {
+    VESDE: ["sigma_min", "sigma_max"],
+    SubVPSDE: ["beta_min", "beta_max"],
+    CosineVPSDE: ["s"],
+    SigmoidVPSDE: ["start", "end", "tau"],
+    EDMSDE: ["sigma_min", "sigma_max"],
+    FlowSDE: [],
+    LinearGamma: ["gamma_min", "gamma_max"],
+}
+
+
 @given(st.data())
 @settings(max_examples=60)
-def test_constructors_raise_only_errors_of_the_package(name: str, data: st.DataObject) -> None:
-    make, names = {
-        "ve": (VESDE, ["sigma_min", "sigma_max"]),
-        "vp": (VPSDE, ["beta_min", "beta_max"]),
-        "sub_vp": (SubVPSDE, ["beta_min", "beta_max"]),
-        "cosine": (CosineVPSDE, ["s"]),
-        "sigmoid": (SigmoidVPSDE, ["start", "end", "tau"]),
-        "edm": (EDMSDE, ["sigma_min", "sigma_max"]),
-        "flow": (FlowSDE, []),
-        "gamma": (LinearGamma, ["gamma_min", "gamma_max"]),
-    }[name]
-    names = names if name == "gamma" else [*names, "t_min", "t_max"]
+def test_constructors_raise_only_errors_of_the_package(data: st.DataObject) -> None:
+    make = data.draw(st.sampled_from(list(MADE)))
+    names = MADE[make] if make is LinearGamma else [*MADE[make], "t_min", "t_max"]
     chosen = data.draw(st.lists(st.sampled_from(names), unique=True, min_size=1))
     arguments = {key: data.draw(GARBAGE) for key in chosen}
     try:
         made = make(**arguments)
     except scoresde.ScoreSDEError:
         return
-    if name != "gamma":
+    if make is not LinearGamma:
         assert made.t_min < made.t_max
         assert made.log_snr(made.t_min) > made.log_snr(made.t_max)
 
 
-@pytest.mark.parametrize("method", ["marginal", "drift", "perturb", "prior_log_prob"])
-@pytest.mark.parametrize(
-    ("x", "error", "message"),
-    [
+def test_states_are_checked() -> None:
+    refused: list[tuple[Any, type[Exception], str]] = [
         ([1.0], InvalidTypeError, "must be a tensor .* got list"),
         (torch.ones(2, 2, dtype=torch.int64), InvalidTypeError, r"must have a floating-point dtype, got torch.int64"),
-        (torch.ones(2, 2, dtype=torch.complex64), InvalidTypeError, r"floating-point dtype, got torch.complex64"),
         (torch.ones(2), InvalidArgumentError, r"event of rank 1 or more, got shape \(2,\)"),
-        (torch.tensor(1.0), InvalidArgumentError, r"event of rank 1 or more, got shape \(\)"),
-    ],
-)
-def test_states_are_checked(method: str, x: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match="`x0?`.*" + message):
-        getattr(VPSDE(), method)(*((x,) if method == "prior_log_prob" else (x, 0.5)))
-
-
-@pytest.mark.parametrize("method", ["alpha", "sigma", "log_snr", "diffusion", "time"])
-@pytest.mark.parametrize(
-    ("t", "error", "message"),
-    [
-        (None, InvalidTypeError, "must be a number, got None"),
-        ("0.5", InvalidTypeError, "must be a number, got '0.5'"),
-        (True, InvalidTypeError, "must be a number, got True"),
-        (math.nan, InvalidArgumentError, "got nan"),
-        (torch.tensor([1, 2]), InvalidTypeError, "floating-point tensor, got torch.int64"),
-        (torch.ones(2, 2), InvalidArgumentError, r"scalar or \(batch,\), got shape \(2, 2\)"),
-    ],
-)
-def test_times_are_checked(method: str, t: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=f"`{'log_snr' if method == 'time' else 't'}`.*" + message):
-        getattr(VPSDE(), method)(t)
-
-
-@pytest.mark.parametrize("method", ["transition", "posterior"])
-def test_kernels_refuse_swapped_times(method: str) -> None:
-    x = torch.ones(2, 2)
-    states = (x,) if method == "transition" else (x, x)
-    with pytest.raises(InvalidArgumentError, match=r"s must be the cleaner time, s <= t; got s=0.5 and t=0.2"):
-        getattr(VPSDE(), method)(*states, 0.5, 0.2)
-    one_bad = torch.tensor([0.1, 0.5]), torch.tensor([0.2, 0.2])
-    with pytest.raises(InvalidArgumentError, match=r"s must be the cleaner time"):
-        getattr(VPSDE(), method)(*states, *one_bad)
-    with pytest.raises(InvalidArgumentError):
-        getattr(VPSDE(), method)(*states, 0.1, torch.tensor(math.nan))
-
-
-@pytest.mark.parametrize("method", ["marginal", "drift", "perturb"])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_times_of_another_batch_are_refused(method: str, batch: int) -> None:
-    with pytest.raises(InvalidArgumentError, match="`t`"):
-        getattr(VPSDE(), method)(torch.ones(batch, 2), torch.tensor([0.1, 0.2, 0.3]))
-
-
-def test_states_of_another_shape_are_refused() -> None:
+    ]
+    for method in ("marginal", "drift", "perturb", "prior_log_prob"):
+        for x, error, message in refused:
+            with pytest.raises(error, match="`x0?`.*" + message):
+                getattr(VPSDE(), method)(*((x,) if method == "prior_log_prob" else (x, 0.5)))
     with pytest.raises(InvalidArgumentError, match="`noise`"):
         VPSDE().perturb(torch.ones(3, 2), 0.5, torch.ones(1, 2))
     with pytest.raises(InvalidArgumentError, match="`x0`"):
         VPSDE().posterior(torch.ones(3, 2), torch.ones(1, 2), 0.2, 0.5)
+    shape: Any
+    for shape in (3, (3, -1), ("a",)):
+        with pytest.raises((InvalidArgumentError, InvalidTypeError), match="`shape"):
+            VPSDE().prior_sample(shape)
 
 
-@pytest.mark.parametrize("shape", [3, (3, -1), ("a",)])
-def test_prior_sample_refuses_bad_shapes(shape: Any) -> None:
-    with pytest.raises((InvalidArgumentError, InvalidTypeError), match="`shape"):
-        VPSDE().prior_sample(shape)
+def test_times_are_checked() -> None:
+    refused: list[tuple[Any, type[Exception], str]] = [
+        (None, InvalidTypeError, "must be a number, got None"),
+        (True, InvalidTypeError, "must be a number, got True"),
+        (math.nan, InvalidArgumentError, "got nan"),
+        (torch.tensor([1, 2]), InvalidTypeError, "floating-point tensor, got torch.int64"),
+        (torch.ones(2, 2), InvalidArgumentError, r"scalar or \(batch,\), got shape \(2, 2\)"),
+    ]
+    for method in FUNCTIONS:
+        for t, error, message in refused:
+            with pytest.raises(error, match=f"`{'log_snr' if method == 'time' else 't'}`.*" + message):
+                getattr(VPSDE(), method)(t)
+    for method in ("marginal", "drift", "perturb"):
+        for batch in (1, 2):
+            with pytest.raises(InvalidArgumentError, match="`t`"):
+                getattr(VPSDE(), method)(torch.ones(batch, 2), torch.tensor([0.1, 0.2, 0.3]))
+
+
+def test_kernels_refuse_swapped_times() -> None:
+    x, vp = torch.ones(2, 2), VPSDE()
+    for kernel in (vp.transition, lambda x, s, t: vp.posterior(x, x, s, t)):
+        with pytest.raises(InvalidArgumentError, match=r"s must be the cleaner time, s <= t; got s=0.5 and t=0.2"):
+            kernel(x, 0.5, 0.2)
+        with pytest.raises(InvalidArgumentError, match=r"s must be the cleaner time"):
+            kernel(x, torch.tensor([0.1, 0.5]), torch.tensor([0.2, 0.2]))
+        with pytest.raises(InvalidArgumentError):
+            kernel(x, 0.1, torch.tensor(math.nan))
 
 
 # Processes that are not affine
@@ -1128,7 +991,7 @@ def test_repr_shows_the_parameters(sde: Any) -> None:
 
 def test_a_row_does_not_depend_on_its_place(sde: Any) -> None:
     """Bitwise: nodes, and times of log-SNRs, in parts of any size."""
-    t = torch.linspace(sde.t_min, sde.t_max, 501, dtype=F64)[1:-1]
+    t = torch.linspace(sde.t_min, sde.t_max, 103, dtype=F64)[1:-1]
     nodes = sde.nodes(t)
     back = sde.time(2 * nodes.lam)
     for size in (1, 3, 17):
