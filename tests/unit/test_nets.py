@@ -182,23 +182,6 @@ def test_gradients_are_finite_and_reach_every_parameter(net: Any) -> None:
         assert bool((parameter.grad != 0).any()), name
 
 
-def test_networks_are_smooth_in_the_input_and_the_time(net: Any) -> None:
-    """In float64 the second derivative along a line agrees with differences: no kink is near."""
-    net = net.double()
-    x, t, label = inputs(net)
-    x, t = x.double(), t.double()
-    direction = torch.randn(x.shape, dtype=torch.float64, generator=generator(5))
-
-    def along(s: Tensor) -> Tensor:
-        return net(x + s * direction, t + 0.1 * s, label).square().sum()
-
-    first = torch.func.grad(along)
-    second = torch.func.grad(first)(torch.tensor(0.0, dtype=torch.float64))
-    h = 1e-5
-    numeric = (first(torch.tensor(h).double()) - first(torch.tensor(-h).double())) / (2 * h)
-    assert numeric.item() == pytest.approx(second.item(), rel=1e-4, abs=1e-6)
-
-
 @pytest.mark.parametrize("name", SCORES)
 def test_save_and_load(name: str, tmp_path: Path) -> None:
     """With a config, and by the arguments that the network itself knows."""
@@ -319,16 +302,6 @@ def test_fourier_features_are_those_of_vdm() -> None:
     assert torch.equal(fourier_features(x, ()), x)
 
 
-def test_fourier_features_let_a_network_see_one_grey_level() -> None:
-    torch.manual_seed(0)
-    seen = {}
-    for fourier in ((), (7, 8)):
-        net = filled(UNet((1, 8, 8), 8, labels=0, fourier=fourier), std=0.05)
-        x = torch.zeros(1, 1, 8, 8)
-        seen[fourier] = (net(x, torch.zeros(1)) - net(x + 2 / 256, torch.zeros(1))).abs().max().item()
-    assert seen[(7, 8)] > 20 * seen[()]
-
-
 def test_sinusoidal_times_are_those_of_ddpm() -> None:
     net = NoiseEmbedding(16, "sinusoidal")
     labels = torch.tensor([0, 1, 500, 999])
@@ -367,20 +340,6 @@ def test_every_embedding_runs_in_a_solve() -> None:
         for dtype in (torch.float32, torch.float64):
             x = scoresde.solve(sde, model, shape=(3, 2), method="ddim", grid=chain.grid(), seed=0, dtype=dtype).x
             assert x.dtype == dtype and bool(torch.isfinite(x).all()), time
-
-
-# NCSNv2's third technique
-
-
-def test_ncsnv2_network() -> None:
-    """A network that is not told the level; its score is its output over the level."""
-    f = filled(UNet((1, 4, 4), 8, labels=0, time="constant"))
-    chain = NoiseScales.geometric(10, 0.01, 1.0)
-    sde = chain.sde()
-    model = ScoreModel(External(lambda x: f(x, torch.zeros(len(x))), takes_time=False, gain=-1.0), sde, "noise")
-    x, t = torch.randn(3, 1, 4, 4, generator=generator()), torch.tensor([0.0, 4.0, 9.0])
-    wanted = f(x, torch.zeros(3)) / sde.sigma(t)[:, None, None, None]
-    torch.testing.assert_close(model(x, t), wanted, rtol=1e-5, atol=0)
 
 
 # Networks of other libraries
@@ -432,36 +391,6 @@ def test_external_networks() -> None:
     inner = nn.Linear(3, 3).double()
     assert next(External(inner, takes_time=False).parameters()) is inner.weight
     assert External(inner, takes_time=False).train(False).net.training is False
-
-
-# The classifier
-
-
-def test_a_classifier_learns_and_guides() -> None:
-    """Two classes, light and dark: after 40 steps the log-probability of a class rises along its gradient."""
-    torch.manual_seed(0)
-    net = Classifier((1, 4, 4), 2, channels=8, blocks=1, width=8)
-    sde, g = scoresde.VPSDE(), generator()
-    optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-    for _ in range(40):
-        y = torch.randint(2, (64,), generator=g)
-        x0 = (2.0 * y - 1)[:, None, None, None] + 0.3 * torch.randn(64, 1, 4, 4, generator=g)
-        t = torch.rand(64, generator=g) * 0.6 + 1e-3
-        x, _ = sde.perturb(x0, t, torch.randn(x0.shape, generator=g))
-        loss = F.cross_entropy(net(x, t), y)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    assert float(loss.detach()) < 0.3
-    net.eval()
-
-    def log_prob(x: Tensor, t: Tensor) -> Tensor:  # what guidance takes
-        return net(x, t).log_softmax(1)[:, 1]
-
-    x, t = 0.5 * torch.randn(50, 1, 4, 4, generator=g), torch.full((50,), 0.2)
-    (gradient,) = torch.autograd.grad(log_prob(x.requires_grad_(), t).sum(), x)
-    assert bool(torch.isfinite(gradient).all()) and float(gradient.mean()) > 0  # lighter is more class 1
-    assert not torch.allclose(net(x, t), net(x, t + 0.4))
 
 
 # Learning

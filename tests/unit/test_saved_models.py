@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import math
@@ -24,6 +23,7 @@ from scoresde.zoo import FUNCTIONS, Labels, Pretrained, from_config, load, save,
 from scoresde.zoo.processes import modules_of
 
 from .refusals import assert_refused
+from .saved_files import changed, put, rewrite
 
 
 class Tiny(nn.Module):
@@ -185,15 +185,8 @@ def native_model(prediction: str, time_input: str, scale: str) -> ScoreModel:
     return ScoreModel(tiny().double(), sde, prediction, time_input, scale, chain=chain, sigma_data=0.6)
 
 
-OTHERS = (
-    scoresde.VESDE(),
-    scoresde.FlowSDE(),
-    scoresde.SubVPSDE(),
-    scoresde.VPSDE(),
-    scoresde.CosineVPSDE(),
-    scoresde.EDMSDE(),
-    scoresde.VDMSDE(scoresde.LinearGamma(-13.3, 13.3)),
-)
+KINDS = (scoresde.VESDE, scoresde.FlowSDE, scoresde.SubVPSDE, scoresde.VPSDE, scoresde.CosineVPSDE, scoresde.EDMSDE)
+OTHERS = (*(kind() for kind in KINDS), scoresde.VDMSDE(scoresde.LinearGamma(-13.3, 13.3)))
 
 
 @pytest.mark.parametrize(("prediction", "time_input", "scale"), list(conventions()))
@@ -388,27 +381,6 @@ def test_what_a_user_forgets_is_named(tmp_path: Path) -> None:
 # ---- attacks ---------------------------------------------------------------------------------------------------------
 
 
-def rewrite(saved: Path, change: Callable[[dict], Any]) -> None:
-    """Change the config and put its own digest right again: an attacker, not an accident."""
-    content = json.loads((saved / "config.json").read_text())
-    change(content)
-    content.pop("sha256", None)
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    content["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    (saved / "config.json").write_text(json.dumps(content))
-
-
-def put(*path: Any) -> Callable[[dict], None]:
-    *keys, last, value = path
-
-    def change(content: dict) -> None:
-        for key in keys:
-            content = content[key]
-        content[last] = value
-
-    return change
-
-
 def gamma_of(**kept: Any) -> dict[str, Any]:
     return {"name": "LinearGamma", "arguments": {}, **kept}
 
@@ -418,15 +390,8 @@ def chain_of(**kept: Any) -> Callable[[dict], None]:
 
 
 HOSTILE = [
-    put("prediction", "nois"),
-    put("time_input", "sigmaa"),
-    put("time_input", 3),
-    put("input_scale", "y"),
-    put("variance", "learned"),
-    put("process", None),
-    put("process", "name", "GaussianSDE"),
-    put("process", "name", "os.system"),
-    put("process", "name", ["chain"]),
+    *[put("process", value) for value in (None, [])],
+    *[put("process", "name", name) for name in ("GaussianSDE", "os.system", ["chain"])],
     put("process", "arguments", {}),
     put("process", "arguments", "s", "0.008"),
     put("process", "arguments", "s", gamma_of(arguments={"gamma_min": -1.0, "gamma_max": 1.0})),
@@ -440,24 +405,15 @@ HOSTILE = [
     put("process", "prior", {"std": 1.0}),
     put("process", "extra", 1),
     put("chain", {"name": "BetaChain"}),
-    chain_of(name="Chain"),
-    chain_of(name=["BetaChain"]),
-    chain_of(log_snrs=[0.0, 1.0]),
-    chain_of(log_snrs=[1.0, "a"]),
-    chain_of(labels=[0]),
-    chain_of(labels=[0, 1.5]),
-    chain_of(labels=[0, 10**30]),
+    *[chain_of(name=name) for name in ("Chain", ["BetaChain"])],
+    *[chain_of(log_snrs=values) for values in ([0.0, 1.0], [1.0, "a"])],
+    *[chain_of(labels=values) for values in ([0], [0, 1.5], [0, 10**30])],
     chain_of(places=[0, 7]),
     chain_of(log_snrs=[1.0], labels=[0]),
-    put("levels", 1),
-    put("levels", 10**9),
-    put("levels", 2.0),
-    put("data_range", [1.0, -1.0]),
-    put("data_range", [-1, 1]),
-    put("data_range", [0.0]),
-    put("data_range", None),
-    put("format", 1),
-    put("format", None),
+    *[put(key, "none") for key in ("prediction", "time_input", "input_scale", "variance", "format")],
+    *[put("levels", value) for value in (1, 10**9, 2.0)],
+    *[put("data_range", value) for value in ([1.0, -1.0], [-1, 1], [0.0], None)],
+    *[put("format", value) for value in (1, 3, None)],
     lambda c: c.pop("chain"),
 ]
 
@@ -465,14 +421,8 @@ HOSTILE = [
 def test_a_hostile_config_is_refused(tmp_path: Path) -> None:
     save(ScoreModel(tiny(), scoresde.CosineVPSDE(), "v"), tmp_path, event_shape=(1, 2, 2), levels=4, data_range=(-1, 1))
     load(tmp_path)
-    good = (tmp_path / "config.json").read_bytes()
-
-    def changed(change: Callable[[dict], Any]) -> None:
-        (tmp_path / "config.json").write_bytes(good)
-        rewrite(tmp_path, change)
-        load(tmp_path)
-
-    assert_refused([(lambda c=c: changed(c), CorruptCheckpointError, r"config\.json") for c in HOSTILE])
+    loaded = changed(tmp_path, load)
+    assert_refused([(lambda c=c: loaded(c), CorruptCheckpointError, r"config\.json") for c in HOSTILE])
 
 
 def test_a_learned_gamma_that_does_not_rise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

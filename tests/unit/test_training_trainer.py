@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -239,17 +238,6 @@ def test_a_learned_schedule_has_its_learning_rate() -> None:
     assert same(nets[0], nets[1]) and same(nets[0], nets[2])
 
 
-def test_half_precision() -> None:
-    exact, rough = (
-        weights(trainer(recipe=Recipe(steps=4, batch_size=4, learning_rate=1e-2, precision=precision)).run())
-        for precision in ("float32", "bfloat16")
-    )
-    assert not same(exact, rough)
-    for key, value in rough.items():
-        assert value.dtype == torch.float32
-        torch.testing.assert_close(value, exact[key], rtol=0.05, atol=0.02)
-
-
 def test_bfloat16_learns_and_goes_on_exactly(tmp_path: Path) -> None:
     """Under autocast the loss falls, and a run that was killed between two checkpoints gives the same bits."""
     recipe = Recipe(steps=40, batch_size=20, learning_rate=1e-2, warmup=3, ema=0.9, precision="bfloat16")
@@ -260,6 +248,7 @@ def test_bfloat16_learns_and_goes_on_exactly(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     whole = weights(trainer(tmp_path / "whole", recipe, **options).run())
+    assert all(value.dtype == torch.float32 for value in whole.values())
     rows = [line.split(",") for line in (tmp_path / "whole" / "log.csv").read_text().splitlines()]
     losses = [float(value) for _, name, value in rows if name == "loss"]
     assert len(losses) == 4 and losses[-1] < 0.9 * losses[0]
@@ -270,36 +259,21 @@ def test_bfloat16_learns_and_goes_on_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of the compiler
-def test_a_compiled_network_trains_and_samples_as_the_plain_one_does(tmp_path: Path) -> None:
-    """By the real compiler, where there is one for C++."""
+def test_a_compiled_network_trains_as_the_plain_one_does(tmp_path: Path) -> None:
+    """By the real compiler, where there is one for C++; without dropout, whose random numbers it draws another way."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("inductor needs a C++ compiler")
     recipe = Recipe(steps=6, batch_size=4, learning_rate=1e-3, warmup=0, clip=math.inf)
-    plain, compiled = (
-        trainer(tmp_path / str(on), replace(recipe, compile=on), undropped(), checkpoint_every=3)
-        for on in (False, True)
-    )
-    expected, found = weights(plain.run()), weights(compiled.run())
-    assert expected.keys() == found.keys()  # the names of the module itself, so that checkpoints know no compiler
-    for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
-    assert not same(found, weights(undropped()))
-    assert same(weights(trainer(tmp_path / "True", replace(recipe, compile=True), undropped()).run()), found)
-    model = plain.average()
-    sped = scoresde.ScoreModel(torch.compile(model.net), model.sde, "noise", event_shape=(2,))
-    for method in ("ddim", "rk45", "pc"):
-        ends = [
-            scoresde.solve(model.sde, m, method=method, steps=None if method == "rk45" else 5, shape=(3, 2), seed=0).x
-            for m in (model, sped)
-        ]
-        torch.testing.assert_close(ends[1], ends[0], rtol=1e-3, atol=1e-3)
-
-
-def undropped() -> ScoreModel:
-    """Without dropout, whose random numbers a compiler draws in another way."""
-    model = tiny()
-    model.net.drop = nn.Identity()
-    return model
+    found = []
+    for on in (False, True, True):  # the last one is done already
+        model = tiny()
+        model.net.drop = nn.Identity()
+        run = trainer(tmp_path / str(on), replace(recipe, compile=on), model, checkpoint_every=3)
+        found.append(weights(run.run()))
+    assert found[0].keys() == found[1].keys()  # the names of the module itself, so that checkpoints know no compiler
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, rtol=1e-4, atol=1e-5)
+    assert same(found[1], found[2])
 
 
 def test_compile_is_asked_for_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,11 +394,6 @@ def test_the_bound_of_held_out_data() -> None:
     assert bits == {"bound_bits": float(wanted.bits_per_dim.mean())}
 
 
-def test_the_samples_of_another_process() -> None:
-    x = Samples((2,), 3, sde=scoresde.FlowSDE(t_min=0.05, t_max=0.95), sampler={"method": "ddim", "steps": 2})
-    assert x(Progress(1, tiny(), None))["samples_std"] > 0
-
-
 def test_tensorboard_gets_the_figures_and_is_named_when_it_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -540,8 +509,7 @@ def test_what_a_metric_returns() -> None:
 
 
 def test_a_metric_that_keeps_its_data() -> None:
-    vectors = Samples((2,), 2, sampler={"method": "ddim", "steps": 2})
-    metric = Seen()
+    vectors, metric = Samples((2,), 2, sampler={"method": "ddim", "steps": 2}), Seen()
     metric.reset_real_features = False
     Metric(metric, None, vectors)(Progress(1, tiny(), None))
     assert not metric.got[True] and len(metric.got[False]) == 1
@@ -675,18 +643,6 @@ def test_a_run_that_was_killed_goes_on_exactly(point: str, call: int, tmp_path: 
     folder = tmp_path / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == ["step-0000000009.safetensors", "step-0000000012.safetensors"]
     assert (folder / "step-0000000012.safetensors").read_bytes() == last
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="fork and SIGKILL")
-def test_a_run_that_is_killed_again_and_again(tmp_path: Path, golden: Any) -> None:
-    """Five times, at points drawn at random, in one folder."""
-    draw = torch.Generator().manual_seed(3)
-    for _ in range(5):
-        call = int(torch.randint(1, 4, (), generator=draw))
-        forked(lambda call=call: (killing("before fsync", call)(), trainer(tmp_path).run()))
-    assert same(weights(trainer(tmp_path).run()), golden[0])
-    assert (tmp_path / "log.csv").read_text() == golden[1]
 
 
 @pytest.mark.slow
@@ -1061,54 +1017,3 @@ def test_two_ranks_have_one_lock_and_stop_at_the_same_step(tmp_path: Path) -> No
     assert ranks(lambda rank: run(rank, "part")) == ranks(lambda rank: run(rank, "whole")) == [0, 0]
     for name in ("log.csv", "checkpoints/step-0000000008.safetensors"):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-UNDER_TORCHRUN = """
-import json, os, sys
-import safetensors.torch, torch, scoresde
-from scoresde.training import Arrays, Batches, Recipe, Stateless, Trainer, parallel
-
-folder, until = sys.argv[1], int(sys.argv[2])
-with parallel.processes(torch.device("cpu")):
-    rank, world = parallel.rank_and_world()
-    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(9))
-    batches = Batches(Arrays(x), 2, 0, data_range=None, rank=rank, world=world)
-    torch.manual_seed(rank)
-    model = scoresde.ScoreModel(scoresde.nets.MLP((2,), 8, 1), scoresde.VPSDE(), "noise")
-    calls = 0
-
-    def loss(*arguments, **named):
-        global calls
-        calls += 1
-        if calls > until:
-            os._exit(1)
-        return scoresde.losses.v_prediction(*arguments, **named)
-
-    trained = Trainer(model, loss, Stateless(batches), Recipe(steps=10, batch_size=4, warmup=0), folder=folder,
-                      checkpoint_every=2, progress=False).run()
-    safetensors.torch.save_file(trained.net.state_dict(), f"{folder}/rank{rank}")
-    with open(f"{folder}/rows{rank}", "w") as file:
-        json.dump([batches.indices(step).tolist() for step in range(10)], file)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)  # of three starts of three processes
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="gloo")
-def test_under_torchrun_ranks_have_rows_of_their_own_and_one_model(tmp_path: Path) -> None:
-    """And a run whose processes died goes on to the same bits."""
-    program = tmp_path / "program.py"
-    program.write_text(UNDER_TORCHRUN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(scoresde.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    codes = []
-    for folder, until in (("whole", 99), ("part", 5), ("part", 99)):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        done = subprocess.run([*command, folder, str(until)], cwd=tmp_path, env=environment, capture_output=True)
-        codes.append(done.returncode)
-    assert codes[0] == codes[2] == 0 != codes[1], done.stderr.decode()
-    found = [safetensors.torch.load_file(tmp_path / f / f"rank{r}") for f in ("whole", "part") for r in range(2)]
-    assert all(same(found[0], other) for other in found[1:])
-    rows = [json.loads((tmp_path / "whole" / f"rows{rank}").read_text()) for rank in range(2)]
-    for epoch in (slice(0, 5), slice(5, 10)):  # of 20 rows, 4 per step
-        assert sorted(i for rank in rows for step in rank[epoch] for i in step) == list(range(20))
