@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from scoresde import bits_per_dim, dequantize, log_likelihood, solve, targets
+from scoresde import bits_per_dim, dequantize, log_likelihood, targets
 
 F64 = torch.float64
 PROCESSES: dict[str, scoresde.AffineSDE] = {
@@ -49,22 +49,26 @@ class Diffused:
 
 
 @by_process
-@pytest.mark.parametrize(("tolerance", "least"), [(1e-5, 1e-4), (1e-7, 1e-6)])
+@pytest.mark.parametrize(("tolerance", "least"), [(1e-5, 1e-4), pytest.param(1e-7, 1e-6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("law", ["gaussian", "mixture"])
 def test_the_density_is_exact_to_the_tolerance(name: str, tolerance: float, least: float, law: str) -> None:
     """With the exact trace and the exact distribution at the end: 1e-4 nats per dimension at 1e-5, 1e-6 at 1e-7."""
-    hold_to_the_exact_density(name, correlated(6) if law == "gaussian" else mixture(), tolerance, least)
+    target = correlated(6) if law == "gaussian" else mixture()
+    hold_to_the_exact_density(name, target, tolerance, least, samples=4)
 
 
-@by_process
-@pytest.mark.parametrize(("tolerance", "least"), [(1e-5, 1e-4), pytest.param(1e-7, 1e-6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("law", ["gaussian", "mixture"])
-def test_so_it_is_in_256_dimensions(name: str, tolerance: float, least: float, law: str) -> None:
+@pytest.mark.parametrize("name", ["vp", *(pytest.param(n, marks=pytest.mark.slow) for n in PROCESSES if n != "vp")])
+def test_so_it_is_in_256_dimensions(name: str, law: str) -> None:
     target = correlated(256) if law == "gaussian" else mixture(256)
-    hold_to_the_exact_density(name, target, tolerance, least, samples=2)
+    hold_to_the_exact_density(name, target, 1e-5, 1e-4, samples=2)
 
 
-def hold_to_the_exact_density(name: str, target: Any, tolerance: float, least: float, samples: int = 8) -> None:
+def test_a_small_tolerance_is_reached() -> None:
+    hold_to_the_exact_density("vp", mixture(), 1e-7, 1e-6, samples=2)
+
+
+def hold_to_the_exact_density(name: str, target: Any, tolerance: float, least: float, samples: int) -> None:
     sde = PROCESSES[name]
     x = target.sample(samples, sde, sde.t_min, generator=torch.Generator().manual_seed(0))
     options = {"divergence": "exact", "rtol": tolerance, "atol": tolerance, "prior": Diffused(target, sde)}
@@ -85,13 +89,13 @@ def test_a_large_event_of_a_rank_of_its_own() -> None:
     assert float(got.std_error.max()) < 1e-9
 
 
-FORMS = [(m, {"form": f}) for m in ("rk45", "dop853", "tsit5") for f in ("x", "noise", "data", "angle")]
+FORMS = [(m, {"form": f}) for m, f in (("rk45", "x"), ("dop853", "noise"), ("tsit5", "data"), ("rk45", "angle"))]
 
 
-@pytest.mark.parametrize(("method", "options"), [("adams", {}), *FORMS])
+@pytest.mark.parametrize(("method", "options"), FORMS)
 def test_every_method_and_form(method: str, options: dict[str, Any]) -> None:
     sde, target = scoresde.VPSDE(), mixture()
-    x = target.sample(4, sde, sde.t_min, generator=torch.Generator().manual_seed(0))
+    x = target.sample(2, sde, sde.t_min, generator=torch.Generator().manual_seed(0))
     options = {**options, "divergence": "exact", "rtol": 1e-7, "atol": 1e-7, "prior": Diffused(target, sde)}
     got = log_likelihood(sde, target.score(sde), x, method=method, **options)
     assert float((got.log_prob - target.log_prob(x, sde, sde.t_min)).abs().max()) < 2e-5
@@ -100,43 +104,33 @@ def test_every_method_and_form(method: str, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("size", [1, 2])
 def test_the_density_integrates_to_one(size: int) -> None:
     sde, target = scoresde.VPSDE(), mixture(size)
-    line = torch.linspace(-4, 4, 400 if size == 1 else 60, dtype=F64)
+    line = torch.linspace(-4, 4, 400 if size == 1 else 50, dtype=F64)
     x = torch.cartesian_prod(*[line] * size).reshape(-1, size)
     got = log_likelihood(sde, target.score(sde), x, divergence="exact", t_start=0.02, rtol=1e-4, atol=1e-4)
     total = float(got.log_prob.exp().sum()) * float(line[1] - line[0]) ** size
     assert total == pytest.approx(1.0, abs=3e-3)
 
 
-@pytest.mark.parametrize(("divergence", "probes"), [("hutchinson", 4), ("hutch++", 6), ("exact", 1)])
-def test_a_sample_does_not_feel_its_batch(divergence: str, probes: int) -> None:
-    sde = scoresde.VPSDE()
-    score = lambda x, t: -x / (0.3 + t[:, None]) + 0.1 * x / (1 + x * x)  # noqa: E731
-    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
-    options: dict[str, Any] = {"divergence": divergence, "probes": probes}
-    whole = log_likelihood(sde, score, x, seeds=range(4), **options)
-    part = log_likelihood(sde, score, x[[2, 1]], seeds=[2, 1], **options)
-    torch.testing.assert_close(part.paths, whole.paths[[2, 1]], rtol=1e-12, atol=1e-12)
-
-
-def test_intervals_cover_the_exact_value() -> None:
-    """64 probes, 2,000 trials on a mixture in 16 dimensions: 95 % intervals hold 92-98 %, and no more is claimed than
-    the known variance: the mean squared error is that of the standard errors within 15 %."""
+@pytest.mark.parametrize(
+    ("repeats", "low", "high", "slack"),
+    [(20, 0.895, 1.0, 0.35), pytest.param(100, 0.92, 0.98, 0.15, marks=pytest.mark.slow)],
+)
+def test_intervals_cover_the_exact_value(repeats: int, low: float, high: float, slack: float) -> None:
+    """64 probes of 20 samples of a mixture in 16 dimensions: 95 % intervals hold the exact value as often as they say,
+    and no more is claimed than the known variance: the mean squared error is that of the standard errors. The limits
+    are about 4.9 standard deviations of a share of 95 % and of a mean square of n trials, sqrt(2/n) (one false alarm
+    in a million). 400 trials see standard errors that are 15 % too small or 25 % too large, 2,000 see 8 %."""
     sde, target = scoresde.VPSDE(), mixture(16)
     x = target.sample(20, sde, sde.t_min, generator=torch.Generator().manual_seed(0))
-    exact = log_likelihood(sde, target.score(sde), x, divergence="exact", rtol=1e-4, atol=1e-4).log_prob
-    many = x.repeat(100, 1)
-    got = log_likelihood(sde, target.score(sde), many, probes=64, seed=7, rtol=1e-4, atol=1e-4)
-    low, high = got.interval()
-    inside = (low <= exact.repeat(100)) & (exact.repeat(100) <= high)
-    assert 0.92 <= float(inside.double().mean()) <= 0.98
-    squares = float((got.log_prob - exact.repeat(100)).square().mean() / got.std_error.square().mean())
-    assert squares == pytest.approx(1.0, abs=0.15)
-
-
-def test_one_probe_has_no_error_bar() -> None:
-    sde, target = scoresde.VPSDE(), mixture(4)
-    got = log_likelihood(sde, target.score(sde), torch.zeros(2, 4, dtype=F64), seed=0)
-    assert bool(got.std_error.isnan().all()) and bool(got.interval()[0].isnan().all())
+    given: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3} if repeats == 20 else {"rtol": 1e-4, "atol": 1e-4}
+    exact = log_likelihood(sde, target.score(sde), x, divergence="exact", **given).log_prob.repeat(repeats)
+    got = log_likelihood(sde, target.score(sde), x.repeat(repeats, 1), probes=64, seed=7, **given)
+    ends = got.interval()
+    assert low <= float(((ends[0] <= exact) & (exact <= ends[1])).double().mean()) <= high
+    squares = float((got.log_prob - exact).square().mean() / got.std_error.square().mean())
+    assert squares == pytest.approx(1.0, abs=slack)
+    one = log_likelihood(sde, target.score(sde), x[:2], seed=0, **given)  # has no error bar
+    assert bool(one.std_error.isnan().all()) and bool(one.interval()[0].isnan().all())
 
 
 def test_a_gaussian_control_removes_what_it_knows() -> None:
@@ -167,8 +161,8 @@ def test_the_solver_error_is_told() -> None:
 def test_gradients_of_the_density() -> None:
     """In x they are the score of the density, and in a parameter they match differences."""
     sde, target = scoresde.VPSDE(), mixture()
-    x = target.sample(3, sde, 0.1, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
-    options: dict[str, Any] = {"divergence": "exact", "t_start": 0.1, "rtol": 1e-7, "atol": 1e-7}
+    x = target.sample(2, sde, 0.1, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    options: dict[str, Any] = {"divergence": "exact", "t_start": 0.1, "rtol": 1e-6, "atol": 1e-6}
     options["prior"] = Diffused(target, sde)
     got = log_likelihood(sde, target.score(sde), x, differentiable=True, **options)
     (slope,) = torch.autograd.grad(got.log_prob.sum(), x)
@@ -176,35 +170,13 @@ def test_gradients_of_the_density() -> None:
 
     def total(scale: Tensor) -> Tensor:
         score = lambda x, t: -scale * x / (0.3 + t[:, None]) - 0.1 * torch.sin(x)  # noqa: E731
-        return log_likelihood(sde, score, x.detach(), differentiable=True, rtol=1e-8, atol=1e-8, seed=0).log_prob.sum()
+        return log_likelihood(sde, score, x.detach(), differentiable=True, rtol=1e-7, atol=1e-7, seed=0).log_prob.sum()
 
     scale = torch.tensor(0.7, dtype=F64, requires_grad=True)
     (at,) = torch.autograd.grad(total(scale), scale)
     with torch.no_grad():
         difference = (total(torch.tensor(0.701, dtype=F64)) - total(torch.tensor(0.699, dtype=F64))) / 0.002
     assert float(at) == pytest.approx(float(difference), rel=1e-3)
-
-
-def test_the_input_and_the_network_are_left_alone() -> None:
-    sde = scoresde.VPSDE()
-    net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-    model = scoresde.ScoreModel(lambda x, t: net(x), sde, prediction="noise")
-    leaf = torch.randn(4, 3, dtype=F64, requires_grad=True)
-    x = 1.0 * leaf
-    before = x.detach().clone()
-    got = log_likelihood(sde, model, x, probes=2, seed=0, check=False)  # untrained
-    assert torch.equal(x.detach(), before) and x.requires_grad and not got.log_prob.requires_grad
-    assert net[0].weight.grad is None and net[0].weight.requires_grad
-    with torch.no_grad():
-        again = log_likelihood(sde, model, before, probes=2, seed=0, check=False)
-        assert torch.equal(again.log_prob, got.log_prob)
-
-
-def test_float32_networks_and_the_shipped_one() -> None:
-    model, sde = scoresde.load("digits"), scoresde.VPSDE()
-    x = solve(sde, model.score(sde), method="ddim", steps=10, shape=(2, 1, 8, 8), seed=0).x
-    got = log_likelihood(sde, model.score(sde), x, probes=4, seed=0, rtol=1e-3, atol=1e-3)
-    assert got.log_prob.dtype == F64 and got.latent.dtype == torch.float32 and bool(got.log_prob.isfinite().all())
 
 
 class Blocked:
@@ -227,17 +199,6 @@ def test_a_detached_score_is_an_error_and_a_constant_one_is_none() -> None:
     torch.testing.assert_close(got.log_prob, exact, rtol=0, atol=1e-3)
 
 
-def test_rows_that_are_not_finite() -> None:
-    sde, target = scoresde.VPSDE(), mixture()
-    x = torch.tensor([[0.1, 0.2], [math.nan, 0.0], [0.3, -0.1]], dtype=F64)
-    with pytest.raises(scoresde.NonFiniteError, match="1 of 3"):
-        log_likelihood(sde, target.score(sde), x, divergence="exact")
-    got = log_likelihood(sde, target.score(sde), x, divergence="exact", throw=False)
-    alone = log_likelihood(sde, target.score(sde), x[[0, 2]], divergence="exact")
-    assert got.success.tolist() == [True, False, True] and bool(got.log_prob[1].isnan())
-    torch.testing.assert_close(got.log_prob[[0, 2]], alone.log_prob, rtol=0, atol=1e-10)
-
-
 def test_nothing_to_do() -> None:
     sde, target = scoresde.VPSDE(), mixture()
     empty = log_likelihood(sde, target.score(sde), torch.zeros(0, 2, dtype=F64))
@@ -246,30 +207,6 @@ def test_nothing_to_do() -> None:
     same = log_likelihood(sde, target.score(sde), x, t_start=1.0)
     torch.testing.assert_close(same.log_prob, sde.prior.log_prob(x))
     assert same.nfe.tolist() == [0, 0]
-
-
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "a stochastic method": ({"method": "pc"}, "adams"),
-    "fixed steps": ({"method": "ddim"}, "adams"),
-    "a divergence": ({"divergence": "hutch"}, "divergence"),
-    "a probe": ({"probe": "rademacher "}, "did you mean 'rademacher'"),
-    "no probe": ({"probes": 0}, "probes"),
-    "probes of hutch++": ({"divergence": "hutch++", "probes": 4}, "multiple of 3"),
-    "ends": ({"t_start": 0.9, "t_end": 0.1}, "t_start"),
-    "outside": ({"t_end": 2.0}, "t_end"),
-    "a tolerance": ({"rtol": -1.0}, "rtol"),
-    "a control": ({"control": correlated(3)}, "control"),
-    "an option": ({"max_order": 99}, "max_order"),
-    "a context": ({"context": {"label": torch.zeros(2)}}, "context"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals(case: str) -> None:
-    sde, target = scoresde.VPSDE(), mixture()
-    options, words = REFUSED[case]
-    with pytest.raises(scoresde.ScoreSDEError, match=words):
-        log_likelihood(sde, target.score(sde), torch.zeros(2, 2, dtype=F64), **options)
 
 
 def test_what_to_write_instead() -> None:
@@ -285,22 +222,6 @@ def test_what_to_write_instead() -> None:
         log_likelihood(sde, score, x / 0)
     with pytest.raises(scoresde.InvalidTypeError, match=r"pass its \.log_prob"):
         bits_per_dim(log_likelihood(sde, score, x, seed=0), (2,))  # type: ignore[arg-type]
-
-
-def test_refusals_of_states_and_processes() -> None:
-    sde, target = scoresde.VPSDE(), mixture()
-    for x in (
-        torch.zeros(2, 2, dtype=torch.long),
-        torch.zeros(2, 2, dtype=torch.float16),
-        torch.zeros(2),
-        [[0.0, 1.0]],
-    ):
-        with pytest.raises(scoresde.ScoreSDEError, match="`x`"):
-            log_likelihood(sde, target.score(sde), x)  # type: ignore[arg-type]
-    with pytest.raises(scoresde.InvalidArgumentError, match="events"):
-        log_likelihood(sde, target.score(sde), torch.zeros(2, 3, dtype=F64))
-    with pytest.raises(scoresde.InvalidArgumentError, match="was made for"):
-        log_likelihood(scoresde.VESDE(), target.score(sde), torch.zeros(2, 2, dtype=F64))
 
 
 # --- bits -------------------------------------------------------------------------------------------------------------
@@ -325,21 +246,6 @@ def test_dequantised_values_stay_in_their_cells() -> None:
     assert torch.equal(((x + 1) * 17 / 2).floor().long(), v)
     u = ((x + 1) * 17 / 2 - v).flatten()
     assert float(u.mean()) == pytest.approx(0.5, abs=0.012) and float(u.var()) == pytest.approx(1 / 12, abs=0.003)
-
-
-@pytest.mark.parametrize("v", [[-1.0], [256.0], [0.5], [math.nan]])
-def test_values_that_are_no_grey_levels(v: list[float]) -> None:
-    with pytest.raises(scoresde.InvalidArgumentError, match="whole numbers"):
-        dequantize(torch.tensor(v))
-
-
-def test_refusals_of_ranges() -> None:
-    with pytest.raises(scoresde.InvalidArgumentError, match="data_range"):
-        bits_per_dim(torch.zeros(1), (2,), data_range=(1.0, -1.0))
-    with pytest.raises(scoresde.InvalidArgumentError, match="levels"):
-        dequantize(torch.zeros(1, dtype=torch.long), levels=1)
-    with pytest.raises(scoresde.InvalidArgumentError, match="event_shape"):
-        bits_per_dim(torch.zeros(1), (0,))
 
 
 def test_blocked_gradients_are_seen_beside_a_bad_row_and_in_a_part() -> None:
@@ -435,22 +341,21 @@ class Line(nn.Module):
         return (gamma - self.low) / self.width
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"method": "rk45"}, *({"method": "rk45", "form": f} for f in ("noise", "angle"))]
-)
+@pytest.mark.parametrize("options", [{}, *({"method": "rk45", "form": f} for f in ("x", "noise", "angle"))])
 def test_gradients_of_a_learned_schedule(options: dict[str, Any]) -> None:
-    x = mixture().sample(3, generator=torch.Generator().manual_seed(0)).to(F64)
+    x = mixture().sample(1, generator=torch.Generator().manual_seed(0)).to(F64)
     score = lambda x, t: -0.8 * x + 0.2 * torch.sin(x)  # noqa: E731
 
-    def total(width: float) -> tuple[Tensor, Line]:
+    def total(width: float, differentiable: bool = False) -> tuple[Tensor, Line]:
         line = Line(width)
-        given: dict[str, Any] = {"divergence": "exact", "differentiable": True, "rtol": 1e-7, "atol": 1e-7, **options}
+        given: dict[str, Any] = {"divergence": "exact", "rtol": 1e-6, "atol": 1e-6, "t_start": 0.2, **options}
+        given["differentiable"] = differentiable
         return log_likelihood(scoresde.VDMSDE(line), score, x, **given).log_prob.sum(), line
 
-    value, line = total(12.0)
+    value, line = total(12.0, differentiable=True)
     (slope,) = torch.autograd.grad(value, line.width)
-    difference = (total(12.01)[0] - total(11.99)[0]) / 0.02
-    assert float(slope) == pytest.approx(float(difference.detach()), rel=2e-3)
+    difference = float(total(12.01)[0] - total(11.99)[0]) / 0.02
+    assert float(slope) == pytest.approx(difference, rel=2e-3)
 
 
 def test_priors() -> None:
@@ -471,25 +376,6 @@ def test_priors() -> None:
         log_likelihood(sde, score, x, t_end=0.5, **options)
 
 
-def test_more_refusals() -> None:
-    sde, x = scoresde.VPSDE(), torch.zeros(2, 2, dtype=F64)
-    score = targets.Gaussian(torch.zeros(2, dtype=F64), 0.3).score(sde)
-    for flag in ("throw", "solver_error", "differentiable", "check"):
-        with pytest.raises(scoresde.InvalidTypeError, match=flag):
-            log_likelihood(sde, score, x, **{flag: 3})  # type: ignore[arg-type]
-    with pytest.raises(scoresde.InvalidArgumentError, match=r"differentiable.*adjoint"):
-        log_likelihood(sde, score, x, differentiable="no")
-    with pytest.raises(scoresde.InvalidArgumentError, match="no elements"):
-        log_likelihood(sde, lambda x, t: -x, torch.zeros(3, 0))
-    with torch.inference_mode(), pytest.raises(scoresde.InvalidArgumentError, match="inference_mode"):
-        log_likelihood(sde, score, x)
-    default, none = (log_likelihood(sde, score, x, divergence="exact", **o) for o in ({}, {"rtol": None, "atol": None}))
-    assert torch.equal(default.nfe, none.nfe)
-    options: dict[str, Any] = {"divergence": "exact", "method": "rk45", "form": "noise", "check": False}
-    still = log_likelihood(sde, lambda x, t: torch.zeros_like(x), x, **options)
-    assert bool(still.log_prob.isfinite().all())
-
-
 @pytest.mark.parametrize(
     ("dtype", "levels"), [(torch.uint8, 256), (torch.uint8, 1000), (torch.int8, 128), (torch.int16, 256)]
 )
@@ -501,21 +387,6 @@ def test_grey_values_of_narrow_types(dtype: torch.dtype, levels: int) -> None:
     sde, score = scoresde.VPSDE(), lambda x, t: -x
     totals = [scoresde.variational_bound(sde, score, w, levels=levels, draws=2, seed=0).total for w in (v, v.long())]
     assert torch.equal(*totals)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"dtype": torch.int64}, "dtype"),
-        ({"dtype": torch.bfloat16}, "dtype"),
-        ({"generator": 3}, "generator"),
-        ({"data_range": 5}, "data_range"),
-        ({"data_range": (1,)}, "data_range"),
-    ],
-)
-def test_refusals_of_dequantisation(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(scoresde.ScoreSDEError, match=words):
-        dequantize(torch.zeros(1, dtype=torch.long), **options)
 
 
 def test_a_progress_bar_comes_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:

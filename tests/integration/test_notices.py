@@ -19,6 +19,7 @@ from scoresde.processes.divergence import Exact
 from scoresde.training import digits_split, grey_to_x
 
 F64 = torch.float64
+LOOSE: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2}
 PROCESSES: dict[str, scoresde.AffineSDE] = {
     "ve": scoresde.VESDE(),
     "vp": scoresde.VPSDE(),
@@ -28,7 +29,10 @@ PROCESSES: dict[str, scoresde.AffineSDE] = {
     "edm": scoresde.EDMSDE(),
     "flow": scoresde.FlowSDE(t_max=1.0),
 }
-by_process = pytest.mark.parametrize("name", PROCESSES)
+QUICK = ("vp", "edm", "flow")
+by_process = pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PROCESSES]
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -71,27 +75,28 @@ def laws(size: int) -> dict[str, Any]:
     }
 
 
-@by_process
-@pytest.mark.parametrize("size", [1, 2, 16, 100])
-def test_exact_scores_are_passed_over(name: str, size: int) -> None:
-    """Data of a distribution, and data at t_min, one and eight, of float64 and float32: 56 batches a distribution.
-    Where the chance of an alarm is largest (one sample of 16 numbers, nothing denoised), it is 3e-5."""
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize(("sizes", "seeds"), [((1, 16), 4), pytest.param((1, 2, 16, 100), 14, marks=pytest.mark.slow)])
+def test_exact_scores_are_passed_over(name: str, sizes: tuple[int, ...], seeds: int) -> None:
+    """Data of a distribution, and data at t_min, one and eight, of float64 and float32. Where the chance of an alarm is
+    largest (one sample of 16 numbers, nothing denoised), it is 3e-5."""
     sde = PROCESSES[name]
-    for law in laws(size).values():
-        for seed in range(14):
-            place = (sde, sde.t_min) if seed % 2 else ()
-            x = law.sample(8, *place, generator=generator(seed))
-            for given in (x, x[:1].float()):
-                assert told(sde, law.score(sde), given) == []
+    for size in sizes:
+        for law in laws(size).values():
+            for seed in range(seeds):
+                place = (sde, sde.t_min) if seed % 2 else ()
+                x = law.sample(8, *place, generator=generator(seed))
+                for given in (x, x[:1].float()):
+                    assert told(sde, law.score(sde), given) == []
 
 
 @by_process
-def test_the_shipped_network_on_held_out_digits_is_passed_over(name: str) -> None:
+@pytest.mark.parametrize("images", [24, pytest.param(96, marks=pytest.mark.slow)])
+def test_the_shipped_network_on_held_out_digits_is_passed_over(name: str, images: int) -> None:
     sde, model = PROCESSES[name], scoresde.load("digits")
-    images = digits_split().test_images
-    for first in range(0, 96, 8):
+    for first in range(0, images, 8):
         for count in (1, 8):
-            x = grey_to_x(images[first : first + count], generator(first))
+            x = grey_to_x(digits_split().test_images[first : first + count], generator(first))
             assert told(sde, model.score(sde), x) == []
 
 
@@ -113,7 +118,7 @@ def test_a_guided_score_is_passed_over() -> None:
 def test_numbers_with_noise_are_on_no_lattice() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for seed in range(500):
+        for seed in range(200):
             told_of_lattice(torch.rand(1 + seed % 4, 16 + seed % 9, generator=generator(seed)))
         for x in (torch.rand(70, 64), torch.zeros(3, 64), torch.ones(3, 64) * torch.arange(3.0)[:, None]):
             told_of_lattice(x)
@@ -136,13 +141,10 @@ LATTICES = {
 }
 
 
-@pytest.mark.parametrize("case", LATTICES)
-def test_data_that_are_not_dequantised(case: str) -> None:
-    with pytest.warns(ScoreSDEWarning, match="not dequantised.*dequantize"):
-        told_of_lattice(LATTICES[case])
-
-
-def test_lattices_with_gaps() -> None:
+def test_data_that_are_not_dequantised() -> None:
+    for x in LATTICES.values():
+        with pytest.warns(ScoreSDEWarning, match="not dequantised.*dequantize"):
+            told_of_lattice(x)
     assert on_a_lattice(torch.tensor([0.0, 2.0, 5.0, 7.0], dtype=F64), 1e-16)  # the width is none of the gaps
     assert not on_a_lattice(torch.tensor([0.0, 1.0, 2.5, 2.5 + math.sqrt(2)], dtype=F64), 1e-16)
 
@@ -173,15 +175,6 @@ WRONG: dict[str, Any] = {
 }
 
 
-@by_process
-@pytest.mark.parametrize("mistake", WRONG)
-def test_score_functions_that_do_not_denoise(name: str, mistake: str) -> None:
-    sde, model = PROCESSES[name], scoresde.load("digits")
-    x = grey_to_x(digits_split().test_images[:8], generator())
-    found = told(sde, WRONG[mistake](model.score(sde), sde), x)
-    assert len(found) == 1 and "does not denoise" in found[0] and "check_score" in found[0]
-
-
 RANGES: dict[str, Any] = {
     "[0, 1]": lambda x: (x + 1) / 2,
     "[0, 16]": lambda x: 8.5 * (x + 1),
@@ -192,12 +185,15 @@ RANGES: dict[str, Any] = {
 
 
 @by_process
-@pytest.mark.parametrize("change", RANGES)
-def test_data_of_another_range(name: str, change: str) -> None:
-    sde, model = PROCESSES[name], scoresde.load("digits")
-    x = RANGES[change](grey_to_x(digits_split().test_images[:8], generator()))
-    found = told(sde, model.score(sde), x)
-    assert len(found) == 1 and "another range" in found[0]
+def test_score_functions_that_do_not_denoise_and_data_of_another_range(name: str) -> None:
+    sde, score = PROCESSES[name], scoresde.load("digits").score(PROCESSES[name])
+    x = grey_to_x(digits_split().test_images[:8], generator())
+    for mistake, wrong in WRONG.items():
+        found = told(sde, wrong(score, sde), x)
+        assert len(found) == 1 and "does not denoise" in found[0] and "check_score" in found[0], mistake
+    for change, moved in RANGES.items():
+        found = told(sde, score, moved(x))
+        assert len(found) == 1 and "another range" in found[0], change
 
 
 # --- in a likelihood --------------------------------------------------------------------------------------------------
@@ -218,16 +214,16 @@ class Counted:
 def test_a_likelihood_tells_and_is_the_same() -> None:
     sde, x = scoresde.VPSDE(), torch.randn(10, 16, generator=generator(), dtype=F64)
     with pytest.warns(ScoreSDEWarning, match="does not denoise") as found:
-        loud = log_likelihood(sde, Counted(-1.0), x, seed=0)
+        loud = log_likelihood(sde, Counted(-1.0), x, seed=0, **LOOSE)
     assert found[0].filename == __file__
-    quiet = log_likelihood(sde, Counted(-1.0), x, seed=0, check=False)
+    quiet = log_likelihood(sde, Counted(-1.0), x, seed=0, check=False, **LOOSE)
     assert torch.equal(loud.log_prob, quiet.log_prob) and torch.equal(loud.nfe, quiet.nfe)
     levels = torch.randint(0, 9, (4, 16), generator=generator()).double() / 4 - 1
     with pytest.warns(ScoreSDEWarning, match="not dequantised"):
-        log_likelihood(sde, Counted(), levels, seed=0)
+        log_likelihood(sde, Counted(), levels, seed=0, **LOOSE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        log_likelihood(sde, Counted(), levels, seed=0, check=False)
+        log_likelihood(sde, Counted(), levels, seed=0, check=False, **LOOSE)
 
 
 @pytest.mark.parametrize(("batch", "calls"), [(10, [8] * 15), (24, [24] * 4 + [8] * 3)])
@@ -238,19 +234,12 @@ def test_the_check_costs_what_the_docstring_says(batch: int, calls: list[int]) -
     taken = {}
     for check in (True, False):
         score.calls.clear()
-        got = log_likelihood(sde, score, x, seed=0, check=check)
+        got = log_likelihood(sde, score, x, seed=0, check=check, **LOOSE)
         taken[check] = len(score.calls)
     assert taken[True] - taken[False] == len(calls) and set(score.calls[:1]) == {batch}
     score.calls.clear()
-    log_likelihood(sde, score, x, seed=0)
+    log_likelihood(sde, score, x, seed=0, **LOOSE)
     assert score.calls[: len(calls)] == calls and bool((got.nfe > 0).all())
-
-
-def test_the_global_generator_is_left_alone() -> None:
-    x = torch.randn(3, 16, generator=generator())
-    state = torch.get_rng_state()
-    log_likelihood(scoresde.VPSDE(), Counted(), x, seed=0)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_likelihood_of_a_learned_schedule_is_checked_without_a_graph() -> None:
@@ -289,11 +278,11 @@ BLOCKED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("case", BLOCKED)
-def test_gradients_that_are_blocked(case: str) -> None:
+def test_gradients_that_are_blocked() -> None:
     x = torch.randn(6, 4, generator=generator(), dtype=F64)
-    with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
-        log_likelihood(scoresde.VPSDE(), BLOCKED[case], x, divergence="exact")
+    for score_fn in BLOCKED.values():
+        with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
+            log_likelihood(scoresde.VPSDE(), score_fn, x, divergence="exact")
 
 
 OPEN: dict[str, Any] = {
@@ -309,16 +298,15 @@ OPEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("case", OPEN)
-def test_gradients_that_are_not(case: str) -> None:
+@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
+def test_gradients_that_are_not() -> None:
     x = torch.randn(6, 4, generator=generator(), dtype=F64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ScoreSDEWarning)
-        got = log_likelihood(scoresde.VPSDE(), OPEN[case], x, divergence="exact", rtol=1e-2, atol=1e-2)
-    assert bool(got.log_prob.isfinite().all())
+    for case, score_fn in OPEN.items():
+        got = log_likelihood(scoresde.VPSDE(), score_fn, x, divergence="exact", rtol=0.1, atol=0.1)
+        assert bool(got.log_prob.isfinite().all()), case
 
 
-@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4, 1e6])
+@pytest.mark.parametrize("unit", [1e-4, 1e6])
 def test_blocked_gradients_in_any_units(unit: float) -> None:
     sde, law = (
         scoresde.VESDE(0.01 * min(unit, 1), 100 * unit),
@@ -327,13 +315,8 @@ def test_blocked_gradients_in_any_units(unit: float) -> None:
     score, x = law.score(sde), law.sample(4, generator=generator()).to(F64)
     got = log_likelihood(sde, score, x, divergence="exact", rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(got.log_prob, law.log_prob(x, sde, sde.t_min), rtol=1e-2, atol=0.1)
+    blocked = lambda x, t: score(x, t).detach()  # noqa: E731
     with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
-        log_likelihood(sde, lambda x, t: score(x, t).detach(), x, divergence="exact")
-
-
-def test_without_the_check_blocked_gradients_go_by() -> None:
-    x = torch.randn(6, 4, generator=generator(), dtype=F64)
-    sde = scoresde.VPSDE()
-    wrong = log_likelihood(sde, lambda x, t: -x.detach(), x, divergence="exact", check=False).log_prob
-    right = log_likelihood(sde, lambda x, t: -x, x, divergence="exact").log_prob
-    assert float((wrong - right).abs().min()) > 1.0
+        log_likelihood(sde, blocked, x, divergence="exact")
+    wrong = log_likelihood(sde, blocked, x, divergence="exact", check=False, rtol=1e-4, atol=1e-4).log_prob
+    assert float((wrong - got.log_prob).abs().min()) > 1.0  # without the check it goes by
