@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from scoresde.generation import making as making_module
 from scoresde.generation.identity import identity_of
 from scoresde.generation.making import place
 from scoresde.noise import SampleNoise
+from tests.refusals import refuses
 
 SDE = scoresde.VPSDE()
 SCORE = scoresde.targets.Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([[1.0, 0.3], [0.3, 0.5]])).score(SDE)
@@ -47,13 +49,21 @@ IMAGE = scoresde.targets.Gaussian(torch.zeros(3, 4, 4), 0.3).score(SDE)
 GREY = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3).score(SDE)
 DDIM: dict[str, Any] = {"method": "ddim", "steps": 3}
 SIZES: dict[str, Any] = {"shard_size": 8, "batch_size": 4}
+OTHER = "its functions, networks or process are not the same"
 
 
 class Labelled:
-    """A score that depends on a label, and is not finite where it is negative."""
+    """A score that depends on a label, and is not finite where the label is negative."""
+
+    def __init__(self, score: Any = SCORE) -> None:
+        self.score = score
 
     def __call__(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return torch.where(label[:, None] < 0, torch.nan, SCORE(x, t) - 0.1 * label[:, None])
+        label = label.reshape(-1, *[1] * (x.ndim - 1))
+        return torch.where(label < 0, torch.nan, self.score(x, t) - 0.1 * label)
+
+
+LABELLED: dict[str, Any] = {"score": Labelled(), "shape": (2,), "identity": "s"}
 
 
 def labels(indices: Tensor) -> dict[str, Tensor]:
@@ -65,7 +75,8 @@ def some_fail(indices: Tensor) -> dict[str, Tensor]:
 
 
 def draw(folder: Path, count: int = 20, score: Any = SCORE, **options: Any) -> Generated:
-    return generate(folder, SDE, score, count, **{**SIZES, **DDIM, **options})
+    solver = {} if "method" in options and "steps" not in options else DDIM
+    return generate(folder, SDE, score, count, **{**SIZES, **solver, **options})
 
 
 def everything(folder: Path) -> dict[str, Tensor]:
@@ -80,40 +91,39 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 # What a sample is
 
-METHODS: list[dict[str, Any]] = [
-    {"method": "ddim", "steps": 4},
-    {"method": "dpmpp_2m", "steps": 4},
-    {"method": "rk45", "rtol": 1e-3},
-    {"method": "euler_maruyama", "steps": 4},
-    {"method": "pc", "steps": 3},
-    {"method": "dpmpp_2m_sde", "steps": 4},
-    {"method": "ggf", "rtol": 0.5},
-    {"method": "ddim", "steps": 4, "denoise": True, "dtype": torch.float64},
+METHODS: list[tuple[dict[str, Any], bool]] = [  # and whether there is a context
+    ({"method": "ddim", "steps": 4}, False),
+    ({"method": "dpmpp_2m", "steps": 4}, True),
+    ({"method": "rk45", "rtol": 1e-3}, False),
+    ({"method": "euler_maruyama", "steps": 4}, True),
+    ({"method": "pc", "steps": 3}, False),
+    ({"method": "dpmpp_2m_sde", "steps": 4}, True),
+    ({"method": "ggf", "rtol": 0.5}, True),
+    ({"method": "ddim", "steps": 4, "denoise": True, "dtype": torch.float64}, False),
 ]
 
 
-@pytest.mark.parametrize("options", METHODS, ids=lambda options: "-".join(map(str, options.values())))
-@pytest.mark.parametrize("score", [SCORE, Labelled()], ids=["plain", "context"])
-def test_a_sample_is_that_of_solve_in_any_part(tmp_path: Path, options: dict[str, Any], score: Any) -> None:
+@pytest.mark.parametrize(("options", "labelled"), METHODS, ids=lambda value: str(value))
+def test_a_sample_is_that_of_solve_in_any_part(tmp_path: Path, options: dict[str, Any], labelled: bool) -> None:
     """A batch is that of `solve` with the same indices, and a part of the set has the same bits as the whole."""
-    given: dict[str, Any] = {"shape": (2,), "seed": 11, "identity": "the score"}
-    if score is not SCORE:
-        given["context"] = labels
-    generate(tmp_path / "whole", SDE, score, 22, **SIZES, **given, **options)
+    given: dict[str, Any] = {"seed": 11, **options}
+    given |= {**LABELLED, "context": labels} if labelled else {}
+    draw(tmp_path / "whole", 14, **given)
     whole = everything(tmp_path / "whole")
-    assert whole["index"].tolist() == list(range(22)) and whole["x"].shape == (22, 2)
-    for first in range(0, 20, 4):
+    assert whole["index"].tolist() == list(range(14)) and whole["x"].shape == (14, 2)
+    for first in (0, 8):
         indices = range(first, first + 4)
-        context = None if score is SCORE else labels(torch.arange(first, first + 4))
+        context = labels(torch.tensor(indices)) if labelled else None
         noise = SampleNoise(11, indices=indices)
+        score = given.get("score", SCORE)
         alone = scoresde.solve(SDE, score, shape=(4, 2), noise=noise, context=context, **options)
         assert torch.equal(alone.x, whole["x"][first : first + 4])
         assert alone.nfe.tolist() == whole["nfe"][first : first + 4].tolist()
-    for first, count in ((0, 7), (5, 1), (3, 19), (8, 8), (13, 9)):
-        folder = tmp_path / f"{first} {count}"
-        generate(folder, SDE, score, count, first=first, **SIZES, **given, **options)
-        part = everything(folder)
+    for first, count in ((5, 1), (3, 9)):
+        draw(tmp_path / f"{first}", count, first=first, **given)
+        part = everything(tmp_path / f"{first}")
         assert all(torch.equal(part[name], whole[name][first : first + count]) for name in whole)
+    assert not labelled or whole["label"].tolist() == [i % 5 for i in range(14)]
 
 
 def test_a_larger_set_is_the_one_that_was_larger_at_once(tmp_path: Path) -> None:
@@ -126,26 +136,17 @@ def test_a_larger_set_is_the_one_that_was_larger_at_once(tmp_path: Path) -> None
     assert contents(tmp_path / "grown") == contents(tmp_path / "once")
 
 
-def test_a_seed_is_a_set(tmp_path: Path) -> None:
+def test_a_seed_is_a_set_and_indices_may_be_large(tmp_path: Path) -> None:
     for seed in (0, 1, 2**62):
         draw(tmp_path / str(seed), seed=seed)
     x = [everything(tmp_path / str(seed))["x"] for seed in (0, 1, 2**62)]
     assert not any(torch.equal(x[i], x[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
     assert len(torch.unique(x[0][:, 0])) == 20
-
-
-def test_large_indices(tmp_path: Path) -> None:
     first = 2**62 + 3
-    draw(tmp_path / "a", 5, first=first, shard_size=4)
-    found = everything(tmp_path / "a")
-    noise = SampleNoise(0, indices=range(first + 1, first + 5))
+    draw(tmp_path / "far", 5, first=first, shard_size=4)
+    found, noise = everything(tmp_path / "far"), SampleNoise(0, indices=range(first + 1, first + 5))
     assert found["index"].tolist() == list(range(first, first + 5))
     assert torch.equal(found["x"][1:], scoresde.solve(SDE, SCORE, shape=(4, 2), noise=noise, **DDIM).x)
-
-
-def test_numbers_of_the_context_are_kept(tmp_path: Path) -> None:
-    draw(tmp_path / "a", score=Labelled(), shape=(2,), context=labels, identity="s")
-    assert everything(tmp_path / "a")["label"].tolist() == [i % 5 for i in range(20)]
 
 
 # Continuing
@@ -153,48 +154,51 @@ def test_numbers_of_the_context_are_kept(tmp_path: Path) -> None:
 
 def test_a_complete_set_costs_no_evaluation(tmp_path: Path) -> None:
     calls: list[int] = []
+    shown: list[int] = []
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         calls.append(len(x))
         return SCORE(x, t)
 
-    shown: list[int] = []
-    made = draw(tmp_path / "a", score=score, shape=(2,), identity="s", show=shown.append)
+    given: dict[str, Any] = {"score": score, "shape": (2,), "identity": "s"}
+    made = draw(tmp_path / "a", **given, show=shown.append)
     assert (made.count, made.shards, made.made, made.failures) == (20, 3, 3, ())
     assert shown == [4, 8, 12, 16, 20] and set(calls) == {4} and len(calls) == 5 * 3
     before = contents(tmp_path / "a")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*") if path.is_file()}
     calls.clear()
-    assert draw(tmp_path / "a", score=score, shape=(2,), identity="s").made == 0 and not calls
+    everything(tmp_path / "a")
+    assert verify(tmp_path / "a").complete and draw(tmp_path / "a", **given).made == 0 and not calls
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # nothing is written again
     (tmp_path / "a" / "shards" / "00000001.safetensors").unlink()
-    assert draw(tmp_path / "a", score=score, shape=(2,), identity="s").made == 1 and len(calls) == 2 * 3
-    assert contents(tmp_path / "a") == before
-    assert not (tmp_path / "a" / "leases").exists()
+    assert draw(tmp_path / "a", **given).made == 1 and len(calls) == 2 * 3
+    assert contents(tmp_path / "a") == before and not (tmp_path / "a" / "leases").exists()
 
 
-@pytest.mark.parametrize("kind", ["shards/00000001.safetensors", "records/00000001.json", "set.json"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
-def test_what_is_damaged_is_made_again(tmp_path: Path, kind: str, damage: str) -> None:
+def test_what_is_damaged_is_made_again(tmp_path: Path) -> None:
     draw(tmp_path / "a")
-    before, path = contents(tmp_path / "a"), tmp_path / "a" / kind
-    whole = path.read_bytes()
-    if damage == "gone":
-        path.unlink()
-    else:
-        path.write_bytes({"flip": whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:], "cut": whole[:9]}.get(damage, b""))
-    if kind == "set.json":
-        with pytest.raises(CorruptCheckpointError):
-            verify(tmp_path / "a")
-    else:
-        assert verify(tmp_path / "a").missing == (1,)
-    assert draw(tmp_path / "a").made == (0 if kind == "set.json" else 1)
-    assert contents(tmp_path / "a") == before and verify(tmp_path / "a").complete
+    before = contents(tmp_path / "a")
+    for kind in ("shards/00000001.safetensors", "records/00000001.json", "set.json"):
+        for damage in ("flip", "empty", "gone"):
+            path = tmp_path / "a" / kind
+            whole = path.read_bytes()
+            path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:] if damage == "flip" else b"")
+            if damage == "gone":
+                path.unlink()
+            if kind == "set.json":
+                with pytest.raises(CorruptCheckpointError):
+                    verify(tmp_path / "a")
+            else:
+                assert verify(tmp_path / "a").missing == (1,), (kind, damage)
+            assert draw(tmp_path / "a").made == (0 if kind == "set.json" else 1), (kind, damage)
+            assert contents(tmp_path / "a") == before and verify(tmp_path / "a").complete, (kind, damage)
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"seed": 1}, "its seed is 0, not 1"),
-    ({"method": "euler"}, "its method is 'ddim', not 'euler'"),
+    ({"method": "euler", "steps": 3}, "its method is 'ddim', not 'euler'"),
     ({"steps": 4}, "its steps is 3, not 4"),
-    ({"score": IMAGE, "shape": (3, 4, 4)}, r"its functions, networks or process are not the same"),
+    ({"score": IMAGE, "shape": (3, 4, 4)}, OTHER),
     ({"identity": "other"}, r"its identity is '\w{64}', not 'other'"),
     ({"container": "npz"}, "its container is 'safetensors', not 'npz'"),
     ({"shard_size": 4}, "its shard_size is 8, not 4"),
@@ -204,47 +208,57 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), CHANGES, ids=lambda value: str(value)[:20])
-def test_another_set_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_another_set_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "a")
     before = contents(tmp_path / "a")
-    with pytest.raises(InvalidArgumentError, match=said):
-        draw(tmp_path / "a", **change)
-    assert contents(tmp_path / "a") == before
+    folder = tmp_path / "a"
+    refuses((functools.partial(draw, folder, **change), InvalidArgumentError, said) for change, said in CHANGES)
+    assert contents(folder) == before
+    draw(tmp_path / "b", 8, context=table(torch.arange(3)), **LABELLED_BY_CODE)
+    draw(tmp_path / "b", 8, context=table(torch.arange(3)), **LABELLED_BY_CODE)
+    with pytest.raises(InvalidArgumentError, match=OTHER):
+        draw(tmp_path / "b", 8, context=table(torch.arange(3) + 1), **LABELLED_BY_CODE)
+    one, other = (scoresde.GaussianSDE(torch.cos, sigma, 1e-3, 1.2) for sigma in (torch.sin, torch.tanh))
+    options: dict[str, Any] = {"method": "euler_maruyama", "steps": 2, "shape": (2,)}
+    generate(tmp_path / "c", one, scaled, 4, **options)
+    with pytest.raises(InvalidArgumentError, match=OTHER):  # processes that print alike
+        generate(tmp_path / "c", other, scaled, 4, **options)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-def test_ranks_begin_at_places_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: int) -> None:
+def test_a_lost_set_is_not_begun_again_as_a_smaller_one(tmp_path: Path) -> None:
+    draw(tmp_path / "a", 12)
+    (tmp_path / "a" / "set.json").unlink()
+    with pytest.raises(OutputError, match="files that are no set"):
+        draw(tmp_path / "a", 4)
+    assert draw(tmp_path / "a", 12).made == 0
+
+
+def test_ranks_begin_at_places_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, and the last does it all: each finds what the others left."""
     draw(tmp_path / "plain", 40, shard_size=4)
-    monkeypatch.setenv("WORLD_SIZE", str(world))
     order: list[int] = []
     write = Store.write
     monkeypatch.setattr(
         Store, "write", lambda self, shard, *args, **kwargs: order.append(shard) or write(self, shard, *args, **kwargs)
     )
-    monkeypatch.setenv("RANK", str(world - 1))
-    assert draw(tmp_path / "a", 40, shard_size=4).made == 10
-    begin = (world - 1) * 10 // world
-    assert order == [*range(begin, 10), *range(begin)]
-    monkeypatch.setenv("RANK", "0")
-    assert draw(tmp_path / "a", 40, shard_size=4).made == 0
-    assert contents(tmp_path / "a") == contents(tmp_path / "plain")
-
-
-@pytest.mark.parametrize(
-    ("rank", "world", "found"),
-    [("0", "1", (0, 1)), ("2", "3", (2, 3)), ("3", "3", (0, 1)), ("-1", "3", (0, 1)), ("a", "3", (0, 1))],
-)
-def test_places(monkeypatch: pytest.MonkeyPatch, rank: str, world: str, found: tuple[int, int]) -> None:
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", world)
-    assert place() == found
+    for world in (2, 3, 5):
+        order.clear()
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        monkeypatch.setenv("RANK", str(world - 1))
+        assert draw(tmp_path / str(world), 40, shard_size=4).made == 10
+        begin = (world - 1) * 10 // world
+        assert order == [*range(begin, 10), *range(begin)]
+        monkeypatch.setenv("RANK", "0")
+        assert draw(tmp_path / str(world), 40, shard_size=4).made == 0
+        assert contents(tmp_path / str(world)) == contents(tmp_path / "plain")
+    for rank, world, found in ((0, 1, (0, 1)), (2, 3, (2, 3)), (3, 3, (0, 1)), (-1, 3, (0, 1)), ("a", 3, (0, 1))):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        assert place() == found, (rank, world)
 
 
 def test_a_shard_of_another_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is alive: its shard is taken when it has made no progress for long enough, not before; or when it is
-    there."""
+    """Its shard is taken over when the process has made no progress for long enough, and not before."""
     draw(tmp_path / "plain")
     clock = time.monotonic()
     waited: list[float] = []
@@ -289,6 +303,15 @@ def test_two_writers_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert contents(tmp_path / "a") == contents(tmp_path / "plain")
 
 
+def test_a_complete_set_may_be_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object) -> None:
+        raise OutputError(30, "Read-only file system", "set")
+
+    draw(tmp_path / "a")
+    monkeypatch.setattr("scoresde.files.leases.make_folder", refused)
+    assert draw(tmp_path / "a").made == 0
+
+
 # Containers
 
 
@@ -298,24 +321,38 @@ import os, sys, time
 os.umask(0o077)
 time.time, time.localtime = lambda: 1e9 + 7, lambda *seconds: time.gmtime(0)
 import torch, scoresde
+from scoresde.generation.identity import identity_of
 torch.set_num_threads(1)
 sde = scoresde.VPSDE()
 score = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3).score(sde)
 sizes = {"shard_size": 8, "batch_size": 4}
 for kind in sys.argv[2:]:
     scoresde.generate(f"{sys.argv[1]}/{kind}", sde, score, 11, container=kind, method="ddim", steps=3, **sizes)
+torch.manual_seed(0)
+net = scoresde.nets.MLP((2,), labels=4, channels=8, blocks=1, width=8).eval()
+bound = scoresde.ScoreModel(net, sde, "noise", context={"label": 3})
+print(identity_of([scoresde.guidance.classifier_free(bound, scoresde.ScoreModel(net, sde, "noise"), 2.0), sde]))
 """
 
 
 def test_the_bytes_do_not_depend_on_time_or_process(tmp_path: Path) -> None:
-    """In another process, another year, time zone, folder, order of hashes, with another mask of permissions."""
+    """In another process, another year, time zone, folder, order of hashes, with another mask of permissions. The
+    identity of a guided network is the same there, and after use."""
     for kind in KINDS:
         draw(tmp_path / "here" / kind, 11, GREY, container=kind)
         assert verify(tmp_path / "here" / kind).complete
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = scoresde.nets.MLP((2,), labels=4, channels=8, blocks=1, width=8).eval()
+    bound = scoresde.ScoreModel(net, SDE, "noise", context={"label": 3})
+    score = scoresde.guidance.classifier_free(bound, scoresde.ScoreModel(net, SDE, "noise"), 2.0)
+    before = identity_of([score, SDE])
+    scoresde.solve(SDE, score, shape=(2, 2), method="unipc2", steps=3)
+    assert identity_of([score, SDE]) == before
     environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "17", "LOGNAME": "somebody"}
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "there"), *KINDS]
-    subprocess.run(command, env=environment, check=True, timeout=100)
-    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+    there = subprocess.run(command, env=environment, check=True, timeout=100, capture_output=True, text=True)
+    assert contents(tmp_path / "here") == contents(tmp_path / "there") and there.stdout.strip() == before
 
 
 def picture(content: bytes) -> np.ndarray:
@@ -331,7 +368,7 @@ def wanted(x: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("score", [GREY, IMAGE], ids=["grey", "colour"])
 def test_containers_hold_the_same_samples(tmp_path: Path, score: Any) -> None:
-    for container in KINDS:
+    for container in ("safetensors", "npz", "png"):
         draw(tmp_path / container, 11, score, first=5, container=container)
     arrays = everything(tmp_path / "safetensors")
     assert all(torch.equal(value, arrays[name]) for name, value in everything(tmp_path / "npz").items())
@@ -342,22 +379,23 @@ def test_containers_hold_the_same_samples(tmp_path: Path, score: Any) -> None:
     numbers = json.loads(files["00000001.json"])
     assert [row["index"] for row in numbers] == list(range(8, 16))
     assert numbers[0] == {"index": 8, "nfe": 3, "status": 0}
+    with pytest.raises(InvalidArgumentError, match=r"has pictures \(png\)"):
+        Samples(tmp_path / "png")[0]
 
 
 def test_the_layout_of_webdataset(tmp_path: Path) -> None:
     """The files of a sample follow each other, and their names differ from the first dot on; nothing of the user."""
     options = {"shape": (1, 4, 4), "identity": "s", "context": some_fail, "max_failures": 0.2}
-    draw(tmp_path / "png", 20, Picky(), container="png", **options)
-    draw(tmp_path / "tar", 20, Picky(), container="tar", **options)
+    for container in ("png", "tar"):
+        draw(tmp_path / container, 20, Labelled(GREY), container=container, **options)
     pictures = contents(tmp_path / "png" / "shards")
     names: list[str] = []
     for path in sorted((tmp_path / "tar" / "shards").iterdir()):
         with tarfile.open(path) as archive:
             for member in archive:
                 assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")
-                assert member.isfile()
                 content = archive.extractfile(member)
-                assert content is not None
+                assert member.isfile() and content is not None
                 if member.name.endswith(".png"):
                     assert content.read() == pictures[member.name]
                 else:
@@ -368,32 +406,29 @@ def test_the_layout_of_webdataset(tmp_path: Path) -> None:
     assert sorted(p for p in pictures if p.endswith("png")) == [f"{i:012d}.png" for i in range(20) if i % 10 != 7]
 
 
-class Picky:
-    """A score of grey images that is not finite where the label is negative."""
-
-    def __call__(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        return torch.where(label[:, None, None, None] < 0, torch.nan, GREY(x, t))
+def test_bfloat16_is_kept_as_float32(tmp_path: Path) -> None:
+    draw(tmp_path / "a", 3, dtype=torch.bfloat16)
+    x = Samples(tmp_path / "a")[0]["x"]
+    assert x.dtype == torch.float32 and torch.equal(x, x.bfloat16().float())
 
 
 # Failures
 
 
-@pytest.mark.parametrize(
-    "options", [DDIM, {"method": "rk45"}, {"method": "pc", "steps": 3}], ids=["ddim", "rk45", "pc"]
-)
+@pytest.mark.parametrize("options", [DDIM, {"method": "rk45"}], ids=["ddim", "rk45"])
 def test_samples_that_fail_are_named_and_the_others_kept(tmp_path: Path, options: dict[str, Any]) -> None:
-    given: dict[str, Any] = {"shape": (2,), "seed": 5, "identity": "s", **SIZES, **options}
-    made = generate(tmp_path / "a", SDE, Labelled(), 40, context=some_fail, max_failures=0.1, **given)
-    assert [f["index"] for f in made.failures] == [7, 17, 27, 37]
+    given: dict[str, Any] = {**LABELLED, "seed": 5, **options}
+    made = draw(tmp_path / "a", 20, context=some_fail, max_failures=0.1, **given)
+    assert [f["index"] for f in made.failures] == [7, 17]
     for failure in made.failures:
         assert failure == {"index": failure["index"], "seed": 5, "t": SDE.t_max, "reason": "non_finite"}
     arrays = everything(tmp_path / "a")
     bad = ~torch.isfinite(arrays["x"]).all(1)
-    assert bad.nonzero()[:, 0].tolist() == [7, 17, 27, 37]
+    assert bad.nonzero()[:, 0].tolist() == [7, 17]
     assert torch.equal(arrays["status"] != 0, bad)
-    never = generate(tmp_path / "b", SDE, Labelled(), 40, context=lambda i: {"label": torch.ones(len(i))}, **given)
+    never = draw(tmp_path / "b", 20, context=lambda i: {"label": torch.ones(len(i))}, **given)
     assert never.failures == () and torch.equal(everything(tmp_path / "b")["x"][~bad], arrays["x"][~bad])
-    assert generate(tmp_path / "c", SDE, Labelled(), 6, context=some_fail, **given).failures == ()  # sample 7 fills up
+    assert draw(tmp_path / "c", 6, context=some_fail, **given).failures == ()  # sample 7 fills up
     record = opened((tmp_path / "a" / "records" / "00000000.json").read_bytes())
     assert record["failures"] == [made.failures[0]]
     found = verify(tmp_path / "a")
@@ -401,7 +436,7 @@ def test_samples_that_fail_are_named_and_the_others_kept(tmp_path: Path, options
 
 
 def test_what_does_not_arrive_is_a_failure(tmp_path: Path) -> None:
-    made = generate(tmp_path / "a", SDE, SCORE, 20, method="rk45", rtol=1e-3, max_steps=5, max_failures=1.0, **SIZES)
+    made = draw(tmp_path / "a", method="rk45", rtol=1e-3, max_steps=5, max_failures=1.0)
     assert 0 < len(made.failures) < 20 and {f["reason"] for f in made.failures} == {"max_steps"}
     assert all(SDE.t_min < f["t"] < SDE.t_max for f in made.failures)
     bad = ~torch.isfinite(everything(tmp_path / "a")["x"]).all(1)
@@ -409,7 +444,7 @@ def test_what_does_not_arrive_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_too_many_failures_stop_the_run(tmp_path: Path) -> None:
-    given: dict[str, Any] = {"score": Labelled(), "shape": (2,), "identity": "s", "context": some_fail}
+    given: dict[str, Any] = {**LABELLED, "context": some_fail}
     with pytest.raises(SolveFailedError, match=r"2 of 40 samples failed, the last: sample 17 at t=1: non_finite"):
         draw(tmp_path / "a", 40, **given, max_failures=0.03)
     assert sorted(contents(tmp_path / "a" / "shards")) == [f"0000000{i}.safetensors" for i in range(3)]
@@ -441,58 +476,64 @@ def test_an_error_of_the_score_function_stops_the_run(tmp_path: Path) -> None:
 # Little memory
 
 
-def limited(most: int, sizes: list[int], error: Callable[[], Exception]) -> Callable[..., Tensor]:
+def limited(most: int, sizes: list[int], error: Callable[[], Exception] = MemoryError) -> dict[str, Any]:
+    """A score that has memory for so many samples, and notes the sizes of batches."""
+
     def score(x: Tensor, t: Tensor) -> Tensor:
         sizes.append(len(x))
         if len(x) > most:
             raise error()
         return SCORE(x, t)
 
-    return score
+    return {"score": score, "shape": (2,), "identity": "s"}
 
 
-ERRORS: list[Callable[[], Exception]] = [
-    lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
-    lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-    lambda: MemoryError(),
-]
+ERRORS: dict[str, Callable[[], Exception]] = {
+    "cpu": lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"),
+    "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "python": MemoryError,
+}
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["cpu", "cuda", "python"])
-@pytest.mark.parametrize("most", [1, 2, 3, 4, 7])
-def test_batches_are_halved(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], most: int, error: Callable[[], Exception]
-) -> None:
+@pytest.mark.parametrize(("most", "error"), [(1, "cpu"), (3, "cuda"), (7, "python")])
+def test_batches_are_halved(tmp_path: Path, capsys: pytest.CaptureFixture[str], most: int, error: str) -> None:
     sizes: list[int] = []
     size = next(size for size in (8, 4, 2, 1) if size <= most)
-    given: dict[str, Any] = {"shape": (2,), "identity": "s", "batch_size": 8}
-    made = draw(tmp_path / "a", score=limited(most, sizes, error), **given)
+    made = draw(tmp_path / "a", **limited(most, sizes, ERRORS[error]), batch_size=8)
     assert made.made == 3 and sizes[:4] == [8, 4, 2, 1][: sizes[:4].index(size) + 1] + [size] * (3 - sizes.index(size))
     assert f"its batches become {size}" in capsys.readouterr().err
     store = Store.of(tmp_path / "a")
     assert [store.batch_size(shard) for shard in range(3)] == [size] * 3
-    draw(tmp_path / "b", score=limited(99, [], error), **{**given, "batch_size": size})
+    draw(tmp_path / "b", **limited(99, []), batch_size=size)
     assert torch.equal(everything(tmp_path / "a")["x"], everything(tmp_path / "b")["x"])
     # who has more memory makes the same bytes
     before = contents(tmp_path / "a")
     (tmp_path / "a" / "shards" / "00000001.safetensors").unlink()
     sizes.clear()
-    assert draw(tmp_path / "a", score=limited(99, sizes, error), **given).made == 1 and set(sizes) == {size}
+    assert draw(tmp_path / "a", **limited(99, sizes), batch_size=8).made == 1 and set(sizes) == {size}
     assert contents(tmp_path / "a") == before
 
 
-def test_the_smaller_size_is_on_the_disk_before_the_shard_is_made(tmp_path: Path) -> None:
+def test_the_smaller_size_is_on_the_disk_and_the_memory_free_before_the_shard_is_made(tmp_path: Path) -> None:
+    """Nothing holds the tensors of the error when the shard is made again."""
     found: list[list[str]] = []
+    held: list[Any] = []
 
     def score(x: Tensor, t: Tensor) -> Tensor:
         found.append(sorted(contents(tmp_path / "a")))
         if len(x) > 2:
+            large = torch.zeros(1000)
+            held.append(weakref.ref(large))
             raise MemoryError
+        assert held[0]() is None
         return SCORE(x, t)
 
     draw(tmp_path / "a", 8, score=score, shape=(2,), identity="s")
-    assert "records/00000000.batch.json" not in found[0]
+    assert len(held) == 1 and "records/00000000.batch.json" not in found[0]
     assert "records/00000000.batch.json" in found[1] and "shards/00000000.safetensors" not in found[1]
+    with pytest.raises(OutOfMemoryError, match="for one sample"):
+        draw(tmp_path / "b", **limited(0, []))
+    assert list((tmp_path / "b" / "leases").iterdir()) == []
 
 
 @pytest.mark.parametrize(("when", "made"), [("at work", {3}), ("writing", {4, 5})])
@@ -501,8 +542,7 @@ def test_a_shard_of_larger_batches_is_made_again(
 ) -> None:
     """Another process marks all shards while this one, which has memory enough, is at work on the first, or about to
     write it, when the second may have been begun."""
-    given: dict[str, Any] = {"shape": (2,), "identity": "s"}
-    draw(tmp_path / "half", score=limited(2, [], MemoryError), **given)
+    draw(tmp_path / "half", **limited(2, []))
     marked: list[int] = []
     write = Store.write
 
@@ -521,32 +561,8 @@ def test_a_shard_of_larger_batches_is_made_again(
         write(self, *args, **kwargs)
 
     monkeypatch.setattr(Store, "write", marking)
-    assert draw(tmp_path / "a", score=score, **given).made in made
+    assert draw(tmp_path / "a", score=score, shape=(2,), identity="s").made in made
     assert contents(tmp_path / "a") == contents(tmp_path / "half")
-
-
-def test_the_memory_of_the_failed_batch_is_free(tmp_path: Path) -> None:
-    """Nothing holds the tensors of the error when the shard is made again."""
-    import weakref
-
-    held: list[Any] = []
-
-    def score(x: Tensor, t: Tensor) -> Tensor:
-        if len(x) > 2:
-            large = torch.zeros(1000)
-            held.append(weakref.ref(large))
-            raise MemoryError
-        assert all(ref() is None for ref in held)
-        return SCORE(x, t)
-
-    draw(tmp_path / "a", 8, score=score, shape=(2,), identity="s")
-    assert len(held) == 1
-
-
-def test_memory_that_does_not_suffice_for_one_sample(tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemoryError, match="for one sample"):
-        draw(tmp_path / "a", score=limited(0, [], MemoryError), shape=(2,), identity="s")
-    assert list((tmp_path / "a" / "leases").iterdir()) == []
 
 
 # Bad arguments
@@ -562,11 +578,9 @@ class Strange(list[int]):
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"count": 0}, "`count` must be at least 1"),
     ({"count": 2.5}, "`count` must be an integer"),
-    ({"count": 2**63}, "`first` . `count` must be at most"),
-    ({"first": -1}, "`first` must be at least 0"),
     ({"first": 2**63 - 5}, "`first` . `count` must be at most"),
+    ({"first": -1}, "`first` must be at least 0"),
     ({"seed": -1}, "`seed` must be at least 0"),
-    ({"seed": "a"}, "`seed` must be an integer"),
     ({"shard_size": 0}, "`shard_size` must be at least 1"),
     ({"batch_size": 0}, "`batch_size` must be at least 1"),
     ({"container": "zip"}, "`container`: unknown name 'zip'"),
@@ -575,64 +589,99 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"data_range": (1, 0)}, "`data_range`"),
     ({"extend": 1}, "`extend` must be"),
     ({"max_failures": 1.5}, r"`max_failures` must be in \[0, 1\]"),
-    ({"max_failures": float("nan")}, r"`max_failures` must be in \[0, 1\]"),
     ({"patience": -1}, "`patience` must be in"),
-    ({"patience": float("inf")}, "`patience` must be in"),
     ({"device": "nope"}, "`device` must be a device"),
     ({"show": 1}, "`show` must be callable"),
     ({"context": {"label": 1}}, "`context` must be callable"),
     ({"context": lambda indices: 7}, "`context` must return a mapping"),
-    ({"context": lambda indices: {7: 7}}, "`context` must return a mapping"),
+    ({"context": lambda indices: {"label": torch.arange(18)[indices]}, "count": 18}, "failed for the indices 16 to 19"),
+    ({"context": lambda indices: {"index": indices}}, "must not have the name 'index'"),
     ({"shape": (0,)}, "`shape` must be at least 1"),
     ({"shape": "2"}, "`shape` must be the shape of one sample"),
     ({"score": Strange(), "identity": "s"}, "`shape`, that of one sample, is missing"),
     ({"score": operator.itemgetter(0), "shape": (2,)}, "`identity` is missing"),
     ({"score": 7}, "score_fn"),
-    ({"method": "nosuch"}, "`method`: unknown name 'nosuch'"),
+    ({"method": "nosuch", "steps": 3}, "`method`: unknown name 'nosuch'"),
     ({"steps": 0}, "`steps` must be at least 1"),
-    ({"steps": "many"}, "`steps` must be"),
     ({"rtol": 1e-3}, "`rtol` does not apply to 'ddim'"),
     ({"nonsense": 1}, "Unknown option 'nonsense'"),
     ({"dtype": "float32"}, "`dtype` must have a floating-point dtype"),
-    ({"grid": "nosuch", "steps": 3}, "`grid`"),
     ({"folder": ""}, "`folder` must be a path"),
-    ({"folder": 7}, "`folder` must be a path"),
-    ({"folder": "a\0b"}, "`folder` must be a path"),
     *(({name: None}, f"`{name}` is not for `generate`") for name in ("x", "seeds", "noise", "callback", "throw")),
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), BAD, ids=lambda value: str(value)[:24])
-def test_bad_arguments(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    given = {"folder": tmp_path / "a", **change}
-    with pytest.raises((InvalidArgumentError, InvalidTypeError), match=said):
-        draw(**given)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    errors = (InvalidArgumentError, InvalidTypeError)
+    refuses((functools.partial(draw, **{"folder": tmp_path / "a", **change}), errors, said) for change, said in BAD)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folders_that_are_no_sets(tmp_path: Path) -> None:
+def test_folders_that_hold_no_set(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     for folder in (tmp_path, tmp_path / "file", tmp_path / "file" / "set"):
         with pytest.raises(OutputError):
             draw(folder)
-        with pytest.raises(CorruptCheckpointError):
-            verify(folder)
-        with pytest.raises(CorruptCheckpointError):
-            Samples(folder)
+        for read in (verify, Samples):
+            with pytest.raises(CorruptCheckpointError):
+                read(folder)
     assert contents(tmp_path) == {"file": b"mine"}
+
+
+class DropsOutside(torch.nn.Module):
+    """A network with dropout outside the part that is called ``net``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.drop = torch.nn.Identity(), torch.nn.Dropout()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        dropped: Tensor = self.drop(self.net(x))
+        return -dropped
+
+
+def test_scores_that_depend_on_more_than_the_index_are_refused(tmp_path: Path) -> None:
+    model = scoresde.load("digits")
+    bound = model.score(label=torch.arange(4))
+    net, outside = torch.nn.Sequential(torch.nn.Dropout()), DropsOutside().eval()
+    outside.drop.train()
+    guided = scoresde.guidance.classifier_free(bound, model.score(), 2.0)
+    cases = [(score, "one for each place in a batch") for score in (bound, guided)]
+    cases += [(score, "training mode") for score in (net, lambda x, t: net(x), outside)]
+    given: dict[str, Any] = {"count": 4, "shape": (1, 8, 8)}
+    refuses(
+        (functools.partial(draw, tmp_path / "a", score=score, **given), InvalidArgumentError, s) for score, s in cases
+    )
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_context_that_fits_gives_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    def score(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return SCORE(x, t)
+
+    labels = torch.arange(16) % 3
+    tuned = scoresde.tune(SDE, score, 4, shape=(16, 2), context={"label": labels}, candidates=[("ddim", None)])
+    draw(tmp_path / "a", 8, score=score, shape=(2,), method=tuned, context=table(labels))
+    assert not [w for w in recwarn if issubclass(w.category, scoresde.ScoreSDEWarning)]
 
 
 # Reading
 
 
-def test_samples_by_their_place(tmp_path: Path) -> None:
-    draw(tmp_path / "a", 11, first=5)
+@pytest.mark.parametrize("container", ["safetensors", "npz"])
+def test_samples_by_their_place(tmp_path: Path, container: str) -> None:
+    """In any order, each as a copy of its own."""
+    draw(tmp_path / "a", 11, first=5, container=container)
     data, arrays = Samples(tmp_path / "a"), everything(tmp_path / "a")
-    assert len(data) == 11
-    for i in (0, 2, 3, 10, -1, -11):
-        assert data[i]["index"].item() == 5 + i % 11
-        assert torch.equal(data[i]["x"], arrays["x"][i])
-    for i in (11, 100, -12):
+    assert len(data) == 11 and "count=11" in repr(data)
+    for i in (10, 0, 3, 2, -1, -11):
+        row = data[i]
+        assert row["index"].item() == 5 + i % 11 and row["x"].untyped_storage().nbytes() == 4 * 2
+        assert all(torch.equal(row[name], arrays[name][i]) for name in arrays)
+    for change in (data[3]["x"], data.arrays(0)["x"]):
+        change.zero_()
+        assert torch.equal(data[3]["x"], arrays["x"][3])
+    for i in (11, 10**12, -12):
         with pytest.raises(IndexError, match="11 samples"):
             data[i]
     with pytest.raises(InvalidArgumentError, match="`shard` must be from 0 to 1"):
@@ -640,6 +689,7 @@ def test_samples_by_their_place(tmp_path: Path) -> None:
     assert [row["index"].item() for row in data] == list(range(5, 16))  # type: ignore[attr-defined]
     loader = torch.utils.data.DataLoader(data, batch_size=4)
     assert torch.equal(torch.cat([batch["x"] for batch in loader]), arrays["x"])
+    assert all(torch.equal(value, arrays[name]) for name, value in data.all().items())
 
 
 def test_damaged_samples_are_not_read(tmp_path: Path) -> None:
@@ -659,64 +709,24 @@ def test_damaged_samples_are_not_read(tmp_path: Path) -> None:
     assert not found.complete and found.missing == (1,) and "complete=False" in repr(found)
 
 
-def test_pictures_are_no_arrays(tmp_path: Path) -> None:
-    draw(tmp_path / "a", 3, GREY, container="png")
-    with pytest.raises(InvalidArgumentError, match=r"has pictures \(png\)"):
-        Samples(tmp_path / "a")[0]
-
-
-def test_a_finished_set_is_not_written_to(tmp_path: Path) -> None:
-    """Reading and continuing it change nothing."""
-    draw(tmp_path / "a")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*") if path.is_file()}
-    verify(tmp_path / "a")
-    everything(tmp_path / "a")
-    draw(tmp_path / "a")
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*") if path.is_file()} == before
-
-
-def test_a_context_is_asked_for_the_last_batch_before_any_work(tmp_path: Path) -> None:
-    """A table as long as the set fails where the last batch is filled up: at once, not after the other shards."""
-    sde = scoresde.VPSDE()
-    score = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(sde)
-    labels = torch.arange(10)
-    options: dict[str, Any] = {"method": "ddim", "steps": 2, "shard_size": 8, "batch_size": 4}
-    with pytest.raises(InvalidArgumentError, match="`context` failed for the indices 8 to 11 of the last batch"):
-        scoresde.generate(tmp_path / "set", sde, score, 10, context=lambda i: {"label": labels[i]}, **options)
-    with pytest.raises(InvalidArgumentError, match="must not have the name 'index'"):
-        scoresde.generate(tmp_path / "set", sde, score, 10, context=lambda i: {"index": i}, **options)
-    assert not (tmp_path / "set").exists()
-
-
-def bounded(x: Tensor, t: Tensor) -> Tensor:
-    """A score that knows no process."""
-    return -torch.tanh(x)
-
-
-def test_processes_that_print_alike_are_told_apart(tmp_path: Path) -> None:
-    one, other = (scoresde.GaussianSDE(torch.cos, sigma, 1e-3, 1.2) for sigma in (torch.sin, torch.tanh))
-    options: dict[str, Any] = {"method": "euler_maruyama", "steps": 2, "shape": (2,)}
-    scoresde.generate(tmp_path / "set", one, bounded, 4, **options)
-    with pytest.raises(InvalidArgumentError, match="its functions, networks or process are not the same"):
-        scoresde.generate(tmp_path / "set", other, bounded, 4, **options)
-
+# Identities
 
 SCALE = 1.0
 
 
 def scaled(x: Tensor, t: Tensor) -> Tensor:
     """A score with a number of its module."""
-    return -SCALE * x
+    return -SCALE * torch.tanh(x)
 
 
 class Hidden:
-    """A score with parts that are nobody's business."""
+    """A score with a part whose name begins with an underscore."""
 
     def __init__(self, factor: float) -> None:
-        self._factor = factor
+        vars(self)["_factor"] = factor
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        return -self._factor * x
+        return -vars(self)["_factor"] * x
 
 
 def times(factor: float) -> Any:
@@ -727,153 +737,43 @@ def table(labels: Tensor) -> Any:
     return lambda indices: {"label": labels[indices % len(labels)]}
 
 
-class TestIdentity:
-    def test_what_decides_a_score_is_part_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        linear = torch.nn.Linear(2, 2)
-        switched = copy.deepcopy(linear).eval()
-        pairs = [
-            (Hidden(1.0), Hidden(2.0)),
-            (times(1.0), times(2.0)),
-            (table(torch.arange(3)), table(torch.arange(3) + 1)),
-            (linear, switched),
-            (linear, torch.nn.Linear(2, 2)),
-            (functools.partial(scaled, t=1), functools.partial(scaled, t=2)),
-            (Hidden(1.0).__call__, Hidden(2.0).__call__),
-        ]
-        for one, other in pairs:
-            assert identity_of(one) == identity_of(one) != identity_of(other)
-        assert identity_of(times(1.0)) == identity_of(times(1.0))
-        assert identity_of(Hidden(1.0)) == identity_of(Hidden(1.0))
-        before = identity_of(scaled)
-        monkeypatch.setitem(scaled.__globals__, "SCALE", 2.0)
-        assert identity_of(scaled) != before
-
-    def test_defaults_by_name_and_attributes_of_a_function(self) -> None:
-        def score(x: Any, t: Any, *, scale: float = 1.0) -> Any:
-            return scale * x
-
-        before = identity_of(score)
-        score.data_std = 2.0  # type: ignore[attr-defined]
-        between = identity_of(score)
-        score.__kwdefaults__ = {"scale": 2.0}
-        assert len({before, between, identity_of(score)}) == 3
-
-    def test_code_that_has_no_module(self) -> None:
-        """As `exec` makes it."""
-        made: list[Any] = []
-        for factor in (1.0, 1.0, 2.0):
-            names: dict[str, Any] = {}
-            exec(f"def score(x, t):\n    return {factor} * x", names)
-            assert names["score"].__module__ in (None, "builtins")
-            made.append(identity_of(names["score"]))
-        assert made[0] == made[1] != made[2]
-
-    def test_it_is_the_same_in_every_process_and_after_use(self) -> None:
-        model = scoresde.load("digits")
-        score = scoresde.guidance.classifier_free(model.score(label=3), model.score(), 2.0)
-        before = identity_of([score, model.sde])
-        scoresde.solve(model.sde, score, shape=(2, 1, 8, 8), method="unipc2", steps=3)
-        assert identity_of([score, model.sde]) == before
-        code = (
-            "import scoresde; from scoresde.generation.identity import identity_of; m = scoresde.load('digits');"
-            "s = scoresde.guidance.classifier_free(m.score(label=3), m.score(), 2.0); print(identity_of([s, m.sde]))"
-        )
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert found.stdout.strip() == before
-
-    def test_what_goes_round_in_circles_ends(self) -> None:
-        one: list[object] = [1]
-        one.append(one)
-        assert len(identity_of(one)) == 64
+LABELLED_BY_CODE: dict[str, Any] = {"score": Labelled(), "shape": (2,)}
 
 
-def test_another_context_is_another_set(tmp_path: Path) -> None:
-    model = scoresde.load("digits")
-    options: dict[str, Any] = {"method": "ddim", "steps": 2, "shard_size": 4, "batch_size": 4}
-    for labels, accepted in ((torch.arange(10), True), (torch.arange(10), True), (torch.zeros(10).long(), False)):
-        context = table(labels)
-        if accepted:
-            scoresde.generate(tmp_path / "set", model.sde, model.score(), 8, context=context, **options)
-        else:
-            with pytest.raises(InvalidArgumentError, match="its functions, networks or process are not the same"):
-                scoresde.generate(tmp_path / "set", model.sde, model.score(), 8, context=context, **options)
+def test_what_decides_a_score_is_part_of_its_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = torch.nn.Linear(2, 2)
+    pairs: dict[str, tuple[object, object]] = {
+        "attribute": (Hidden(1.0), Hidden(2.0)),
+        "closure": (times(1.0), times(2.0)),
+        "enclosed tensor": (table(torch.arange(3)), table(torch.arange(3) + 1)),
+        "mode": (linear, copy.deepcopy(linear).eval()),
+        "weights": (linear, torch.nn.Linear(2, 2)),
+        "partial": (functools.partial(scaled, t=1), functools.partial(scaled, t=2)),
+        "method": (Hidden(1.0).__call__, Hidden(2.0).__call__),
+    }
+    for name, (one, other) in pairs.items():
+        assert identity_of(one) == identity_of(copy.deepcopy(one)) != identity_of(other), name
+    before = identity_of(scaled)
+    monkeypatch.setitem(scaled.__globals__, "SCALE", 2.0)
+    assert identity_of(scaled) != before
+    circle: list[object] = [1]
+    circle.append(circle)
+    assert len(identity_of(circle)) == 64
 
 
-class DropsOutside(torch.nn.Module):
-    """A network with dropout outside the part that is called ``net``."""
+def test_functions_count_by_defaults_attributes_and_code() -> None:
+    def score(x: Any, t: Any, *, scale: float = 1.0) -> Any:
+        return scale * x
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.net, self.drop = torch.nn.Identity(), torch.nn.Dropout()
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        dropped: Tensor = self.drop(self.net(x))
-        return -dropped
-
-
-def test_scores_that_depend_on_more_than_the_index_are_refused(tmp_path: Path) -> None:
-    model = scoresde.load("digits")
-    with pytest.raises(InvalidArgumentError, match="one for each place in a batch"):
-        scoresde.generate(tmp_path / "set", model.sde, model.score(label=torch.arange(4)), 4, steps=2, method="ddim")
-    guided = scoresde.guidance.classifier_free(model.score(label=torch.arange(4)), model.score(), 2.0)
-    with pytest.raises(InvalidArgumentError, match="one for each place in a batch"):
-        scoresde.generate(tmp_path / "set", model.sde, guided, 4, steps=2, method="ddim")
-    net = torch.nn.Sequential(torch.nn.Dropout())
-    outside = DropsOutside().eval()
-    outside.drop.train()
-    for score in (net, lambda x, t: net(x), outside):
-        with pytest.raises(InvalidArgumentError, match="training mode"):
-            scoresde.generate(tmp_path / "set", model.sde, score, 4, shape=(1, 8, 8), steps=2, method="ddim")
-    assert not (tmp_path / "set").exists()
-
-
-def test_bfloat16_is_kept_as_float32(tmp_path: Path) -> None:
-    model = scoresde.load("digits")
-    scoresde.generate(tmp_path / "set", model.sde, model.score(), 3, steps=2, method="ddim", dtype=torch.bfloat16)
-    x = scoresde.generation.Samples(tmp_path / "set")[0]["x"]
-    assert x.dtype == torch.float32 and torch.equal(x, x.bfloat16().float())
-
-
-def test_a_context_that_fits_gives_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    sde = scoresde.VPSDE()
-    exact = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(sde)
-
-    def score(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        return exact(x, t)
-
-    labels = torch.arange(16) % 3
-    tuned = scoresde.tune(sde, score, 4, shape=(16, 2), context={"label": labels}, candidates=[("ddim", None)])
-    scoresde.generate(tmp_path / "set", sde, score, 8, shape=(2,), method=tuned, context=table(labels))
-    assert not [w for w in recwarn if issubclass(w.category, scoresde.ScoreSDEWarning)]
-
-
-def test_a_complete_set_may_be_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = scoresde.load("digits")
-    options: dict[str, Any] = {"method": "ddim", "steps": 2}
-    scoresde.generate(tmp_path / "set", model.sde, model.score(), 3, **options)
-
-    def refused(*args: object) -> None:
-        raise OutputError(30, "Read-only file system", "set")
-
-    monkeypatch.setattr("scoresde.files.leases.make_folder", refused)
-    assert scoresde.generate(tmp_path / "set", model.sde, model.score(), 3, **options).made == 0
-
-
-def test_a_lost_set_is_not_begun_again_as_a_smaller_one(tmp_path: Path) -> None:
-    model = scoresde.load("digits")
-    options: dict[str, Any] = {"method": "ddim", "steps": 2, "shard_size": 4, "batch_size": 4}
-    scoresde.generate(tmp_path / "set", model.sde, model.score(), 12, **options)
-    (tmp_path / "set" / "set.json").unlink()
-    with pytest.raises(OutputError, match="files that are no set"):
-        scoresde.generate(tmp_path / "set", model.sde, model.score(), 4, **options)
-    assert scoresde.generate(tmp_path / "set", model.sde, model.score(), 12, **options).made == 0
-
-
-def test_a_sample_does_not_drag_its_shard_along(tmp_path: Path) -> None:
-    model = scoresde.load("digits")
-    scoresde.generate(tmp_path / "set", model.sde, model.score(), 8, method="ddim", steps=2)
-    data = scoresde.generation.Samples(tmp_path / "set")
-    assert data[3]["x"].untyped_storage().nbytes() == 4 * 64
-    kept = data[3]["x"].clone()
-    data[3]["x"].zero_()
-    assert torch.equal(data[3]["x"], kept)
+    before = identity_of(score)
+    score.data_std = 2.0  # type: ignore[attr-defined]
+    between = identity_of(score)
+    score.__kwdefaults__ = {"scale": 2.0}
+    assert len({before, between, identity_of(score)}) == 3
+    made: list[Any] = []
+    for factor in (1.0, 1.0, 2.0):  # code that has no module, as `exec` makes it
+        names: dict[str, Any] = {}
+        exec(f"def score(x, t):\n    return {factor} * x", names)
+        assert names["score"].__module__ in (None, "builtins")
+        made.append(identity_of(names["score"]))
+    assert made[0] == made[1] != made[2]
