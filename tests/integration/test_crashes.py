@@ -31,11 +31,24 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("scenario", ["halved", "taken over", "extended", "pictures"])
-def test_killed_at_every_point(folder: Path, scenario: str) -> None:
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("scenario", "whens"),
+    [
+        ("archives", ("before",)),
+        ("halved", ("half",)),
+        *(
+            pytest.param(scenario, ("before", "half"), marks=slow)
+            for scenario in ("halved", "taken over", "extended", "pictures")
+        ),
+    ],
+)
+def test_killed_at_every_point(folder: Path, scenario: str, whens: tuple[str, ...]) -> None:
     """At each call that changes the disk, and in the middle of each write."""
-    counts = every_point(folder, scenario, ("before", "half"))
-    assert counts.injected == counts.recovered > 30 and counts.lost == 0
+    counts = every_point(folder, scenario, whens)
+    assert counts.injected == counts.recovered > 4 and counts.lost == 0
     assert counts.duplicated <= counts.injected  # the shard that was computed when the process was killed
 
 
@@ -43,32 +56,41 @@ def ranks(world: int, folder: Path, log: Path, begin: int = 0, **options: Any) -
     return [started(functools.partial(draw, folder, log, **options), rank, world) for rank in range(begin, world)]
 
 
-@pytest.fixture
-def plain(tmp_path: Path) -> dict[str, bytes]:
-    draw(tmp_path / "plain", tmp_path / "log of plain", 10)
-    return files(tmp_path / "plain")
+def all_end(children: list[int]) -> None:
+    assert [ended(child) for child in children] == [0] * len(children)
 
 
-@pytest.mark.parametrize("world", [2, 3, 5])
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The set of one process."""
+    path = tmp_path_factory.mktemp("plain")
+    draw(path / "plain", path / "log", 10)
+    return files(path / "plain")
+
+
+@pytest.mark.parametrize("world", [3, pytest.param(2, marks=slow), pytest.param(5, marks=slow)])
 def test_ranks_divide_the_work(tmp_path: Path, plain: dict[str, bytes], world: int) -> None:
-    children = ranks(world, tmp_path / "set", tmp_path / "log", shards=10, pause=0.02, patience=100.0)
-    assert [ended(child) for child in children] == [0] * world
+    all_end(ranks(world, tmp_path / "set", tmp_path / "log", shards=10, pause=0.02, patience=100.0))
     assert files(tmp_path / "set") == plain
     assert computed(tmp_path / "log") == 10  # no shard twice
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_others_make_what_killed_ranks_leave(tmp_path: Path, plain: dict[str, bytes], number: int) -> None:
-    chance = random.Random(0)
-    for world in (2, 3, 5):
-        folder = tmp_path / str(world)
-        children = ranks(world, folder, tmp_path / "log", shards=10, pause=0.02)
-        for child in chance.sample(children, world - 1):
-            time.sleep(chance.uniform(0.0, 0.1))
-            os.kill(child, number)
-        assert sorted(ended(child) for child in children)[-1] == 0
-        draw(folder, tmp_path / "log", 10)  # the first rank, which removes what is left, may have been killed
-        assert files(folder) == plain
+@pytest.mark.parametrize(
+    ("number", "world"),
+    [
+        (signal.SIGKILL, 3),
+        *(pytest.param(number, world, marks=slow) for number in (signal.SIGKILL, signal.SIGTERM) for world in (2, 5)),
+    ],
+)
+def test_others_make_what_killed_ranks_leave(tmp_path: Path, plain: dict[str, bytes], number: int, world: int) -> None:
+    chance, folder = random.Random(0), tmp_path / "set"
+    children = ranks(world, folder, tmp_path / "log", shards=10, pause=0.02)
+    for child in chance.sample(children, world - 1):
+        time.sleep(chance.uniform(0.0, 0.1))
+        os.kill(child, number)
+    assert sorted(ended(child) for child in children)[-1] == 0
+    draw(folder, tmp_path / "log", 10)  # the first rank, which removes what is left, may have been killed
+    assert files(folder) == plain
 
 
 def test_a_rank_that_hangs(tmp_path: Path, plain: dict[str, bytes]) -> None:
@@ -78,50 +100,40 @@ def test_a_rank_that_hangs(tmp_path: Path, plain: dict[str, bytes]) -> None:
     while not computed(log):
         time.sleep(0.01)
     os.kill(children[1], signal.SIGSTOP)
-    assert ended(children[0]) == ended(children[2]) == 0
+    all_end([children[0], children[2]])
     assert verify(folder).complete
     os.kill(children[1], signal.SIGCONT)
-    assert ended(children[1]) == 0
+    all_end([children[1]])
     draw(folder, log, 10)
     assert files(folder) == plain
 
 
-def test_a_rank_that_leaves_early(tmp_path: Path, plain: dict[str, bytes]) -> None:
-    folder, log = tmp_path / "set", tmp_path / "log"
-    leaving = functools.partial(draw, folder, log, 10, 0.02, show=lambda done: os._exit(0))
-    children = [started(leaving, 0, 3), *ranks(3, folder, log, shards=10, pause=0.02, begin=1)]
-    assert [ended(child) for child in children] == [0, 0, 0]
-    draw(folder, log, 10)
-    assert files(folder) == plain
-
-
-def test_clocks_that_jump(tmp_path: Path, plain: dict[str, bytes]) -> None:
+@slow
+@pytest.mark.parametrize("trouble", ["a rank leaves early", "clocks jump", "two launches at once"])
+def test_ranks_in_trouble(tmp_path: Path, plain: dict[str, bytes], trouble: str) -> None:
     folder, log = tmp_path / "set", tmp_path / "log"
 
-    def rank(seed: int) -> None:
+    def jumps(seed: int) -> None:
         with jumping(random.Random(seed)):
             draw(folder, log, 10, 0.02)
 
-    children = [started(functools.partial(rank, i), i, 3) for i in range(3)]
-    assert [ended(child) for child in children] == [0, 0, 0]
-    assert files(folder) == plain
-
-
-def test_two_launches_at_once(tmp_path: Path, plain: dict[str, bytes]) -> None:
-    for i in range(4):
-        folder, log = tmp_path / f"set {i}", tmp_path / f"log {i}"
-        children = ranks(2, folder, log, shards=10) + ranks(1, folder, log, shards=10)
-        assert [ended(child) for child in children] == [0, 0, 0]
+    if trouble == "clocks jump":
+        all_end([started(functools.partial(jumps, i), i, 3) for i in range(3)])
+    elif trouble == "a rank leaves early":
+        leaving = functools.partial(draw, folder, log, 10, 0.02, show=lambda done: os._exit(0))
+        all_end([started(leaving, 0, 3), *ranks(3, folder, log, shards=10, pause=0.02, begin=1)])
         draw(folder, log, 10)
-        assert files(folder) == plain
+    else:
+        all_end(ranks(2, folder, log, shards=10) + ranks(1, folder, log, shards=10))
+        draw(folder, log, 10)
+    assert files(folder) == plain
 
 
 def test_a_rank_with_little_memory(tmp_path: Path, plain: dict[str, bytes]) -> None:
     """Its shards are made in smaller batches, those of the others are not; whoever continues keeps them apart."""
     folder, log = tmp_path / "set", tmp_path / "log"
     poor = functools.partial(draw, folder, log, 10, 0.02, 1)
-    children = [started(poor, 0, 3), *ranks(3, folder, log, shards=10, pause=0.02, begin=1)]
-    assert [ended(child) for child in children] == [0, 0, 0]
+    all_end([started(poor, 0, 3), *ranks(3, folder, log, shards=10, pause=0.02, begin=1)])
     draw(tmp_path / "small", log, 10, most=1)
     made, small = files(folder), files(tmp_path / "small")
     halved = [shard for shard in range(10) if f"records/{shard:08d}.batch.json" in made]

@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -73,11 +74,8 @@ class Machine(RuleBasedStateMachine):
     def as_worker(self, worker: Worker, action: Callable[[], Any]) -> Any:
         """With its clock and name."""
         clock = SimpleNamespace(monotonic=lambda: worker.clock)
-        owner = {"host": f"machine {worker.number}", "process": worker.life, "started": "1"}
-        with (
-            mock.patch.object(leases_module, "time", clock),
-            mock.patch.object(leases_module, "_here", return_value=owner),
-        ):
+        machine = SimpleNamespace(node=lambda: f"machine {worker.number}")
+        with mock.patch.object(leases_module, "time", clock), mock.patch.object(leases_module, "platform", machine):
             return action()
 
     # what workers do
@@ -244,7 +242,16 @@ class Machine(RuleBasedStateMachine):
         assert found == wanted
 
 
+def limits(examples: int) -> settings:
+    """A failure is shown as it was found: to make it smaller takes minutes."""
+    return settings(max_examples=examples, stateful_step_count=30, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+
+
+class Longer(Machine):
+    """The same in the full tier, with more orders of events."""
+
+
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(  # a failure is shown as it was found: to make it smaller takes minutes
-    max_examples=200, stateful_step_count=30, phases=(Phase.explicit, Phase.reuse, Phase.generate)
-)
+TestMachine.settings = limits(40)
+TestLonger = pytest.mark.slow(Longer.TestCase)
+TestLonger.settings = limits(200)

@@ -70,6 +70,7 @@ def rank(
     make: Callable[[Net, Any], Net],
     options: Any,
     seconds: float = 60.0,
+    count: int = 30,
 ) -> None:
     """One process: teams of ``size``, of which each holds one network."""
     torch.set_num_threads(1)
@@ -82,20 +83,34 @@ def rank(
         calls: list[int] = []
         if isinstance(net, Net):
             net.register_forward_hook(lambda *call: calls.append(len(call[2])))
-        found = generate(folder, SDE, net, 30, group=group, **{**OPTIONS, **options})
+        found = generate(folder, SDE, net, count, group=group, **{**OPTIONS, **options})
     Path(f"{meeting}.{number}").write_text(json.dumps([found.shards, found.made, len(found.failures), len(calls)]))
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("make", [whole, sharded, split])
-@pytest.mark.parametrize("options", [{"method": "ddim", "steps": 5}, {"method": "rk45", "rtol": 1e-3, "atol": 1e-3}])
+def teams(folder: Path, make: Callable[..., Net], options: Any, world: int = 2, **more: Any) -> list[int]:
+    """How the processes of teams of two end."""
+    run = functools.partial(rank, world=world, size=2, folder=folder, make=make, options=options, **more)
+    children = [started(functools.partial(run, number), number, world) for number in range(world)]
+    return [ended(child) for child in children]
+
+
+DDIM, RK45 = {"method": "ddim", "steps": 5}, {"method": "rk45", "rtol": 1e-3, "atol": 1e-3}
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (whole, DDIM),
+        *(pytest.param(make, options, marks=slow) for make in (sharded, split) for options in (DDIM, RK45)),
+        pytest.param(whole, RK45, marks=slow),
+    ],
+)
 def test_a_team_makes_the_set_of_one_process(tmp_path: Path, make: Callable[..., Net], options: dict[str, Any]) -> None:
     """The samples of one process, to rounding, with the same calls of the network in every process."""
-    meeting = tmp_path / "meeting"
-    run = functools.partial(rank, world=2, size=2, meeting=meeting, folder=tmp_path / "a", make=make, options=options)
-    children = [started(functools.partial(run, number), number, 2) for number in range(2)]
-    assert [ended(child) for child in children] == [0, 0]
-    first, second = (json.loads(Path(f"{meeting}.{number}").read_text()) for number in range(2))
+    assert teams(tmp_path / "a", make, options, meeting=tmp_path / "meeting") == [0, 0]
+    first, second = (json.loads((tmp_path / f"meeting.{number}").read_text()) for number in range(2))
     assert first[:3] == [4, 4, 0] and first == second and first[3] >= 8 * 5
     assert verify(tmp_path / "a").complete
     with torch.no_grad():
@@ -111,10 +126,7 @@ def test_a_team_makes_the_set_of_one_process(tmp_path: Path, make: Callable[...,
 
 def test_two_teams_divide_a_set(tmp_path: Path) -> None:
     meeting, folder = tmp_path / "meeting", tmp_path / "a"
-    options = {"method": "ddim", "steps": 3}
-    run = functools.partial(rank, world=4, size=2, meeting=meeting, folder=folder, make=whole, options=options)
-    children = [started(functools.partial(run, number), number, 4) for number in range(4)]
-    assert [ended(child) for child in children] == [0] * 4
+    assert teams(folder, whole, {"method": "ddim", "steps": 3}, world=4, meeting=meeting) == [0] * 4
     made = [json.loads(Path(f"{meeting}.{number}").read_text())[1] for number in range(4)]
     assert made[0] == made[1] and made[2] == made[3] and made[0] + made[2] >= 4
     assert verify(folder).complete and not (folder / "leases").exists()
@@ -122,16 +134,12 @@ def test_two_teams_divide_a_set(tmp_path: Path) -> None:
 
 def test_a_team_that_waits_for_another_process_is_not_out_of_time(tmp_path: Path) -> None:
     """It waits for three seconds in a group that gives up after one."""
-    meeting, folder = tmp_path / "meeting", tmp_path / "a"
+    folder = tmp_path / "a"
     holder = {"host": "elsewhere", "process": 1, "started": "2", "beat": 0}
     (folder / "leases").mkdir(parents=True)
     (folder / "leases" / "00000001.json").write_text(json.dumps(holder))
     options = {"method": "ddim", "steps": 3, "patience": 3.0}
-    run = functools.partial(
-        rank, world=2, size=2, meeting=meeting, folder=folder, make=whole, options=options, seconds=1.0
-    )
-    children = [started(functools.partial(run, number), number, 2) for number in range(2)]
-    assert [ended(child) for child in children] == [0, 0]
+    assert teams(folder, whole, options, meeting=tmp_path / "meeting", seconds=1.0) == [0, 0]
     assert verify(folder).complete
 
 
@@ -152,24 +160,24 @@ def narrow(net: Net, group: Any) -> Net:
     return Narrow(dist.get_rank(group)).eval()
 
 
-def test_a_group_with_little_memory_takes_smaller_batches_when_it_is_started_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [8, pytest.param(30, marks=slow)])
+def test_a_group_with_little_memory_takes_smaller_batches_when_it_is_started_again(tmp_path: Path, count: int) -> None:
     """Each start ends at a shard, and marks it; the samples are those of the smaller batches."""
     folder, options = tmp_path / "a", {"method": "ddim", "steps": 3}
-    given: dict[str, Any] = {"folder": folder, "make": narrow, "options": options, "seconds": 5.0}
     ends = []
     for start in range(9):
-        run = functools.partial(rank, world=2, size=2, meeting=tmp_path / str(start), **given)
-        children = [started(functools.partial(run, number), number, 2) for number in range(2)]
-        ends.append([ended(child) for child in children])
+        meeting = tmp_path / str(start)
+        ends.append(teams(folder, narrow, options, meeting=meeting, seconds=5.0, count=count))
         if ends[-1] == [0, 0]:
             break
-    assert len(ends) == 5 and all(0 not in end for end in ends[:-1])  # four shards
+    assert len(ends) == 1 + -(-count // 8) and all(0 not in end for end in ends[:-1])  # once for each shard
     assert verify(folder).complete
     with torch.no_grad():
-        generate(tmp_path / "b", SDE, Net().eval(), 30, **{**OPTIONS, **options, "batch_size": 2})
+        generate(tmp_path / "b", SDE, Net().eval(), count, **{**OPTIONS, **options, "batch_size": 2})
     assert torch.allclose(Samples(folder).all()["x"], Samples(tmp_path / "b").all()["x"], atol=1e-5)
 
 
+@slow
 @pytest.mark.parametrize(("mark", "world", "folder", "count"), [("teams", 4, "set", 16), ("own", 2, "guided", 400)])
 def test_the_programs_of_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str, world: int, folder: str, count: int
@@ -200,18 +208,11 @@ def free_port() -> int:
 
 def test_a_team_stops_when_too_many_samples_fail(tmp_path: Path) -> None:
     """The first process says why; the others end, too."""
-    meeting = tmp_path / "meeting"
 
     def broken(net: Net, group: Any) -> Any:
         return lambda x, t: torch.where(x > -9, torch.nan, x)
 
-    options = {"method": "ddim", "steps": 3}
-    run = functools.partial(rank, world=2, size=2, meeting=meeting, folder=tmp_path / "a", make=broken, options=options)
-    children = [started(functools.partial(run, number), number, 2) for number in range(2)]
-    assert [ended(child) for child in children] == [70, 0]
-
-
-def test_a_group_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert teams(tmp_path / "a", broken, {"method": "ddim", "steps": 3}, meeting=tmp_path / "meeting") == [70, 0]
     with pytest.raises(scoresde.errors.InvalidTypeError, match=r"process group of torch\.distributed"):
-        generate(tmp_path / "a", SDE, Net().eval(), 3, group="world", method="ddim", steps=2, **OPTIONS)
-    assert not os.listdir(tmp_path)
+        generate(tmp_path / "b", SDE, Net().eval(), 3, group="world", method="ddim", steps=2, **OPTIONS)
+    assert not (tmp_path / "b").exists()
