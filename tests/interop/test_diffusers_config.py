@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -16,6 +17,7 @@ from scoresde.interop import Conventions, conventions
 from scoresde.interop.diffusers.labels import LogSigma, Nearest, Scaled, Timestep
 from scoresde.interop.diffusers.levels import alphas_bar
 from scoresde.interop.diffusers.process import TimestepSDE
+from tests.refusals import refuses
 
 LINEAR = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 SCALED = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -40,24 +42,16 @@ def rho(found: Conventions, times: Tensor) -> Tensor:
 # Levels
 
 
-@pytest.mark.parametrize(
-    ("config", "betas"),
-    [
+def test_levels_are_products_in_single_precision() -> None:
+    for config, betas in (
         (LINEAR, torch.linspace(1e-4, 0.02, 1000)),
         (SCALED, torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2),
         (LINEAR | {"beta_schedule": "sigmoid"}, torch.sigmoid(torch.linspace(-6, 6, 1000)) * 0.0199 + 1e-4),
         (LINEAR | {"trained_betas": [0.1, 0.2, 0.3, 0.4]}, torch.tensor([0.1, 0.2, 0.3, 0.4])),
-    ],
-)
-def test_levels_are_products_in_single_precision(config: dict[str, Any], betas: Tensor) -> None:
-    assert torch.allclose(alphas_bar(config).float(), (1 - betas).cumprod(0), rtol=1e-6)
-
-
-def test_the_cosine_has_a_largest_beta() -> None:
-    """Alpha-bar is cos^2 of an angle until the last step, whose beta would be 1."""
-    found = alphas_bar(
-        {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "beta_start": 0, "beta_end": 0}
-    )
+    ):
+        assert torch.allclose(alphas_bar(config).float(), (1 - betas).cumprod(0), rtol=1e-6), config
+    # the cosine is cos^2 of an angle until the last step, whose beta would be 1
+    found = alphas_bar(LINEAR | {"beta_schedule": "squaredcos_cap_v2"})
     angle = lambda k: math.cos((k / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2  # noqa: E731
     assert float(found[499]) == pytest.approx(angle(500) / angle(0), rel=1e-5)
     assert float(found[999] / found[998]) == pytest.approx(1e-3, rel=1e-3)
@@ -106,51 +100,42 @@ def test_rates_are_derivatives(sde: TimestepSDE) -> None:
     assert torch.allclose(node.f, f, rtol=1e-5)
     assert torch.allclose(node.dsigma / node.sigma, growth, rtol=1e-5, atol=1e-9)
     assert torch.allclose(node.g2, -2 * f, rtol=1e-5)
-
-
-def test_slopes_are_continuous_at_the_cleanest_level(sde: TimestepSDE) -> None:
     before, after = (sde.nodes(torch.tensor([t], dtype=torch.float64)).g2 for t in (1 - 1e-9, 1 + 1e-9))
-    assert torch.allclose(before, after, rtol=1e-6)
+    assert torch.allclose(before, after, rtol=1e-6)  # at the cleanest level
 
 
-@pytest.mark.parametrize(
-    "log_snrs", [[1.0, 0.0], [1.0, 2.0, 3.0], [3.0, 2.0, math.nan], [3.0, 2.0, -math.inf, -math.inf]]
-)
-def test_levels_that_are_none_are_refused(log_snrs: list[float]) -> None:
-    with pytest.raises(InvalidArgumentError, match="log_snrs"):
-        TimestepSDE(torch.tensor(log_snrs))
+def test_levels_must_fall() -> None:
+    for log_snrs in ([1.0, 0.0], [1.0, 2.0, 3.0], [3.0, 2.0, math.nan], [3.0, 2.0, -math.inf, -math.inf]):
+        with pytest.raises(InvalidArgumentError, match="log_snrs"):
+            TimestepSDE(torch.tensor(log_snrs))
 
 
 # Grids of chains. The time of timestep k is k + 1.
 
 
-@pytest.mark.parametrize(
-    ("name", "spacing", "timesteps"),
-    [
-        ("DDIM", "linspace", [999, 666, 333, 0]),
-        ("DDIM", "leading", [750, 500, 250, 0]),
-        ("DDIM", "trailing", [999, 749, 499, 249]),
-        ("DDPM", "linspace", [999, 666, 333, 0]),
-        ("DPMSolverMultistep", "linspace", [999, 749, 500, 250]),  # 5 parts, without the last
-        ("DPMSolverMultistep", "leading", [800, 600, 400, 200]),
-        ("DPMSolverMultistep", "trailing", [999, 749, 499, 249]),
-        ("UniPCMultistep", "linspace", [999, 749, 500, 250]),
-        ("EulerDiscrete", "linspace", [999, 666, 333, 0]),
-        ("EulerDiscrete", "trailing", [999, 749, 499, 249]),
-        ("HeunDiscrete", "leading", [750, 500, 250, 0]),
-    ],
-)
-def test_timesteps_of_spacings(name: str, spacing: str, timesteps: list[int]) -> None:
-    grid = read(name, **LINEAR, timestep_spacing=spacing).grid(4)
-    assert grid.tolist() == [*(t + 1 for t in timesteps), 0]
+SPACINGS = [
+    ("DDIM", "linspace", [999, 666, 333, 0]),
+    ("DDIM", "leading", [750, 500, 250, 0]),
+    ("DDIM", "trailing", [999, 749, 499, 249]),
+    ("DDPM", "linspace", [999, 666, 333, 0]),
+    ("DPMSolverMultistep", "linspace", [999, 749, 500, 250]),  # 5 parts, without the last
+    ("DPMSolverMultistep", "leading", [800, 600, 400, 200]),
+    ("DPMSolverMultistep", "trailing", [999, 749, 499, 249]),
+    ("UniPCMultistep", "linspace", [999, 749, 500, 250]),
+    ("EulerDiscrete", "linspace", [999, 666, 333, 0]),
+    ("EulerDiscrete", "trailing", [999, 749, 499, 249]),
+    ("HeunDiscrete", "leading", [750, 500, 250, 0]),
+]
 
 
-@pytest.mark.parametrize("n", [61, 103, 121])
-def test_a_timestep_of_minus_1_is_left_out(n: int) -> None:
-    """NumPy's arange(1000, 0, -1000 / n) has n + 1 entries here, the last a rounding error above 0."""
-    assert len(np.arange(1000, 0, -1000 / n)) == n + 1
-    grid = read("DDIM", **LINEAR, timestep_spacing="trailing").grid(n)
-    assert len(grid) == n + 1 and float(grid[-1]) == 0.0 and float(grid[0]) == 1000.0
+def test_timesteps_of_spacings() -> None:
+    for name, spacing, timesteps in SPACINGS:
+        grid = read(name, **LINEAR, timestep_spacing=spacing).grid(4)
+        assert grid.tolist() == [*(t + 1 for t in timesteps), 0], (name, spacing)
+    for n in (61, 103, 121):  # NumPy's arange(1000, 0, -1000 / n) has an entry more, a rounding error above 0
+        assert len(np.arange(1000, 0, -1000 / n)) == n + 1
+        grid = read("DDIM", **LINEAR, timestep_spacing="trailing").grid(n)
+        assert len(grid) == n + 1 and float(grid[-1]) == 0.0 and float(grid[0]) == 1000.0
 
 
 def test_sigma_schedulers_go_between_levels() -> None:
@@ -162,20 +147,15 @@ def test_sigma_schedulers_go_between_levels() -> None:
     assert torch.allclose(found.timestep(grid)[:3], torch.tensor([999.0, 499.5, 0.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("offset", "to_one", "end"), [(1, False, [2, 1]), (1, True, [2, 0]), (0, True, [1, 0])])
-def test_the_last_step_of_ddim(offset: int, to_one: bool, end: list[int]) -> None:
-    found = read("DDIM", **SCALED, steps_offset=offset, set_alpha_to_one=to_one)
-    assert found.grid(50)[-2:].tolist() == end and len(found.grid(50)) == 51
-
-
-def test_a_last_step_of_no_length_is_left_out() -> None:
+def test_the_last_step() -> None:
+    """Where it ends at the data, or above; one of no length is left out."""
+    for offset, to_one, end in ((1, False, [2, 1]), (1, True, [2, 0]), (0, True, [1, 0])):
+        found = read("DDIM", **SCALED, steps_offset=offset, set_alpha_to_one=to_one)
+        assert found.grid(50)[-2:].tolist() == end and len(found.grid(50)) == 51, (offset, to_one)
     found = read("PNDM", **SCALED, steps_offset=0, set_alpha_to_one=False)
     assert found.grid(50)[-2:].tolist() == [21, 1] and len(found.grid(50)) == 50
-
-
-@pytest.mark.parametrize(("name", "end"), [("DPMSolverMultistep", 0.0), ("DEISMultistep", 1.0), ("SASolver", 1.0)])
-def test_some_never_go_to_the_data(name: str, end: float) -> None:
-    assert float(read(name, **LINEAR).grid(10)[-1]) == end
+    for name, last in (("DPMSolverMultistep", 0.0), ("DEISMultistep", 1.0), ("SASolver", 1.0)):
+        assert float(read(name, **LINEAR).grid(10)[-1]) == last, name
 
 
 def test_karras_levels_of_a_multistep_scheduler_have_the_range_of_the_chain() -> None:
@@ -198,34 +178,28 @@ def test_karras_levels_of_a_sigma_scheduler_have_the_range_of_its_timesteps() ->
     assert label == pytest.approx(float(np.interp(math.log(got[1]), np.log(levels), np.arange(1000))), abs=1e-9)
 
 
-@pytest.mark.parametrize("curve", ["use_exponential_sigmas", "use_lu_lambdas"])
-def test_exponential_levels_have_equal_ratios(curve: str) -> None:
-    found = read("DPMSolverMultistep", **LINEAR, **{curve: True})
-    ratios = rho(found, found.grid(5))[:5].log().diff()
-    assert torch.allclose(ratios, ratios[:1].expand(4))
-
-
-def test_beta_levels_are_quantiles() -> None:
+def test_exponential_and_beta_levels() -> None:
+    """The former have equal ratios; the latter are quantiles of Beta(0.6, 0.6)."""
     from scipy.stats import beta
 
+    for curve in ("use_exponential_sigmas", "use_lu_lambdas"):
+        found = read("DPMSolverMultistep", **LINEAR, **{curve: True})
+        ratios = rho(found, found.grid(5))[:5].log().diff()
+        assert torch.allclose(ratios, ratios[:1].expand(4)), curve
     found = read("DPMSolverMultistep", **LINEAR, use_beta_sigmas=True)
     levels = rho(found, found.grid(5))
     share = (levels - levels[4]) / (levels[0] - levels[4])
     assert beta.cdf(share[:5].numpy(), 0.6, 0.6) == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=1e-6)
 
 
-@pytest.mark.parametrize(("curve", "kind"), [("use_karras_sigmas", Nearest), ("use_exponential_sigmas", Timestep)])
-def test_whole_timesteps_are_rounded_or_cut(curve: str, kind: type) -> None:
-    found = read("UniPCMultistep", **LINEAR, **{curve: True})
-    assert isinstance(found.timestep, kind) and not found.timestep(found.grid(7)).is_floating_point()
-
-
-def test_karras_timesteps_of_dpm_solver_are_cut_for_the_cosine() -> None:
-    found = read("DPMSolverMultistep", beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True)
+def test_whole_timesteps_are_rounded_or_cut() -> None:
+    for curve, kind in (("use_karras_sigmas", Nearest), ("use_exponential_sigmas", Timestep)):
+        found = read("UniPCMultistep", **LINEAR, **{curve: True})
+        assert isinstance(found.timestep, kind) and not found.timestep(found.grid(7)).is_floating_point()
+    cosine = {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}  # for which DPM-Solver's are cut
+    found = read("DPMSolverMultistep", **cosine)
     assert isinstance(found.timestep, Timestep) and found.timestep.whole
-    assert isinstance(
-        read("UniPCMultistep", beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True).timestep, Nearest
-    )
+    assert isinstance(read("UniPCMultistep", **cosine).timestep, Nearest)
 
 
 def test_lambda_min_clipped_leaves_out_the_noisiest_levels() -> None:
@@ -244,27 +218,24 @@ def test_given_timesteps_and_levels() -> None:
 # Flows
 
 
-@pytest.mark.parametrize(("name", "shift"), [("FlowMatchEulerDiscrete", 1.0), ("FlowMatchHeunDiscrete", 3.0)])
-def test_flow_matching(name: str, shift: float) -> None:
+def test_flow_matching() -> None:
     """From 1 to 1/N, shifted once as the end of the grid and once as a level."""
-    found = read(name, shift=shift)
-    move = lambda s: shift * s / (1 + (shift - 1) * s)  # noqa: E731
-    wanted = [move(1 + k / 4 * (move(0.001) - 1)) for k in range(5)]
-    assert found.grid(5).tolist() == pytest.approx([*wanted, 0.0])
-    assert (found.prediction, found.timestep) == ("flow", Scaled(1000.0))
-    assert found.timestep(found.grid(5)).tolist() == pytest.approx([1000 * s for s in (*wanted, 0.0)])
+    for name, shift in (("FlowMatchEulerDiscrete", 1.0), ("FlowMatchHeunDiscrete", 3.0)):
+        found = read(name, shift=shift)
+        move = lambda s, shift=shift: shift * s / (1 + (shift - 1) * s)  # noqa: E731
+        wanted = [move(1 + k / 4 * (move(0.001) - 1)) for k in range(5)]
+        assert found.grid(5).tolist() == pytest.approx([*wanted, 0.0])
+        assert (found.prediction, found.timestep) == ("flow", Scaled(1000.0))
+        assert found.timestep(found.grid(5)).tolist() == pytest.approx([1000 * s for s in (*wanted, 0.0)])
 
 
-@pytest.mark.parametrize(("kind", "factor"), [("exponential", math.exp(0.8)), ("linear", 0.8)])
-def test_dynamic_shifting(kind: str, factor: float) -> None:
-    """mu/(mu + 1/s - 1), with e^mu if it is exponential."""
-    found = read("FlowMatchEulerDiscrete", use_dynamic_shifting=True, time_shift_type=kind, shift=7.0)
+def test_shifts_of_flows() -> None:
+    """mu/(mu + 1/s - 1), with e^mu if it is exponential; a terminal one stretches."""
     given = [1.0, 0.5, 0.1]
-    wanted = [factor / (factor + 1 / s - 1) for s in given]
-    assert found.grid(sigmas=given, mu=0.8).tolist() == pytest.approx([*wanted, 0.0])
-
-
-def test_shift_terminal_stretches() -> None:
+    for kind, factor in (("exponential", math.exp(0.8)), ("linear", 0.8)):
+        found = read("FlowMatchEulerDiscrete", use_dynamic_shifting=True, time_shift_type=kind, shift=7.0)
+        wanted = [factor / (factor + 1 / s - 1) for s in given]
+        assert found.grid(sigmas=given, mu=0.8).tolist() == pytest.approx([*wanted, 0.0]), kind
     grid = read("FlowMatchEulerDiscrete", shift_terminal=0.2).grid(sigmas=[1.0, 0.6, 0.5])
     assert grid.tolist() == pytest.approx([1.0, 1 - 0.4 * 0.8 / 0.5, 0.2, 0.0])
 
@@ -315,25 +286,14 @@ def test_v_prediction_of_noise_levels_is_edm_with_data_of_unit_variance() -> Non
 # Everything else that a config says
 
 
-def test_names_of_predictions() -> None:
+def test_predictions_variances_and_limits() -> None:
     names = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
     assert {kind: read("DDPM", prediction_type=kind).prediction for kind in names} == names
-
-
-@pytest.mark.parametrize(
-    ("name", "config", "std"),
-    [
-        ("DDIM", {}, 1.0),
-        ("EulerDiscrete", {"timestep_spacing": "leading"}, 1.0),  # (rho^2 + 1)^(1/2) alpha
-        ("EulerDiscrete", {"timestep_spacing": "linspace"}, float((1 - bars()[-1]).sqrt())),  # rho alpha
-        ("FlowMatchEulerDiscrete", {}, 1.0),
-    ],
-)
-def test_the_prior_is_the_noise_that_samplers_begin_with(name: str, config: dict[str, Any], std: float) -> None:
-    assert read(name, **config).sde.prior.std == pytest.approx(std, abs=1e-12)
-
-
-def test_limits_of_the_data_estimate() -> None:
+    for theirs, mine in {"fixed_small": "small", "fixed_large": "large", "learned_range": "learned"}.items():
+        found = read("DDPM", variance_type=theirs)
+        assert found.step_variance == mine
+        assert found.variance == ("learned_range" if mine == "learned" else None)
+    assert read("DPMSolverMultistep", variance_type="learned_range").variance == "learned_range"
     assert read("DDIM", clip_sample_range=2.0).clip == 2.0
     assert read("DDPM", clip_sample=False).clip is None
     found = read("DPMSolverMultistep", thresholding=True, sample_max_value=1.5)
@@ -344,13 +304,14 @@ def test_limits_of_the_data_estimate() -> None:
     assert read("EulerDiscrete").limit(model) is model
 
 
-def test_variances() -> None:
-    kinds = {"fixed_small": "small", "fixed_large": "large", "learned_range": "learned"}
-    for theirs, mine in kinds.items():
-        found = read("DDPM", variance_type=theirs)
-        assert found.step_variance == mine
-        assert found.variance == ("learned_range" if mine == "learned" else None)
-    assert read("DPMSolverMultistep", variance_type="learned_range").variance == "learned_range"
+def test_the_prior_is_the_noise_that_samplers_begin_with() -> None:
+    for name, config, std in (
+        ("DDIM", {}, 1.0),
+        ("EulerDiscrete", {"timestep_spacing": "leading"}, 1.0),  # (rho^2 + 1)^(1/2) alpha
+        ("EulerDiscrete", {"timestep_spacing": "linspace"}, float((1 - bars()[-1]).sqrt())),  # rho alpha
+        ("FlowMatchEulerDiscrete", {}, 1.0),
+    ):
+        assert read(name, **config).sde.prior.std == pytest.approx(std, abs=1e-12), (name, config)
 
 
 def test_fields_of_another_scheduler_mean_nothing() -> None:
@@ -366,22 +327,6 @@ def test_null_is_the_default() -> None:
     assert found.grid(4).tolist() == read("DPMSolverMultistep", **LINEAR).grid(4).tolist()
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("beta_schedule", ["linear"]),
-        ("steps_offset", "one"),
-        ("use_karras_sigmas", "yes"),
-        ("lambda_min_clipped", "low"),
-        ("trained_betas", "many"),
-        ("variance_type", torch.zeros(2)),
-    ],
-)
-def test_fields_of_another_kind_are_refused(field: str, value: object) -> None:
-    with pytest.raises((InvalidTypeError, InvalidArgumentError), match=field):
-        read("DPMSolverMultistep", **{field: value})
-
-
 def test_a_scheduler_is_found_by_its_classes() -> None:
     class DDIMScheduler:
         config = {**LINEAR, "steps_offset": 1}
@@ -392,22 +337,18 @@ def test_a_scheduler_is_found_by_its_classes() -> None:
     assert conventions(Mine()).grid(10).tolist() == read("DDIM", **LINEAR, steps_offset=1).grid(10).tolist()
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 50])
-@pytest.mark.parametrize(
-    "found",
-    [
+def test_timesteps_and_times_are_inverse() -> None:
+    for found in (
         read("DDIM", **LINEAR),
         read("DPMSolverMultistep", **SCALED, use_karras_sigmas=True),
         read("EulerDiscrete", **SCALED, use_beta_sigmas=True),
         read("FlowMatchEulerDiscrete", shift=3.0),
         read("EDMEuler"),
-    ],
-    ids=lambda found: type(found.timestep).__name__,
-)
-def test_timesteps_and_times_are_inverse(found: Conventions, n: int) -> None:
-    label = found.timestep(found.grid(n)[:-1])
-    again = found.timestep(found.timestep.time(label))
-    assert torch.allclose(again.double(), label.double(), rtol=1e-9, atol=1e-9)
+    ):
+        for n in (1, 2, 50):
+            label = found.timestep(found.grid(n)[:-1])
+            again = found.timestep(found.timestep.time(label))
+            assert torch.allclose(again.double(), label.double(), rtol=1e-9, atol=1e-9), (found.timestep, n)
 
 
 def test_labels_are_equal_as_values() -> None:
@@ -426,67 +367,61 @@ def test_zero_terminal_snr() -> None:
     assert float(found.sde.alpha(1000.0)) == pytest.approx(2.0**-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "message"),
-    [
-        ("LCM", {}, "must be one of"),
-        ("DDIM", {"rescale_betas_zero_snr": True}, "noise does not determine the data"),
-        ("DPMSolverMultistep", {"rescale_betas_zero_snr": True}, "noise does not determine the data"),
-        (
-            "DPMSolverMultistep",
-            {**LINEAR, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
-            "more than the level before",
-        ),
-        ("DDPM", {"beta_schedule": "laplace"}, "beta_schedule"),
-        ("DDPM", {"prediction_type": "score"}, "prediction_type"),
-        ("DDPM", {"variance_type": "learned"}, "variance_type"),
-        ("DDPM", {"variance_type": "fixed_large_log"}, "variance_type"),
-        ("DDPM", {"trained_betas": [0.1, 1.5, 0.2]}, "trained_betas"),
-        ("EulerDiscrete", {"interpolation_type": "log_linear"}, "interpolation_type"),
-        ("DPMSolverMultistep", {"prediction_type": "flow_prediction"}, "use_flow_sigmas"),
-        ("DPMSolverMultistep", {"use_flow_sigmas": True, "use_karras_sigmas": True}, "use_flow_sigmas"),
-        ("DPMSolverMultistep", {"use_flow_sigmas": True, "prediction_type": "v_prediction"}, "v_prediction"),
-        ("DPMSolverMultistep", {"use_karras_sigmas": True, "use_beta_sigmas": True}, "exclude each other"),
-        ("FlowMatchEulerDiscrete", {"invert_sigmas": True}, "invert_sigmas"),
-        ("EDMEuler", {"prediction_type": "sample"}, "prediction_type"),
-        ("EDMEuler", {"sigma_min": -1.0}, "sigma_min"),
-    ],
-)
-def test_what_has_no_counterpart_is_refused(name: str, config: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=message):
-        read(name, **config)
+NO_COUNTERPART: list[tuple[str, dict[str, Any], str]] = [
+    ("LCM", {}, "must be one of"),
+    ("DDIM", {"rescale_betas_zero_snr": True}, "noise does not determine the data"),
+    ("DPMSolverMultistep", {"rescale_betas_zero_snr": True}, "noise does not determine the data"),
+    (
+        "DPMSolverMultistep",
+        {**LINEAR, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+        "more than the level before",
+    ),
+    ("DDPM", {"beta_schedule": "laplace"}, "beta_schedule"),
+    ("DDPM", {"prediction_type": "score"}, "prediction_type"),
+    ("DDPM", {"variance_type": "learned"}, "variance_type"),
+    ("DDPM", {"trained_betas": [0.1, 1.5, 0.2]}, "trained_betas"),
+    ("EulerDiscrete", {"interpolation_type": "log_linear"}, "interpolation_type"),
+    ("DPMSolverMultistep", {"prediction_type": "flow_prediction"}, "use_flow_sigmas"),
+    ("DPMSolverMultistep", {"use_flow_sigmas": True, "use_karras_sigmas": True}, "use_flow_sigmas"),
+    ("DPMSolverMultistep", {"use_flow_sigmas": True, "prediction_type": "v_prediction"}, "v_prediction"),
+    ("DPMSolverMultistep", {"use_karras_sigmas": True, "use_beta_sigmas": True}, "exclude each other"),
+    ("FlowMatchEulerDiscrete", {"invert_sigmas": True}, "invert_sigmas"),
+    ("EDMEuler", {"prediction_type": "sample"}, "prediction_type"),
+    ("EDMEuler", {"sigma_min": -1.0}, "sigma_min"),
+    *(
+        ("DPMSolverMultistep", {field: value}, field)
+        for field, value in (
+            ("beta_schedule", ["linear"]), ("steps_offset", "one"), ("use_karras_sigmas", "yes"),
+            ("lambda_min_clipped", "low"), ("trained_betas", "many"), ("variance_type", torch.zeros(2)),
+        )
+    ),
+]  # fmt: skip
+NO_GRID: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("DDIM", {}, {}, "must be given"),
+    ("DDIM", {}, {"n": 5, "timesteps": [3, 2]}, "must be given"),
+    ("DDIM", {}, {"n": 0}, "`n`"),
+    ("DDIM", {}, {"n": 5, "mu": 1.0}, "`mu`"),
+    ("DDIM", {"timestep_spacing": "evenly"}, {"n": 5}, "timestep_spacing"),
+    ("DDIM", {"steps_offset": 60}, {"n": 20}, "steps_offset"),
+    ("DDIM", {}, {"timesteps": [3, 5]}, "fall"),
+    ("EulerDiscrete", {"use_karras_sigmas": True}, {"timesteps": [5, 3]}, "use_karras_sigmas"),
+    ("EulerDiscrete", {"final_sigmas_type": "one"}, {"n": 5}, "final_sigmas_type"),
+    ("FlowMatchEulerDiscrete", {"use_dynamic_shifting": True}, {"n": 5}, "`mu` must be given"),
+    ("FlowMatchEulerDiscrete", {}, {"n": 5, "mu": 1.0}, "`mu` must be left out"),
+    ("FlowMatchEulerDiscrete", {}, {"timesteps": [900.0, 10.0]}, "sigmas"),
+    ("EDMEuler", {}, {"timesteps": [2.0, 1.0]}, "EDM"),
+    ("EDMEuler", {"sigma_schedule": "linear"}, {"n": 5}, "sigma_schedule"),
+]
+ERRORS = (InvalidArgumentError, InvalidTypeError)
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "call", "message"),
-    [
-        ("DDIM", {}, {}, "must be given"),
-        ("DDIM", {}, {"n": 5, "timesteps": [3, 2]}, "must be given"),
-        ("DDIM", {}, {"n": 0}, "`n`"),
-        ("DDIM", {}, {"n": 5, "mu": 1.0}, "`mu`"),
-        ("DDIM", {"timestep_spacing": "evenly"}, {"n": 5}, "timestep_spacing"),
-        ("DDIM", {"steps_offset": 60}, {"n": 20}, "steps_offset"),
-        ("DDIM", {}, {"timesteps": [3, 5]}, "fall"),
-        ("EulerDiscrete", {"use_karras_sigmas": True}, {"timesteps": [5, 3]}, "use_karras_sigmas"),
-        ("EulerDiscrete", {"final_sigmas_type": "one"}, {"n": 5}, "final_sigmas_type"),
-        ("FlowMatchEulerDiscrete", {"use_dynamic_shifting": True}, {"n": 5}, "`mu` must be given"),
-        ("FlowMatchEulerDiscrete", {}, {"n": 5, "mu": 1.0}, "`mu` must be left out"),
-        ("FlowMatchEulerDiscrete", {}, {"timesteps": [900.0, 10.0]}, "sigmas"),
-        ("EDMEuler", {}, {"timesteps": [2.0, 1.0]}, "EDM"),
-        ("EDMEuler", {"sigma_schedule": "linear"}, {"n": 5}, "sigma_schedule"),
-    ],
-)
-def test_grids_that_there_are_not(name: str, config: dict[str, Any], call: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=message):
-        read(name, **config).grid(**call)
-
-
-@pytest.mark.parametrize("scheduler", [3, None, "DDIMScheduler", dict])
-def test_what_is_no_scheduler_is_refused(scheduler: object) -> None:
-    with pytest.raises(InvalidTypeError, match="scheduler"):
-        conventions(scheduler)
-
-
-def test_a_config_needs_its_class() -> None:
+def test_what_has_no_counterpart_is_refused() -> None:
+    refuses((functools.partial(read, name, **config), ERRORS, said) for name, config, said in NO_COUNTERPART)
+    refuses(
+        (functools.partial(read(name, **config).grid, **call), ERRORS, said) for name, config, call, said in NO_GRID
+    )
+    for scheduler in (3, "DDIMScheduler", dict):
+        with pytest.raises(InvalidTypeError, match="scheduler"):
+            conventions(scheduler)
     with pytest.raises(InvalidArgumentError, match="_class_name"):
         conventions(LINEAR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import scoresde
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from scoresde.interop import conventions, from_diffusers
 from scoresde.interop.diffusers.network import Network
+from tests.refusals import refuses
 
 DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False, "beta_schedule": "scaled_linear"}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
@@ -45,6 +47,11 @@ def noise(shape: tuple[int, ...] = (2, 1, 4, 4), seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def alphas_bar() -> Tensor:
+    """Of scaled linear betas, by the definition in single precision."""
+    return (1 - torch.linspace(1e-4**0.5, 0.02**0.5, 1000) ** 2).cumprod(0).double()
+
+
 # The loops of the papers
 
 
@@ -54,7 +61,7 @@ def test_ddim_by_hand(prediction: str) -> None:
     config = {**DDIM, "prediction_type": prediction, "steps_offset": 1, "set_alpha_to_one": False}
     model = from_diffusers(unet, config)
     mine = scoresde.solve(model.sde, model, noise(), grid=model.grid, steps=10, method="ddim")
-    bars = (1 - torch.linspace(1e-4**0.5, 0.02**0.5, 1000) ** 2).cumprod(0).double()
+    bars = alphas_bar()
     x = noise()
     for t in range(901, 0, -100):
         now, then = bars[t], bars[max(t - 100, 0)]
@@ -85,7 +92,7 @@ def test_ddpm_by_hand(variance: str) -> None:
         variance=found.step_variance,
         noise=lambda k, like: draws[k],
     )
-    bars = (1 - torch.linspace(1e-4**0.5, 0.02**0.5, 1000) ** 2).cumprod(0).double()
+    bars = alphas_bar()
     x = noise()
     for k, t in enumerate(range(900, -1, -100)):
         now, then = bars[t], bars[t - 100] if t else torch.ones((), dtype=torch.float64)
@@ -103,7 +110,7 @@ def test_euler_in_the_noise_level_by_hand() -> None:
     model = from_diffusers(unet, config)
     start = noise()
     mine = scoresde.solve(model.sde, model, start * model.sde.prior.std, grid=model.grid, steps=7, method="ddim")
-    bars = (1 - torch.linspace(1e-4**0.5, 0.02**0.5, 1000) ** 2).cumprod(0).double()
+    bars = alphas_bar()
     levels = ((1 - bars) / bars).sqrt()
     x = start * levels[-1]
     labels = [999 * (6 - k) / 6 for k in range(7)]
@@ -151,15 +158,11 @@ def test_a_solve_draws_its_start_where_the_sampler_begins() -> None:
         scoresde.solve(model.sde, model, grid=model.grid, steps=20, method="ddim", t_start=500.0)
 
 
-def test_the_grid_has_a_number_of_steps_of_its_own() -> None:
+def test_the_grid_has_a_number_of_steps_and_auto_takes_it() -> None:
     model = from_diffusers(unet, DDIM, event_shape=(1, 4, 4))
     assert scoresde.solve(model.sde, model, grid=model.grid, method="ddim", seed=0).evaluations == 50
     with pytest.raises(InvalidArgumentError, match="steps"):
         scoresde.solve(model.sde, model, grid=model.grid, steps=0, method="ddim", seed=0)
-
-
-def test_auto_takes_the_grid() -> None:
-    model = from_diffusers(unet, DDIM, event_shape=(1, 4, 4))
     given, chosen = (
         scoresde.solve(model.sde, model, grid=grid, seed=0, x=noise((1, 1, 4, 4)), steps=steps)
         for grid, steps in ((conventions(DDIM).grid(12), None), (model.grid, 12))
@@ -192,52 +195,41 @@ def test_arguments_go_by_name() -> None:
     assert net.seen["t"].tolist() == pytest.approx([1.0, 1.0], rel=1e-5)  # 1000 times the last level, 1/1000
 
 
-def test_labels_are_class_labels() -> None:
+def test_labels_are_class_labels_and_a_context_is_passed_as_it_is() -> None:
     model = from_diffusers(unet, DDIM)
     x, label = noise(), torch.tensor([2, 5])
     wanted = unet(x, torch.full((2,), 499), label).sample
     assert torch.allclose(model.noise(x, 500.0, label=label), wanted)
     assert model.accepts("label") and model.accepts("class_labels") and not model.accepts("other")
-
-
-def test_a_context_of_the_model_is_passed_as_it_is() -> None:
-    net = Weighted()
-    ids = torch.ones(7, 3)
+    net, ids = Weighted(), torch.ones(7, 3)
     model = from_diffusers(net, FLOW, context={"encoder_hidden_states": ids})
     model.estimate(noise(), model.sde.node(0.5))
     assert net.seen["text"] is ids
 
 
-def test_times_keep_their_digits_beside_a_network_in_half_precision() -> None:
+def test_the_times_that_the_network_receives() -> None:
+    """They keep their digits beside a network in half precision, whole ones are integers, and a factor is applied."""
     net = Weighted(torch.bfloat16)
     model = from_diffusers(net, {**DDIM, "_class_name": "EulerDiscreteScheduler"})
     out = model.noise(noise().float(), 938.25)
     assert net.seen["x"].dtype == torch.bfloat16 and out.dtype == torch.float32
     assert net.seen["t"].dtype == torch.float32
     assert net.seen["t"].tolist() == pytest.approx([937.25] * 2, abs=0.01)
-
-
-def test_whole_timesteps_are_integers() -> None:
     net = Weighted()
     from_diffusers(net, DDIM).noise(noise(), 938.0)
     assert net.seen["t"].tolist() == [937, 937] and net.seen["t"].dtype == torch.int64
-
-
-def test_a_time_scale() -> None:
-    net = Weighted()
     from_diffusers(net, FLOW, time_scale=1e-3).estimate(noise(), scoresde.FlowSDE().node(0.25))
     assert net.seen["t"].tolist() == pytest.approx([0.25, 0.25])
 
 
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x, 1), lambda x: SimpleNamespace(sample=x)])
-def test_outputs(wrap: Any) -> None:
-    assert torch.equal(Network(lambda sample, timestep: wrap(sample))(noise(), torch.ones(2)), noise())
-
-
-@pytest.mark.parametrize("out", [None, (), [1], SimpleNamespace(images=1)])
-def test_outputs_that_are_none(out: object) -> None:
-    with pytest.raises(ScoreFnError, match="must return a tensor"):
-        Network(lambda sample, timestep: out)(noise(), torch.ones(2))
+def test_outputs() -> None:
+    wraps: tuple[Any, ...] = (lambda x: x, lambda x: (x, 1), lambda x: SimpleNamespace(sample=x))
+    for wrap in wraps:
+        net = Network(lambda sample, timestep, wrap=wrap: wrap(sample))
+        assert torch.equal(net(noise(), torch.ones(2)), noise())
+    for out in (None, (), [1], SimpleNamespace(images=1)):
+        with pytest.raises(ScoreFnError, match="must return a tensor"):
+            Network(lambda sample, timestep, out=out: out)(noise(), torch.ones(2))
 
 
 def test_minus_edm() -> None:
@@ -260,39 +252,29 @@ def test_a_learned_variance() -> None:
     model = from_diffusers(net, LEARNED)
     assert model.has_variance and model.variance_name == "learned_range"
     assert torch.allclose(model.variance(noise().float(), 500.0), 0.5 * (noise().float() + 1))
-
-
-def test_a_variance_that_the_scheduler_does_not_use_is_left_out() -> None:
-    net = Weighted(factor=2, in_channels=4, out_channels=8, sample_size=2)
-    model = from_diffusers(net, DDIM)
+    assert not from_diffusers(Weighted(in_channels=1, out_channels=1), LEARNED).has_variance
+    # one that the scheduler does not use is left out
+    model = from_diffusers(Weighted(factor=2, in_channels=4, out_channels=8, sample_size=2), DDIM)
     x = noise((2, 4, 2, 2)).float()
-    assert not model.has_variance
-    assert torch.equal(model.noise(x, 500.0), x)
-
-
-def test_a_scheduler_of_learned_variances_with_a_network_of_none() -> None:
-    model = from_diffusers(Weighted(in_channels=1, out_channels=1), LEARNED)
-    assert not model.has_variance
+    assert not model.has_variance and torch.equal(model.noise(x, 500.0), x)
 
 
 # What the model knows of its data
 
 
-@pytest.mark.parametrize(
-    ("config", "shape", "data_range"),
-    [
+def test_shapes_and_ranges() -> None:
+    configs: list[tuple[dict[str, Any], object, object]] = [
         ({"in_channels": 3, "sample_size": 32}, (3, 32, 32), (-1.0, 1.0)),
         ({"in_channels": 1, "sample_size": (8, 16)}, (1, 8, 16), (-1.0, 1.0)),
         ({"in_channels": 4, "sample_size": 64}, (4, 64, 64), None),
         ({"in_channels": 64}, None, None),
         ({}, None, None),
-    ],
-)
-def test_shapes_and_ranges(config: dict[str, Any], shape: object, data_range: object) -> None:
-    model = from_diffusers(Weighted(**config), DDIM)
-    assert (model.traits.event_shape, model.data_range) == (shape, data_range)
-    model = from_diffusers(Weighted(**config), DDIM, event_shape=(2, 2), data_range=(0.0, 1.0))
-    assert (model.traits.event_shape, model.data_range) == ((2, 2), (0.0, 1.0))
+    ]
+    for config, shape, data_range in configs:
+        model = from_diffusers(Weighted(**config), DDIM)
+        assert (model.traits.event_shape, model.data_range) == (shape, data_range), config
+        model = from_diffusers(Weighted(**config), DDIM, event_shape=(2, 2), data_range=(0.0, 1.0))
+        assert (model.traits.event_shape, model.data_range) == ((2, 2), (0.0, 1.0)), config
 
 
 def scheduler(config: dict[str, Any]) -> Any:
@@ -312,25 +294,12 @@ def test_pipelines() -> None:
     assert other.prediction == "flow"
 
 
-# Errors
-
-
-def test_a_network_alone_needs_a_scheduler() -> None:
-    with pytest.raises(InvalidArgumentError, match="`scheduler` must be given"):
-        from_diffusers(unet)
-
-
-def test_a_network_that_needs_more_than_the_state() -> None:
-    with pytest.raises(InvalidArgumentError, match="takes 9 channels and predicts 4"):
-        from_diffusers(Weighted(in_channels=9, out_channels=4), DDIM)
-
-
-def test_a_network_without_a_timestep() -> None:
-    with pytest.raises(InvalidArgumentError, match="`timestep`"):
-        from_diffusers(lambda x, t: x, DDIM)
-
-
-@pytest.mark.parametrize("model", [3, "unet", SimpleNamespace(), Weighted])
-def test_what_is_no_network(model: object) -> None:
-    with pytest.raises(InvalidTypeError, match="`model`"):
-        from_diffusers(model, DDIM)
+def test_what_is_no_network_of_a_state_and_a_timestep_is_refused() -> None:
+    more = Weighted(in_channels=9, out_channels=4)
+    cases: list[tuple[tuple[Any, ...], type[Exception], str]] = [
+        ((unet,), InvalidArgumentError, "`scheduler` must be given"),
+        ((more, DDIM), InvalidArgumentError, "takes 9 channels and predicts 4"),
+        ((lambda x, t: x, DDIM), InvalidArgumentError, "`timestep`"),
+        *(((model, DDIM), InvalidTypeError, "`model`") for model in (3, "unet", SimpleNamespace(), Weighted)),
+    ]
+    refuses((functools.partial(from_diffusers, *given), error, said) for given, error, said in cases)
