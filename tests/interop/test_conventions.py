@@ -17,6 +17,7 @@ import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError
 from scoresde.interop import from_azula, from_flow_matching, from_k_diffusion
 from tests.interop.common import Net, same, solved, start
+from tests.refusals import refuses
 
 V, T = InvalidArgumentError, InvalidTypeError
 
@@ -47,10 +48,7 @@ def test_a_denoiser_with_levels() -> None:
         for now, then in itertools.pairwise([*levels, torch.zeros(())]):
             x = x + (then - now) * (x - denoiser(x, now.expand(len(x)))) / now
     same(mine, x, 1e-11)
-
-
-def test_levels_that_were_rounded_are_taken() -> None:
-    sigmas = torch.logspace(-2, 1, 50, dtype=torch.float64)
+    sigmas = torch.logspace(-2, 1, 50, dtype=torch.float64)  # levels that were rounded are taken
     model = from_k_diffusion(Discrete(sigmas), sigma_max=10.000001, event_shape=(2, 8, 8), data_range=(-1, 1))
     assert model.sde.t_max == 10.000001 and model.event_shape == (2, 8, 8) and model.data_range == (-1.0, 1.0)
 
@@ -151,31 +149,29 @@ def _denoiser(**attributes: Any) -> Any:
     return denoiser
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: from_k_diffusion(3), T, "`model` must be callable"),  # type: ignore[arg-type]
-        (lambda: from_k_diffusion(Net()), V, "`sigma_min` is missing"),
-        (lambda: from_k_diffusion(Net(), sigma_min=0.1), V, "`sigma_max` is missing"),
-        (lambda: from_k_diffusion(Discrete(torch.tensor([1.0, 0.1]))), V, "rising positive noise levels"),
-        (
-            lambda: from_k_diffusion(Discrete(torch.tensor([0.1, 1.0])), sigma_max=2.0),
-            V,
-            "the levels of `model.sigmas`",
-        ),
-        (lambda: from_k_diffusion(Net(), sigma_min=1.0, sigma_max=2.0, data_range=(1, 0)), V, "`data_range`"),
-        (lambda: from_flow_matching(3), T, "`velocity` must be callable"),  # type: ignore[arg-type]
-        (lambda: from_flow_matching(lambda t, x: x), V, r"its arguments are \(t, x\)"),
-        (lambda: from_flow_matching(Net(), 3), T, "`scheduler` must be callable"),  # type: ignore[arg-type]
-        (lambda: from_flow_matching(Net(), lambda t: (t, 1 - t)), V, "alpha_t and sigma_t are tensors, got tuple"),
-        (lambda: from_flow_matching(Net(), scheduler(lambda t: t**2, lambda t: 1 - t**2)), V, "`t_max`=1: the path's"),
-        (lambda: from_flow_matching(Net(), t_max=1.5), V, "`t_max`"),
-        (lambda: from_azula(3), T, "`denoiser` must be callable"),  # type: ignore[arg-type]
-        (lambda: from_azula(_denoiser()), V, "`denoiser` must have a schedule"),
-        (lambda: from_azula(_denoiser(schedule=lambda t: t)), V, "must return two tensors"),
-        (lambda: from_azula(_denoiser(schedule=lambda t: (1 - t, t), cov=1)), V, "GaussianDenoiser"),
-    ],
-)
-def test_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        call()
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: from_k_diffusion(3), T, "`model` must be callable"),  # type: ignore[arg-type]
+    (lambda: from_k_diffusion(Net()), V, "`sigma_min` is missing"),
+    (lambda: from_k_diffusion(Net(), sigma_min=0.1), V, "`sigma_max` is missing"),
+    (lambda: from_k_diffusion(Discrete(torch.tensor([1.0, 0.1]))), V, "rising positive noise levels"),
+    (
+        lambda: from_k_diffusion(Discrete(torch.tensor([0.1, 1.0])), sigma_max=2.0),
+        V,
+        "the levels of `model.sigmas`",
+    ),
+    (lambda: from_k_diffusion(Net(), sigma_min=1.0, sigma_max=2.0, data_range=(1, 0)), V, "`data_range`"),
+    (lambda: from_flow_matching(3), T, "`velocity` must be callable"),  # type: ignore[arg-type]
+    (lambda: from_flow_matching(lambda t, x: x), V, r"its arguments are \(t, x\)"),
+    (lambda: from_flow_matching(Net(), 3), T, "`scheduler` must be callable"),  # type: ignore[arg-type]
+    (lambda: from_flow_matching(Net(), lambda t: (t, 1 - t)), V, "alpha_t and sigma_t are tensors, got tuple"),
+    (lambda: from_flow_matching(Net(), scheduler(lambda t: t**2, lambda t: 1 - t**2)), V, "`t_max`=1: the path's"),
+    (lambda: from_flow_matching(Net(), t_max=1.5), V, "`t_max`"),
+    (lambda: from_azula(3), T, "`denoiser` must be callable"),  # type: ignore[arg-type]
+    (lambda: from_azula(_denoiser()), V, "`denoiser` must have a schedule"),
+    (lambda: from_azula(_denoiser(schedule=lambda t: t)), V, "must return two tensors"),
+    (lambda: from_azula(_denoiser(schedule=lambda t: (1 - t, t), cov=1)), V, "GaussianDenoiser"),
+]
+
+
+def test_what_fits_no_convention_is_refused() -> None:
+    refuses(REFUSED)

@@ -17,6 +17,7 @@ from scoresde.discrete import BetaChain
 from scoresde.guidance import classifier_guidance
 from scoresde.interop import from_guided_classifier, from_guided_diffusion
 from tests.interop.common import Net, normals, same, solved, start
+from tests.refusals import refuses
 
 LEVELS = 40
 BETAS = torch.linspace(1e-3, 0.2, LEVELS, dtype=torch.float64)
@@ -150,25 +151,23 @@ V, T = InvalidArgumentError, InvalidTypeError
 PLAIN = scoresde.ScoreModel(Net(), scoresde.VPSDE(), "noise")
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: from_guided_diffusion(3, BETAS), T, "`model` must be callable"),  # type: ignore[arg-type]
-        (lambda: from_guided_diffusion(Net(), "linear"), T, "`betas`"),
-        (lambda: from_guided_diffusion(Net(), declared("PREVIOUS_X")), V, "model_mean_type.*PREVIOUS_X"),
-        (lambda: from_guided_diffusion(Net(), declared(variance="LEARNED")), V, "model_var_type.*LEARNED"),
-        (lambda: from_guided_diffusion(Net(), declared(model_mean_type=None)), V, "enumeration"),
-        (lambda: from_guided_diffusion(Net(), declared(), prediction="noise"), V, "`prediction` is declared"),
-        (lambda: from_guided_diffusion(Net(), BETAS, prediction="v"), V, "`prediction`"),
-        (lambda: from_guided_diffusion(Net(), BETAS, learn_sigma=1), T, "`learn_sigma`"),  # type: ignore[arg-type]
-        (lambda: from_guided_diffusion(Declares(3, 6), declared(variance="FIXED_SMALL")), V, "out_channels=6"),
-        (lambda: from_guided_classifier(classifier, PLAIN), V, "`model` must be what"),
-        (lambda: from_guided_classifier(3, PLAIN), T, "`classifier`"),  # type: ignore[arg-type]
-    ],
-)
-def test_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        call()
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: from_guided_diffusion(3, BETAS), T, "`model` must be callable"),  # type: ignore[arg-type]
+    (lambda: from_guided_diffusion(Net(), "linear"), T, "`betas`"),
+    (lambda: from_guided_diffusion(Net(), declared("PREVIOUS_X")), V, "model_mean_type.*PREVIOUS_X"),
+    (lambda: from_guided_diffusion(Net(), declared(variance="LEARNED")), V, "model_var_type.*LEARNED"),
+    (lambda: from_guided_diffusion(Net(), declared(model_mean_type=None)), V, "enumeration"),
+    (lambda: from_guided_diffusion(Net(), declared(), prediction="noise"), V, "`prediction` is declared"),
+    (lambda: from_guided_diffusion(Net(), BETAS, prediction="v"), V, "`prediction`"),
+    (lambda: from_guided_diffusion(Net(), BETAS, learn_sigma=1), T, "`learn_sigma`"),  # type: ignore[arg-type]
+    (lambda: from_guided_diffusion(Declares(3, 6), declared(variance="FIXED_SMALL")), V, "out_channels=6"),
+    (lambda: from_guided_classifier(classifier, PLAIN), V, "`model` must be what"),
+    (lambda: from_guided_classifier(3, PLAIN), T, "`classifier`"),  # type: ignore[arg-type]
+]
+
+
+def test_what_fits_no_convention_is_refused() -> None:
+    refuses(REFUSED)
 
 
 def test_a_classifier_in_use() -> None:

@@ -17,6 +17,7 @@ import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError
 from scoresde.interop import from_sbi, within_support
 from tests.interop.common import same
+from tests.refusals import refuses
 
 DIM = 2
 V, T = InvalidArgumentError, InvalidTypeError
@@ -93,23 +94,19 @@ def test_an_observation_for_each_sample() -> None:
             model(theta, t, **({} if wrong is None else {"x_o": wrong}))
 
 
-@pytest.mark.parametrize("covariances", ["jacobians", torch.full((3, DIM), 0.5)], ids=["jacobians", "given"])
-@pytest.mark.parametrize(
-    "prior",
-    [
+def test_several_observations() -> None:
+    """Three observations of a standard normal prior have the posterior N(sum/4, 1/4), whose score is the result's."""
+    observed = torch.tensor([[1.0, 0.0], [2.0, -3.0], [0.5, 1.0]])
+    theta, t = torch.tensor([[0.3, -0.5], [2.0, 1.0]], dtype=torch.float64), torch.tensor([0.1, 0.8]).double()
+    for prior in (
         MultivariateNormal(torch.zeros(DIM), torch.eye(DIM)),
         Independent(Normal(torch.zeros(DIM), torch.ones(DIM)), 1),
         scoresde.targets.Gaussian(torch.zeros(DIM), torch.eye(DIM)),
-    ],
-    ids=["MultivariateNormal", "Normal", "target"],
-)
-def test_several_observations(prior: Any, covariances: Tensor | str) -> None:
-    """Three observations of a standard normal prior have the posterior N(sum/4, 1/4), whose score is the result's."""
-    observed = torch.tensor([[1.0, 0.0], [2.0, -3.0], [0.5, 1.0]])
-    posterior = from_sbi(Estimator(), observed, prior=prior, covariances=covariances)
-    exact = scoresde.targets.Gaussian(observed.double().sum(0) / 4, torch.eye(DIM) / 4).score(posterior.sde)
-    theta, t = torch.tensor([[0.3, -0.5], [2.0, 1.0]], dtype=torch.float64), torch.tensor([0.1, 0.8]).double()
-    same(posterior(theta, t), exact(theta, t), 1e-6)
+    ):
+        for covariances in ("jacobians", torch.full((3, DIM), 0.5)):
+            posterior = from_sbi(Estimator(), observed, prior=prior, covariances=covariances)  # type: ignore[arg-type]
+            exact = scoresde.targets.Gaussian(observed.double().sum(0) / 4, torch.eye(DIM) / 4).score(posterior.sde)
+            same(posterior(theta, t), exact(theta, t), 1e-6)
 
 
 def test_a_box_is_a_uniform_target() -> None:
@@ -158,27 +155,25 @@ class Composed(Estimator):
     compose_enabled = True
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: from_sbi(torch.nn.Linear(2, 2)), V, "`estimator` must be an estimator of scores.*has no input_shape"),
-        (lambda: from_sbi(Composed()), V, "compose_standardization=False"),
-        (lambda: from_sbi(Estimator(), torch.zeros(3)), V, r"`x_o` must be an observation \(2,\)"),
-        (lambda: from_sbi(Estimator(), "x"), T, "`x_o`"),  # type: ignore[arg-type]
-        (lambda: from_sbi(Estimator(), torch.zeros(2), covariances="none"), V, "`covariances`: unknown name 'none'"),
-        (lambda: from_sbi(Estimator(), torch.zeros(2, 2), prior=lambda x, t: -x), V, "covariance of a score function"),
-        (lambda: from_sbi(Estimator(), torch.zeros(2, 2)), V, "`prior` must be uniform on a box"),
-        (lambda: from_sbi(Estimator(), torch.zeros(2, 2), prior=5), V, "`prior` must be uniform .* got int"),
-        (
-            lambda: from_sbi(Estimator(), torch.zeros(2), covariances=torch.ones(1, 2)),
-            V,
-            "`covariances` are for several",
-        ),
-    ],
-)
-def test_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        call()
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: from_sbi(torch.nn.Linear(2, 2)), V, "`estimator` must be an estimator of scores.*has no input_shape"),
+    (lambda: from_sbi(Composed()), V, "compose_standardization=False"),
+    (lambda: from_sbi(Estimator(), torch.zeros(3)), V, r"`x_o` must be an observation \(2,\)"),
+    (lambda: from_sbi(Estimator(), "x"), T, "`x_o`"),  # type: ignore[arg-type]
+    (lambda: from_sbi(Estimator(), torch.zeros(2), covariances="none"), V, "`covariances`: unknown name 'none'"),
+    (lambda: from_sbi(Estimator(), torch.zeros(2, 2), prior=lambda x, t: -x), V, "covariance of a score function"),
+    (lambda: from_sbi(Estimator(), torch.zeros(2, 2)), V, "`prior` must be uniform on a box"),
+    (lambda: from_sbi(Estimator(), torch.zeros(2, 2), prior=5), V, "`prior` must be uniform .* got int"),
+    (
+        lambda: from_sbi(Estimator(), torch.zeros(2), covariances=torch.ones(1, 2)),
+        V,
+        "`covariances` are for several",
+    ),
+]
+
+
+def test_what_fits_no_convention_is_refused() -> None:
+    refuses(REFUSED)
 
 
 @pytest.fixture(scope="module")

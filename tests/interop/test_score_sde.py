@@ -15,6 +15,7 @@ import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError
 from scoresde.interop import from_score_sde
 from tests.interop.common import Net, normals, same, solved, start
+from tests.refusals import refuses
 
 LEVELS = 30
 KINDS = ["vp", "subvp", "ve"]
@@ -143,9 +144,11 @@ def test_ancestral_sampling_of_a_discrete_ve_network() -> None:
     same(mine, x, 1e-10)
 
 
-def test_the_events_and_their_range() -> None:
+def test_the_events_their_range_and_the_levels() -> None:
     assert from_score_sde(Net(), theirs("ve")).data_range == (0.0, 1.0)
     assert from_score_sde(Net(), theirs("subvp")).data_range == (-1.0, 1.0)
+    assert len(from_score_sde(Net(), scoresde.VPSDE(), continuous=False, levels=500).chain) == 500  # type: ignore[arg-type]
+    assert len(from_score_sde(Net(), scoresde.VESDE(), continuous=False).chain) == 1000  # type: ignore[arg-type]
     net = Net()
     net.config = SimpleNamespace(data=SimpleNamespace(num_channels=2, image_size=8, centered=False))  # type: ignore[assignment]
     model = from_score_sde(torch.nn.DataParallel(net), theirs("vp"))
@@ -153,41 +156,22 @@ def test_the_events_and_their_range() -> None:
     assert from_score_sde(net, theirs("vp"), data_range=(0, 255)).data_range == (0.0, 255.0)
 
 
-def test_levels_of_our_process() -> None:
-    model = from_score_sde(Net(), scoresde.VPSDE(), continuous=False, levels=500)
-    assert model.chain is not None and len(model.chain) == 500
-    assert len(from_score_sde(Net(), scoresde.VESDE(), continuous=False).chain) == 1000  # type: ignore[arg-type]
-
-
 def _other(**changes: Any) -> Any:
     return SimpleNamespace(**{**vars(theirs("vp")), **changes})
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda: from_score_sde(3, theirs("vp")), InvalidTypeError, "`model` must be callable"),  # type: ignore[arg-type]
-        (
-            lambda: from_score_sde(Net(), SimpleNamespace()),
-            InvalidArgumentError,
-            "with beta_0 and beta_1, or sigma_min",
-        ),
-        (
-            lambda: from_score_sde(Net(), scoresde.EDMSDE()),
-            InvalidArgumentError,
-            "`sde`: its marginal_prob|marginal_prob",
-        ),
-        (
-            lambda: from_score_sde(Net(), _other(beta_1=20.0)),
-            InvalidArgumentError,
-            "other standard deviations than VPSDE",
-        ),
-        (lambda: from_score_sde(Net(), SimpleNamespace(beta_0=0.1)), InvalidArgumentError, "the attribute beta_1"),
-        (lambda: from_score_sde(Net(), theirs("subvp"), continuous=False), InvalidArgumentError, "sub-VP"),
-        (lambda: from_score_sde(Net(), theirs("vp"), levels=10), InvalidArgumentError, "continuous=False"),
-        (lambda: from_score_sde(Net(), theirs("vp"), continuous=1), InvalidTypeError, "`continuous` must be True"),  # type: ignore[arg-type]
-    ],
-)
-def test_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        call()
+V, T = InvalidArgumentError, InvalidTypeError
+REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: from_score_sde(3, theirs("vp")), T, "`model` must be callable"),  # type: ignore[arg-type]
+    (lambda: from_score_sde(Net(), SimpleNamespace()), V, "with beta_0 and beta_1, or sigma_min"),
+    (lambda: from_score_sde(Net(), scoresde.EDMSDE()), V, "`sde`: its marginal_prob|marginal_prob"),
+    (lambda: from_score_sde(Net(), _other(beta_1=20.0)), V, "other standard deviations than VPSDE"),
+    (lambda: from_score_sde(Net(), SimpleNamespace(beta_0=0.1)), V, "the attribute beta_1"),
+    (lambda: from_score_sde(Net(), theirs("subvp"), continuous=False), V, "sub-VP"),
+    (lambda: from_score_sde(Net(), theirs("vp"), levels=10), V, "continuous=False"),
+    (lambda: from_score_sde(Net(), theirs("vp"), continuous=1), T, "`continuous` must be True"),  # type: ignore[arg-type]
+]
+
+
+def test_what_fits_no_convention_is_refused() -> None:
+    refuses(REFUSED)
