@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scoresde import EDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, InvalidArgumentError, InvalidTypeError, targets
-from scoresde.targets import Empirical, Gaussian, GaussianMixture, LowRank, Uniform, mixture
+from scoresde import EDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, InvalidArgumentError, InvalidTypeError
+from scoresde.targets import Empirical, Gaussian, GaussianMixture, LowRank, Uniform
 from tests.unit.strategies import PROCESSES, schedules, times
 
 F64 = torch.float64
@@ -68,7 +68,8 @@ def matrices(target: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (K,), flat means (K, D) and covariances (K, D, D), from the arguments kept by the target."""
     size = math.prod(target.event_shape)
     if isinstance(target, Uniform):
-        return torch.ones(1, dtype=F64), (target.low + target.high).reshape(1, size) / 2, target._covariance()[None]
+        low, high = target.low.reshape(1, size), target.high.reshape(1, size)
+        return torch.ones(1, dtype=F64), (low + high) / 2, torch.diag_embed((high - low) ** 2 / 12)
     single = isinstance(target, Gaussian)
     means = (target.mean[None] if single else target.means).reshape(-1, size)
     values, basis = target.spectrum
@@ -225,29 +226,15 @@ def test_empirical_is_a_mixture_of_its_points() -> None:
 
 def test_density_integrates_to_one_on_a_line() -> None:
     grid = torch.linspace(-12, 12, 4001, dtype=F64)
-    one_d = {
-        "gaussian": Gaussian(torch.tensor([0.5], dtype=F64), 0.7),
-        "mixture": GaussianMixture(WEIGHTS, draw(3, 1, seed=3), scales=torch.tensor([0.3, 0.2, 0.4], dtype=F64)),
-        "empirical": Empirical(draw(5, 1, seed=6), 0.1),
-    }
-    for target in one_d.values():
+    one_d = (
+        Gaussian(torch.tensor([0.5], dtype=F64), 0.7),
+        GaussianMixture(WEIGHTS, draw(3, 1, seed=3), scales=torch.tensor([0.3, 0.2, 0.4], dtype=F64)),
+        Empirical(draw(5, 1, seed=6), 0.1),
+    )
+    for target in one_d:
         for sde, t in ((None, None), (VPSDE(), 0.2), (FlowSDE(), 0.5), (CosineVPSDE(), 0.8)):
             density = target.log_prob(grid[:, None], sde, t).exp()
             assert float(torch.trapezoid(density, grid)) == pytest.approx(1.0, abs=1e-9)
-    density = Empirical(draw(5, 1, seed=6)).log_prob(grid[:, None], EDMSDE(), 0.3).exp()
-    assert float(torch.trapezoid(density, grid)) == pytest.approx(1.0, abs=1e-9)
-
-
-@pytest.mark.parametrize("name", [n for n in TARGETS if n.startswith(("mixture", "empirical")) and "rank" not in n])
-def test_density_integrates_to_one_on_a_plane(name: str) -> None:
-    target = TARGETS[name]()
-    side = torch.linspace(-15, 15, 401, dtype=F64)
-    points = torch.cartesian_prod(side, side)
-    for sde, t in ((None, None), (VPSDE(), 0.2), (VESDE(), 0.55)):
-        if sde is None and getattr(target, "bandwidth", 1.0) == 0:
-            continue
-        density = target.log_prob(points, sde, t).exp().reshape(401, 401)
-        assert float(torch.trapezoid(torch.trapezoid(density, side), side)) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_singular_covariances_are_points_along_some_directions() -> None:
@@ -270,7 +257,8 @@ def test_singular_covariances_are_points_along_some_directions() -> None:
 
 @pytest.mark.parametrize("at", [None, 0.3])
 def test_moments_of_samples(target: Any, at: float | None) -> None:
-    n = 40_000
+    """They see a mean that is off by 5 % of the standard deviation, and a variance that is 7 % off."""
+    n = 10_000
     sde = None if at is None else VPSDE()
     alpha, sigma = (1.0, 0.0) if sde is None else (float(sde.alpha(at)), float(sde.sigma(at)))
     x = target.sample(n, sde, at, generator=torch.Generator().manual_seed(11)).flatten(1)
@@ -288,7 +276,7 @@ def test_moments_of_samples(target: Any, at: float | None) -> None:
 
 @pytest.mark.parametrize("at", [None, 0.1])
 def test_samples_follow_the_density(at: float | None) -> None:
-    n = 40_000
+    n = 10_000
     target = GaussianMixture(
         torch.tensor([0.3, 0.5, 0.2]),
         torch.tensor([[-1.2], [0.4], [1.5]], dtype=F64),
@@ -321,6 +309,8 @@ def test_samples_follow_the_generator_and_the_dtype(target: Any) -> None:
     third = target.sample(5)
     torch.manual_seed(15)
     assert torch.equal(third, target.sample(5))
+    with pytest.raises(InvalidTypeError, match=r"`generator` must be a torch.Generator, got int; write torch"):
+        target.sample(2, generator=3)
 
 
 def test_a_target_keeps_the_dtype_of_its_mean() -> None:
@@ -403,20 +393,15 @@ def test_flow_map_takes_a_time_per_sample() -> None:
 # Parts of a batch
 
 
-@pytest.mark.parametrize("elements", [1, 13, 60])
-@pytest.mark.parametrize("name", [n for n in TARGETS if n.startswith(("mixture", "empirical"))])
-def test_handling_the_batch_in_parts_changes_nothing(name: str, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = TARGETS[name]()
-    sde = VPSDE()
-    x = draw(7, *target.event_shape, seed=17)
-    nodes = sde.nodes(times(sde, 7))
-    score = target.score(sde)
-    whole, one_time = score.estimate(x, nodes), score.estimate(x, sde.node(0.5))
-    monkeypatch.setattr(mixture, "_CHUNK_ELEMENTS", elements)
-    for wanted, got in ((whole, score.estimate(x, nodes)), (one_time, score.estimate(x, sde.node(0.5)))):
-        torch.testing.assert_close(got.data, wanted.data, rtol=1e-12, atol=1e-13)
-        torch.testing.assert_close(got.noise, wanted.noise, rtol=1e-12, atol=1e-13)
-    assert score.estimate(x[:0], sde.node(0.5)).data.shape == (0, *target.event_shape)
+def test_handling_a_large_batch_in_parts_changes_nothing() -> None:
+    """A batch of 17 with a data set of 2^20 numbers, of which 2^24 differences are kept at a time."""
+    sde, target = VPSDE(), Empirical(draw(256, 2, 32, 64, seed=6), bandwidth=0.2)
+    x, t, score = draw(17, 2, 32, 64, seed=17), times(sde, 17), target.score(sde)
+    rows = torch.tensor([0, 15, 16])
+    whole, part = score.estimate(x, sde.nodes(t)), score.estimate(x[rows], sde.nodes(t[rows]))
+    torch.testing.assert_close(whole.data[rows], part.data, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(whole.noise[rows], part.noise, rtol=1e-12, atol=1e-13)
+    assert score.estimate(x[:0], sde.node(0.5)).data.shape == (0, 2, 32, 64)
 
 
 def test_samples_do_not_depend_on_each_other(target: Any) -> None:
@@ -442,14 +427,12 @@ def test_scores_have_the_dtype_of_the_state(target: Any) -> None:
         torch.testing.assert_close(got.double(), exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: Gaussian(torch.zeros(3072), 1.0), lambda: Empirical(torch.zeros(1, 3072), 1.0)]
-)
-def test_density_of_half_precision_is_summed_in_float32(make: Callable[[], Any]) -> None:
+def test_density_of_half_precision_is_summed_in_float32() -> None:
     x = torch.ones(1, 3072)
-    exact = float(make().log_prob(x.double()))
-    assert float(make().log_prob(x)) == pytest.approx(exact, rel=1e-5)
-    assert float(make().log_prob(x.bfloat16())) == pytest.approx(exact, rel=1e-4)
+    for target in (Gaussian(torch.zeros(3072), 1.0), Empirical(torch.zeros(1, 3072), 1.0)):
+        exact = float(target.log_prob(x.double()))
+        assert float(target.log_prob(x)) == pytest.approx(exact, rel=1e-5)
+        assert float(target.log_prob(x.bfloat16())) == pytest.approx(exact, rel=1e-4)
 
 
 def test_everything_works_in_inference_mode(target: Any) -> None:
@@ -470,106 +453,80 @@ def test_everything_works_in_inference_mode(target: Any) -> None:
 Z2, E2 = torch.zeros(2), torch.eye(2)
 NAN = math.nan
 
-REFUSED: list[tuple[str, Callable[[], Any], str]] = [
-    (
-        "integer mean",
-        lambda: Gaussian(torch.zeros(2, dtype=torch.int64), 1.0),
-        "`mean` must be a floating-point tensor",
-    ),
-    ("scalar mean", lambda: Gaussian(torch.tensor(0.0), 1.0), "`mean` must be .* of the event's shape"),
-    ("nan mean", lambda: Gaussian(torch.tensor([0.0, NAN]), 1.0), "`mean`"),
-    ("cov shape", lambda: Gaussian(Z2, torch.eye(3)), r"`cov` must have shape .*got \(3, 3\)"),
-    ("cov negative", lambda: Gaussian(Z2, -1.0), "`cov` must not be negative"),
-    ("cov entry negative", lambda: Gaussian(Z2, torch.tensor([1.0, -1.0])), "`cov` must not be negative"),
-    ("cov nan", lambda: Gaussian(Z2, NAN), "`cov` must be finite"),
-    ("cov not symmetric", lambda: Gaussian(Z2, torch.tensor([[1.0, 0.5], [0.0, 1.0]])), "`cov` must be symmetric"),
-    (
-        "cov indefinite",
-        lambda: Gaussian(Z2, torch.tensor([[1.0, 2.0], [2.0, 1.0]])),
-        "`cov` must be positive semi-definite; its smallest eigenvalue is -1",
-    ),
-    ("weights length", lambda: GaussianMixture(torch.ones(3), E2, scales=1.0), "`weights` must be 2 positive numbers"),
-    ("weights zero", lambda: GaussianMixture(torch.tensor([0.0, 1.0]), E2, scales=1.0), "`weights` must be 2 positive"),
-    ("weights nan", lambda: GaussianMixture(torch.tensor([NAN, 1.0]), E2, scales=1.0), "`weights` must be 2 positive"),
-    ("means rank", lambda: GaussianMixture(torch.ones(2), Z2, scales=1.0), r"`means` must be .*\(K, \*event\)"),
-    (
-        "integer means",
-        lambda: GaussianMixture(torch.ones(2), E2.long(), scales=1.0),
-        "`means` must be a floating-point",
-    ),
-    ("nan means", lambda: GaussianMixture(torch.ones(2), E2 * NAN, scales=1.0), "`means`"),
-    (
-        "means first",
-        lambda: GaussianMixture(E2, E2.expand(2, 2, 2)),
-        r"`weights` .*; write GaussianMixture\(weights, means",
-    ),
-    (
-        "means first, variances",
-        lambda: GaussianMixture(E2, torch.ones(2)),
-        r"`means` .*; write GaussianMixture\(weights,",
-    ),
-    (
-        "one Gaussian",
-        lambda: GaussianMixture(Z2, E2),
-        r"`weights` must .* or Gaussian\(mean, cov\) for a single Gaussian",
-    ),
-    ("a number as covs", lambda: GaussianMixture(torch.ones(2), E2, 0.1), "`covs` .* is scales="),
-    (
-        "several Gaussians",
-        lambda: Gaussian(E2, E2.expand(2, 2, 2)),
-        r"2 matrices; .* is GaussianMixture\(weights, means",
-    ),
-    ("neither", lambda: GaussianMixture(torch.ones(2), E2), "exactly one of `covs` and `scales`"),
-    ("both", lambda: GaussianMixture(torch.ones(2), E2, torch.ones(2), scales=1.0), "exactly one of `covs` and"),
-    ("scales negative", lambda: GaussianMixture(torch.ones(2), E2, scales=-1.0), "`scales` are standard deviations"),
-    ("scales nan", lambda: GaussianMixture(torch.ones(2), E2, scales=NAN), "`scales` must be finite"),
-    ("scales shape", lambda: GaussianMixture(torch.ones(2), E2, scales=torch.ones(3)), r"`scales` must have shape"),
-    (
-        "scales are no matrices",
-        lambda: GaussianMixture(torch.ones(2), E2, scales=torch.tensor([[1.0, 0.5], [0.5, 1.0]]).expand(2, 2, 2)),
-        "`scales`",
-    ),
-    ("covs shape", lambda: GaussianMixture(torch.ones(2), E2, torch.ones(2, 3)), r"`covs` must have shape .*\(2, 3\)"),
-    (
-        "covs indefinite",
-        lambda: GaussianMixture(torch.ones(2), E2, torch.stack([E2, torch.tensor([[1.0, 2.0], [2.0, 1.0]])])),
-        "`covs` must be positive semi-definite",
-    ),
-    ("data rank", lambda: Empirical(Z2), r"`data` must be \(n, \*event\) with n >= 1, got shape \(2,\)"),
-    ("no data", lambda: Empirical(torch.zeros(0, 2)), r"`data` must be .*got shape \(0, 2\)"),
-    ("integer data", lambda: Empirical(E2.long()), "`data`"),
-    ("nan data", lambda: Empirical(E2 * NAN, 0.1), "`data`"),
-    ("bandwidth", lambda: Empirical(E2, -0.1), "`bandwidth` must be in"),
-    ("integer low", lambda: Uniform(E2.long(), 2.0), "`low` must be a floating-point tensor"),
-    ("scalar low", lambda: Uniform(torch.tensor(0.0), 1.0), "`low` must be .* of the event's shape"),
-    ("nan low", lambda: Uniform(E2 * NAN, 1.0), "`low` must be finite"),
-    ("infinite high", lambda: Uniform(E2, math.inf), "`high` must be finite"),
-    ("high shape", lambda: Uniform(E2, torch.ones(2)), r"`high` must be a number or .* \(2, 2\), got \(2,\)"),
-    ("high below", lambda: Uniform(Z2, torch.tensor([1.0, -1.0])), "`high` must be above `low` .* difference of -1"),
-    ("high equal", lambda: Uniform(Z2, 0.0), "`high` must be above `low` .* difference of 0"),
+INDEFINITE = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+PAIR = torch.ones(2)
+REFUSED: list[tuple[Callable[[], Any], str]] = [
+    (lambda: Gaussian(torch.zeros(2, dtype=torch.int64), 1.0), "`mean` must be a floating-point tensor"),
+    (lambda: Gaussian(torch.tensor(0.0), 1.0), "`mean` must be .* of the event's shape"),
+    (lambda: Gaussian(torch.tensor([0.0, NAN]), 1.0), "`mean`"),
+    (lambda: Gaussian(Z2, torch.eye(3)), r"`cov` must have shape .*got \(3, 3\)"),
+    (lambda: Gaussian(Z2, -1.0), "`cov` must not be negative"),
+    (lambda: Gaussian(Z2, torch.tensor([1.0, -1.0])), "`cov` must not be negative"),
+    (lambda: Gaussian(Z2, NAN), "`cov` must be finite"),
+    (lambda: Gaussian(Z2, torch.tensor([[1.0, 0.5], [0.0, 1.0]])), "`cov` must be symmetric"),
+    (lambda: Gaussian(Z2, INDEFINITE), "`cov` must be positive semi-definite; its smallest eigenvalue is -1"),
+    (lambda: GaussianMixture(torch.ones(3), E2, scales=1.0), "`weights` must be 2 positive numbers"),
+    (lambda: GaussianMixture(torch.tensor([0.0, 1.0]), E2, scales=1.0), "`weights` must be 2 positive"),
+    (lambda: GaussianMixture(torch.tensor([NAN, 1.0]), E2, scales=1.0), "`weights` must be 2 positive"),
+    (lambda: GaussianMixture(PAIR, Z2, scales=1.0), r"`means` must be .*\(K, \*event\)"),
+    (lambda: GaussianMixture(PAIR, E2.long(), scales=1.0), "`means` must be a floating-point"),
+    (lambda: GaussianMixture(PAIR, E2 * NAN, scales=1.0), "`means`"),
+    (lambda: GaussianMixture(E2, E2.expand(2, 2, 2)), r"`weights` .*; write GaussianMixture\(weights, means"),
+    (lambda: GaussianMixture(E2, PAIR), r"`means` .*; write GaussianMixture\(weights,"),
+    (lambda: GaussianMixture(Z2, E2), r"`weights` must .* or Gaussian\(mean, cov\) for a single Gaussian"),
+    (lambda: GaussianMixture(PAIR, E2, 0.1), "`covs` .* is scales="),
+    (lambda: Gaussian(E2, E2.expand(2, 2, 2)), r"2 matrices; .* is GaussianMixture\(weights, means"),
+    (lambda: GaussianMixture(PAIR, E2), "exactly one of `covs` and `scales`"),
+    (lambda: GaussianMixture(PAIR, E2, PAIR, scales=1.0), "exactly one of `covs` and"),
+    (lambda: GaussianMixture(PAIR, E2, scales=-1.0), "`scales` are standard deviations"),
+    (lambda: GaussianMixture(PAIR, E2, scales=NAN), "`scales` must be finite"),
+    (lambda: GaussianMixture(PAIR, E2, scales=torch.ones(3)), r"`scales` must have shape"),
+    (lambda: GaussianMixture(PAIR, E2, scales=(E2 + 0.5).expand(2, 2, 2)), "`scales`"),
+    (lambda: GaussianMixture(PAIR, E2, torch.ones(2, 3)), r"`covs` must have shape .*\(2, 3\)"),
+    (lambda: GaussianMixture(PAIR, E2, torch.stack([E2, INDEFINITE])), "`covs` must be positive semi-definite"),
+    (lambda: Empirical(Z2), r"`data` must be \(n, \*event\) with n >= 1, got shape \(2,\)"),
+    (lambda: Empirical(torch.zeros(0, 2)), r"`data` must be .*got shape \(0, 2\)"),
+    (lambda: Empirical(E2.long()), "`data`"),
+    (lambda: Empirical(E2 * NAN, 0.1), "`data`"),
+    (lambda: Empirical(E2, -0.1), "`bandwidth` must be in"),
+    (lambda: Uniform(torch.tensor(0.0), 1.0), "`low` must be .* of the event's shape"),
+    (lambda: Uniform(E2 * NAN, 1.0), "`low` must be finite"),
+    (lambda: Uniform(E2, math.inf), "`high` must be finite"),
+    (lambda: Uniform(E2, PAIR), r"`high` must be a number or .* \(2, 2\), got \(2,\)"),
+    (lambda: Uniform(Z2, torch.tensor([1.0, -1.0])), "`high` must be above `low` .* difference of -1"),
+    (lambda: Uniform(Z2, 0.0), "`high` must be above `low` .* difference of 0"),
+    (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(2, 1), 0.1)), "D = 3"),
+    (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 4), 0.1)), "r <= D"),
+    (lambda: Gaussian(torch.zeros(3), LowRank(torch.full((3, 1), math.nan), 0.1)), "finite"),
+    (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 1), -0.1)), "variance"),
+    (lambda: Gaussian.fit(torch.ones(1, 3)), "2 samples"),
+    (lambda: Gaussian.fit(torch.ones(4, 3), 3), "covariance"),
+    (lambda: Gaussian.fit(torch.ones(4, 3), "denes"), "did you mean 'dense'"),
+    (lambda: Gaussian.fit(torch.tensor([[1.0, math.nan], [0.0, 1.0]])), "finite"),
 ]
 
 
-@pytest.mark.parametrize(("make", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_constructors_refuse(make: Callable[[], Any], message: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=message):
-        make()
-
-
-def test_means_in_the_place_of_weights_are_named() -> None:
+def test_constructors_refuse() -> None:
+    for make, message in REFUSED:
+        with pytest.raises(InvalidArgumentError, match=message):
+            make()
     with pytest.raises(InvalidTypeError, match=r"`means` is missing; write GaussianMixture\(weights, means, covs\)"):
         GaussianMixture(E2, scales=0.1)
+    for cov in ("dense", None, LowRank("a", 0.1)):
+        with pytest.raises(InvalidTypeError, match="cov"):
+            Gaussian(torch.zeros(2), cov)
+    with pytest.raises(InvalidTypeError, match="`sde`"):
+        Gaussian(torch.zeros(2), 1.0).score("vp")
 
 
-def test_bad_states_are_refused(target: Any) -> None:
+def test_bad_states_are_refused() -> None:
     sde = VPSDE()
-    for call in (lambda x: target.log_prob(x, sde, 0.5), lambda x: target.score(sde)(x, 0.5)):
-        refuses_bad_states(call, target.event_shape)
-
-
-def test_a_bad_generator_is_refused(target: Any) -> None:
-    with pytest.raises(InvalidTypeError, match=r"`generator` must be a torch.Generator, got int; write torch"):
-        target.sample(2, generator=3)
+    for make in TARGETS.values():
+        target = make()
+        for call in (lambda x: target.log_prob(x, sde, 0.5), lambda x: target.score(sde)(x, 0.5)):  # noqa: B023
+            refuses_bad_states(call, target.event_shape)
+    target = TARGETS["gaussian full, rank 2"]()
+    refuses_bad_states(lambda x: target.flow_map(x, sde, 0.2, 0.5), target.event_shape)
 
 
 def refuses_bad_states(call: Callable[[Any], Any], event_shape: tuple[int, ...]) -> None:
@@ -582,29 +539,11 @@ def refuses_bad_states(call: Callable[[Any], Any], event_shape: tuple[int, ...])
             call(torch.zeros(shape))
 
 
-def test_flow_map_refuses_bad_states() -> None:
-    target = TARGETS["gaussian full, rank 2"]()
-    refuses_bad_states(lambda x: target.flow_map(x, VPSDE(), 0.2, 0.5), target.event_shape)
-
-
-@pytest.mark.parametrize(
-    ("t", "error"),
-    [
-        (None, InvalidTypeError),
-        ("half", InvalidTypeError),
-        (torch.ones(2), InvalidArgumentError),
-        (torch.ones(3, 1), InvalidArgumentError),
-    ],
-)
-def test_bad_times_are_refused(t: Any, error: type[Exception]) -> None:
-    target = Gaussian(torch.zeros(2), 1.0)
-    with pytest.raises(error, match="`t`"):
-        target.score(VPSDE())(torch.ones(3, 2), t)
-
-
-def test_a_process_and_a_time_go_together() -> None:
-    target = Gaussian(torch.zeros(2), 1.0)
-    x = torch.ones(3, 2)
+def test_bad_times_are_refused() -> None:
+    target, x = Gaussian(torch.zeros(2), 1.0), torch.ones(3, 2)
+    for t in (None, "half", torch.ones(2), torch.ones(3, 1)):
+        with pytest.raises((InvalidArgumentError, InvalidTypeError), match="`t`"):
+            target.score(VPSDE())(x, t)
     for call in (
         lambda: target.log_prob(x, VPSDE()),
         lambda: target.log_prob(x, None, 0.5),
@@ -613,24 +552,9 @@ def test_a_process_and_a_time_go_together() -> None:
     ):
         with pytest.raises(InvalidArgumentError, match="both `sde` and `t`, or neither"):
             call()
-
-
-@pytest.mark.parametrize(
-    ("n", "error"), [(-1, InvalidArgumentError), (2.5, InvalidTypeError), (True, InvalidTypeError)]
-)
-def test_sample_refuses_bad_counts(n: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="`n` must be"):
-        Gaussian(torch.zeros(2), 1.0).sample(n)
-
-
-def test_score_refuses_what_is_no_affine_process() -> None:
-    with pytest.raises(InvalidTypeError, match="`sde`"):
-        Gaussian(torch.zeros(2), 1.0).score("vp")
-
-
-def test_public_names() -> None:
-    assert targets.Gaussian is Gaussian
-    assert set(targets.__all__) >= {"Gaussian", "GaussianMixture", "Empirical"}
+    for n in (-1, 2.5, True):
+        with pytest.raises((InvalidArgumentError, InvalidTypeError), match="`n` must be"):
+            target.sample(n)
 
 
 # A covariance of few directions
@@ -647,24 +571,23 @@ def low_rank(event: tuple[int, ...] = (3, 4), rank: int = 2, variance: float = 0
 
 
 @pytest.mark.parametrize("event", [(1,), (7,), (3, 4), (2, 2, 3)])
-@pytest.mark.parametrize("rank", [0, 1, 2, "all"])
-def test_a_low_rank_covariance_is_the_same_one_in_full(event: tuple[int, ...], rank: Any) -> None:
-    size = math.prod(event)
-    short, full = low_rank(event, size if rank == "all" else min(rank, size))
-    sde = VPSDE()
+def test_a_low_rank_covariance_is_the_same_one_in_full(event: tuple[int, ...]) -> None:
+    size, sde = math.prod(event), VPSDE()
     x = torch.randn(5, *event, generator=torch.Generator().manual_seed(0), dtype=F64)
-    for t in (0.3, torch.tensor([0.01, 0.2, 0.5, 0.9, 1.0], dtype=F64)):
-        torch.testing.assert_close(short.score(sde)(x, t), full.score(sde)(x, t), rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(short.log_prob(x, sde, t), full.log_prob(x, sde, t), rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(short.flow_map(x, sde, 1.0, t), full.flow_map(x, sde, 1.0, t), rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(short.log_prob(x), full.log_prob(x), rtol=1e-9, atol=1e-9)
-    assert short.spectrum.mean == pytest.approx(full.spectrum.mean)
-    largest = [float(law.spectrum.eigenvalues()[0].max()) for law in (short, full)]
-    assert largest[0] == pytest.approx(largest[1])
-    draws = short.spectrum.draw(torch.eye(size, dtype=F64).reshape(size, *event)).flatten(1)
-    torch.testing.assert_close(
-        draws.mT @ draws, full.spectrum.map(torch.eye(size, dtype=F64).reshape(size, *event), lambda v: v).flatten(1)
-    )
+    eye = torch.eye(size, dtype=F64).reshape(size, *event)
+    for rank in {0, 1, min(2, size), size}:
+        short, full = low_rank(event, rank)
+        for t in (0.3, torch.tensor([0.01, 0.2, 0.5, 0.9, 1.0], dtype=F64)):
+            torch.testing.assert_close(short.score(sde)(x, t), full.score(sde)(x, t), rtol=1e-9, atol=1e-11)
+            torch.testing.assert_close(short.log_prob(x, sde, t), full.log_prob(x, sde, t), rtol=1e-10, atol=1e-10)
+            ends = [law.flow_map(x, sde, 1.0, t) for law in (short, full)]
+            torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(short.log_prob(x), full.log_prob(x), rtol=1e-9, atol=1e-9)
+        assert short.spectrum.mean == pytest.approx(full.spectrum.mean)
+        largest = [float(law.spectrum.eigenvalues()[0].max()) for law in (short, full)]
+        assert largest[0] == pytest.approx(largest[1])
+        draws = short.spectrum.draw(eye).flatten(1)
+        torch.testing.assert_close(draws.mT @ draws, full.spectrum.map(eye, lambda v: v).flatten(1))
 
 
 def test_a_plane_in_space_has_no_density_but_a_score() -> None:
@@ -707,37 +630,18 @@ def test_the_fit_of_a_rank_is_the_most_likely_one() -> None:
         assert float(other.log_prob(data).sum()) < float(best.log_prob(data).sum())
 
 
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(2, 1), 0.1)), "D = 3"),
-        (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 4), 0.1)), "r <= D"),
-        (lambda: Gaussian(torch.zeros(3), LowRank(torch.full((3, 1), math.nan), 0.1)), "finite"),
-        (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 1), -0.1)), "variance"),
-        (lambda: Gaussian.fit(torch.ones(1, 3)), "2 samples"),
-        (lambda: Gaussian.fit(torch.ones(4, 3), 3), "covariance"),
-        (lambda: Gaussian.fit(torch.ones(4, 3), "denes"), "did you mean 'dense'"),
-        (lambda: Gaussian.fit(torch.tensor([[1.0, math.nan], [0.0, 1.0]])), "finite"),
-    ],
-)
-def test_refused_covariances(make: Any, words: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=words):
-        make()
-
-
-@pytest.mark.parametrize("variance", [0.0, 1e-4])
 @pytest.mark.parametrize("rank", [4, 10, "all"])
-def test_a_low_rank_covariance_in_float32(variance: float, rank: Any) -> None:
+def test_a_low_rank_covariance_in_float32(rank: Any) -> None:
     """As good as one in full where little noise is left: what lies outside the known directions is small there."""
-    size = 60
-    short, full = low_rank((size,), size if rank == "all" else rank, variance)
-    sde = EDMSDE()
-    x = full.sample(4, sde, sde.t_min, generator=torch.Generator().manual_seed(0)).float()
-    exact = short.score(sde)(x.double(), sde.t_min)
-    got = short.score(sde)(x, sde.t_min).double()
-    assert float((got - exact).norm() / exact.norm()) < 1e-3
-    nats = short.log_prob(x, sde, sde.t_min).double() - short.log_prob(x.double(), sde, sde.t_min)
-    assert float(nats.abs().max()) < 0.05
+    size, sde = 60, EDMSDE()
+    for variance in (0.0, 1e-4):
+        short, full = low_rank((size,), size if rank == "all" else rank, variance)
+        x = full.sample(4, sde, sde.t_min, generator=torch.Generator().manual_seed(0)).float()
+        exact = short.score(sde)(x.double(), sde.t_min)
+        got = short.score(sde)(x, sde.t_min).double()
+        assert float((got - exact).norm() / exact.norm()) < 1e-3
+        nats = short.log_prob(x, sde, sde.t_min).double() - short.log_prob(x.double(), sde, sde.t_min)
+        assert float(nats.abs().max()) < 0.05
 
 
 def test_a_law_without_a_density() -> None:
@@ -750,12 +654,6 @@ def test_a_law_without_a_density() -> None:
 def test_a_singular_covariance_in_float32_is_semi_definite_to_its_rounding() -> None:
     data = torch.randn(5, 20, generator=torch.Generator().manual_seed(0))
     assert float(Gaussian(torch.zeros(20), torch.cov(data.mT)).spectrum.values.min()) == 0.0
-
-
-@pytest.mark.parametrize("cov", ["dense", None, torch.eye(2) * 1j, LowRank(None, 0.1), LowRank("a", 0.1)])
-def test_covariances_of_a_wrong_type(cov: Any) -> None:
-    with pytest.raises(InvalidTypeError, match="cov"):
-        Gaussian(torch.zeros(2), cov)
 
 
 def test_the_standard_deviation_of_the_data() -> None:
