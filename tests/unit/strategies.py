@@ -24,8 +24,8 @@ from scoresde import (
 )
 
 PROCESSES: dict[str, Callable[[], Any]] = {
-    "ve": VESDE,
     "vp": VPSDE,
+    "ve": VESDE,
     "subvp": SubVPSDE,
     "cosine": CosineVPSDE,
     "sigmoid": SigmoidVPSDE,

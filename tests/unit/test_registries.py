@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 import scoresde
-from scoresde import _registries, inverse, losses, presets, zoo
-from scoresde._registries import DEFAULT_PRESET, LOSSES, PRESETS, PROCESSES, RULES, SAMPLERS, SDES, Registry
+from scoresde import inverse, losses, presets, zoo
 from scoresde.cli import app
-from scoresde.cli._inverse import _NEEDY
-from scoresde.cli._operators import EXAMPLES, OPERATORS
+from scoresde.inverse.rules import RULES
+from scoresde.inverse.samplers import SAMPLERS
+from scoresde.losses import LOSSES
+from scoresde.presets import PRESETS
+from scoresde.zoo import PROCESSES
+from tests.unit import strategies
 
 ROOT = Path(scoresde.__file__).parents[1]
-TABLES = {name: table for name, table in vars(_registries).items() if isinstance(table, Registry)}
+Registry = type(PROCESSES)
+SDES = {name: cls for name, cls in strategies.PROCESSES.items() if name != "gaussian"}  # as the command line names them
 
 
 def concrete(module: Any, base: type) -> set[type]:
@@ -38,11 +40,8 @@ def first_column(page: str, head: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
-
-
 def test_a_registry_is_a_dictionary_that_imports_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    table: Registry[Any] = Registry({"pi": "math:pi", "missing": "no_such_module:thing"})
+    table: Any = Registry({"pi": "math:pi", "missing": "no_such_module:thing"})
     assert list(table) == ["pi", "missing"] and len(table) == 2 and "missing" in table and "e" not in table
     assert table["pi"] == 3.141592653589793 and table.get("e") is None
     with pytest.raises(KeyError, match="e"):
@@ -58,41 +57,22 @@ def test_a_registry_is_a_dictionary_that_imports_late(monkeypatch: pytest.Monkey
     assert table["pi"] > 3
 
 
-def test_the_tables_import_nothing_heavy() -> None:
-    code = """
-import sys
-from scoresde._registries import *
-from scoresde import _registries
-for table in vars(_registries).values():
-    if isinstance(table, _registries.Registry):
-        assert list(table) and "nothing" not in table and repr(table)
-heavy = sorted({"torch", "numpy", "scipy"} & set(sys.modules))
-sys.exit(f"imported: {heavy}" if heavy else 0)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_every_row_leads_to_its_object(name: str) -> None:
-    objects = dict(TABLES[name])
-    assert len({id(value) for value in objects.values()}) == len(objects) > 1
-    assert all(value is not None for value in objects.values())
+def test_every_row_leads_to_its_object() -> None:
+    for table in (PROCESSES, LOSSES, PRESETS, RULES, SAMPLERS):
+        objects = dict(table)
+        assert len({id(value) for value in objects.values()}) == len(objects) > 1
+        assert all(value is not None for value in objects.values())
+    assert presets.DEFAULT in PRESETS
+    assert {type(preset) for preset in PRESETS.values()} == {scoresde.training.Preset}
 
 
 # ---- complete, and one table everywhere ------------------------------------------------------------------------------
 
 
-def test_the_rooms_export_the_same_tables() -> None:
-    assert zoo.PROCESSES is PROCESSES and losses.LOSSES is LOSSES and presets.PRESETS is PRESETS
-    assert inverse.rules.RULES is RULES and inverse.samplers.SAMPLERS is SAMPLERS
-    assert presets.DEFAULT == DEFAULT_PRESET and DEFAULT_PRESET in PRESETS
-
-
 def test_processes() -> None:
-    assert set(SDES.values()) == concrete(scoresde.sdes, scoresde.AffineSDE) - {scoresde.GaussianSDE}
+    assert set(PROCESSES.values()) == concrete(scoresde.sdes, scoresde.AffineSDE) - {scoresde.GaussianSDE}
     assert {name: cls.__name__ for name, cls in PROCESSES.items()} == {name: name for name in PROCESSES}
-    assert list(PROCESSES.values()) == list(SDES.values())
+    assert list(PROCESSES.values()) == list(SDES.values()) and zoo.PROCESSES is PROCESSES
 
 
 def test_methods_for_inverse_problems() -> None:
@@ -100,7 +80,6 @@ def test_methods_for_inverse_problems() -> None:
         assert set(table.values()) == concrete(inverse, base)
         assert {name: cls.name for name, cls in table.items()} == {name: name for name in table}
     assert [method.name for method in inverse.methods()] == [*RULES, *SAMPLERS]
-    assert set(_NEEDY) <= set(RULES)
 
 
 def test_losses() -> None:
@@ -113,37 +92,20 @@ def test_losses() -> None:
         assert inspect.signature(loss).parameters["generator"].default is None
 
 
-def test_presets() -> None:
-    assert {type(preset) for preset in PRESETS.values()} == {scoresde.training.Preset}
+# ---- the command line and the documentation --------------------------------------------------------------------------
 
 
-# ---- the command line ------------------------------------------------------------------------------------------------
-
-
-def test_help_lists_the_tables() -> None:
+def test_help_and_the_documentation_list_the_tables() -> None:
     text = " ".join(CliRunner().invoke(app, ["sample", "--help"]).output.split())
-    for names in (SDES, [name for name in RULES if name not in _NEEDY], SAMPLERS):
+    for names in (SDES, [name for name in RULES if name != "exact"], SAMPLERS):
         assert ", ".join(names) in text
-    assert EXAMPLES in text and [example.partition(":")[0] for example in EXAMPLES.split(", ")] == list(OPERATORS)
-
-
-# ---- the documentation -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("page", "head", "table"),
-    [
+    for page, head, table in (
         ("inverse.md", "rule", RULES),
         ("inverse.md", "solver", SAMPLERS),
         ("training.md", "loss", LOSSES),
         ("systems.md", "preset", PRESETS),
-    ],
-)
-def test_tables_of_the_documentation_list_all(page: str, head: str, table: Registry[Any]) -> None:
-    assert first_column(page, head) == list(table)
-
-
-def test_the_documentation_shows_the_operators_of_the_command_line() -> None:
-    text = (ROOT / "docs" / "inverse.md").read_text(encoding="utf-8")
-    sentence = text.partition("The operators are")[2].partition("`.\n")[0] + "`"
-    assert re.findall(r"`([^`]+)`", sentence) == EXAMPLES.split(", ")
+    ):
+        assert first_column(page, head) == list(table), page
+    operators = (ROOT / "docs" / "inverse.md").read_text(encoding="utf-8").partition("The operators are")[2]
+    shown = re.findall(r"`([^`]+)`", operators.partition("`.\n")[0] + "`")
+    assert len(shown) > 5 and f"Operator of the measurement: {', '.join(shown)}." in text
