@@ -7,7 +7,6 @@ no data and is refused: a refusal shows that the function has asked.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde import InvalidArgumentError, _checks, guidance
+from scoresde import InvalidArgumentError, guidance
 from scoresde.scores import Clip, as_score
 from scoresde.scores.base import device_of
 from scoresde.training import Batches, Recipe, Stateless, read, train, train_classifier
@@ -60,17 +59,15 @@ def test_the_device_is_that_of_the_parameters_or_buffers() -> None:
     assert device_of(Net().to("meta")) is None  # weights that are moved to a device for each call
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        Clip,
-        lambda model: guidance.temperature(model, 2.0),
-        lambda model: guidance.classifier_free(scoresde.ScoreModel(lambda x, t: x, SDE, "noise"), model, 2.0),
-        lambda model: guidance.classifier_guidance(model, lambda x, t: -x.square().sum(1)),
-    ],
-)
-def test_a_wrapper_is_where_its_network_is(wrap: Callable[[Any], Any]) -> None:
-    assert wrap(elsewhere()).network_device == META
+def test_a_wrapper_is_where_its_network_is() -> None:
+    model = elsewhere()
+    for wrapped in (
+        Clip(model),
+        guidance.temperature(model, 2.0),
+        guidance.classifier_free(scoresde.ScoreModel(lambda x, t: x, SDE, "noise"), model, 2.0),
+        guidance.classifier_guidance(model, lambda x, t: -x.square().sum(1)),
+    ):
+        assert wrapped.network_device == META, wrapped
 
 
 def test_states_are_drawn_there(tmp_path: Path) -> None:
@@ -116,25 +113,17 @@ def test_pieces_go_to_the_device_of_the_network_that_is_trained() -> None:
     assert next(stream(0, 1)).x0.device.type == "cpu"
 
 
-@pytest.mark.parametrize("call", [train, train_classifier])
-def test_training_takes_the_best_device(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> torch.device:
-        raise InvalidArgumentError("asked")
+def test_training_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU if there is one, that of this process's rank among several."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *args, **given: fail(**given))
 
-    monkeypatch.setattr(sys.modules[call.__module__], "best_device", refuse)
-    first = [scoresde.presets.PRESETS["edm"]] if call is train else []
-    with pytest.raises(InvalidArgumentError, match="asked"):
-        call(*first, read("digits"), progress=False)
+    def fail(device: torch.device, **given: Any) -> None:
+        raise RuntimeError(f"on {device}")
 
-
-@pytest.mark.parametrize(
-    ("rank", "count", "device"), [("", 2, "cuda"), ("1", 2, "cuda:1"), ("2", 2, "cuda"), ("", 0, "cpu")]
-)
-def test_the_best_device_is_that_of_the_rank(
-    rank: str, count: int, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOCAL_RANK", rank)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    monkeypatch.setattr(_checks, "check_device", lambda name: name)
-    assert str(_checks.best_device()) == device
+    for rank, device in (("", "cuda"), ("1", "cuda:1"), ("2", "cuda")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        for call, first in ((train, [scoresde.presets.PRESETS["edm"]]), (train_classifier, [])):
+            with pytest.raises(InvalidArgumentError, match=f"on {device}$"):
+                call(*first, read("digits"), progress=False)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import scoresde
-from scoresde.cli._data import read as read_for_commands
 from scoresde.training import Batches, hold_out, read
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 5), dtype=np.uint8)
@@ -30,32 +29,22 @@ def written(folder: Path, end: str = "") -> Path:
     return folder / f"t10k-images-idx3-ubyte{end}"
 
 
-@pytest.mark.parametrize("end", ["", ".gz"])
-def test_images_and_their_labels(tmp_path, end):
-    source = read(written(tmp_path, end))
-    assert (len(source), source.event_shape, source.levels, source.classes) == (7, (1, 4, 5), 256, 10)
-    values, labels = source.rows(torch.arange(7))
-    assert np.array_equal(values[:, 0].numpy(), IMAGES) and labels.tolist() == LABELS.tolist()
-    assert np.array_equal(read_for_commands(str(written(tmp_path, end))).values[:, 0].numpy(), IMAGES)
-
-
-def test_images_without_labels(tmp_path):
+def test_images_and_their_labels(tmp_path):
+    for end in ("", ".gz"):
+        source = read(written(tmp_path, end))
+        assert (len(source), source.event_shape, source.levels, source.classes) == (7, (1, 4, 5), 256, 10)
+        values, labels = source.rows(torch.arange(7))
+        assert np.array_equal(values[:, 0].numpy(), IMAGES) and labels.tolist() == LABELS.tolist()
     path = written(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    assert read(path).classes == 10  # labels that are compressed beside images that are not
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     assert read(path).classes is None
 
 
-def test_labels_that_are_compressed_beside_images_that_are_not(tmp_path):
-    path = written(tmp_path)
-    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with gzip.open(tmp_path / "t10k-labels-idx1-ubyte.gz", "wb") as file:
-        file.write(raw(LABELS))
-    assert read(path).classes == 10
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
+def test_broken_files(tmp_path):
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    for content, said in (
         (b"", "does not start as a file of unsigned bytes"),
         (b"\x1f\x8b\x08\x00", "does not start as a file of unsigned bytes"),
         (raw(IMAGES, kind=13), "does not start as a file of unsigned bytes"),
@@ -63,16 +52,10 @@ def test_labels_that_are_compressed_beside_images_that_are_not(tmp_path):
         (raw(IMAGES)[:-1], "140 bytes, but 139 follow"),
         (raw(IMAGES) + b"0", "140 bytes, but more follow"),
         (b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 4) + b"1234", "but 4 follow"),
-    ],
-)
-def test_broken_files(tmp_path, content, said):
-    path = tmp_path / "t10k-images-idx3-ubyte"
-    path.write_bytes(content)
-    with pytest.raises(scoresde.InvalidArgumentError, match=said):
-        read(path)
-
-
-def test_a_broken_archive(tmp_path):
+    ):
+        path.write_bytes(content)
+        with pytest.raises(scoresde.InvalidArgumentError, match=said):
+            read(path)
     path = written(tmp_path, ".gz")
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(scoresde.InvalidArgumentError, match="cannot be read"):
@@ -93,9 +76,6 @@ def test_held_out_samples_are_never_seen():
     assert values.equal(wanted[0]) and labels is not None and wanted[1] is not None and labels.equal(wanted[1])
     batches = Batches(train, 100, seed=0)
     assert max(int(batches.indices(step).max()) for step in range(11)) < len(train)
-
-
-@pytest.mark.parametrize("count", [0, 1437, 2000, -1, 1.5])
-def test_refuses_to_hold_out_all_or_nothing(count):
-    with pytest.raises(scoresde.ScoreSDEError, match="count"):
-        hold_out(read("digits"), count)
+    for count in (0, len(source), -1, 1.5):
+        with pytest.raises(scoresde.ScoreSDEError, match="count"):
+            hold_out(source, count)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -49,32 +48,32 @@ def solved(late: bool, monkeypatch: Any, network: Callable[..., Tensor], method:
     return scoresde.solve(SDE, network, start(), method=method, steps=STEPS, seed=0, **options)
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("method", METHODS)
-def test_an_error_names_the_first_bad_step_and_sample(method: str, value: float, monkeypatch: Any) -> None:
-    errors = []
-    for late in (False, True):
-        for failing in ({5: [1]}, {40: [0], 41: [2, 3]}, {69: [4]}):
-            with pytest.raises(scoresde.NonFiniteError) as caught:
-                solved(late, monkeypatch, Breaking(failing, value), method)
-            error = caught.value
-            row = error.indices[0]
-            partial = error.partial
-            own = [v[row].item() for v in (partial.t, partial.nfe, partial.accepted, partial.rejected, partial.status)]
-            errors.append((str(error), error.stage, error.indices, error.step, error.t, own))
-            assert bool(partial.x[row].isnan().all())
-    assert errors[:3] == errors[3:]
-    assert errors[0][2] == [1] and errors[1][2] == [0]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_others_finish(method: str, monkeypatch: Any) -> None:
+def test_an_error_names_the_first_bad_step_and_sample_and_the_others_finish(method: str, monkeypatch: Any) -> None:
+    for value in (torch.nan, torch.inf):
+        errors = []
+        for late in (False, True):
+            for failing in ({5: [1]}, {40: [0], 41: [2, 3]}, {69: [4]}):
+                with pytest.raises(scoresde.NonFiniteError) as caught:
+                    solved(late, monkeypatch, Breaking(failing, value), method)
+                error, partial = caught.value, caught.value.partial
+                row = error.indices[0]
+                counts = (partial.t, partial.nfe, partial.accepted, partial.rejected, partial.status)
+                own = [v[row].item() for v in counts]
+                errors.append((str(error), error.stage, error.indices, error.step, error.t, own))
+                assert bool(partial.x[row].isnan().all())
+        assert errors[:3] == errors[3:]
+        assert errors[0][2] == [1] and errors[1][2] == [0]
     now, late = (solved(late, monkeypatch, Breaking(FAILING, torch.nan), method, throw=False) for late in (False, True))
     assert now.status.tolist() == [1, 1, 1, 1, 0]
-    for name in ("t", "nfe", "accepted", "rejected", "status"):
-        assert torch.equal(getattr(now, name), getattr(late, name)), name
+    alike(now, late)
     assert torch.equal(now.x[4], late.x[4])
     assert bool(late.x[:4].isnan().all())
+
+
+def alike(one: scoresde.Solution, other: scoresde.Solution) -> None:
+    for name in ("t", "nfe", "accepted", "rejected", "status"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
 def test_finished_samples_leave(monkeypatch: Any) -> None:
@@ -84,41 +83,35 @@ def test_finished_samples_leave(monkeypatch: Any) -> None:
     model = ScoreModel(network, SDE, "noise")
     now, late = (solved(late, monkeypatch, model, "dpmpp_2m", throw=False) for late in (False, True))
     assert now.status.tolist() == [0, 0, 0, 1, 1]
-    for name in ("t", "nfe", "accepted", "rejected", "status"):
-        assert torch.equal(getattr(now, name), getattr(late, name)), name
+    alike(now, late)
     assert torch.equal(now.x[:3], late.x[:3])
 
 
-def test_a_callback_sees_a_failure_in_its_step(monkeypatch: Any) -> None:
+def test_a_callback_and_saved_states_see_a_failure_in_its_step(monkeypatch: Any) -> None:
     seen: dict[bool, list[Any]] = {False: [], True: []}
+    saved = []
     for late in (False, True):
 
         def callback(info: scoresde.Info, late: bool = late) -> None:
             seen[late].append((info.step, info.t, info.x.isnan().any(1).tolist(), info.nfe.tolist()))
 
-        network = Breaking(FAILING, torch.inf)
-        solved(late, monkeypatch, network, "ddim", throw=False, callback=callback)
+        options = {"throw": False, "save_at": "steps"}
+        solved(late, monkeypatch, Breaking(FAILING, torch.inf), "ddim", throw=False, callback=callback)
+        saved.append(solved(late, monkeypatch, Breaking(FAILING, torch.inf), "ddim", **options).xs.isnan())
     assert seen[False] == seen[True] and seen[True][4][2][1]
+    assert torch.equal(*saved) and bool(saved[1][5:, 1].all())
 
 
-def test_saved_states_end_where_a_sample_fails(monkeypatch: Any) -> None:
-    now, late = (
-        solved(late, monkeypatch, Breaking(FAILING, torch.inf), "ddim", throw=False, save_at="steps")
-        for late in (False, True)
-    )
-    assert torch.equal(now.xs.isnan(), late.xs.isnan()) and bool(late.xs[5:, 1].isnan().all())
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_a_state_that_recovers_has_failed(late: bool, monkeypatch: Any) -> None:
+def test_a_state_that_recovers_has_failed(monkeypatch: Any) -> None:
     """The last step of a data prediction forgets the state."""
-    monkeypatch.setattr(_watch, "waits", lambda x: late)
     flow = scoresde.FlowSDE(t_min=0.0)
-    model = ScoreModel(Breaking({9: [2]}, torch.nan), flow, "data")
-    with pytest.raises(scoresde.NonFiniteError) as caught:
-        scoresde.solve(flow, model, start(), method="ddim", steps=10)
-    assert caught.value.step == 9 and caught.value.indices == [2]
-    assert bool(caught.value.partial.x[[0, 1, 3, 4]].isfinite().all())
+    for late in (False, True):
+        monkeypatch.setattr(_watch, "waits", lambda x, late=late: late)
+        model = ScoreModel(Breaking({9: [2]}, torch.nan), flow, "data")
+        with pytest.raises(scoresde.NonFiniteError) as caught:
+            scoresde.solve(flow, model, start(), method="ddim", steps=10)
+        assert caught.value.step == 9 and caught.value.indices == [2]
+        assert bool(caught.value.partial.x[[0, 1, 3, 4]].isfinite().all())
 
 
 @pytest.mark.parametrize("throw", [True, False])
@@ -144,31 +137,10 @@ def test_the_draws_of_those_who_stay_do_not_change(call: int, monkeypatch: Any) 
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
-def test_a_step_without_an_evaluation_has_no_wrong_score(monkeypatch: Any) -> None:
-    monkeypatch.setattr(_watch, "waits", lambda x: True)
-    x, bad = torch.zeros(2, 3), torch.full((2, 3), torch.inf)
-    watch = _watch.Watch(x)
-    assert watch.look(bad, (bad,), 0.5, 1, now=True).wrong.all()  # type: ignore[union-attr]
-    assert not watch.look(bad, (), 0.5, 0, now=True).wrong.any()  # type: ignore[union-attr]
-
-
 def test_large_numbers_are_finite(monkeypatch: Any) -> None:
+    """Whose sum is infinite."""
     for late in (False, True):
         monkeypatch.setattr(_watch, "waits", lambda x, late=late: late)
-        watch = _watch.Watch(torch.zeros(4, 3))
-        x = torch.full((4, 3), 3e38)  # whose sum is infinite
-        assert all(watch.look(x, (x,), 0.5, 1, now=now) is None for now in (False, True))
-
-
-def test_a_device_is_read_late(monkeypatch: Any) -> None:
-    monkeypatch.setattr(_watch, "waits", lambda x: True)
-    watch, x = _watch.Watch(torch.zeros(2, 3)), torch.zeros(2, 3)
-    bad = torch.tensor([[0.0, torch.nan, 0.0], [1.0, 1.0, 1.0]])
-    found = [watch.look(bad if k == 3 else x, (x,), float(k), 2, now=False) for k in range(_watch.EVERY)]
-    assert all(f is None for f in found[:-1])
-    last = found[-1]
-    assert last is not None and last.ago.tolist() == [_watch.EVERY - 3, 0] and not last.wrong.any()
-    assert last.window[-last.ago[0]] == (3.0, 2)
-    assert watch.look(x, (x,), 0.0, 1, now=True) is None
-    again = watch.look(bad, (bad,), 0.0, 1, now=True)
-    assert again is not None and np.array_equal(again.ago, [1, 0]) and np.array_equal(again.wrong, [True, False])
+        large = torch.full((4, 3), 2e38)
+        x = scoresde.solve(scoresde.VESDE(), lambda x, t: 0 * x, large, method="ddim", steps=40).x
+        assert torch.equal(x, large)
