@@ -28,7 +28,7 @@ def mixture():
 @pytest.mark.parametrize("noise", [0.5, torch.tensor([[0.3]], dtype=F64)])
 def test_it_is_the_prior_times_the_likelihood(noise):
     target, matrix, y = mixture(), torch.tensor([[1.0, -0.5]], dtype=F64), torch.tensor([0.4], dtype=F64)
-    axis = torch.linspace(-9, 9, 601, dtype=F64)
+    axis = torch.linspace(-9, 9, 301, dtype=F64)
     x = torch.cartesian_prod(axis, axis)
     variance = float(noise) if isinstance(noise, torch.Tensor) else noise**2
     residual = y - x @ matrix.mT
@@ -46,7 +46,7 @@ def test_the_likelihood_of_a_noisy_state_follows(t):
     target, matrix, y, std = mixture(), torch.tensor([[1.0, -0.5]], dtype=F64), torch.tensor([0.4], dtype=F64), 0.5
     x_t = draw(3, 2, seed=4)
     alpha, sigma = float(SDE.alpha(t)), float(SDE.sigma(t))
-    axis = torch.linspace(-8, 8, 1001, dtype=F64)
+    axis = torch.linspace(-8, 8, 551 if t < 0.1 else 201, dtype=F64)  # as fine as the posterior is narrow
     x0 = torch.cartesian_prod(axis, axis)
     kernel = -0.5 * ((x_t[:, None] - alpha * x0) ** 2).sum(2) / sigma**2 + target.log_prob(x0)
     like = -0.5 * ((y - x0 @ matrix.mT)[:, 0] / std) ** 2 - 0.5 * math.log(2 * math.pi * std**2)
@@ -68,6 +68,8 @@ def test_shapes_and_kinds_of_covariances_agree():
     ]
     x = draw(5, 2, 2)
     scores = [law.posterior(operator, y, 0.3).score(SDE)(x, 0.4) for law in laws]
+    single = Gaussian(torch.zeros(2), 1.0).posterior(torch.eye(2), torch.zeros(2), 1.0)
+    assert single.sample(2).dtype == torch.float32
     for score in scores[1:]:
         torch.testing.assert_close(score, scores[0], rtol=1e-9, atol=1e-9)
     diagonal = Gaussian(torch.zeros(2, 2, dtype=F64), cov.diagonal().reshape(2, 2))
@@ -104,25 +106,18 @@ def test_points_keep_their_places_and_change_their_weights():
     assert len(far.means) < 20 and bool((far.means == data[4]).all(1).any())
 
 
-def test_the_dtype_is_the_targets():
-    target = Gaussian(torch.zeros(2), 1.0)
-    assert target.posterior(torch.eye(2), torch.zeros(2), 1.0).sample(2).dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("matrix", "y", "noise", "error", "words"),
-    [
-        (torch.ones(1, 3), torch.ones(1), 1.0, scoresde.InvalidArgumentError, "flattened"),
-        (torch.ones(1, 2), torch.ones(2), 1.0, scoresde.InvalidArgumentError, "1 finite"),
-        (torch.ones(1, 2), torch.full((1,), math.nan), 1.0, scoresde.InvalidArgumentError, "finite"),
-        (torch.ones(2, 2), torch.ones(2), 0.0, scoresde.InvalidArgumentError, "redundant"),
-        (torch.ones(1, 2), torch.ones(1), -1.0, scoresde.InvalidArgumentError, "noise_std"),
-        (torch.ones(2, 2), torch.ones(2), torch.ones(3, 3), scoresde.InvalidArgumentError, "covariance"),
-        (torch.ones(2, 2), torch.ones(2), -torch.eye(2), scoresde.InvalidArgumentError, "semi-definite"),
-        ("mask", torch.ones(2), 1.0, scoresde.InvalidTypeError, "operator"),
-        (torch.ones(1, 2), [1.0], 1.0, scoresde.InvalidTypeError, "tensor"),
-    ],
-)
-def test_nonsense_is_refused(matrix, y, noise, error, words):
-    with pytest.raises(error, match=words):
-        mixture().posterior(matrix, y, noise)
+def test_invalid_measurements_are_refused():
+    one, two = torch.ones(1, 2), torch.ones(2, 2)
+    for matrix, y, noise, words in (
+        (torch.ones(1, 3), torch.ones(1), 1.0, "flattened"),
+        (one, torch.ones(2), 1.0, "1 finite"),
+        (one, torch.full((1,), math.nan), 1.0, "finite"),
+        (two, torch.ones(2), 0.0, "redundant"),
+        (one, torch.ones(1), -1.0, "noise_std"),
+        (two, torch.ones(2), torch.ones(3, 3), "covariance"),
+        (two, torch.ones(2), -torch.eye(2), "semi-definite"),
+        ("mask", torch.ones(2), 1.0, "operator"),
+        (one, [1.0], 1.0, "tensor"),
+    ):
+        with pytest.raises(scoresde.ScoreSDEError, match=words):
+            mixture().posterior(matrix, y, noise)

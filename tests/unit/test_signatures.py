@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde._signatures import accepts
+from scoresde.scores import as_score
 
 SDE = scoresde.VPSDE()
 
@@ -18,9 +18,8 @@ class Net(torch.nn.Module):
         return x
 
 
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
+def test_a_score_function_accepts_what_its_signature_takes():
+    for function, expected in (
         (lambda x, t: x, False),
         (lambda x, t, label: x, True),
         (lambda x, t, *, label: x, True),
@@ -28,29 +27,24 @@ class Net(torch.nn.Module):
         (lambda label, /, x, t: x, False),
         (functools.partial(lambda x, t, label: x, label=3), True),
         (Net(), True),
+        (torch.compile(Net(), backend="eager"), True),
         (scoresde.ScoreModel(Net(), SDE, "noise"), True),
         (scoresde.ScoreModel(lambda x, t: x, SDE, "noise"), False),
         (scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(SDE), False),
         (max, True),
-    ],
-)
-def test_accepts(function, expected):
-    assert accepts(function, "label") is expected
-
-
-def test_a_compiled_module_takes_what_it_was_made_of():
-    compiled = torch.compile(Net(), backend="eager")
-    assert accepts(compiled, "label") and not accepts(compiled, "other")
+    ):
+        assert as_score(function).accepts("label") is expected, function
+    assert not as_score(torch.compile(Net(), backend="eager")).accepts("other")
 
 
 def never(x, t):
     raise AssertionError("evaluated")
 
 
-@pytest.mark.parametrize("score_fn", [never, scoresde.ScoreModel(never, SDE, "noise")])
-def test_solve_and_check_refuse_a_context_that_nobody_takes(score_fn):
+def test_solve_and_check_refuse_a_context_that_nobody_takes():
     context = {"label": torch.zeros(3)}
-    with pytest.raises(scoresde.InvalidArgumentError, match="label"):
-        scoresde.solve(SDE, score_fn, shape=(3, 2), context=context)
-    with pytest.raises(scoresde.InvalidArgumentError, match="label"):
-        scoresde.check_score(SDE, score_fn, torch.randn(3, 2), context=context)
+    for score_fn in (never, scoresde.ScoreModel(never, SDE, "noise")):
+        with pytest.raises(scoresde.InvalidArgumentError, match="label"):
+            scoresde.solve(SDE, score_fn, shape=(3, 2), context=context)
+        with pytest.raises(scoresde.InvalidArgumentError, match="label"):
+            scoresde.check_score(SDE, score_fn, torch.randn(3, 2), context=context)
