@@ -13,7 +13,6 @@ from scipy import stats
 from torch import Tensor
 
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from scoresde.trust import calibration
 from scoresde.trust.calibration import Calibration, sbc_ranks, simulation_based_calibration, tarp
 
 F64 = torch.float64
@@ -81,39 +80,41 @@ def test_coverage_and_statistic_by_hand() -> None:
         assert float(got.p_values[j]) == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 4000 + 0.25 / 999))
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("columns", [1, 3])
-def test_the_band_is_where_the_verdict_is_calibrated(level: float, columns: int) -> None:
+def test_the_band_is_where_the_verdict_is_calibrated(columns: int) -> None:
     """Exactly, with as few draws as two."""
-    verdicts = set()
-    for seed in range(40):
-        theta, samples, _ = simulated(seed, 30, 2 + seed, columns, scale=1 - 0.02 * seed)
-        got = simulation_based_calibration(theta, samples, level=level, seed=seed)
-        low, high = (end[:, None] for end in got.band)
-        inside = (got.coverage >= low) & (got.coverage <= high)
-        assert [v == "calibrated" for v in got.verdicts] == inside.all(0).tolist()
-        assert got.calibrated == bool(inside.all()) == (got.verdict == "calibrated")
-        assert got.calibrated == (got.p_value > 1 - level + 1e-9) and got.false_alarm == 1 - level
-        verdicts.add(got.calibrated)
-    assert verdicts == {True, False} or level == 0.99
+    for level in (0.5, 0.9, 0.99):
+        verdicts = set()
+        for seed in range(0, 40, 4):
+            theta, samples, _ = simulated(seed, 30, 2 + seed, columns, scale=1 - 0.02 * seed)
+            got = simulation_based_calibration(theta, samples, level=level, seed=seed)
+            low, high = (end[:, None] for end in got.band)
+            inside = (got.coverage >= low) & (got.coverage <= high)
+            assert [v == "calibrated" for v in got.verdicts] == inside.all(0).tolist()
+            assert got.calibrated == bool(inside.all()) == (got.verdict == "calibrated")
+            assert got.calibrated == (got.p_value > 1 - level + 1e-9) and got.false_alarm == 1 - level
+            verdicts.add(got.calibrated)
+        assert verdicts == {True, False} or level == 0.99
 
 
-@pytest.mark.parametrize("test", TESTS)
+@pytest.mark.parametrize("trials", [80, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("d", [1, 4])
-def test_false_alarms(test: Callable[..., Calibration], d: int) -> None:
-    """At 5 % for all parameters together, in 300 repetitions (the limit fails one time in 10,000), with the seed of the
-    test that of the parameters."""
-    alarms = sum(not test(*simulated(k, 40, 19, d)[:2], seed=k).calibrated for k in range(300))
-    assert alarms <= most(300, 0.05)
+@pytest.mark.parametrize("test", TESTS)
+def test_false_alarms(test: Callable[..., Calibration], d: int, trials: int) -> None:
+    """At 5 % for all parameters together (the limit fails one time in 10,000; it sees a rate of 24 % in 80 repetitions
+    and of 13 % in 300 at least nine times in ten), with the seed of the test that of the parameters."""
+    alarms = sum(not test(*simulated(k, 40, 19, d)[:2], seed=k).calibrated for k in range(trials))
+    assert alarms <= most(trials, 0.05)
 
 
-def test_parameters_that_are_equal_raise_no_false_alarms() -> None:
+@pytest.mark.parametrize("trials", [80, pytest.param(300, marks=pytest.mark.slow)])
+def test_parameters_that_are_equal_raise_no_false_alarms(trials: int) -> None:
     """The family-wise rate holds however parameters depend on each other; equal ones are conservative."""
     alarms = 0
-    for k in range(300):
+    for k in range(trials):
         theta, samples, _ = simulated(k, 40, 19, 1)
         alarms += not simulation_based_calibration(theta.expand(-1, 4), samples.expand(-1, -1, 4), seed=k).calibrated
-    assert alarms <= most(300, 0.05)
+    assert alarms <= most(trials, 0.05)
 
 
 @pytest.mark.parametrize("d", [1, 5])
@@ -215,13 +216,13 @@ def test_ranks_do_not_depend_on_dtype_or_unit(test: Callable[..., Calibration]) 
     assert torch.equal(test(theta.requires_grad_(), samples).ranks, exact)
 
 
-def test_many_simulations_of_uniform_ranks_are_made_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    theta, samples, _ = simulated(7, 20, 5, 60)
-    whole = simulation_based_calibration(theta, samples)
-    monkeypatch.setattr(calibration, "_BLOCK", 1000)
+def test_many_simulations_of_uniform_ranks_are_made_in_blocks() -> None:
+    """Of 600 parameters, which need more of them, the distribution is that of one: p-values of a right posterior are
+    uniform (their mean is within 4 standard errors of 1/2: a false alarm in 15,000)."""
+    theta, samples, _ = simulated(7, 20, 99, 600)
     got = simulation_based_calibration(theta, samples)
-    assert torch.equal(got.p_values, whole.p_values)
-    assert float(whole.p_values.min()) >= 1 / 12_000
+    assert float(got.p_values.min()) >= 1 / 120_000
+    assert abs(float(got.p_values.mean()) - 0.5) < 4 * math.sqrt(1 / 12 / 600) + 0.05  # of 20 ranks p-values are coarse
 
 
 @pytest.mark.parametrize("test", TESTS)
