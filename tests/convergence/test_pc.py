@@ -70,12 +70,13 @@ def law_error(target: scoresde.targets.Gaussian, sde: scoresde.AffineSDE, steps:
 
 
 @pytest.mark.parametrize(("name", "order"), both_orders([*PROCESSES]))
-def test_law_on_a_gaussian_in_64_dimensions(name: str, order: str) -> None:
-    target, sde = gaussian(64, 0), PROCESSES[name]
+def test_law_on_a_gaussian_in_many_dimensions(name: str, order: str) -> None:
+    target, sde = gaussian(16, 0), PROCESSES[name]
     few, many = (law_error(target, sde, n, order=order) for n in (20, 320))
     assert many < min(few, BIAS), (few, many)
 
 
+@pytest.mark.cells(8)
 @pytest.mark.parametrize(("which", "name"), pairs(map(" ".join, product(PREDICTORS, ORDERS)), ["ve", "vp", "flow"]))
 def test_law_with_every_predictor(which: str, name: str) -> None:
     predictor, order = which.split()
@@ -92,11 +93,11 @@ def test_the_list_of_predictors_is_complete() -> None:
             scoresde.solvers.make_solver("pc", {"predictor": name})
 
 
-@pytest.mark.parametrize("predictor", [name for name in POSSIBLE if name not in PREDICTORS])
+@pytest.mark.parametrize("predictor", [name for name in POSSIBLE if name not in (*PREDICTORS, "ddim_eta")])
 def test_law_with_any_predictor(predictor: str) -> None:
-    """On VP, with enough steps for the methods of order 1 in time."""
+    """On VP, with enough steps for the methods of order 1 in time; ddim_eta makes the steps of ancestral."""
     target, sde = gaussian(3, 1), PROCESSES["vp"]
-    few, many = (law_error(target, sde, n, predictor=predictor) for n in (20, 200))
+    few, many = (law_error(target, sde, n, predictor=predictor) for n in (20, 100))
     assert many < 1.5 * BIAS and (many < few or few < BIAS), (few, many)  # some are within the bias at once
 
 
@@ -112,7 +113,7 @@ def test_smaller_moves_mean_a_smaller_bias() -> None:
     """A level kept for long: the bias is the corrector's fixed point's, proportional to the square of r."""
     sde = scoresde.VPSDE()
     target = scoresde.targets.Gaussian(torch.zeros(1, dtype=F64), 0.3)
-    times = scoresde.grids.log_snr(sde, 0.3, 0.2, 2000)
+    times = scoresde.grids.log_snr(sde, 0.22, 0.2, 500)
     biases = []
     for snr in (0.16, 0.08):
         affine = affine_from(target, sde, times, "pc", predictor="ancestral", snr=snr)
@@ -131,9 +132,9 @@ def test_expectations_on_a_mixture_improve_with_steps(name: str, order: str) -> 
     t_start, t_end = float(sde.time(-3.2)), float(sde.time(4.6))
     truth = exact(MIXTURE, sde, t_end)
     off = []
-    for steps in (8, 24, 72):
+    for steps in (6, 18, 54):
         times = scoresde.grids.log_snr(sde, t_start, t_end, steps)
-        got = expectations(MIXTURE, sde, times, "pc", draws=2, points=201, nodes=8, order=order)
+        got = expectations(MIXTURE, sde, times, "pc", draws=2, points=151, nodes=6, order=order)
         off.append(np.abs(got - truth))
     for j, observable in enumerate(OBSERVABLES):
         few, some, many = (float(row[j]) for row in off)
@@ -142,16 +143,20 @@ def test_expectations_on_a_mixture_improve_with_steps(name: str, order: str) -> 
 
 # --- a mixture in three dimensions, by seeded Monte Carlo -------------------------------------------------------------
 
-# False alarms: 1e-6 per comparison, two-sided (4.9 standard errors); 12 numbers in each of 19 tests at most: 2.3e-4.
+# False alarms: 1e-6 per comparison, two-sided (4.9 standard errors); 12 numbers in each of 16 tests at most: 1.9e-4.
+# A bias of the mean above 0.22 standard deviations, or of a covariance above a quarter, is seen nearly always.
 SIGMAS = 4.892
-SAMPLES, MIXTURE_STEPS = 3000, 120
+SAMPLES, MIXTURE_STEPS = 2000, 120
 ALLOWED = 0.08  # bias: of the mean in standard deviations, of covariances relative to the variances
 
 
 @pytest.mark.parametrize(
     ("name", "order", "predictor"),
-    [pytest.param(*p.values, "reverse_diffusion", marks=p.marks) for p in both_orders([*PROCESSES])]
-    + [("vp", ORDERS[i % 2], p) for i, p in enumerate(PREDICTORS) if p != "reverse_diffusion"],
+    [
+        *(pytest.param(*p.values, "reverse_diffusion", marks=p.marks) for p in both_orders(["ve", "vp", "flow"])),
+        ("vp", "pc", "ancestral"),
+        *(pytest.param("vp", "cp", p, marks=pytest.mark.slow) for p in ("euler_maruyama", "ddim", "euler", "heun")),
+    ],
 )
 def test_moments_on_a_mixture_in_three_dimensions(name: str, order: str, predictor: str) -> None:
     """Mean and covariance against the exact ones. A difference passes if it is explained by 4.9 standard errors and a
