@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,47 +55,45 @@ def variance_after(corrector: scoresde.Corrector, name: str, start: float) -> tu
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("friction", [0.0, 1.0, 50.0])
-def test_underdamped_is_the_splitting(name: str, friction: float) -> None:
+def test_underdamped_is_the_splitting(name: str) -> None:
     """Against the recursion of the covariance of (x, v), written as matrices."""
     snr, moves = 0.4, 3
     process, node = at_unit_noise(name, GAUSSIAN)
     var = node.alpha**2 * 0.3 + node.sigma**2
-    h, kept = snr * node.sigma, math.exp(-friction * snr)
+    h = snr * node.sigma
     kick = torch.tensor([[1.0, 0.0], [-0.5 * h / var, 1.0]], dtype=F64)
     drift = torch.tensor([[1.0, 0.5 * h], [0.0, 1.0]], dtype=F64)
-    damp = torch.diag(torch.tensor([1.0, kept], dtype=F64))
-    heat = torch.diag(torch.tensor([0.0, 1 - kept**2], dtype=F64))
-    covariance = torch.diag(torch.tensor([1.7 * var, 1.0], dtype=F64))
-    for _ in range(moves):
-        for matrix, added in ((drift @ kick, 0 * heat), (damp, heat), (kick @ drift, 0 * heat)):
-            covariance = matrix @ covariance @ matrix.mT + added
-    got, draws = variance_after(UnderdampedCorrector(snr, moves, friction), name, 1.7)
-    assert got == pytest.approx(float(covariance[0, 0]) / var, rel=1e-12)
-    assert draws == moves + 1
-    before = process.network.calls
-    UnderdampedCorrector(snr, moves, friction).correct(
-        process, torch.zeros(2, 1, dtype=F64), node, Given(lambda k, like: torch.zeros_like(like))
-    )
-    assert process.network.calls - before == moves + 1 == UnderdampedCorrector(snr, moves, friction).evaluations
+    for friction in (0.0, 1.0, 50.0):
+        corrector, kept = UnderdampedCorrector(snr, moves, friction), math.exp(-friction * snr)
+        damp = torch.diag(torch.tensor([1.0, kept], dtype=F64))
+        heat = torch.diag(torch.tensor([0.0, 1 - kept**2], dtype=F64))
+        covariance = torch.diag(torch.tensor([1.7 * var, 1.0], dtype=F64))
+        for _ in range(moves):
+            for matrix, added in ((drift @ kick, 0 * heat), (damp, heat), (kick @ drift, 0 * heat)):
+                covariance = matrix @ covariance @ matrix.mT + added
+        got, draws = variance_after(corrector, name, 1.7)
+        assert got == pytest.approx(float(covariance[0, 0]) / var, rel=1e-12), friction
+        assert draws == moves + 1
+        before = process.network.calls
+        corrector.correct(process, torch.zeros(2, 1, dtype=F64), node, Given(lambda k, like: torch.zeros_like(like)))
+        assert process.network.calls - before == moves + 1 == corrector.evaluations
 
 
-def test_underdamped_has_a_smaller_bias_than_langevin_for_the_same_evaluations() -> None:
-    """From the right distribution, after 8 evaluations with moves of the same length."""
-    calls = 8
-    plain, _ = variance_after(LangevinCorrector(snr=0.4 / 2, moves=calls), "vp", 1.0)  # epsilon = h^2 / 2
-    fine, _ = variance_after(UnderdampedCorrector(snr=0.4, moves=calls - 1), "vp", 1.0)
-    assert abs(fine - 1) < 0.5 * abs(plain - 1)
-
-
-def test_underdamped_forgets_a_wrong_variance() -> None:
+def test_underdamped_forgets_a_wrong_variance_and_has_a_small_bias() -> None:
     errors = [
         abs(variance_after(UnderdampedCorrector(snr=0.2, moves=moves), "vp", 2.0)[0] - 1) for moves in (5, 20, 80)
     ]
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.01
+    # From the right distribution, after 8 evaluations with moves of the same length: Langevin's epsilon is h^2 / 2.
+    plain, _ = variance_after(LangevinCorrector(snr=0.4 / 2, moves=8), "vp", 1.0)
+    fine, _ = variance_after(UnderdampedCorrector(snr=0.4, moves=7), "vp", 1.0)
+    assert abs(fine - 1) < 0.5 * abs(plain - 1)
 
 
-@pytest.mark.parametrize("rule", ["batch", "sample", "dimension"])
+by_rule = pytest.mark.parametrize("rule", ["batch", "sample", "dimension"])
+
+
+@by_rule
 def test_norm_rules_as_they_are_written(rule: str) -> None:
     process, node = at_unit_noise("vp", GAUSSIAN)
     generator = torch.Generator().manual_seed(1)
@@ -112,35 +111,37 @@ def test_norm_rules_as_they_are_written(rule: str) -> None:
     assert PROCESSES["ve"].node(0.5).f == 0.0  # and 1 on VE
 
 
-@pytest.mark.parametrize("rule", ["sample", "dimension", "batch"])
+@by_rule
 def test_norm_rules_have_their_fixed_point_in_large_dimension(rule: str) -> None:
-    """v(1 + r^2), to 1 % at D = 4000: the norms have a relative spread of 1/sqrt(2D) = 1 % there, far less in the mean
-    of 40 samples. One seed; the tolerance is more than ten standard errors."""
+    """v(1 + r^2), to 2 % at D = 4000, where the norms have a relative spread of 1/sqrt(2D) = 1 %: four standard errors
+    of the mean square of 80,000 numbers, one seed (false alarms: 1 in 16,000)."""
     target = scoresde.targets.Gaussian(torch.zeros(4000, dtype=F64), 0.3)
     process, node = at_unit_noise("ve", target)
     generator = torch.Generator().manual_seed(0)
-    x = 1.3**0.5 * torch.randn(40, 4000, generator=generator, dtype=F64)
+    x = 1.3**0.5 * torch.randn(20, 4000, generator=generator, dtype=F64)
     noise = scoresde.noise.BatchNoise(generator)
     r = 0.3
-    for _ in range(60):
+    for _ in range(40):
         x = LangevinCorrector(snr=r, rule=rule).correct(process, x, node, noise)
-    assert float(x.square().mean()) / 1.3 == pytest.approx(1 + r * r, rel=0.01)
+    assert float(x.square().mean()) / 1.3 == pytest.approx(1 + r * r, rel=0.02)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mala_leaves_the_law_alone_where_langevin_does_not(name: str) -> None:
-    """40,000 exact samples of a mixture, ten large moves. Mean and second moment stay within 4.5 standard errors (false
-    alarms: 1 in 70,000 per figure); the unadjusted moves are off by far more."""
+    """20,000 exact samples of a mixture, ten large moves. Mean and second moment stay within 4.5 standard errors (false
+    alarms: 1 in 70,000 per figure; 3 % of a standard deviation is seen); the unadjusted moves are off by far more."""
     sde = PROCESSES[name]
     process, node = at_unit_noise(name, MIXTURE)
     generator = torch.Generator().manual_seed(2)
-    x = MIXTURE.sample(40_000, sde, node.t, generator=generator)
-    truth = MIXTURE.sample(2_000_000, sde, node.t, generator=generator)
+    x = MIXTURE.sample(20_000, sde, node.t, generator=generator)
     noise = scoresde.noise.BatchNoise(generator)
+
+    powers = lambda v: np.stack([v**p for p in range(5)], axis=1)  # noqa: E731
+    exact = testing.expectations_of_law(MIXTURE, sde, float(node.t), powers)
 
     def gaps(y: torch.Tensor) -> list[float]:
         return [
-            float((y**p).mean() - (truth**p).mean()) / float((truth**p).std() * (1 / len(y) + 1 / len(truth)) ** 0.5)
+            (float((y**p).mean()) - float(exact[p])) / float((exact[2 * p] - exact[p] ** 2) / len(y)) ** 0.5
             for p in (1, 2)
         ]
 
@@ -149,7 +150,7 @@ def test_mala_leaves_the_law_alone_where_langevin_does_not(name: str) -> None:
     )
     plain = LangevinCorrector(snr=0.7, moves=10).correct(process, x, node, noise)
     assert max(map(abs, gaps(adjusted))) < 4.5, gaps(adjusted)
-    assert abs(gaps(plain)[1]) > 20
+    assert abs(gaps(plain)[1]) > 14
     moved = (adjusted != x).any(1).double().mean()
     assert 0.5 < float(moved) <= 1.0
 
@@ -164,9 +165,11 @@ def test_mala_rejects_what_it_must() -> None:
     assert float(out.abs().max()) < 0.5 and bool((out != 0).any())
 
 
-@pytest.mark.parametrize("corrector", ["langevin", "underdamped", "mala"])
+@pytest.mark.cells(8)
 @pytest.mark.parametrize("predictor", ["ancestral", "ddim", "dpmpp_2m", "heun_sde", "edm", "dpmpp_2s_ancestral"])
+@pytest.mark.parametrize("corrector", ["langevin", "underdamped", "mala"])
 def test_every_corrector_with_predictors_of_every_kind(corrector: str, predictor: str) -> None:
+    """4,000 samples, whose mean has a standard error of 0.015 and the second moment one of 2 %."""
     sde = PROCESSES["flow"]
     options = {"log_prob": lambda x, t: MIXTURE.log_prob(x, sde, t)} if corrector == "mala" else {}
     got = scoresde.solve(
@@ -188,45 +191,33 @@ def test_every_corrector_with_predictors_of_every_kind(corrector: str, predictor
 
 
 def test_refusals() -> None:
+    for make in (LangevinCorrector, scoresde.solvers.Langevin):
+        with pytest.raises(scoresde.InvalidArgumentError, match="diverge"):
+            make(snr=1.0)
     with pytest.raises(scoresde.InvalidArgumentError, match="rule"):
         LangevinCorrector(rule="norm")
     with pytest.raises(scoresde.InvalidArgumentError, match="log_prob"):
         scoresde.solvers.make_solver("pc", {"corrector": "mala"})
-    with pytest.raises(scoresde.InvalidTypeError, match="log_prob"):
-        MALACorrector(3)
-    process, node = at_unit_noise("vp", GAUSSIAN)
-    wrong, noise = MALACorrector(lambda x, t: x), scoresde.noise.BatchNoise()
-    with pytest.raises(scoresde.ScoreFnError, match="log_prob"):
-        wrong.correct(process, torch.zeros(3, 1), node, noise)
-
-
-def test_a_density_that_is_not_finite_is_no_silent_rejection() -> None:
-    for value in (math.nan, math.inf):
-        corrector = scoresde.MALACorrector(lambda x, t, value=value: torch.full((len(x),), value))
-        with pytest.raises(scoresde.ScoreFnError, match=r"log_prob.*4 of 4"):
-            scoresde.solve(scoresde.VPSDE(), lambda x, t: -x, method="pc", corrector=corrector, steps=3, shape=(4, 1))
+    for wrong in (lambda x, t: x, lambda x, t: torch.full((len(x),), math.nan), lambda x, t: torch.zeros(4) + math.inf):
+        with pytest.raises(scoresde.ScoreFnError, match="log_prob"):
+            scoresde.solve(
+                scoresde.VPSDE(), lambda x, t: -x, method="pc", corrector=MALACorrector(wrong), steps=3, shape=(4, 1)
+            )
 
 
 def test_outside_the_support_every_proposal_is_rejected() -> None:
-    corrector = scoresde.MALACorrector(lambda x, t: torch.full((len(x),), -math.inf))
-    options = {"predictor": "ddim", "steps": 3, "shape": (4, 1), "seed": 0}
-    got = scoresde.solve(scoresde.VPSDE(), lambda x, t: -x, method="pc", corrector=corrector, **options).x
+    corrector = MALACorrector(lambda x, t: torch.full((len(x),), -math.inf))
+    got = scoresde.solve(
+        scoresde.VPSDE(), lambda x, t: -x, method="pc", corrector=corrector, predictor="ddim", steps=3, shape=(4, 1)
+    ).x
     assert bool(torch.isfinite(got).all())
 
 
-@pytest.mark.parametrize("rule", ["sigma", "batch", "sample", "dimension"])
-def test_a_chain_too_short_for_the_process_is_refused_before_the_first_evaluation(rule: str) -> None:
+def test_a_chain_too_short_for_the_process_is_refused_before_the_first_evaluation() -> None:
     def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         raise AssertionError
 
-    for sde, chain in ((scoresde.VPSDE(), 10), (scoresde.FlowSDE(), 1000)):
-        with pytest.raises(scoresde.InvalidArgumentError, match="chain"):
-            scoresde.solve(sde, score, torch.ones(2, 3), method="pc", steps=20, chain=chain, rule=rule)
-
-
-def test_moves_that_diverge_are_refused() -> None:
-    for make in (scoresde.LangevinCorrector, scoresde.solvers.Langevin):
-        with pytest.raises(scoresde.InvalidArgumentError, match="diverge"):
-            make(snr=1.0)
-    with pytest.raises(scoresde.InvalidArgumentError, match="rule"):
-        scoresde.LangevinCorrector(rule=["batch"])  # type: ignore[arg-type]
+    for rule in ("sigma", "batch", "sample", "dimension"):
+        for sde, chain in ((scoresde.VPSDE(), 10), (scoresde.FlowSDE(), 1000)):
+            with pytest.raises(scoresde.InvalidArgumentError, match="chain"):
+                scoresde.solve(sde, score, torch.ones(2, 3), method="pc", steps=20, chain=chain, rule=rule)

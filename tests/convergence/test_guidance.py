@@ -7,6 +7,7 @@ Langevin moves do; the figures are quadratures, not samples.
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 import scoresde
 from scoresde import guidance, targets, testing
 from scoresde.testing.kolmogorov import expectations, observe
+from tests.parameters import ways
 
 from .problems import PROCESSES
 
@@ -35,24 +37,21 @@ def guided(sde: scoresde.AffineSDE, scale: float = 1.0):
     return guidance.classifier_guidance(MIXTURE.score(sde), classifier(MIXTURE, sde), scale)
 
 
-# ggf's accepted steps, and with them its draws, hang on the last digit: two scores that differ by 1e-13 part.
-METHODS = [m for m in scoresde.methods() if m.name == m.solver.name and m.kind != "backend" and m.name != "ggf"]
-
-
-@pytest.mark.parametrize("method", [m.name for m in METHODS])
-def test_scale_one_is_the_conditional_law_for_every_method(method: str) -> None:
+def test_scale_one_is_the_conditional_law_for_every_way_of_stepping() -> None:
     """The same solve, with the component's own score: equal but for rounding, and for what an adaptive method makes of
     it."""
     sde = scoresde.VPSDE()
-    adaptive = scoresde.solvers.make_solver(method, {}).adaptive
-    options: dict[str, float] = {} if adaptive else {"steps": 12}
-    if method == "adams":  # the same clock for both, which otherwise follows the standard deviation of their data
-        options["spread"] = 0.2
-    x, exact = (
-        scoresde.solve(sde, f, method=method, seeds=range(6), dtype=F64, **options).x
-        for f in (guided(sde), COMPONENT.score(sde))
-    )
-    assert float((x - exact).abs().max()) < (1e-6 if adaptive else 1e-9)
+    for method in ways():
+        adaptive = scoresde.solvers.make_solver(method, {}).adaptive
+        options: dict[str, float] = {"rtol": 1e-3, "atol": 1e-3} if adaptive else {"steps": 12}
+        if method == "adams":  # the same clock for both, which otherwise follows the standard deviation of their data
+            options["spread"] = 0.2
+        if method != "ggf":  # whose accepted steps hang on the last digit: two scores that differ by 1e-13 part
+            x, exact = (
+                scoresde.solve(sde, f, method=method, seeds=range(6), dtype=F64, **options).x
+                for f in (guided(sde), COMPONENT.score(sde))
+            )
+            assert float((x - exact).abs().max()) < (1e-6 if adaptive else 1e-9), method
 
 
 @pytest.mark.parametrize("name", PROCESSES)
@@ -63,9 +62,9 @@ def test_the_guided_flow_is_the_flow_of_the_component(name: str) -> None:
     exact = COMPONENT.flow_map(x, sde, sde.t_max, sde.t_min)
     errors = [
         float((scoresde.solve(sde, guided(sde), x, method="rk45", rtol=tol, atol=tol).x - exact).abs().max())
-        for tol in (1e-3, 1e-5, 1e-7)
+        for tol in (1e-3, 1e-7)
     ]
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-5, errors
+    assert errors[0] > errors[1] and errors[1] < 1e-5, errors
 
 
 def law(sde: scoresde.AffineSDE, steps: int, **options: object) -> tuple[Tensor, Tensor]:
@@ -77,12 +76,7 @@ def law(sde: scoresde.AffineSDE, steps: int, **options: object) -> tuple[Tensor,
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"method": "pc", "snr": 0.05},
-        {"method": "ancestral"},
-        {"method": "dpmpp_2m_sde"},
-        {"method": "euler_maruyama"},
-    ],
+    [{"method": "pc", "snr": 0.05}, {"method": "ancestral"}, {"method": "dpmpp_2m_sde"}, {"method": "euler_maruyama"}],
 )
 def test_the_law_of_stochastic_methods_is_the_components(options: dict[str, object]) -> None:
     """By probing, without Monte Carlo: the score is affine where the guidance is right. (A shift of the mean weighs the
@@ -91,11 +85,11 @@ def test_the_law_of_stochastic_methods_is_the_components(options: dict[str, obje
     alpha, sigma = float(sde.alpha(sde.t_min)), float(sde.sigma(sde.t_min))
     variance = alpha**2 * float(SCALES[1]) ** 2 + sigma**2
     errors = []
-    for steps in (40, 120, 360):
+    for steps in (20, 60, 180):
         mean, covariance = law(sde, steps, **options)
         off = (covariance / variance - torch.eye(2, dtype=F64)).abs().max()
         errors.append(float(torch.maximum(off, ((mean - alpha * MEANS[1]) / variance**0.5).abs().max())))
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.05, errors
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.1, errors  # of order 1
 
 
 def test_the_likelihood_of_the_guided_flow_is_the_components() -> None:
@@ -157,8 +151,7 @@ def test_shift_of_the_mean_needs_guidance_that_has_one() -> None:
         scoresde.solvers.Ancestral(condition="means")
 
 
-# --- scales above one: the tilted distribution
-# ---------------------------------------------------------------------------------
+# --- scales above one: the tilted distribution -----------------------------------------------------------------------
 
 PAIR = targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]], dtype=F64), scales=0.8)
 SDE = scoresde.VPSDE()
@@ -203,10 +196,10 @@ def test_langevin_moves_reach_the_tilted_law() -> None:
     """The moves at a level know that level only; with many levels the distribution follows, to the moves' bias."""
     mean, variance = tilted()
     errors = []
-    for steps in (40, 100, 250):
+    for steps in (40, 80, 160):
         a, b = law_of("langevin", steps, snr=0.5, points=121, nodes=8)
         errors.append(abs(a - mean) + abs(b - variance))
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.015, errors
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.025, errors
 
 
 def test_a_corrector_moves_the_reverse_sde_towards_it() -> None:
@@ -226,34 +219,32 @@ def test_the_recursion_of_expectations_is_unchanged_by_default() -> None:
     assert np.array_equal(a, b)
 
 
-# --- other distributions
-# -------------------------------------------------------------------------------------------------------
+# --- other distributions ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["vp", "ve", "flow"])
-def test_a_mixture_of_laws_has_its_own_score(name: str) -> None:
-    sde = PROCESSES[name]
+def test_a_mixture_of_laws_has_its_own_score() -> None:
     parts = [targets.Gaussian(m, float(s) ** 2) for m, s in zip(MEANS, SCALES, strict=True)]
-    logs = [lambda x, t, p=p: p.log_prob(x, sde, t) for p in parts]
-    whole = guidance.mixture([p.score(sde) for p in parts], logs, [0.3, 0.5, 0.2])
     x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
-    for t in (sde.t_min, 0.3, sde.t_max):
-        got, exact = whole.estimate(x, sde.node(t)), MIXTURE.score(sde).estimate(x, sde.node(t))
-        for a, b in zip(got, exact, strict=True):
-            assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+    for name in ("vp", "ve", "flow"):
+        sde = PROCESSES[name]
+        logs = [lambda x, t, p=p, sde=sde: p.log_prob(x, sde, t) for p in parts]
+        whole = guidance.mixture([p.score(sde) for p in parts], logs, [0.3, 0.5, 0.2])
+        for t in (sde.t_min, 0.3, sde.t_max):
+            got, exact = whole.estimate(x, sde.node(t)), MIXTURE.score(sde).estimate(x, sde.node(t))
+            for a, b in zip(got, exact, strict=True):
+                assert torch.allclose(a, b, rtol=1e-9, atol=1e-9), (name, t)
 
 
-@pytest.mark.parametrize("name", PROCESSES)
-@pytest.mark.parametrize("value", [0.3, 2.5])
-def test_temperature_is_exact_for_isotropic_gaussians(name: str, value: float) -> None:
+def test_temperature_is_exact_for_isotropic_gaussians() -> None:
     """Estimates, at both ends and between, are those of N(m, T v)."""
-    sde, v = PROCESSES[name], float(SCALES[1]) ** 2
-    tempered = guidance.temperature(COMPONENT.score(sde), value, variance=v)
-    exact = targets.Gaussian(MEANS[1], value * v).score(sde)
-    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
-    for t in (sde.t_min, 0.5 * (sde.t_min + sde.t_max), sde.t_max):
-        for a, b in zip(tempered.estimate(x, sde.node(t)), exact.estimate(x, sde.node(t)), strict=True):
-            assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+    v, x = float(SCALES[1]) ** 2, torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    for name, value in itertools.product(PROCESSES, (0.3, 2.5)):
+        sde = PROCESSES[name]
+        tempered = guidance.temperature(COMPONENT.score(sde), value, variance=v)
+        exact = targets.Gaussian(MEANS[1], value * v).score(sde)
+        for t in (sde.t_min, 0.5 * (sde.t_min + sde.t_max), sde.t_max):
+            for a, b in zip(tempered.estimate(x, sde.node(t)), exact.estimate(x, sde.node(t)), strict=True):
+                assert torch.allclose(a, b, rtol=1e-9, atol=1e-9), (name, value, t)
 
 
 def test_product_of_gaussians_with_a_base_has_the_products_score() -> None:
