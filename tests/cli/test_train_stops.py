@@ -9,19 +9,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import Result
 
 import scoresde.training
 from scoresde.files.locks import owned
 from scoresde.presets import DEFAULT, PRESETS
-from scoresde.training import Recipe, Trainer
+from scoresde.training import Recipe
+from scoresde.zoo import Sampler
+from tests.cli.common import Files, Run, expect
 
-Run = Callable[..., Result]
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"channels": 8, "blocks": 1, "width": 8}
 STEPS = 8
@@ -30,24 +30,41 @@ COMMAND = ("train", "--out", "model", "--checkpoint-every", 4, "--sample-every",
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks of POSIX")
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe(steps=STEPS, batch_size=8)
-    monkeypatch.setitem(PRESETS, DEFAULT, replace(PRESETS[DEFAULT], kwargs=SMALL, recipe=recipe))
+@dataclass
+class Losses:
+    """What happens while the loss is computed: ``at[n]`` is called in the n-th one from now."""
 
+    at: dict[int, Callable[[], object]] = field(default_factory=dict)
 
-def signalling(monkeypatch: pytest.MonkeyPatch, place: str, call: int, *numbers: signal.Signals) -> None:
-    """In a call of a method of the trainer, from 1, signals come to the process."""
-    original, calls = getattr(Trainer, place), iter(range(1, 10_000))
+    def next(self) -> None:
+        now = self.at.pop(1, lambda: None)
+        self.at = {n - 1: event for n, event in self.at.items()}
+        now()
 
-    def method(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == call:
+    def signal(self, step: int, *numbers: signal.Signals) -> None:
+        """Signals come to the process, one after the other."""
+
+        def kill() -> None:
             for number in numbers:
                 os.kill(os.getpid(), number)
                 time.sleep(0)  # here Python runs the handler
-        return original(*args, **kwargs)
 
-    monkeypatch.setattr(Trainer, place, method)
+        self.at[step] = kill
+
+
+@pytest.fixture(autouse=True)
+def losses(monkeypatch: pytest.MonkeyPatch) -> Losses:
+    """Those of the default preset, which has a small network now."""
+    wide, found = PRESETS[DEFAULT], Losses()
+
+    def loss(*args: Any, **kwargs: Any) -> Any:
+        found.next()
+        return wide.loss(*args, **kwargs)
+
+    recipe = Recipe(steps=STEPS, batch_size=8)
+    preset = replace(wide, loss=loss, recipe=recipe, kwargs=SMALL, sampler=Sampler("ddim", steps=2))
+    monkeypatch.setitem(PRESETS, DEFAULT, preset)
+    return found
 
 
 def left(folder: str = "model") -> dict[str, bytes]:
@@ -65,86 +82,85 @@ def checkpoints(folder: str = "model") -> list[int]:
 WHOLE: dict[str, bytes] = {}  # what a run without a signal leaves, once it has been made
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("at", [1, 4, 5])
+@pytest.mark.parametrize(("number", "at"), [(signal.SIGTERM, 1), (signal.SIGINT, 4), (signal.SIGTERM, 5)])
 def test_a_signal_stops_after_the_step_and_the_same_command_goes_on_exactly(
-    run: Run, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, at: int
+    run: Run, losses: Losses, number: signal.Signals, at: int
 ) -> None:
     """Where no checkpoint is due, too: model, log, pictures and last checkpoint are those of a run without a signal."""
     if not WHOLE:
-        assert run(*COMMAND).exit_code == 0
+        expect(run(*COMMAND), 0)
         WHOLE.update(left())
         Path("model").rename("whole")
-    with monkeypatch.context() as patch:
-        signalling(patch, "_step", at, number)
-        result = run(*COMMAND)
-    assert result.exit_code == 75, result.output
-    assert result.output.endswith(f"Interrupted; a checkpoint is kept, and the same command resumes at step {at}.\n")
+    losses.signal(at, number)
+    text = expect(run(*COMMAND), 75)
+    assert text.endswith(f"Interrupted; a checkpoint is kept, and the same command resumes at step {at}.")
     assert checkpoints() == sorted({at, 4} if at > 4 else {at})
     assert sorted(os.listdir("model")) == sorted(["checkpoints", "log.csv", *(["samples"] if at > 2 else [])])
-    assert run(*COMMAND, "--resume").exit_code == 0
+    expect(run(*COMMAND, "--resume"), 0)
     assert left() == WHOLE
 
 
-def test_a_second_signal_stops_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        signalling(patch, "_step", 6, signal.SIGTERM, signal.SIGTERM)
-        result = run(*COMMAND)
-    assert result.exit_code == 75 and "resumes at step 4" in result.output, result.output
+def test_a_second_signal_stops_at_once(run: Run, losses: Losses) -> None:
+    losses.signal(3, signal.SIGTERM, signal.SIGINT)
+    expect(run(*COMMAND), 75, "starts again, for there is no checkpoint yet")
+    losses.signal(6, signal.SIGTERM, signal.SIGTERM)
+    expect(run(*COMMAND), 75, "resumes at step 4")
     assert checkpoints() == [4]
 
 
-def test_before_the_first_checkpoint_the_same_command_starts_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        signalling(patch, "_step", 3, signal.SIGTERM, signal.SIGINT)
-        result = run(*COMMAND)
-    assert result.exit_code == 75 and "starts again, for there is no checkpoint yet" in result.output, result.output
-    assert run(*COMMAND).exit_code == 0
-
-
-def test_at_the_last_step_the_run_is_completed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    signalling(monkeypatch, "_step", STEPS, signal.SIGTERM)
-    result = run(*COMMAND)
-    assert result.exit_code == 0, result.output
+def test_at_the_last_step_the_run_is_completed(run: Run, losses: Losses) -> None:
+    losses.signal(STEPS, signal.SIGTERM)
+    expect(run(*COMMAND), 0)
     assert scoresde.load("model").event_shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize(("resume", "said"), [((), "command resumes"), (("--no-resume",), "without --no-resume")])
 def test_what_is_said_of_an_interrupt_while_data_are_read(
-    run: Run, monkeypatch: pytest.MonkeyPatch, resume: tuple[str, ...], said: str
+    run: Run, losses: Losses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not claim that nothing is there."""
-    signalling(monkeypatch, "_step", 2, signal.SIGTERM)
-    assert run(*COMMAND).exit_code == 75
+    losses.signal(2, signal.SIGTERM)
+    expect(run(*COMMAND), 75)
 
     def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(scoresde.training, "read", interrupted)
-    result = run(*COMMAND, *resume)
-    assert result.exit_code == 75 and said in result.output and "at step 2" in result.output, result.output
+    for resume, said in (((), "command resumes"), (("--no-resume",), "without --no-resume")):
+        expect(run(*COMMAND, *resume), 75, said, "at step 2")
 
 
-def test_handlers_are_put_back_and_ignored_signals_stay_ignored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handlers_are_put_back_and_ignored_signals_stay_ignored(run: Run, losses: Losses) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        signalling(monkeypatch, "_step", 2, signal.SIGINT)
-        assert run(*COMMAND).exit_code == 0
+        losses.signal(2, signal.SIGINT)
+        expect(run(*COMMAND), 0)
         assert signal.getsignal(signal.SIGTERM) == before[0]
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before[1])
 
 
-def test_an_error_after_a_signal_that_ended_a_worker_is_an_interrupt(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dying(*args: Any) -> None:
+def test_an_error_after_a_signal_that_ended_a_worker_is_an_interrupt(run: Run, losses: Losses) -> None:
+    def dying() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         raise RuntimeError("DataLoader worker is killed by signal: Terminated.")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_loss", dying)
-        result = run(*COMMAND)
-    assert result.exit_code == 75 and "Interrupted" in result.output, result.output
+    losses.at[1] = dying
+    expect(run(*COMMAND), 75, "Interrupted")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_signal_to_all_processes_of_a_run_with_workers(run: Run, losses: Losses, files: Files) -> None:
+    """As torchrun sends it to a rank's group: the workers do not end before the step is done."""
+    losses.at[3] = lambda: os.killpg(0, signal.SIGTERM)
+    child = os.fork()
+    if not child:
+        os.setsid()  # a group of its own
+        result = run(*COMMAND, "--workers", 1)
+        Path("said").write_text(result.output)
+        os._exit(result.exit_code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert Path("said").read_text().endswith("the same command resumes at step 3.\n") and checkpoints() == [3]
 
 
 # Two runs in one folder
@@ -152,14 +168,11 @@ def test_an_error_after_a_signal_that_ended_a_worker_is_an_interrupt(run: Run, m
 
 def test_a_folder_that_another_run_holds(run: Run) -> None:
     with owned("model"):
-        result = run(*COMMAND)
-        assert result.exit_code == 4, result.output
-        assert f"Another run writes to this folder (process {os.getpid()} on {socket.gethostname()} since 2" in (
-            result.output
-        )
+        said = f"Another run writes to this folder (process {os.getpid()} on {socket.gethostname()} since 2"
+        expect(run(*COMMAND), 4, said)
         assert os.listdir("model") == [".lock"]
     assert not Path("model").exists()
-    assert run(*COMMAND).exit_code == 0
+    expect(run(*COMMAND), 0)
     assert ".lock" not in os.listdir("model")
 
 
@@ -176,7 +189,6 @@ def program(tmp_path: Path, *arguments: object) -> subprocess.Popen[bytes]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,  # a process group
     )
 
 
@@ -186,31 +198,19 @@ def wait_for(process: subprocess.Popen[bytes], done: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_the_second_run_is_refused_and_a_killed_one_holds_nothing(run: Run, tmp_path: Path) -> None:
-    """With a worker that outlives it for some seconds. Both runs used to end with exit code 0, and one was lost."""
+    """With a worker that outlives it for some seconds."""
     first = program(tmp_path, "--checkpoint-every", 2, "--workers", 1)
     wait_for(first, lambda: list(tmp_path.glob("model/checkpoints/step-*")))
-    refused = run("train", "--out", "model", "--seed", 1, "--steps", 2)
-    assert refused.exit_code == 4 and f"(process {first.pid} on " in refused.output, refused.output
+    again = ("train", "--out", "model", "--seed", 1, "--steps", 2)
+    expect(run(*again), 4, f"(process {first.pid} on ")
     assert first.poll() is None
     first.kill()
     first.communicate()
     assert Path("model/.lock").exists()
-    result = run("train", "--out", "model", "--seed", 1, "--steps", 2)
-    assert result.exit_code == 2 and "seed: 0, now 1" in result.output, result.output
+    expect(run(*again), 2, "seed: 0, now 1")
     assert not Path("model/.lock").exists()
-
-
-def test_a_signal_to_all_processes_of_a_run_with_workers(tmp_path: Path) -> None:
-    """As torchrun sends it to a rank's group: the workers do not end before the step is done."""
-    process = program(tmp_path, "--checkpoint-every", 1_000_000, "--workers", 2)
-    log = tmp_path / "model" / "log.csv"
-    wait_for(process, lambda: log.exists() and log.read_text().count("loss"))
-    os.killpg(process.pid, signal.SIGTERM)
-    _, err = process.communicate(timeout=100)
-    reached = [int(path.stem[5:]) for path in tmp_path.glob("model/checkpoints/step-*")]
-    assert process.returncode == 75 and len(reached) == 1 and reached[0] >= 50, err.decode()
-    assert err.decode().endswith(f"the same command resumes at step {reached[0]}.\n") and b"Traceback" not in err
 
 
 @pytest.mark.slow
