@@ -18,7 +18,6 @@ from torch import Tensor
 
 import scoresde.zoo
 from scoresde.errors import InvalidArgumentError, OutOfMemoryError, out_of_memory
-from scoresde.training import read
 from tests.cli.common import Files, Run, arrays, expect, fails
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to allocate "
@@ -91,13 +90,6 @@ def test_headers_that_claim_more_than_there_is(run: Run, fake: Any) -> None:
         file.writestr("x", b"no array")
     expect(run("encode", "a.npz"), 2, "'a.npz' cannot be read")
     assert not Path("m").exists()
-
-
-def test_no_numbers_are_refused_by_the_header(tmp_path: Path, unread: None) -> None:
-    for dtype in ("<U9", "|b1", "<c8", np.dtype("longdouble").str):
-        sparse(tmp_path / "a.npy", (2, 2), dtype)
-        with pytest.raises(InvalidArgumentError, match="must be integer grey levels"):
-            read(str(tmp_path / "a.npy"))
 
 
 def test_a_measurement_or_a_mask_of_another_size_is_not_read(

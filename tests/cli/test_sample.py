@@ -39,32 +39,21 @@ def test_default_is_a_picture_of_30_samples(ddim: Run, fake: Any, files: Files) 
     assert image.mode == "L" and image.size == (6 * 34 - 2, 5 * 34 - 2)
     assert info["num"] == 30 and info["method"] == "ddim" and info["denoise"] is True
     tiles = [pixels[34 * i : 34 * i + 32, 34 * j : 34 * j + 32] for i in range(5) for j in range(6)]
-    upper = [tile[:16].mean() > tile[16:].mean() for tile in tiles]
-    dark, bright = 255 * 0.05, 255 * 0.95
-    close = []
-    for tile, up in zip(tiles, upper, strict=True):
-        halves = (tile[:16], tile[16:]) if up else (tile[16:], tile[:16])
-        assert halves[0].mean() == pytest.approx(bright, abs=30) and halves[1].mean() == pytest.approx(dark, abs=30)
-        close.append(abs(halves[0].mean() - bright) < 6 and abs(halves[1].mean() - dark) < 6)
-    assert sum(close) >= 26  # ten steps leave a sample that starts between the two modes a little short of its own
+    halves = np.array([[tile[:16].mean(), tile[16:].mean()] for tile in tiles]) / 255
+    upper = halves[:, 0] > halves[:, 1]
+    error = np.abs(np.sort(halves) - [0.05, 0.95]).max(1)
+    # ten steps leave a sample that starts between the two modes a little short of its own
+    assert error.max() < 0.12 and (error < 0.024).sum() >= 26
     assert 4 <= sum(upper) <= 26  # a fair coin leaves this interval with probability 1e-5
-
-
-def test_summary_says_what_it_took(ddim: Run, fake: Any) -> None:
-    said = (
-        "3 samples of mnist: vp, ddim, 10 steps, 10 evaluations per sample",
-        "a.npz: arrays, x is 3 x 1 x 8 x 8; 10 network calls",
-    )
-    expect(ddim("--num", 3, "--out", "a.npz"), 0, *said)
-    assert fake.calls == 10
-    assert ddim("--num", 3, "--quiet").output == ""
 
 
 def test_arrays_and_their_metadata(ddim: Run, fake: Any, files: Files) -> None:
     arguments = ("--num", 3, "--seed", 5, "--label", 1, "--sde", "ve")
     for name in ("a.npz", "a.safetensors"):
-        expect(ddim(*arguments, "--out", name), 0)
-    assert files() == ["a.npz", "a.safetensors"]
+        said = "3 samples of mnist: ve, ddim, 10 steps, 10 evaluations per sample"
+        expect(ddim(*arguments, "--out", name), 0, said, f"{name}: arrays, x is 3 x 1 x 8 x 8; 10 network calls")
+    assert ddim(*arguments, "--quiet", "--out", "a.npz").output == ""
+    assert fake.calls == 30 and files() == ["a.npz", "a.safetensors"]
     npz, tensors = arrays("a.npz"), load_file("a.safetensors")
     told = json.loads(str(npz.pop("metadata")))
     with safe_open("a.safetensors", "np") as file:
@@ -153,17 +142,10 @@ def test_solver_options_and_process_reach_the_solver(run: Run, fake: Any) -> Non
         noise = scoresde.SampleNoise(0, indices=range(2))
         expected = scoresde.solve(sde, fake.score(sde), steps=3, shape=(2, 1, 8, 8), noise=noise, **told).x
         assert np.array_equal(x, expected.numpy()), told
-    values = ("a=1", "b=1e-3", "c=true", "d=none", "e=x=y", "f=-2")
-    expect(run(*given, "--method", "pc", *(word for v in values for word in ("--option", v))), 2, "'a'")
-
-
-def test_values_of_options(run: Run, fake: Any) -> None:
-    """Numbers, true, false, none, or else words."""
-    given = ("sample", "--num", 2, "--method", "ddim_eta", "--steps", 3, "--out", "a.npz")
-    for text, value in (("1", 1), ("1e-3", 1e-3), ("-2", None), ("true", None), ("none", None), ("x=y", None)):
-        result = run(*given, "--option", f"eta={text}")
-        if value is None:
-            expect(result, 2, "eta")
+    for text, value in (("1", 1), ("1e-3", 1e-3), ("true", "True"), ("none", "None"), ("x=y", "'x=y'")):
+        result = run(*given, "--method", "ddim_eta", "--option", f"eta={text}")
+        if isinstance(value, str):
+            expect(result, 2, f"got {value}")
         else:
             expect(result, 0)
             assert metadata("a.npz")["options"] == {"eta": value}
@@ -214,14 +196,10 @@ def test_colour_and_events_that_are_no_pictures(ddim: Run, fake: Any, files: Fil
 
 def test_usage_is_exit_2(run: Run, fake: Any, files: Files) -> None:
     for arguments, said in (
-        (["--num", 0], "num"),
-        (["--batch-size", 0], "batch"),
         (["--seed", -1], "seed"),
         (["--steps", 0], "`steps` must be at least 1"),
-        (["--steps", 1.5], "steps"),
         (["--method", "eulr"], "did you mean 'euler'"),
         (["--method", "DPM2"], "is method='dpm_2s', form='dpmsolver' here"),
-        (["--method", "ddimm"], "did you mean 'ddim'?"),
         (["--method", "DPM++ 2M Karras"], "is method='dpmpp_2m', grid='karras' here"),
         (["--method", ""], "`method`: unknown name ''"),
         (["--sde", "vpp"], "did you mean 'vp'"),
@@ -230,20 +208,14 @@ def test_usage_is_exit_2(run: Run, fake: Any, files: Files) -> None:
         (["--option", "snr=0.1", "--option", "snr=0.2"], "twice"),
         (["--method", "pc", "--option", "snrr=0.1"], "did you mean 'snr'"),
         (["--method", "pc", "--option", "snr=-1"], "snr"),
-        (["--method", "pc", "--option", "snr=x"], "snr"),
-        (["--method", "pc", "--option", "steps=3"], "steps"),
         (["--method", "ddim", "--rtol", "1e-3"], "rk45"),
         (["--option", "snr=0.1"], "give 'snr' with the name of a method"),
         (["--method", "rk45", "--rtol", "nan"], "rtol"),
-        (["--method", "rk45", "--atol", "-1"], "atol"),
         (["--method", "rk45", "--steps", 5], "rtol"),
-        (["--method", "rk45", "--max-steps", 0], "max_steps"),
         (["--stochasticity", 1], "stochasticity"),
         (["--device", "gpu9"], "got 'gpu9'"),
         (["--out", "a.jpg"], ".png, .npz, .safetensors or /"),
-        (["--out", ""], ".png, .npz, .safetensors or /"),
         (["--stepz", 3], "--steps"),
-        (["more"], "more"),
         (["--label", "three"], "`label` must be the number of a class, or all"),
     ):
         expect(run("sample", *arguments), 2, said)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,18 +212,3 @@ def test_the_presets_are_listed(run: Run) -> None:
     assert last.startswith("classifier: ")
     assert run("presets", "classifier").output.startswith("steps: ")
     expect(run("presets", "clasifier"), 2, "did you mean 'classifier'")
-
-
-@pytest.mark.slow
-def test_two_processes(tmp_path: Path) -> None:
-    """Under torchrun: one model, that of the run's rank 0; the same command again is done."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "scoresde", "train"]
-    command += ["--data", "digits", "--out", "m", "--steps", "2", "--batch-size", "4", "--sample-every", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    found = []
-    for _ in range(2):
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=100)
-        assert done.returncode == 0, done.stderr.decode()
-        assert done.stdout.count(b"parameters, 2 steps") == 1
-        found.append((tmp_path / "m" / "model.safetensors").read_bytes())
-    assert found[0] == found[1] and scoresde.load(tmp_path / "m").event_shape == (1, 8, 8)
