@@ -34,7 +34,8 @@ def entropy(sde: Any, t: float) -> float:
 @pytest.mark.parametrize("name", PROCESSES)
 def test_with_an_exact_score_the_mean_bound_is_the_entropy(name: str) -> None:
     """E[-ln p(z_0)] plus the divergence of the distribution at the end from the prior; 6,000 data, at 4.9 standard
-    errors of draws and data together (a false alarm in 1e6; an error of half a nat is seen; the closed forms are in `test_bound_exact`)."""
+    errors of draws and data together (a false alarm in 1e6; half a nat is seen, and
+    less by the closed forms of `test_bound_exact`)."""
     sde = PROCESSES[name]
     x = GAUSSIAN.sample(6000, generator=torch.Generator().manual_seed(0)).to(F64)
     bound = variational_bound(sde, GAUSSIAN.score(sde), x, draws=16, seed=0)
@@ -45,42 +46,6 @@ def test_with_an_exact_score_the_mean_bound_is_the_entropy(name: str) -> None:
     error = float(bound.total.std()) / len(x) ** 0.5
     assert float(bound.total.mean()) == pytest.approx(exact, abs=4.892 * error)
     assert error < 0.1
-
-
-def test_a_wrong_score_costs_what_theory_says() -> None:
-    """A score off by a constant shift of the noise estimate adds half its square times the range of gamma."""
-    sde = scoresde.VPSDE()
-    x = GAUSSIAN.sample(2000, generator=torch.Generator().manual_seed(0)).to(F64)
-    shift = 0.1
-
-    class Off:
-        def estimate(self, x: torch.Tensor, node: Any) -> scoresde.Estimate:
-            given = GAUSSIAN.score(sde).estimate(x, node)
-            return scoresde.Estimate(given.data, given.noise + shift)
-
-        def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            raise AssertionError
-
-    right, wrong = (variational_bound(sde, f, x, draws=16, seed=0) for f in (GAUSSIAN.score(sde), Off()))
-    span = float(sde.log_snr(sde.t_min) - sde.log_snr(sde.t_max))
-    difference = wrong.diffusion.value - right.diffusion.value
-    error = 4.892 * float(difference.std()) / 2000**0.5
-    assert float(difference.mean()) == pytest.approx(0.5 * span * 3 * shift**2, abs=error)
-
-
-def test_the_schedule_between_the_ends_does_not_matter() -> None:
-    """Two processes with the same ends of the log-SNR: the mean diffusion terms agree within their errors."""
-    linear = scoresde.VDMSDE()
-    ends = float(linear.log_snr(linear.t_min)), float(linear.log_snr(linear.t_max))
-
-    def gamma(t: torch.Tensor) -> torch.Tensor:
-        return -ends[0] + (ends[0] - ends[1]) * (0.3 * t + 0.7 * t**3)
-
-    bent = scoresde.VDMSDE(gamma)
-    x = GAUSSIAN.sample(2000, generator=torch.Generator().manual_seed(0)).to(F64)
-    first, second = (variational_bound(s, GAUSSIAN.score(s), x, draws=16, seed=i) for i, s in enumerate((linear, bent)))
-    gap = first.diffusion.value - second.diffusion.value
-    assert abs(float(gap.mean())) < 4.892 * float(gap.std()) / 2000**0.5
 
 
 def test_grey_levels() -> None:
@@ -123,8 +88,8 @@ class Constant:
         raise AssertionError
 
 
-@pytest.mark.parametrize("draws", [2, 3, 8, 33])
-@pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.FlowSDE(), scoresde.SubVPSDE()], ids=["vp", "flow", "sub"])
+@pytest.mark.parametrize("draws", [2, 3, 9])
+@pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.FlowSDE()], ids=["vp", "flow"])
 def test_an_interval_knows_the_spread_of_the_weights(sde: Any, draws: int) -> None:
     """Without noise the values are the weights times a constant, and the variance of a mean of strata is a quadrature.
     The differences of draws can only add to it."""

@@ -152,21 +152,6 @@ def test_endpoints_and_interior_have_parameters_of_their_own(gamma: Any) -> None
         assert any(float(g.abs().max()) > 0 for g in middle)
 
 
-def test_two_aims_in_one_step() -> None:
-    """The endpoints follow one loss, and the interior another, each as if it were alone."""
-    torch.manual_seed(1)
-    gamma = MonotoneGamma(hidden=8)
-    t = torch.linspace(0.1, 0.9, 9, dtype=F64)
-    value = gamma(t)
-    first, second = value.square().mean(), (value + 4).square().mean()
-    ends = torch.autograd.grad(first, gamma.endpoints, retain_graph=True)
-    inner = torch.autograd.grad(second, list(gamma.interior.parameters()))
-    both = copy.deepcopy(gamma)
-    both(t).square().mean().backward()
-    assert all(torch.equal(a, p.grad) for a, p in zip(ends, both.endpoints, strict=True))
-    assert not any(torch.equal(a, p.grad) for a, p in zip(inner, both.interior.parameters(), strict=True))
-
-
 def cosine_like(t: Tensor) -> Tensor:
     return 2 * torch.log(torch.tan(0.5 * math.pi * (0.02 + 0.96 * t)))
 

@@ -199,12 +199,7 @@ def test_time_may_be_a_float_a_scalar_or_one_per_sample() -> None:
             assert torch.equal(model(x, other), model(x, t)), prediction
 
 
-@given(
-    sde=named,
-    sigma_data=st.floats(0.05, 5.0),
-    place=st.floats(0.0, 1.0),
-    seed=st.integers(0, 2**32),
-)
+@given(sde=named, sigma_data=st.floats(0.05, 5.0), place=st.floats(0.0, 1.0), seed=st.integers(0, 2**32))
 @settings(max_examples=40)
 def test_edm_preconditioning_is_the_published_one(sde: Any, sigma_data: float, place: float, seed: int) -> None:
     t = torch.tensor([sde.t_min + (sde.t_max - sde.t_min) * place], dtype=F64)
@@ -228,9 +223,6 @@ def test_edm_preconditioning_is_the_published_one(sde: Any, sigma_data: float, p
     score = (denoised - y) / rho**2 / sde.alpha(t).reshape(-1, 1)
     magnitude = float((y.abs() + scale).max() / (rho**2 * sde.alpha(t).reshape(-1, 1)).min())
     torch.testing.assert_close(model(x, t), score, rtol=0, atol=1e-11 * magnitude)
-
-
-# The ends
 
 
 def test_flow_has_its_noise_limit() -> None:
@@ -295,9 +287,6 @@ def test_models_reach_time_zero() -> None:
         model = ScoreModel(lambda y, t, output=output: output, sde, prediction)
         for got, want in ((model.data, x), (model.noise, eps), (model.flow, eps - x)):
             torch.testing.assert_close(got(x, 0.0), want, rtol=1e-13, atol=1e-13)
-
-
-# Dtypes and modules
 
 
 class Net(nn.Module):
@@ -379,9 +368,6 @@ def test_any_event_rank() -> None:
         torch.testing.assert_close(model(x, t), rows, rtol=1e-13, atol=1e-13)
 
 
-# Context
-
-
 def test_context_numbers_become_one_per_sample_and_the_rest_is_passed_on() -> None:
     net = Net()
     table = torch.arange(6.0).reshape(3, 2)
@@ -425,9 +411,6 @@ def test_edm_defaults() -> None:
     model = ScoreModel(lambda x, t: x, EDMSDE(), "edm")
     assert (model.time_input, model.sigma_data) == ("edm", 0.5)
     assert ScoreModel(lambda x, t: x, EDMSDE(), "data").time_input == "t"
-
-
-# Refusals
 
 
 class NotAffine(SDE):

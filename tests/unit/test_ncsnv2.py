@@ -31,9 +31,6 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# Technique 1
-
-
 def test_the_largest_distance_is_that_of_all_pairs() -> None:
     for event, seed in itertools.product([(1,), (3,), (2, 4, 4)], range(3)):
         data = torch.randn(200, *event, generator=generator(seed)) ** 3 + 10.0  # far from the origin, long tails
@@ -63,9 +60,6 @@ def test_a_sample_of_the_data_gives_a_lower_bound() -> None:
     assert ncsnv2.largest_distance(data, sample=300, generator=generator(1)) == pytest.approx(whole, rel=1e-14)
 
 
-# Technique 2
-
-
 def normal_cdf(z: float) -> float:
     return 0.5 * math.erfc(-z / math.sqrt(2))
 
@@ -77,17 +71,6 @@ def test_overlap_is_the_published_expression() -> None:
             wanted = normal_cdf(middle + 3 * gamma) - normal_cdf(middle - 3 * gamma)
             assert ncsnv2.overlap(d, gamma) == pytest.approx(wanted, rel=1e-11, abs=1e-14)
     assert 0 < ncsnv2.overlap(3072, 1.3) < 1e-80  # a tail that a difference of numbers near 1 loses
-
-
-def test_overlap_is_the_share_of_radii() -> None:
-    """Of points of the cleaner level, those within three deviations of the noisier one's radii, by the exact
-    distribution."""
-    from scipy.stats import chi2
-
-    for d, gamma in ((3072, 1.04), (300_000, 1.004), (30_000_000, 1.0004)):
-        radii = [gamma * (math.sqrt(d) + k * math.sqrt(0.5)) for k in (-3, 3)]
-        exact = chi2(d).cdf(radii[1] ** 2) - chi2(d).cdf(radii[0] ** 2)
-        assert ncsnv2.overlap(d, gamma) == pytest.approx(exact, abs=0.2 / math.sqrt(d))  # radii are normal in the limit
 
 
 def test_ratio_solves_for_the_overlap() -> None:
@@ -119,9 +102,6 @@ def test_the_levels_of_a_data_set() -> None:
     assert chain.labels[-1] == 0  # the noisiest first, as in NCSN's list
     sampled = NoiseScales.ncsnv2(data, sample=10, generator=generator(2))
     assert sampled.sigmas[-1] < chain.sigmas[-1]
-
-
-# Technique 4
 
 
 def test_the_published_spreads() -> None:
@@ -213,8 +193,6 @@ def test_the_step_of_an_uneven_list_is_that_of_its_widest_ratio() -> None:
     chain = NoiseScales([0.01, 0.011, 0.02, 0.021])
     assert chain.langevin_step(3) == pytest.approx(ncsnv2.best_step(3, 2 / 1.1) * 1e-4, rel=1e-9)
 
-
-# Bad input
 
 DATA = torch.randn(4, 6, generator=generator())
 BAD = [

@@ -64,9 +64,6 @@ def inputs(net: Any, n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.linspace(0.3, 1.2, n), torch.arange(n) % 3
 
 
-# Shapes
-
-
 @pytest.mark.parametrize("multipliers", [(1, 2), (2, 1), (1, 2, 2), (1, 1, 2, 2)])
 def test_images_of_any_size(multipliers: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -128,17 +125,6 @@ def test_networks_start_at_zero() -> None:
         x, t, label = inputs(net)
         assert bool((net(x, t, label) == 0).all())
     assert bool((Classifier(channels=8)(torch.randn(2, 1, 8, 8, generator=generator()), torch.zeros(2)) == 0).all())
-
-
-def test_residual_blocks_start_as_the_identity() -> None:
-    """Up to the bias of the last convolution, one number per channel."""
-    from scoresde.nets.blocks import ResidualBlock, SelfAttention
-    from scoresde.nets.mlp import DenseBlock
-
-    x, e = torch.randn(2, 8, 4, 4, generator=generator()), torch.randn(2, 4, generator=generator())
-    torch.testing.assert_close(ResidualBlock(8, 8, 4)(x, e).diff(dim=2), x.diff(dim=2), rtol=0, atol=1e-6)
-    torch.testing.assert_close(SelfAttention(8)(x).diff(dim=2), x.diff(dim=2), rtol=0, atol=1e-6)
-    assert torch.equal(DenseBlock(8, 4)(x[..., 0, 0], e), x[..., 0, 0])
 
 
 def test_everything_that_is_told_changes_the_output(net: Any) -> None:
@@ -245,9 +231,6 @@ def test_parameter_counts_are_those_that_the_page_states() -> None:
         assert f"{count:,}" in page
 
 
-# The network of the digits, written out
-
-
 def test_the_digits_network_is_the_one_written_here() -> None:
     """From the shipped weights alone, by functions: bitwise."""
     model = load("digits").net
@@ -285,9 +268,6 @@ def test_the_digits_network_is_the_one_written_here() -> None:
     h = torch.cat([F.conv_transpose2d(h, w["up.weight"], w["up.bias"], stride=2), fine], dim=1)
     wanted = conv(F.silu(norm(block(h, "decoder"), "norm")), "head")
     assert torch.equal(model(x, c, label), wanted)
-
-
-# Features
 
 
 def test_fourier_features_are_those_of_vdm() -> None:
@@ -342,9 +322,6 @@ def test_every_embedding_runs_in_a_solve() -> None:
             assert x.dtype == dtype and bool(torch.isfinite(x).all()), time
 
 
-# Networks of other libraries
-
-
 class Diffusers(nn.Module):
     """Called as a UNet2DModel of diffusers is."""
 
@@ -393,9 +370,6 @@ def test_external_networks() -> None:
     assert External(inner, takes_time=False).train(False).net.training is False
 
 
-# Learning
-
-
 def test_an_mlp_learns_two_points() -> None:
     """In 80 steps the error of its noise, against the exact one of two points of the plane, falls to a half; what
     comes back is the average of the weights."""
@@ -428,8 +402,6 @@ def test_an_mlp_learns_two_points() -> None:
     pairs = zip(averaged.parameters(), net.parameters(), strict=True)
     assert not any(torch.equal(a, b) for a, b in pairs)
 
-
-# Bad input
 
 X = torch.zeros(2, 2)
 IMAGES = UNet(channels=8, labels=0)

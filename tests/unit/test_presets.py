@@ -51,9 +51,6 @@ def small(name: str, steps: int = 1, batch_size: int = 8) -> Preset:
     return replace(preset, kwargs=kwargs, recipe=replace(preset.recipe, steps=steps, batch_size=batch_size))
 
 
-# ---- the numbers -----------------------------------------------------------------------------------------------------
-
-
 def test_the_names() -> None:
     published = ("ncsn", "ncsnv2", "ddpm", "iddpm", "score-sde-ve", "score-sde-vp", "score-sde-subvp", "vdm", "edm")
     assert [*published, *OWN] == NAMES
@@ -199,9 +196,6 @@ def test_evaluations_of_the_samplers(name: str, evaluations: int) -> None:
     assert drawn.nfe.tolist() == [evaluations]
 
 
-# ---- losses ----------------------------------------------------------------------------------------------------------
-
-
 class Exact(ScoreModel):
     """The exact model of Gaussian data, with its noise estimate off by a factor and a shift; a learned variance has the
     share 0.5 + off."""
@@ -282,9 +276,6 @@ def test_hybrid_decodes_the_cells_of_the_data() -> None:
     assert not torch.allclose(ours, density)
 
 
-# ---- what a run leaves -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_loaded_and_sampled(name: str, tmp_path: Path) -> None:
     """The same samples before and after, by the sampler that came along; chains are cut short for time."""
@@ -300,18 +291,6 @@ def test_saved_loaded_and_sampled(name: str, tmp_path: Path) -> None:
     assert x.shape == (2, 1, 8, 8) and bool(x.isfinite().all()) and torch.equal(x, again.sample(2, seed=0).x)
     if sampler.clip is not None:  # the last step ends at the data estimate
         assert float(x.abs().max()) <= 1.0
-
-
-def test_a_network_without_a_sampler_has_none(tmp_path: Path) -> None:
-    network = scoresde.load("digits")
-    scoresde.save(network, tmp_path)
-    assert "sampler" not in json.loads((tmp_path / "config.json").read_text())
-    again = scoresde.load(tmp_path)
-    assert again.config.sampler is None
-    given = {"method": "ddim", "steps": 2, "seed": 0}
-    model = network.score(network.sde, label=3)
-    x = scoresde.solve(network.sde, model, shape=(2, 1, 8, 8), **given).x
-    assert torch.equal(again.sample(2, label=3, **given).x, x)
 
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -431,9 +410,6 @@ def test_one_flow_of_a_saved_network_through_every_process(tmp_path: Path) -> No
             torch.testing.assert_close(end, ends[0], rtol=0.0, atol=1e-6)
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
-
-
 def test_batches_without_dequantisation_are_the_middles_of_cells() -> None:
     source = Unlabelled(read("digits"))
     plain, noisy = (Batches(source, 8, 0, (0.0, 1.0), dequantise=flag)[0][0] for flag in (False, True))
@@ -452,9 +428,6 @@ def test_unlabelled_data_hide_the_labels_and_nothing_else() -> None:
         assert getattr(source, name) == getattr(full, name)
     assert len(source) == 6 and source.fingerprint() == full.fingerprint()
     assert torch.equal(source.rows(torch.tensor([3]))[0], full.rows(torch.tensor([3]))[0])
-
-
-# ---- the command line ------------------------------------------------------------------------------------------------
 
 
 def test_presets_prints_a_table_and_one_preset() -> None:

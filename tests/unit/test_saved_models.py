@@ -95,9 +95,6 @@ CHAINS: dict[str, Callable[[], Chain]] = {
 }
 
 
-# ---- processes and chains --------------------------------------------------------------------------------------------
-
-
 def test_a_process_comes_back_from_its_config() -> None:
     x = torch.full((2, 1, 1, 2), 0.3, dtype=torch.float64)
     for name, make in PROCESSES.items():
@@ -160,9 +157,6 @@ def test_what_cannot_be_saved_says_what_to_do() -> None:
 
     with pytest.raises(InvalidArgumentError, match="NormalPrior"):
         to_config(scoresde.VPSDE(prior=Other()))
-
-
-# ---- one network, all processes --------------------------------------------------------------------------------------
 
 
 def conventions() -> Iterator[tuple[str, str, str]]:
@@ -275,9 +269,6 @@ def test_gradients_reach_the_state_through_the_adapter() -> None:
     assert torch.autograd.gradcheck(lambda x: served(x, torch.tensor([0.5], dtype=torch.float64)), x)
 
 
-# ---- saving ----------------------------------------------------------------------------------------------------------
-
-
 def models() -> Iterator[Any]:
     vp, ddpm = PROCESSES["vp"], BetaChain.linear
     for i, (name, make) in enumerate(PROCESSES.items()):
@@ -376,9 +367,6 @@ def test_what_a_user_forgets_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="levels"):
         save(load(tmp_path / "m"), out, levels=3)
     assert not out.exists()
-
-
-# ---- attacks ---------------------------------------------------------------------------------------------------------
 
 
 def gamma_of(**kept: Any) -> dict[str, Any]:

@@ -20,9 +20,6 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# ---- the loss --------------------------------------------------------------------------------------------------------
-
-
 def test_edm_is_the_weighted_denoising_error() -> None:
     """λ(ρ) |D − x0|², by EDM's formulas as printed, in float64."""
     x0, sd = torch.randn(4, 3, generator=generator(), dtype=torch.float64), 0.7
@@ -87,9 +84,6 @@ def test_digits_levels_cover_the_processes() -> None:
     rho = DIGITS_LEVELS((torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000)
     assert (rho < 0.003).double().mean() > 0.03
     assert (rho > 20).double().mean() > 0.03
-
-
-# ---- the data and the loop -------------------------------------------------------------------------------------------
 
 
 def test_digits_split_is_a_partition_by_seed() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import pickle
 import sys
-import types
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from torch.utils.data import DataLoader
 from scoresde.errors import InvalidArgumentError, NonFiniteError
 from scoresde.training import Arrays, Batches, Folder, Stateless, read
 
+from .refusals import assert_refused
+
+V = InvalidArgumentError
+
 
 def grey(n: int = 10, levels: int = 17) -> Arrays:
     v = torch.arange(n * 4).remainder(levels).reshape(n, 1, 2, 2)
     return Arrays(v, torch.arange(n) % 3, levels=levels)
-
-
-# ---- batches ---------------------------------------------------------------------------------------------------------
 
 
 def test_every_epoch_sees_every_row_once_over_all_ranks() -> None:
@@ -119,20 +121,11 @@ def test_half_of_the_images_are_mirrored_and_a_share_of_labels_hidden() -> None:
 
 
 def test_batches_refuse() -> None:
-    for word, value in (
-        ("size", 0),
-        ("seed", -1),
-        ("data_range", (1.0, -1.0)),
-        ("data_range", None),
-        ("label_dropout", 1.5),
-    ):
-        with pytest.raises(InvalidArgumentError, match=word):
-            Batches(**{"source": grey(), "size": 2, word: value})
-    with pytest.raises(InvalidArgumentError, match="flip"):
-        Batches(Arrays(torch.zeros(3, 2)), 2, flip=True)
-
-
-# ---- readers ---------------------------------------------------------------------------------------------------------
+    wrong = {"size": 0, "seed": -1, "data_range": (1.0, -1.0), "label_dropout": 1.5}
+    cells = [*wrong.items(), ("data_range", None)]
+    flipped = lambda: Batches(Arrays(torch.zeros(3, 2)), 2, flip=True)  # noqa: E731
+    cases = [(lambda k=k, v=v: Batches(**{"source": grey(), "size": 2, k: v}), V, k) for k, v in cells]
+    assert_refused([*cases, (flipped, V, "flip")])
 
 
 def test_the_digits() -> None:
@@ -164,13 +157,6 @@ def test_every_type_of_numbers(tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", x=numbers.astype(dtype))
         source = read(str(tmp_path / "a.npz"), levels=None if "f" in dtype else 6)
         assert source.rows(torch.arange(3))[0].tolist() == numbers.tolist(), dtype
-
-
-def test_a_broken_link_in_a_folder_is_not_passed_over(tmp_path: Path) -> None:
-    save_images(tmp_path, {"a.png": np.zeros((4, 4), np.uint8)})
-    (tmp_path / "b.png").symlink_to(tmp_path / "nothing.png")
-    with pytest.raises(InvalidArgumentError, match=r"b\.png.*cannot be read"):
-        read(str(tmp_path))
 
 
 def test_a_fingerprint_tells_data_apart() -> None:
@@ -210,24 +196,27 @@ def test_folders_are_classes_and_images_can_be_resized(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="no images"):
-        Folder(tmp_path)
+    black = np.zeros((4, 4, 4), np.uint8)
+
+    def refused(words: str, **images: np.ndarray) -> None:
+        save_images(tmp_path, {f"{name}.png": image for name, image in images.items()})
+        with pytest.raises(InvalidArgumentError, match=words):
+            Folder(tmp_path)
+
+    refused("no images")
     (tmp_path / "a.png").write_bytes(b"not an image")
-    with pytest.raises(InvalidArgumentError, match=r"a\.png.*cannot be read"):
-        Folder(tmp_path)
-    (tmp_path / "a.png").unlink()
-    save_images(tmp_path, {"a.png": np.zeros((4, 4), np.uint8), "b.png": np.zeros((4, 4, 3), np.uint8)})
-    with pytest.raises(InvalidArgumentError, match=r"\(1, 4, 4\).*\(3, 4, 4\)"):
-        Folder(tmp_path)
-    Image.fromarray(np.zeros((4, 4, 4), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(InvalidArgumentError, match="RGBA"):
-        Folder(tmp_path)
-    save_images(tmp_path, {"a.png": np.zeros((4, 4, 3), np.uint8)})
+    refused(r"a\.png.*cannot be read")
+    refused(r"\(1, 4, 4\).*\(3, 4, 4\)", a=black[..., 0], b=black[..., :3])
+    refused("RGBA", a=black)
+    save_images(tmp_path, {"a.png": black[..., :3]})
     source = Folder(tmp_path)
     raw = (tmp_path / "b.png").read_bytes()
     (tmp_path / "b.png").write_bytes(raw[:-30])  # truncated: the header is good
     with pytest.raises(InvalidArgumentError, match=r"b\.png.*cannot be read"):
         source.rows(torch.arange(2))
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "b.png").symlink_to(tmp_path / "nothing.png")  # a broken link is not passed over
+    refused(r"b\.png.*cannot be read")
 
 
 def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
@@ -248,83 +237,70 @@ def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
-    def npz(**arrays: Any) -> str:
-        np.savez(tmp_path / "a.npz", **arrays)
-        return str(tmp_path / "a.npz")
+    def npz(levels: int | None = None, **arrays: Any) -> Callable[[], Any]:
+        def made() -> None:
+            np.savez(tmp_path / "a.npz", **arrays)
+            read(str(tmp_path / "a.npz"), levels=levels)
+
+        return made
+
+    def raw(name: str, content: bytes) -> Callable[[], Any]:
+        (tmp_path / name).write_bytes(content)
+        return lambda: read(str(tmp_path / name))
 
     good = np.zeros((3, 2), np.uint8)
-    (tmp_path / "a.txt").write_text("text")
-    for path, word in ((tmp_path / "none.npz", "must be a file"), (tmp_path / "a.txt", "must end in")):
-        with pytest.raises(InvalidArgumentError, match=word):
-            read(str(path))
-    for arrays, word in (
-        ({"a": good, "b": good}, "called x"),
-        ({"label": np.zeros(3, np.uint8)}, "it has none"),
-        ({"x": np.array("text")}, "must be integer grey levels"),
-        ({"x": good, "label": np.zeros(3, bool)}, "must be integer grey levels .* got bool"),
-        ({"x": np.zeros(3, np.uint8)}, "samples"),
-        ({"x": np.zeros((0, 2), np.uint8)}, "samples"),
-        ({"x": np.zeros((3, 2), np.int64)}, "levels"),
-        ({"x": good, "label": np.arange(2)}, "labels"),
-        ({"x": good, "label": np.zeros(3)}, "labels"),
-        ({"x": good, "label": np.array([0, -1, 1])}, "labels"),
-    ):
-        with pytest.raises(InvalidArgumentError, match=word):
-            read(npz(**arrays))
-    with pytest.raises(InvalidArgumentError, match="0 to 16, got 0 to 200"):
-        read(npz(x=np.array([[0], [200]], np.uint8)), levels=17)
-    with pytest.raises(InvalidArgumentError, match="got -3"):
-        read(npz(x=np.array([[0], [-3]])), levels=17)
-    with pytest.raises(InvalidArgumentError, match="levels"):
-        read(npz(x=np.zeros((2, 2))), levels=17)
-    with pytest.raises(NonFiniteError, match=r"1 of 2 samples \(first: \[1\]\)"):
-        read(npz(x=np.array([[0.0], [np.nan]])))
-    raw = (tmp_path / "a.npz").read_bytes()
-    (tmp_path / "a.npz").write_bytes(raw[: len(raw) // 2])
-    with pytest.raises(InvalidArgumentError, match="cannot be read"):
-        read(str(tmp_path / "a.npz"))
-    (tmp_path / "a.safetensors").write_bytes(b"\xff" * 20)
-    with pytest.raises(InvalidArgumentError, match="cannot be read"):
-        read(str(tmp_path / "a.safetensors"))
+    np.savez(tmp_path / "whole.npz", x=good)
+    half = (tmp_path / "whole.npz").read_bytes()[:100]
+    assert_refused(
+        {
+            "no file": (lambda: read(str(tmp_path / "none.npz")), V, "must be a file"),
+            "text": (raw("a.txt", b"text"), V, "must end in"),
+            "cut short": (raw("cut.npz", half), V, "cannot be read"),
+            "noise": (raw("a.safetensors", b"\xff" * 20), V, "cannot be read"),
+            "two arrays": (npz(a=good, b=good), V, "called x"),
+            "no samples": (npz(label=np.zeros(3, np.uint8)), V, "it has none"),
+            "booleans": (npz(x=good, label=np.zeros(3, bool)), V, "must be integer grey levels .* got bool"),
+            "no event": (npz(x=np.zeros(3, np.uint8)), V, "samples"),
+            "empty": (npz(x=np.zeros((0, 2), np.uint8)), V, "samples"),
+            "levels missing": (npz(x=np.zeros((3, 2), np.int64)), V, "levels"),
+            "two labels": (npz(x=good, label=np.arange(2)), V, "labels"),
+            "real labels": (npz(x=good, label=np.zeros(3)), V, "labels"),
+            "a negative label": (npz(x=good, label=np.array([0, -1, 1])), V, "labels"),
+            "above": (npz(17, x=np.array([[0], [200]], np.uint8)), V, "0 to 16, got 0 to 200"),
+            "below": (npz(17, x=np.array([[0], [-3]])), V, "got -3"),
+            "levels of floats": (npz(17, x=np.zeros((2, 2))), V, "levels"),
+            "NaN": (npz(x=np.array([[0.0], [np.nan]])), NonFiniteError, r"1 of 2 samples \(first: \[1\]\)"),
+        }
+    )
 
 
-def test_torchvision_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+def test_torchvision_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def images(data: Any) -> type:
+        def init(self: Any, root: str, train: bool, download: bool) -> None:
+            if data is None:
+                raise OSError("Temporary failure in name resolution")
+            self.__dict__.update(data)
+
+        return type("Images", (), {"__init__": init})
+
+    def install(package: Any, sets: Any) -> None:
+        monkeypatch.setitem(sys.modules, "torchvision", package)
+        monkeypatch.setitem(sys.modules, "torchvision.datasets", sets)
+
+    install(None, None)
     with pytest.raises(InvalidArgumentError, match="pip install torchvision"):
         read("torchvision:MNIST")
-    sets = types.ModuleType("torchvision.datasets")
-
-    class MNIST:
-        def __init__(self, root: str, train: bool, download: bool) -> None:
-            self.data, self.targets = torch.zeros(3, 4, 5, dtype=torch.uint8), [0, 1, 2]
-
-    class CIFAR10(MNIST):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            self.data, self.targets = np.zeros((3, 4, 5, 3), np.uint8), [0, 1, 2]
-
-    class Offline(MNIST):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            raise OSError("Temporary failure in name resolution")
-
-    class Paths(MNIST):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            pass
-
-    sets.MNIST, sets.CIFAR10, sets.Offline, sets.Paths = MNIST, CIFAR10, Offline, Paths  # type: ignore[attr-defined]
-    sets.__all__ = ["MNIST", "CIFAR10"]  # type: ignore[attr-defined]
-    package = types.ModuleType("torchvision")
-    package.datasets = sets  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torchvision", package)
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", sets)
+    mnist = images({"data": torch.zeros(3, 4, 5, dtype=torch.uint8), "targets": [0, 1, 2]})
+    cifar = images({"data": np.zeros((3, 4, 5, 3), np.uint8), "targets": [0, 1, 2]})
+    sets = SimpleNamespace(MNIST=mnist, CIFAR10=cifar, Offline=images(None), Paths=images({}))
+    sets.__all__ = ["MNIST", "CIFAR10"]
+    install(SimpleNamespace(datasets=sets), sets)
     assert read("torchvision:MNIST").event_shape == (1, 4, 5)
     assert read("torchvision:CIFAR10").event_shape == (3, 4, 5)
-    with pytest.raises(InvalidArgumentError, match="did you mean 'MNIST'"):
-        read("torchvision:MNITS")
-    with pytest.raises(InvalidArgumentError, match="could not be downloaded: Temporary failure"):
-        read("torchvision:Offline")
-    with pytest.raises(InvalidArgumentError, match="in memory"):
-        read("torchvision:Paths")
+    offline = "could not be downloaded: Temporary failure"
+    for name, words in (("MNITS", "did you mean 'MNIST'"), ("Offline", offline), ("Paths", "in memory")):
+        with pytest.raises(InvalidArgumentError, match=words):
+            read(f"torchvision:{name}")
 
 
 def test_a_loader_of_ones_own_reads_batches_too() -> None:

@@ -87,36 +87,30 @@ def test_a_dataset_gives_the_batches_of_arrays() -> None:
 
 
 def test_items_without_labels_and_with_other_levels() -> None:
-    for dataset in (GREY, TensorDataset(GREY), Rows(lambda i: {"anything": GREY[i]})):
-        if isinstance(dataset, Tensor):
-            dataset = Rows(lambda i: GREY[i])
+    for dataset in (Rows(lambda i: GREY[i]), TensorDataset(GREY), Rows(lambda i: {"anything": GREY[i]})):
         assert equal(Batches(dataset, 4)[2], Batches(Arrays(GREY), 4)[2])
-    small = TensorDataset(GREY.long() % 17)
-    assert equal(Batches(read(small, levels=17), 4)[2], Batches(Arrays(GREY.long() % 17, levels=17), 4)[2])
-
-
-def test_grey_levels_of_every_row_are_in_range() -> None:
+    few = GREY.long() % 17
+    assert equal(Batches(read(TensorDataset(few), levels=17), 4)[2], Batches(Arrays(few, levels=17), 4)[2])
     with pytest.raises(InvalidArgumentError, match="row 7 must be grey levels 0 to 16, got 17 to 17"):
-        read(with_row(7, torch.full((1, 4, 4), 17), lambda i: GREY[i].long() % 17), levels=17)
+        read(with_row(7, torch.full((1, 4, 4), 17), lambda i: few[i]), levels=17)
     with pytest.raises(InvalidArgumentError, match="`levels` applies to integers"):
         read(TensorDataset(REAL), levels=17)
 
 
 def test_columns_are_named() -> None:
     dataset = Rows(lambda i: {"img": GREY[i], "fine": int(LABELS[i]), "coarse": 0})
-    with pytest.raises(InvalidArgumentError, match=r"samples is not clear.*img, fine, coarse; give.*values="):
-        read(dataset)
-    with pytest.raises(InvalidArgumentError, match=r"labels is not clear.*image, label, y; .*labels="):
-        read(Rows(lambda i: {"image": GREY[i], "label": 0, "y": 0}))
-    with pytest.raises(InvalidArgumentError, match=r"`labels` must be a column.*'fin'.*img, fine, coarse"):
-        read(dataset, values="img", labels="fin")
-    with pytest.raises(InvalidArgumentError, match=r"`values` is the name of a column, but row 0 has no columns"):
-        read(TensorDataset(GREY), values="x")
-    with pytest.raises(InvalidTypeError, match="`values` must be the name"):
-        read(dataset, values=3)  # type: ignore[arg-type]
-    for name in ("values", "labels", "classes"):
-        with pytest.raises(InvalidArgumentError, match=f"`{name}` is for datasets"):
-            read("digits", **{name: "x"})  # type: ignore[arg-type]
+    two = Rows(lambda i: {"image": GREY[i], "label": 0, "y": 0})
+    assert_refused(
+        [
+            (lambda: read(dataset), V, r"samples is not clear.*img, fine, coarse; give.*values="),
+            (lambda: read(two), V, r"labels is not clear.*image, label, y; .*labels="),
+            (lambda: read(dataset, values="img", labels="fin"), V, r"`labels` must be a column.*'fin'.*img, fine"),
+            (lambda: read(TensorDataset(GREY), values="x"), V, "name of a column, but row 0 has no columns"),
+            (lambda: read(dataset, values=3), T, "`values` must be the name"),  # type: ignore[arg-type]
+            (lambda: read("digits", values="x"), V, "`values` is for datasets"),
+            (lambda: read("digits", labels="x"), V, "`labels` is for datasets"),
+        ]
+    )
     source = read(dataset, values="img", labels="fine")
     assert equal(Batches(source, 4)[1], Batches(Arrays(GREY, LABELS), 4)[1])
     assert read(dataset, values="img").classes is None
@@ -216,23 +210,10 @@ def test_floating_point_values_are_within_their_range() -> None:
 
 
 def test_the_fingerprint_is_of_content_length_and_labels() -> None:
-    found = {
-        read(dataset).fingerprint()
-        for dataset in (
-            TensorDataset(REAL, LABELS),
-            TensorDataset(REAL + 1e-6, LABELS),
-            TensorDataset(REAL, LABELS.flip(0)),
-            TensorDataset(REAL[:11], LABELS[:11]),
-            TensorDataset(REAL.double(), LABELS),
-            TensorDataset(REAL),
-        )
-    }
-    assert len(found) == 6
-    assert len({read(TensorDataset(torch.zeros(count, 2))).fingerprint() for count in (40, 50)}) == 2
-    assert read(TensorDataset(REAL, LABELS)).fingerprint() in found
-
-
-# ---- in a run --------------------------------------------------------------------------------------------------------
+    others = [(REAL + 1e-6, LABELS), (REAL, LABELS.flip(0)), (REAL[:11], LABELS[:11]), (REAL.double(), LABELS), (REAL,)]
+    found = {read(TensorDataset(*arrays)).fingerprint() for arrays in [(REAL, LABELS), *others]}
+    found |= {read(TensorDataset(torch.zeros(count, 2))).fingerprint() for count in (40, 50)}
+    assert len(found) == 8 and read(TensorDataset(REAL, LABELS)).fingerprint() in found
 
 
 class Line(torch.nn.Module):
@@ -285,9 +266,6 @@ def test_a_preset_is_trained_on_a_dataset() -> None:
     small = replace(scoresde.presets.PRESETS["edm"], recipe=Recipe(steps=1, batch_size=4))
     small = replace(small, kwargs={"channels": 8, "width": 8})
     assert train(small, DATASETS["pictures"][0], progress=False).event_shape == (1, 4, 4)
-
-
-# ---- loaders ---------------------------------------------------------------------------------------------------------
 
 
 def pieces(loader: Any, count: int, first: int = 0, recipe: Recipe = RECIPE) -> list[Any]:

@@ -10,13 +10,12 @@ import pathlib
 import shutil
 import signal
 import sys
-import time
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -215,11 +214,15 @@ class Gamma(nn.Module):
         return self.slope * (2 * t - 1)
 
 
-def test_a_learned_schedule_is_trained_averaged_and_returned() -> None:
+def scheduled(**options: Any) -> tuple[ScoreModel, ScoreModel]:
+    """A model of a learned schedule as the run leaves it, and what the run returns."""
     torch.manual_seed(0)
     model = ScoreModel(Tiny(), scoresde.VDMSDE(Gamma()), "noise", "log_snr", event_shape=(2,))
-    recipe = Recipe(steps=4, batch_size=4, learning_rate=0.1, warmup=0, ema=0.5)
-    got = trainer(recipe=recipe, model=model).run()
+    return model, trainer(recipe=Recipe(batch_size=4, learning_rate=0.1, warmup=0, **options), model=model).run()
+
+
+def test_a_learned_schedule_is_trained_averaged_and_returned() -> None:
+    model, got = scheduled(steps=4, ema=0.5)
     trained, averaged = model.sde.gamma.slope.item(), got.sde.gamma.slope.item()  # type: ignore[attr-defined]
     assert trained != 8.0 and averaged not in (8.0, trained)
     assert got.native is got.sde and got.sde.log_snr(1.0).item() == pytest.approx(-averaged)
@@ -229,10 +232,8 @@ def test_a_learned_schedule_has_its_learning_rate() -> None:
     """The first step of Adam is the learning rate: the schedule's is a multiple of the network's, which stays."""
     moved, nets = {}, []
     for rate in (0.0, 1.0, 3.0):
-        torch.manual_seed(0)
-        model = ScoreModel(Tiny(), scoresde.VDMSDE(Gamma()), "noise", "log_snr", event_shape=(2,))
-        recipe = Recipe(steps=1, batch_size=4, learning_rate=0.1, warmup=0, optimizer="adam", process_rate=rate)
-        nets.append(weights(trainer(recipe=recipe, model=model).run()))
+        model, got = scheduled(steps=1, optimizer="adam", process_rate=rate)
+        nets.append(weights(got))
         moved[rate] = abs(model.sde.gamma.slope.item() - 8)  # type: ignore[attr-defined]
     assert moved == {0.0: 0.0, 1.0: pytest.approx(0.1, rel=1e-5), 3.0: pytest.approx(0.3, rel=1e-5)}
     assert same(nets[0], nets[1]) and same(nets[0], nets[2])
@@ -397,47 +398,30 @@ def test_the_bound_of_held_out_data() -> None:
 def test_tensorboard_gets_the_figures_and_is_named_when_it_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def run(**more: Any) -> None:
+        trainer(tmp_path, Recipe(steps=2, batch_size=4), tensorboard=True, **more).run()
+
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InvalidArgumentError, match="pip install tensorboard"):
-        trainer(tmp_path, tensorboard=True).run()
-    written: list[tuple[str, float, int]] = []
-
-    class Writer:
-        def __init__(self, folder: str, purge_step: int) -> None:
-            assert folder == str(tmp_path / "tensorboard") and purge_step == 1
-
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            written.append((name, value, step))
-
-        def flush(self) -> None: ...
-
-    module = types.ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    trainer(tmp_path, Recipe(steps=2, batch_size=4), tensorboard=True, resume=False).run()
-    assert [(name, step) for name, _, step in written] == [("loss", 2), ("gradient", 2), ("learning_rate", 2)]
+        run()
+    writer = Mock()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Mock(SummaryWriter=writer))
+    run(resume=False)
+    writer.assert_called_once_with(str(tmp_path / "tensorboard"), purge_step=1)
+    written = [(call.args[0], call.args[2]) for call in writer.return_value.add_scalar.call_args_list]
+    assert written == [("loss", 2), ("gradient", 2), ("learning_rate", 2)]
 
 
 def test_every_figure_of_the_log_goes_to_another_writer(tmp_path: Path) -> None:
     """As ``log`` of a run of Weights & Biases is called: a dictionary, and the step by name."""
-
-    class Run:
-        lines: list[tuple[dict[str, float], int]] = []
-
-        def log(self, data: dict[str, Any], step: int | None = None) -> None:
-            assert step is not None
-            self.lines.append((data, step))
-
+    log = Mock()
     callbacks = [Every(3, lambda progress: {"mine": torch.tensor(2.5)}), Every(3, lambda progress: None)]
-    trainer(tmp_path, Recipe(steps=4, batch_size=4), callbacks=callbacks, log=Run().log).run()
-    assert [(list(line), step) for line, step in Run.lines] == [
-        (["loss", "gradient", "learning_rate"], 2),
-        (["mine"], 3),
-        (["loss", "gradient", "learning_rate"], 4),
-        (["mine"], 4),
-    ]
-    assert all(isinstance(value, float) for line, _ in Run.lines for value in line.values())
-    listed = [f"{step},{name},{value}" for line, step in Run.lines for name, value in line.items()]
+    trainer(tmp_path, Recipe(steps=4, batch_size=4), callbacks=callbacks, log=log).run()
+    lines = [(call.args[0], call.kwargs["step"]) for call in log.call_args_list]
+    usual = ["loss", "gradient", "learning_rate"]
+    assert [(list(line), step) for line, step in lines] == [(usual, 2), (["mine"], 3), (usual, 4), (["mine"], 4)]
+    assert all(isinstance(value, float) for line, _ in lines for value in line.values())
+    listed = [f"{step},{name},{value}" for line, step in lines for name, value in line.items()]
     assert (tmp_path / "log.csv").read_text().splitlines()[1:] == listed
 
 
@@ -643,31 +627,6 @@ def test_a_run_that_was_killed_goes_on_exactly(point: str, call: int, tmp_path: 
     folder = tmp_path / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == ["step-0000000009.safetensors", "step-0000000012.safetensors"]
     assert (folder / "step-0000000012.safetensors").read_bytes() == last
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="fork and SIGKILL")
-def test_a_run_that_is_killed_at_random_times(tmp_path: Path) -> None:
-    """Five times from outside, wherever it is then."""
-    recipe = Recipe(steps=150, batch_size=4, learning_rate=1e-2, warmup=3, ema=0.9)
-    began = time.monotonic()
-    expected = weights(trainer(tmp_path / "whole", recipe).run())
-    whole, draw, reached = time.monotonic() - began, torch.Generator().manual_seed(5), []
-    for _ in range(5):
-        child = os.fork()
-        if child == 0:
-            try:
-                trainer(tmp_path / "run", recipe).run()
-            finally:
-                os._exit(0)
-        time.sleep(0.25 * whole * float(torch.rand((), generator=draw)))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        last = checkpoint.latest(tmp_path / "run" / "checkpoints")
-        reached.append(0 if last is None else int(last.stem[5:]))
-    assert reached == sorted(reached) and reached[-1] > 0
-    assert same(weights(trainer(tmp_path / "run", recipe).run()), expected)
-    assert (tmp_path / "run" / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
 
 
 def test_a_run_that_is_done_is_done(tmp_path: Path, golden: Any) -> None:

@@ -56,9 +56,6 @@ def rewrite_weights(saved: Path, raw: bytes) -> None:
     rewrite(saved, put("weights", {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}))
 
 
-# ---- what works ------------------------------------------------------------------------------------------------------
-
-
 def test_round_trip(model: Pretrained, saved: Path) -> None:
     back = load(saved)
     assert back.config == model.config
@@ -117,9 +114,6 @@ def test_the_shipped_network_denoises() -> None:
         assert error < bound * rho**2
 
 
-# ---- labels ----------------------------------------------------------------------------------------------------------
-
-
 def test_labels_reach_the_network(model: Pretrained) -> None:
     sde, x = scoresde.VPSDE(), torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     assert model.score(sde, label=1).rowwise and not model.score(sde, label=torch.tensor([0, 1])).rowwise
@@ -145,9 +139,6 @@ def test_labels_that_are_refused(model: Pretrained) -> None:
             "without labels": (lambda: plain.score(sde, label=1), InvalidArgumentError, "no context"),
         }
     )
-
-
-# ---- what is not there, or not a model -------------------------------------------------------------------------------
 
 
 def test_an_unknown_name_is_answered_with_the_names() -> None:
@@ -214,9 +205,6 @@ def test_torch_save_is_refused(saved: Path, tmp_path: Path) -> None:
         load(saved / "model.safetensors")
 
 
-# ---- accidents: every one is noticed ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("exhaustive", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_truncation_is_rejected(saved: Path, exhaustive: bool) -> None:
     for name, step in (("config.json", 9), ("model.safetensors", 397)):
@@ -278,9 +266,6 @@ def test_without_verification_only_the_digest_is_not_checked(saved: Path) -> Non
     (saved / "model.safetensors").write_bytes(raw[:-1])
     with pytest.raises(CorruptCheckpointError, match="not a safetensors file"):
         load(saved, verify=False)
-
-
-# ---- attacks: the digests fit ----------------------------------------------------------------------------------------
 
 
 def test_a_mismatch_lists_every_key(model: Pretrained, saved: Path) -> None:
@@ -398,9 +383,6 @@ def test_a_config_that_says_something_else(saved: Path) -> None:
             (lambda: loaded(wide), CheckpointMismatchError, rf"head\.weight has shape {fits}"),
         ]
     )
-
-
-# ---- saving ----------------------------------------------------------------------------------------------------------
 
 
 def test_save_refuses_what_load_could_not_read(model: Pretrained, tmp_path: Path) -> None:
