@@ -15,40 +15,37 @@ from scoresde.trust.law import lower_limit, upper_limit
 F64 = torch.float64
 
 
-@pytest.mark.parametrize(
-    ("draws", "rank", "mean", "std", "low", "in_pilot"),
-    [
+def test_ranks_at_95_per_cent() -> None:
+    for draws, rank, mean, std, low, in_pilot in (
         (64, 62, 0.9538, 0.0258, 0.905, 64),
         (256, 245, 0.9533, 0.0131, 0.930, 250),
         (1000, 951, 0.9500, 0.0069, 0.938, 962),
-    ],
-)
-def test_ranks_at_95_per_cent(draws: int, rank: int, mean: float, std: float, low: float, in_pilot: int) -> None:
-    coverage = Coverage.of(draws, 0.95)
-    assert coverage.rank == rank and Coverage.of(draws, 0.95, 0.95).rank == in_pilot
-    assert (coverage.mean, coverage.std, coverage.at_least(0.95)) == (
-        pytest.approx(mean, abs=5e-5), pytest.approx(std, abs=5e-5), pytest.approx(low, abs=5e-4),
-    )  # fmt: skip
+    ):
+        coverage = Coverage.of(draws, 0.95)
+        assert coverage.rank == rank and Coverage.of(draws, 0.95, 0.95).rank == in_pilot
+        assert (coverage.mean, coverage.std) == (pytest.approx(mean, abs=5e-5), pytest.approx(std, abs=5e-5))
+        assert coverage.at_least(0.95) == pytest.approx(low, abs=5e-4)
 
 
-@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.9, 0.95, 0.99])
-def test_the_least_number_of_draws_is_the_least(confidence: float) -> None:
-    for in_pilot in (None, 0.9, 0.95):
-        least = Coverage.least(confidence, in_pilot)
-        coverage = Coverage.of(least, confidence, in_pilot)
-        assert coverage.rank <= least
-        assert coverage.mean >= confidence - 1e-12 if in_pilot is None else coverage.probability(confidence) >= in_pilot
-        if least > 1:
-            with pytest.raises(InvalidArgumentError, match=f"at least {least} draws"):
-                Coverage.of(least - 1, confidence, in_pilot)
+def test_the_least_number_of_draws_is_the_least() -> None:
+    for confidence in (0.5, 0.8, 0.9, 0.95, 0.99):
+        for in_pilot in (None, 0.9, 0.95):
+            least = Coverage.least(confidence, in_pilot)
+            coverage = Coverage.of(least, confidence, in_pilot)
+            assert coverage.rank <= least
+            enough = coverage.probability(confidence) >= (in_pilot or 0)
+            assert coverage.mean >= confidence - 1e-12 if in_pilot is None else enough, (confidence, in_pilot)
+            if least > 1:
+                with pytest.raises(InvalidArgumentError, match=f"at least {least} draws"):
+                    Coverage.of(least - 1, confidence, in_pilot)
 
 
-@pytest.mark.parametrize(("draws", "confidence"), [(30, 0.9), (99, 0.95), (128, 0.95)])
-def test_a_smaller_rank_would_not_do(draws: int, confidence: float) -> None:
-    rank, sure = Coverage.of(draws, confidence).rank, Coverage.of(draws, confidence, 0.9).rank
-    assert (rank - 1) / (draws + 1) < confidence <= rank / (draws + 1) + 1e-12
-    beta = stats.beta
-    assert beta.sf(confidence, sure, draws + 1 - sure) >= 0.9 > beta.sf(confidence, sure - 1, draws + 2 - sure)
+def test_a_smaller_rank_would_not_do() -> None:
+    for draws, confidence in ((30, 0.9), (99, 0.95), (128, 0.95)):
+        rank, sure = Coverage.of(draws, confidence).rank, Coverage.of(draws, confidence, 0.9).rank
+        assert (rank - 1) / (draws + 1) < confidence <= rank / (draws + 1) + 1e-12
+        beta = stats.beta
+        assert beta.sf(confidence, sure, draws + 1 - sure) >= 0.9 > beta.sf(confidence, sure - 1, draws + 2 - sure)
 
 
 def test_several_draws_together() -> None:
@@ -62,21 +59,27 @@ def test_several_draws_together() -> None:
     assert Coverage(10, 10).number_of(1, 0.999) == 0
 
 
-@pytest.mark.parametrize("confidence", [0.0, 1.0, -0.1, 1.5, float("nan")])
-def test_what_is_no_confidence(confidence: float) -> None:
-    with pytest.raises(InvalidArgumentError):
-        Coverage.of(100, confidence)
-    with pytest.raises(InvalidArgumentError):
-        Coverage.of(100, 0.9, confidence)
-    with pytest.raises(InvalidArgumentError):
-        Law(torch.ones(10), 1.0, confidence)
+def test_invalid_confidences_and_distances() -> None:
+    for confidence in (0.0, 1.0, -0.1, 1.5, float("nan")):
+        for call in (
+            lambda c=confidence: Coverage.of(100, c),
+            lambda c=confidence: Coverage.of(100, 0.9, c),
+            lambda c=confidence: Law(torch.ones(10), 1.0, c),
+        ):
+            with pytest.raises(InvalidArgumentError):
+                call()
+    for distances in ([1.0], [1.0, math.nan], [1.0, -1.0]):
+        with pytest.raises(InvalidArgumentError, match="`distances`"):
+            Law(torch.tensor(distances), 1.0)
+    with pytest.raises(InvalidArgumentError, match="`unit`"):
+        Law(torch.ones(3), 0.0)
 
 
-@pytest.mark.parametrize(("count", "draws"), [(0, 5), (1, 5), (5, 5), (3, 256)])
-def test_limits_are_those_of_clopper_and_pearson(count: int, draws: int) -> None:
-    exact = stats.binomtest(count, draws).proportion_ci(0.9, method="exact")  # two-sided: 95 % on each side
-    assert upper_limit(count, draws, 0.95) == pytest.approx(exact.high, abs=1e-9)
-    assert lower_limit(count, draws, 0.95) == pytest.approx(exact.low, abs=1e-9)
+def test_limits_are_those_of_clopper_and_pearson() -> None:
+    for count, draws in ((0, 5), (1, 5), (5, 5), (3, 256)):
+        exact = stats.binomtest(count, draws).proportion_ci(0.9, method="exact")  # two-sided: 95 % on each side
+        assert upper_limit(count, draws, 0.95) == pytest.approx(exact.high, abs=1e-9)
+        assert lower_limit(count, draws, 0.95) == pytest.approx(exact.low, abs=1e-9)
 
 
 LAWS = {  # distances, and their Ky Fan distance
@@ -142,11 +145,3 @@ def test_samples_in_another_mode_are_counted() -> None:
     law = Law(torch.cat([torch.full((98,), 0.01), torch.tensor([2.0, 2.5])]), 1.0)
     assert law.switched == 2 and law.switching.value == 0.02 and law.switching.low < 0.02 < law.switching.high
     assert Law(torch.linspace(0, 3, 100), 1.0).switched == 0
-
-
-@pytest.mark.parametrize("distances", [torch.tensor([1.0]), torch.tensor([1.0, math.nan]), torch.tensor([1.0, -1.0])])
-def test_what_are_no_distances(distances: torch.Tensor) -> None:
-    with pytest.raises(InvalidArgumentError, match="`distances`"):
-        Law(distances, 1.0)
-    with pytest.raises(InvalidArgumentError, match="`unit`"):
-        Law(torch.ones(3), 0.0)

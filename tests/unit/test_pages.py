@@ -28,7 +28,7 @@ INSTALLED = (
     "CONTRIBUTING.md",
     "docs/quickstart.md",
     "docs/index.md",
-)  # by `.ci/run`, from a new environment
+)  # by `.ci/run`, in a new environment
 # A map, a file that a test reads, a command of which `benchmarks.crash` runs the like, and one for a cluster.
 SHOWN = {
     ("docs/design.md", "__main__ "),
@@ -73,19 +73,13 @@ def test_code_needs_no_scrolling() -> None:
     assert not wide, wide
 
 
-def test_the_table_has_no_others() -> None:
+def test_the_table_has_no_others_and_the_tests_name_what_they_run() -> None:
     marked = {(block.page, block.mark) for block in blocks() if block.mark and block.language == "python"}
     assert marked == set(PROGRAMS)
-
-
-def test_the_tests_name_what_they_run() -> None:
     for (page, mark), file in PROGRAMS.items():
         text = Path(ROOT, file).read_text(encoding="utf-8")
         assert Path(page).name in text or Path(page).stem in text, page
         assert re.search(rf'"(?:\w+: )?{mark}"', text), mark
-
-
-def test_the_pages_with_commands_are_run() -> None:
     text = Path(ROOT, COMMANDS).read_text(encoding="utf-8")
     pages = {block.page for block in blocks() if run_by(block) == COMMANDS}
     assert pages and all(f'"{page}"' in text for page in pages), pages

@@ -78,29 +78,39 @@ def test_a_tilt_is_found_and_resampled() -> None:
     assert bool(((counts - expected).abs() < 1).all())
 
 
-def test_few_effective_samples_are_a_warning() -> None:
-    with pytest.warns(ScoreSDEWarning, match="are worth"):
-        found = paths.weights(path_of(200, **LARGE), lambda x: density(x) + 4 * x[:, 0], NORMAL.score(VP))
-    assert found.ess < 100
-
-
 def test_what_has_no_weights_is_refused() -> None:
     score_fn = NORMAL.score(VP)
     given = scoresde.solve(VP, score_fn, torch.ones(3, 2, dtype=F64), steps=5, path_log_prob=True, **LARGE).path
-    with pytest.raises(InvalidArgumentError, match="prior_log_prob"):
-        paths.weights(given, density, score_fn)
     flow = scoresde.FlowSDE(t_min=0.0)
-    with pytest.raises(InvalidArgumentError, match="last step"):
-        paths.weights(path_of(3, flow, method="ancestral"), density, NORMAL.score(flow))
-    with pytest.raises(InvalidArgumentError, match="depends on the state"):
-        paths.weights(path_of(3, method="pc", rule="dimension"), density, score_fn)
-    path = path_of(3, **LARGE)
-    with pytest.raises(InvalidArgumentError, match=r"shape \(3,\)"):
-        paths.weights(path, lambda x: x, score_fn)
-    with pytest.raises(InvalidArgumentError, match="finite"):
-        paths.weights(path, lambda x: x[:, 0] * math.nan, score_fn)
-    with pytest.raises(InvalidArgumentError, match=r"shape \(3,\)"):
-        paths.weights(path, density, score_fn, prior_log_prob=torch.zeros(2))
+    path = path_of(4, steps=4, **LARGE)
+    for words, call in (
+        ("prior_log_prob", lambda: paths.weights(given, density, score_fn)),
+        ("last step", lambda: paths.weights(path_of(3, flow, method="ancestral"), density, NORMAL.score(flow))),
+        (
+            "depends on the state",
+            lambda: paths.weights(path_of(3, method="pc", rule="dimension"), density, score_fn),
+        ),
+        (r"shape \(4,\)", lambda: paths.weights(path, lambda x: x, score_fn)),
+        ("finite", lambda: paths.weights(path, lambda x: x[:, 0] * math.nan, score_fn)),
+        (r"shape \(4,\)", lambda: paths.weights(path, density, score_fn, prior_log_prob=torch.zeros(2))),
+        ("no samples", lambda: paths.weights(path[[]], density, score_fn)),
+        ("no samples", lambda: paths.girsanov(path[[]], score_fn, score_fn)),
+        *(
+            ("two samples", lambda p=p, steps=steps: paths.divergence(p, score_fn, score_fn, steps=steps))
+            for p, steps in ((path[[]], None), (path[[0]], None), (path, []))
+        ),
+    ):
+        with pytest.raises(InvalidArgumentError, match=words):
+            call()
+    assert paths.divergence(path[[0, 1]], lambda x, t: 1.3 * score_fn(x, t), score_fn).low >= 0
+    zero = torch.zeros(2, 1)
+    for weights in ([math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf], [0.0] * 3, [[0.0], [0.0]]):
+        with pytest.raises(InvalidArgumentError):
+            paths.Weights(torch.tensor(weights), zero)
+    for wrong in (torch.zeros(2, dtype=torch.int64), [0.0, 0.0]):
+        with pytest.raises(InvalidTypeError):
+            paths.Weights(wrong, zero)  # type: ignore[arg-type]
+    assert paths.Weights(torch.zeros(5000, dtype=torch.float16), torch.zeros(5000, 1)).ess == pytest.approx(5000)
 
 
 def test_outside_the_support_weights_are_zero() -> None:
@@ -122,20 +132,18 @@ def test_the_divergence_bounds_that_of_the_samples() -> None:
 
 
 def test_the_error_of_a_ratio_in_continuous_time_is_told() -> None:
-    """Against the same paths on a grid that is 32 times as fine."""
+    """Against the same paths on a grid that is eight times as fine, whose error is about the root of that smaller."""
     old = NORMAL.score(VP)
 
     def new(x: Tensor, t: Tensor) -> Tensor:
         return old(x, t) + 0.15 * torch.sin(2 * x)
 
-    path = path_of(2000, steps=1024, **LARGE)
-    coarse = path
-    for _ in range(5):
-        coarse = every_other(coarse)
+    path = path_of(1000, steps=256, **LARGE)
+    coarse = every_other(every_other(every_other(path)))
     exact, found = paths.girsanov(path, new, old), paths.girsanov(coarse, new, old)
     error = float((found.log_ratio - exact.log_ratio).square().mean().sqrt())
     assert 0.7 < found.error / error < 1.4
-    assert exact.error < 0.3 * found.error
+    assert 0.25 < exact.error / found.error < 0.45
     ratio = exact.log_ratio.exp()
     assert abs(float(ratio.mean()) - 1) < 4 * float(ratio.std()) / math.sqrt(len(ratio))
 
@@ -157,84 +165,44 @@ def test_a_ratio_in_continuous_time_needs_states_at_the_nodes() -> None:
         paths.girsanov(last, NORMAL.score(flow), NORMAL.score(flow))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_the_noise_of_a_ratio_in_continuous_time_is_that_of_the_path() -> None:
+    """The mean ratio is 1; three tests at |z| < 4.2, by 0.04 to 0.05."""
+    old = NORMAL.score(VP)
+    for options in (
         {"method": "euler_maruyama", "stochasticity": 0.5},
         {"method": "ddim_eta", "eta": 0.5},
         {"method": "sa_solver", "tau": 0.7, "corrector_order": 0},
-    ],
-    ids=lambda v: str(v["method"]),
-)
-def test_the_noise_of_a_ratio_in_continuous_time_is_that_of_the_path(options: dict[str, Any]) -> None:
-    """The mean ratio is 1; three tests at |z| < 4.2."""
-    old = NORMAL.score(VP)
-    found = paths.girsanov(path_of(3000, steps=400, **options), lambda x, t: 1.1 * old(x, t), old)
-    ratio = found.log_ratio.exp()
-    assert abs(float(ratio.mean()) - 1) < 4.2 * float(ratio.std()) / math.sqrt(len(ratio)) + found.error**2
+    ):
+        found = paths.girsanov(path_of(2000, steps=200, **options), lambda x, t: 1.1 * old(x, t), old)
+        ratio = found.log_ratio.exp()
+        assert abs(float(ratio.mean()) - 1) < 4.2 * float(ratio.std()) / math.sqrt(len(ratio)) + found.error**2, options
+    for method in ("langevin", "er_sde1", "er_sde3"):
+        with pytest.raises(InvalidArgumentError, match="do not follow the reverse SDE"):
+            paths.girsanov(path_of(2, method=method, steps=4), old, old)
 
 
-@pytest.mark.parametrize("method", ["langevin", "er_sde1", "er_sde3"])
-def test_methods_of_other_processes_have_no_ratio_in_continuous_time(method: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="do not follow the reverse SDE"):
-        paths.girsanov(path_of(2, method=method, steps=4), NORMAL.score(VP), NORMAL.score(VP))
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
+def test_uneven_weights_say_what_helps() -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"method": "euler_maruyama", "stochasticity": 0.5}, "noise of eta = 0.5"),
         ({"method": "er_sde1"}, "more steps do not help"),
         ({"method": "ancestral"}, "take more steps"),
         ({"method": "pc", "predictor": "ancestral", "snr": 0.1}, "take more steps"),
-    ],
-)
-def test_uneven_weights_say_what_helps(options: dict[str, Any], said: str) -> None:
-    path = path_of(400, steps=12, **options)
-    with pytest.warns(ScoreSDEWarning, match=said):
-        found = paths.weights(path, density, NORMAL.score(VP))
-    assert found.ess < 200
-
-
-@pytest.mark.parametrize(
-    ("log_weights", "error"),
-    [
-        (torch.tensor([math.nan, 0.0]), InvalidArgumentError),
-        (torch.tensor([math.inf, 0.0]), InvalidArgumentError),
-        (torch.tensor([-math.inf, -math.inf]), InvalidArgumentError),
-        (torch.zeros(3), InvalidArgumentError),
-        (torch.zeros(2, 1), InvalidArgumentError),
-        (torch.zeros(2, dtype=torch.int64), InvalidTypeError),
-        ([0.0, 0.0], InvalidTypeError),
-    ],
-)
-def test_what_is_no_weight(log_weights: Any, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        paths.Weights(log_weights, torch.zeros(2, 1))
-
-
-def test_weights_count_in_float64() -> None:
-    assert paths.Weights(torch.zeros(5000, dtype=torch.float16), torch.zeros(5000, 1)).ess == pytest.approx(5000)
-
-
-def test_nothing_has_no_weights_and_no_divergence() -> None:
-    path, score_fn = path_of(4, steps=4, **LARGE), NORMAL.score(VP)
-    with pytest.raises(InvalidArgumentError, match="no samples"):
-        paths.weights(path[[]], density, score_fn)
-    with pytest.raises(InvalidArgumentError, match="no samples"):
-        paths.girsanov(path[[]], score_fn, score_fn)
-    for some, steps in ((path[[]], None), (path[[0]], None), (path, [])):
-        with pytest.raises(InvalidArgumentError, match="two samples"):
-            paths.divergence(some, score_fn, score_fn, steps=steps)
-    assert paths.divergence(path[[0, 1]], lambda x, t: 1.3 * score_fn(x, t), score_fn).low >= 0
+    ]
+    for options, said in cases:
+        with pytest.warns(ScoreSDEWarning, match=said):
+            found = paths.weights(path_of(400, steps=12, **options), density, NORMAL.score(VP))
+        assert found.ess < 200, options
+    with pytest.warns(ScoreSDEWarning, match="are worth"):
+        found = paths.weights(path_of(200, **LARGE), lambda x: density(x) + 4 * x[:, 0], NORMAL.score(VP))
+    assert found.ess < 100
 
 
 def test_the_committed_coverage_meets_the_bars_and_is_found_again() -> None:
-    """The family-wise false-alarm rate of the full measurement is 1e-3; of 80 runs here, |z| below 4."""
+    """The family-wise false-alarm rate of the full measurement is 1e-3; of 60 runs here, |z| below 4 (0.84)."""
     results = load("path_densities")["results"]
     assert set(results["coverage"]) == set(path_densities.PROBLEMS) and not path_densities.check(results)
     assert all(row["runs"] == path_densities.RUNS for row in results["coverage"].values())
-    row = path_densities.coverage(2, 500, 100, runs=80)
+    row = path_densities.coverage(2, 300, 60, runs=60)
     assert abs(row["z"]) < 4 and row["ess share"] > 0.7
 
 
@@ -263,15 +231,15 @@ def test_the_gradient_from_paths_is_that_of_the_mean_reward() -> None:
     assert found["spread per path with a baseline"] < found["spread per path without"]
 
 
-@pytest.mark.parametrize("count", [3, 48])
-def test_squared_means_of_pairs(count: int) -> None:
-    """For r = c z + z1^2 the mean of r z is c; |z| < 4 over 20,000 states, twice."""
-    source = torch.Generator().manual_seed(count)
-    z = torch.randn(20_000, count, 3, generator=source, dtype=F64)
-    slope = torch.tensor([0.5, -1.0, 2.0], dtype=F64)
-    found = reinforcement.squared_means(z @ slope + z[..., 0].square(), z)
-    error = float(found.std()) / math.sqrt(len(found))
-    assert error < 0.2 and abs(float(found.mean()) - float(slope.square().sum())) < 4 * error
+def test_squared_means_of_pairs() -> None:
+    """For r = c z + z1^2 the mean of r z is c; |z| < 4 over 10,000 states, twice."""
+    for count in (3, 48):
+        source = torch.Generator().manual_seed(count)
+        z = torch.randn(10_000, count, 3, generator=source, dtype=F64)
+        slope = torch.tensor([0.5, -1.0, 2.0], dtype=F64)
+        found = reinforcement.squared_means(z @ slope + z[..., 0].square(), z)
+        error = float(found.std()) / math.sqrt(len(found))
+        assert error < 0.3 and abs(float(found.mean()) - float(slope.square().sum())) < 4 * error, count
 
 
 def test_the_steps_that_are_trained() -> None:
@@ -315,6 +283,7 @@ def test_what_a_critic_knows_of_the_gains() -> None:
         torch.testing.assert_close(got, line.at(moved - mean, None)[rows] / 2, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_critic_learns_the_mean_reward() -> None:
     """Of a reward that is the mean of the state after the last step; the mean of a state before says as much."""
     critic, source = reinforcement.Critic(seed=0), torch.Generator().manual_seed(0)
