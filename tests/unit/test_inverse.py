@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from scoresde.inverse.rules import RULES, Tally, look
 from scoresde.inverse.samplers import SAMPLERS
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.testing import affine_law
+from scoresde.training import digits_split, grey_to_x
 
 # Most tests here take few steps of a network that is no denoiser, whose samples are far from the measurement.
 pytestmark = pytest.mark.filterwarnings("ignore:.* do not fit the measurement")
@@ -33,9 +35,18 @@ def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-def gaussian(size=5, seed=0):
+def spread_of(size=5, seed=0):
     root = draw(size, size, seed=seed)
-    return Gaussian(draw(size, seed=seed + 1), root @ root.mT / size + 0.1 * torch.eye(size, dtype=F64))
+    return root @ root.mT / size + 0.1 * torch.eye(size, dtype=F64)
+
+
+def gaussian(size=5, seed=0):
+    return Gaussian(draw(size, seed=seed + 1), spread_of(size, seed))
+
+
+def conditioned(spread, matrix, noise):
+    """The covariance of a Gaussian posterior."""
+    return (spread.inverse() + matrix.mT @ noise.inverse() @ matrix).inverse()
 
 
 def mixture(size=4):
@@ -85,17 +96,19 @@ def law(target, operator, y, std, method, sde=VP, steps=40, **options):
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
-def test_moment_matching_is_exact_for_gaussian_data(sde, share):
+def test_moment_matching_is_exact_for_gaussian_data(sde):
     target, (matrix, y, std) = gaussian(), measured(size=5)
-    t = sde.t_min + share * (sde.t_max - sde.t_min)
-    x = spread(target, sde, t)
-    exact = target.posterior(matrix, y, std).score(sde)(x, t)
-    got = inverse.condition(target.score(sde), matrix, y, std, method="mmps", iterations=3, radius=None)(x, t)
-    torch.testing.assert_close(got, exact, rtol=1e-10, atol=1e-10 * float(exact.abs().max()))
-    early = inverse.condition(target.score(sde), matrix, y, std, method="mmps", iterations=1, radius=None)(x, t)
-    if 0.0 < share < 1.0:
-        assert not torch.allclose(early, exact, rtol=1e-4)
+    score_fn, posterior = target.score(sde), target.posterior(matrix, y, std).score(sde)
+    for share in (0.0, 0.3, 0.7, 1.0):
+        t = sde.t_min + share * (sde.t_max - sde.t_min)
+        x = spread(target, sde, t)
+        exact = posterior(x, t)
+        got, early = (
+            inverse.condition(score_fn, matrix, y, std, method="mmps", iterations=n, radius=None)(x, t) for n in (3, 1)
+        )
+        torch.testing.assert_close(got, exact, rtol=1e-10, atol=1e-10 * float(exact.abs().max()))
+        if 0.0 < share < 1.0:
+            assert not torch.allclose(early, exact, rtol=1e-4)
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
@@ -136,19 +149,19 @@ def test_what_a_measurement_adds_is_shortened_to_the_radius_or_twice_what_it_nee
         torch.testing.assert_close(got, share[:, None] * formula, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 @pytest.mark.parametrize("method", ["pigdm", "tmpd", "mmps", "exact"])
-def test_what_is_exact_for_independent_pixels(sde, method):
+def test_what_is_exact_for_independent_pixels(method):
     v = 0.6**2
     target = Gaussian(draw(4), v)
     operator, y = inverse.Mask(torch.tensor([True, False, True, True])), draw(3, seed=5)
     options = {"pigdm": {"data_std": v**0.5}, "exact": {"target": target}}.get(method, {})
-    for share in (0.001, 0.5, 1.0):
-        t = sde.t_min + share * (sde.t_max - sde.t_min)
-        x = spread(target, sde, t)
-        exact = target.posterior(operator, y, 0.2).score(sde)(x, t)
-        got = inverse.condition(target.score(sde), operator, y, 0.2, method=method, **options)(x, t)
-        torch.testing.assert_close(got, exact, rtol=1e-10, atol=1e-10 * float(exact.abs().max()))
+    for sde in SDES.values():
+        for share in (0.001, 0.5, 1.0):
+            t = sde.t_min + share * (sde.t_max - sde.t_min)
+            x = spread(target, sde, t)
+            exact = target.posterior(operator, y, 0.2).score(sde)(x, t)
+            got = inverse.condition(target.score(sde), operator, y, 0.2, method=method, **options)(x, t)
+            torch.testing.assert_close(got, exact, rtol=1e-10, atol=1e-10 * float(exact.abs().max()))
 
 
 def test_the_width_matters():
@@ -185,19 +198,18 @@ def test_moment_matching_is_its_formula_on_a_mixture(t):
     torch.testing.assert_close(got.data, diagonal, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("slope", [-0.3, 0.3])
-def test_a_jacobian_that_is_no_covariance_is_not_followed(slope):
+def test_a_jacobian_that_is_no_covariance_is_not_followed():
     """With C = -c I next to the noise in size, the system is all but singular; the estimate is left as it is."""
-    node = VP.node(0.3)
-    model = scoresde.ScoreModel(lambda x, t: slope * x, VP, prediction="data")
-    std = 1.001 * (abs(slope) * node.sigma**2 / node.alpha) ** 0.5
-    x = draw(3, 4)
-    got = inverse.condition(model, torch.eye(4, dtype=F64), draw(4, seed=1), std).estimate(x, node).data
-    step = (0.3 * node.sigma**2 / node.alpha) / (0.3 * node.sigma**2 / node.alpha + std**2)
-    wanted = slope * x if slope < 0 else slope * x + step * (draw(4, seed=1) - slope * x)
-    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+    node, x, y = VP.node(0.3), draw(3, 4), draw(4, seed=1)
+    width = 0.3 * node.sigma**2 / node.alpha
+    std = 1.001 * width**0.5
+    for slope, step in ((-0.3, 0.0), (0.3, width / (width + std**2))):
+        model = scoresde.ScoreModel(lambda x, t, slope=slope: slope * x, VP, prediction="data")
+        got = inverse.condition(model, torch.eye(4, dtype=F64), y, std).estimate(x, node).data
+        torch.testing.assert_close(got, slope * x + step * (y - slope * x), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.cells(4)
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 @pytest.mark.parametrize("method", ["mmps", "tmpd"])
 def test_the_default_solver_of_a_rule_has_the_width_of_the_posterior(method, sde):
@@ -251,6 +263,7 @@ def test_the_exact_rule_is_bayes_rule():
 
 
 def test_a_covariance_is_divided_out():
+    """Of a matrix, and of a linear map given as a function, which is that map."""
     target, (matrix, y, _) = gaussian(), measured(size=5)
     root = draw(3, 3, seed=20)
     cov = root @ root.mT + 0.1 * torch.eye(3, dtype=F64)
@@ -258,33 +271,24 @@ def test_a_covariance_is_divided_out():
     exact = target.posterior(matrix, y, cov).score(VP)(x, 0.4)
     got = inverse.condition(target.score(VP), matrix, y, cov, iterations=3)(x, 0.4)
     torch.testing.assert_close(got, exact, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_a_covariance_is_divided_out_of_a_function_too(own):
-    """A linear map given as a function is that map."""
-    target, (matrix, y, _) = mixture(), measured()
-    root = draw(3, 3, seed=21)
-    cov = root @ root.mT + 0.2 * torch.eye(3, dtype=F64)
-    x = spread(target, VP, 0.4)
-    y = draw(len(x), 3, seed=22) if own else y
     function = inverse.Nonlinear(lambda x: x @ matrix.mT, (3,))
-    got, exact = (inverse.condition(target.score(VP), a, y, cov, method="dps") for a in (function, matrix))
-    torch.testing.assert_close(got(x, 0.4), exact(x, 0.4))
-    assert inverse.Measurement(function, y.float(), cov).y.dtype == torch.float32
+    for seen in (y, draw(len(x), 3, seed=22)):
+        got, exact = (inverse.condition(target.score(VP), a, seen, cov, method="dps") for a in (function, matrix))
+        torch.testing.assert_close(got(x, 0.4), exact(x, 0.4))
+        assert inverse.Measurement(function, seen.float(), cov).y.dtype == torch.float32
 
 
 def test_exact_rules_sample_the_posterior():
     """Without Monte Carlo: the distribution of the samples, at two step counts; the error is that of the solver."""
     target, (matrix, y, std) = gaussian(3), measured(rows=2, size=3)
-    exact = target.posterior(matrix, y, std)
-    cov = exact._moments().covs[0]
+    mean = target.posterior(matrix, y, std).means[0]
+    cov = conditioned(spread_of(3), matrix, std**2 * torch.eye(2, dtype=F64))
     errors = []
-    for steps in (100, 200):
-        mean, got = law(target, matrix, y, std, "mmps", steps=steps, iterations=2)
-        errors.append(max(float((got - cov).abs().max()), float((mean - exact.means[0]).abs().max())))
+    for steps in (50, 100):
+        found, got = law(target, matrix, y, std, "mmps", steps=steps, iterations=2, radius=None)
+        errors.append(max(float((got - cov).abs().max()), float((found - mean).abs().max())))
     assert errors[1] < 0.6 * errors[0] < 0.1
-    mean, got = law(target, matrix, y, std, "dps", steps=400)
+    got = law(target, matrix, y, std, "dps", steps=400)[1]
     assert float((got - cov).diagonal().max()) < -errors[1]  # too narrow
 
 
@@ -294,8 +298,7 @@ def test_split_gibbs_samples_what_it_says(std):
     descents."""
     target, (matrix, y, _), rho = gaussian(2), measured(rows=1, size=2), 0.4
     noise = std**2 * torch.eye(1, dtype=F64) + rho**2 * matrix @ matrix.mT
-    exact = target.posterior(matrix, y, noise)
-    cov = exact._moments().covs[0]
+    exact, cov = target.posterior(matrix, y, noise).means[0], conditioned(spread_of(2), matrix, noise)
     errors, means = [], []
     for descent in (8, 16):
         options = {"rho_min": rho, "rho_max": rho, "sweeps": 30, "hold": 30, "descent": descent}
@@ -306,40 +309,45 @@ def test_split_gibbs_samples_what_it_says(std):
     assert errors[1] < 0.35 * errors[0] and errors[1] < 0.01  # of second order
     # an SDE solver started afresh in each descent is right in the mean, but for the noise that is left at the end
     torch.testing.assert_close(means[0], means[1], rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(means[1], exact.means[0], rtol=0, atol=1e-3)
+    torch.testing.assert_close(means[1], exact, rtol=0, atol=1e-3)
 
 
 # --- (ii) limits ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [*RULES, *SAMPLERS])
+NOTHING = [
+    (torch.zeros(1, 4, dtype=F64), torch.ones(1, dtype=F64)),
+    (inverse.Mask(torch.zeros(4) > 0), torch.zeros(0).to(F64)),
+]
+
+
+@pytest.mark.parametrize("method", RULES)
 def test_nothing_measured_leaves_the_prior(method):
-    target, sde = mixture(), VP
-    operators = [(torch.zeros(1, 4, dtype=F64), torch.ones(1, dtype=F64), 1.0)]
+    target = mixture()
+    score_fn = target.score(VP)
+    for operator, y in NOTHING[:1] if method == "dps_step" else NOTHING:
+        posterior = inverse.condition(score_fn, operator, y, 1.0, method=method, **options_for(method, target))
+        for t in (0.01, 0.5):
+            x = spread(target, VP, t)
+            torch.testing.assert_close(posterior(x, t), score_fn(x, t), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", SAMPLERS)
+def test_nothing_measured_leaves_the_distribution_of_samples(method):
+    prior = gaussian(2)
+    nothing = [(torch.zeros(1, 2, dtype=F64), torch.ones(1, dtype=F64))]
     if method not in ("dps_step", "mcg"):
-        operators.append((inverse.Mask(torch.zeros(4, dtype=torch.bool)), torch.zeros(0, dtype=F64), 1.0))
-    for operator, y, std in operators:
-        if method in RULES:
-            posterior = inverse.condition(
-                target.score(sde), operator, y, std, method=method, **options_for(method, target)
-            )
-            for t in (0.01, 0.5):
-                x = spread(target, sde, t)
-                torch.testing.assert_close(posterior(x, t), target.score(sde)(x, t), rtol=1e-9, atol=1e-9)
-            continue
-        prior = gaussian(2)
-        matrix = operator if not isinstance(operator, torch.Tensor) else torch.zeros(1, 2, dtype=F64)
-        matrix = inverse.Mask(torch.zeros(2, dtype=torch.bool)) if not isinstance(matrix, torch.Tensor) else matrix
+        nothing.append((inverse.Mask(torch.zeros(2) > 0), torch.zeros(0, dtype=F64)))
+    for operator, y in nothing:
         if method == "twisted_smc":
-            got = inverse.sample_posterior(
-                sde, prior.score(sde), matrix, y, std, method=method, steps=5, shape=(64, 2), seed=0, dtype=F64
-            )
+            run = {"method": method, "steps": 5, "shape": (64, 2), "seed": 0, "dtype": F64}
+            got = inverse.sample_posterior(VP, prior.score(VP), operator, y, 1.0, **run)
             assert float(got.ess.min()) > 63.999
             continue
         options = {"split_gibbs": {"sweeps": 3, "hold": 1, "descent": 60}, "ddrm": {"eta": 0.0}}.get(method, {})
-        mean, cov = law(prior, matrix, y, std, method, steps=100, **options)
+        mean, cov = law(prior, operator, y, 1.0, method, steps=100, **options)
         torch.testing.assert_close(mean, prior.mean, rtol=0, atol=0.05)
-        torch.testing.assert_close(cov, prior._moments().covs[0], rtol=0.1, atol=0.05)
+        torch.testing.assert_close(cov, spread_of(2), rtol=0.1, atol=0.05)
 
 
 @pytest.mark.parametrize("method", ["mmps", "pigdm", "ddnm", "diffpir", "replacement", "mcg", "ddrm", "ddnm_plus"])
@@ -433,10 +441,10 @@ def test_going_back_up_brings_the_parts_together():
     target = Gaussian(torch.zeros(2, dtype=F64), torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=F64))
     operator, y = inverse.Mask(torch.tensor([True, False])), torch.tensor([2.0], dtype=F64)
     errors = {}
-    for repeats in (1, 4, 16):
+    for repeats in (1, 4, 12):
         mean, _ = law(target, operator, y, 0.0, "replacement", steps=20, jump=2, repeats=repeats)
         errors[repeats] = abs(float(mean[1]) - 1.8)
-    assert errors[16] < 0.5 * errors[4] < 0.5 * errors[1]
+    assert errors[12] < 0.6 * errors[4] and errors[4] < 0.5 * errors[1]
     assert errors[1] > 0.1
 
 
@@ -508,146 +516,67 @@ SCORE = gaussian(4).score(VP)
 TWICE = torch.cat([torch.eye(4, dtype=F64)[:2]] * 2)  # rows that repeat each other
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (lambda: inverse.condition(SCORE, torch.ones(2, 3), torch.ones(2), 1.0), scoresde.InvalidArgumentError, "4"),
-        (lambda: inverse.condition(SCORE, torch.ones(2, 4), torch.ones(3), 1.0), scoresde.InvalidArgumentError, "y"),
-        (lambda: inverse.condition(SCORE, torch.ones(2, 4), [1.0, 2.0], 1.0), scoresde.InvalidTypeError, "y"),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.full((1,), math.nan), 1.0),
-            scoresde.NonFiniteError,
-            "y",
-        ),
-        (lambda: inverse.condition(SCORE, "mask", torch.ones(1), 1.0), scoresde.InvalidTypeError, "operator"),
-        (lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), -1.0), scoresde.InvalidArgumentError, "std"),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), math.nan),
-            scoresde.InvalidArgumentError,
-            "std",
-        ),
-        (
-            lambda: inverse.condition(SCORE, torch.eye(4)[:2], torch.ones(2), torch.zeros(2, 2)),
-            scoresde.InvalidArgumentError,
-            "singular",
-        ),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, method="mmp"),
-            scoresde.InvalidArgumentError,
-            "did you mean 'mmps'",
-        ),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, method="ddrm"),
-            scoresde.InvalidArgumentError,
-            "sample_posterior",
-        ),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, iteration=3),
-            scoresde.InvalidArgumentError,
-            "did you mean 'iterations'",
-        ),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, iterations=0),
-            scoresde.InvalidArgumentError,
-            "iterations",
-        ),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, method="exact"),
-            scoresde.InvalidArgumentError,
-            "target",
-        ),
-        (
-            lambda: inverse.condition(lambda x, t: x, torch.ones(1, 4), torch.ones(1), 1.0),
-            scoresde.InvalidArgumentError,
-            "sde",
-        ),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, sde=scoresde.VESDE()),
-            scoresde.InvalidArgumentError,
-            "was made for",
-        ),
-        (
-            lambda: inverse.condition(SCORE, lambda x: x[:, :1], torch.ones(1), 1.0),
-            scoresde.InvalidArgumentError,
-            "linear",
-        ),
-        (
-            lambda: inverse.Replacement(inverse.Measurement(torch.eye(4), torch.ones(4)), scoresde.solvers.RK45()),
-            scoresde.InvalidArgumentError,
-            "fixed steps",
-        ),
-        (
-            lambda: inverse.Replacement(inverse.Measurement(torch.eye(4), torch.ones(4)), scoresde.solvers.SMC()),
-            scoresde.InvalidArgumentError,
-            "weights",
-        ),
-        (
-            lambda: inverse.SplitGibbs(inverse.Measurement(torch.eye(4), torch.ones(4)), solver=scoresde.solvers.SMC()),
-            scoresde.InvalidArgumentError,
-            "by itself",
-        ),
-        (
-            lambda: scoresde.solvers.PredictorCorrector(scoresde.solvers.SMC()),
-            scoresde.InvalidArgumentError,
-            "weights",
-        ),
-        (
-            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), torch.ones(1, 1) + 0j),
-            scoresde.InvalidTypeError,
-            "real",
-        ),
-        (
-            lambda: inverse.sample_posterior(VP, SCORE, torch.ones(1, 4), torch.ones(1), 1.0, method=[]),
-            scoresde.InvalidTypeError,
-            "method",
-        ),
-        (
-            lambda: inverse.TwistedSMC(inverse.Measurement(torch.eye(4), torch.ones(4)), twist=inverse.MMPS()),
-            scoresde.InvalidArgumentError,
-            "density",
-        ),
-        (
-            lambda: inverse.SplitGibbs(
-                inverse.Measurement(torch.eye(4), torch.ones(4)), solver=scoresde.solvers.DDIM()
-            ),
-            scoresde.InvalidArgumentError,
-            "draw noise",
-        ),
-    ],
-)
-def test_nonsense_is_refused(call, error, words):
-    with pytest.raises(error, match=words):
-        call()
+V, T = scoresde.InvalidArgumentError, scoresde.InvalidTypeError
+ROW, ONE = torch.ones(1, 4), torch.ones(1)
+SEEN = inverse.Measurement(torch.eye(4), torch.ones(4))
+REFUSED = [
+    (lambda: inverse.condition(SCORE, torch.ones(2, 3), torch.ones(2), 1.0), V, "4"),
+    (lambda: inverse.condition(SCORE, torch.ones(2, 4), torch.ones(3), 1.0), V, "y"),
+    (lambda: inverse.condition(SCORE, torch.ones(2, 4), [1.0, 2.0], 1.0), T, "y"),
+    (lambda: inverse.condition(SCORE, ROW, torch.full((1,), math.nan), 1.0), scoresde.NonFiniteError, "y"),
+    (lambda: inverse.condition(SCORE, "mask", ONE, 1.0), T, "operator"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, -1.0), V, "std"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, math.nan), V, "std"),
+    (lambda: inverse.condition(SCORE, torch.eye(4)[:2], torch.ones(2), torch.zeros(2, 2)), V, "singular"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, method="mmp"), V, "did you mean 'mmps'"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, method="ddrm"), V, "sample_posterior"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, iteration=3), V, "did you mean 'iterations'"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, iterations=0), V, "iterations"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, method="exact"), V, "target"),
+    (lambda: inverse.condition(lambda x, t: x, ROW, ONE, 1.0), V, "sde"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, sde=scoresde.VESDE()), V, "was made for"),
+    (lambda: inverse.condition(SCORE, lambda x: x[:, :1], ONE, 1.0), V, "linear"),
+    (lambda: inverse.condition(SCORE, ROW, ONE, torch.ones(1, 1) + 0j), T, "real"),
+    (lambda: inverse.Replacement(SEEN, scoresde.solvers.RK45()), V, "fixed steps"),
+    (lambda: inverse.Replacement(SEEN, scoresde.solvers.SMC()), V, "weights"),
+    (lambda: inverse.SplitGibbs(SEEN, solver=scoresde.solvers.SMC()), V, "by itself"),
+    (lambda: inverse.SplitGibbs(SEEN, solver=scoresde.solvers.DDIM()), V, "draw noise"),
+    (lambda: inverse.TwistedSMC(SEEN, twist=inverse.MMPS()), V, "density"),
+    (lambda: scoresde.solvers.PredictorCorrector(scoresde.solvers.SMC()), V, "weights"),
+    (lambda: inverse.sample_posterior(VP, SCORE, ROW, ONE, 1.0, method=[]), T, "method"),
+]
 
 
-@pytest.mark.parametrize("method", ["mmps", "tmpd", "dps", "twisted_smc"])
-def test_an_inverse_that_does_not_exist_is_refused(method):
+def test_nonsense_is_refused():
+    for call, error, words in REFUSED:
+        with pytest.raises(error, match=words):
+            call()
+
+
+def test_an_inverse_that_does_not_exist_is_refused_or_replaced_by_the_pseudo_inverse():
+    y = torch.ones(4, dtype=F64)
+    for method in ("mmps", "tmpd", "dps", "twisted_smc"):
+        with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
+            inverse.sample_posterior(VP, SCORE, TWICE, y, 0.0, method=method, **FULL)
     with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
-        inverse.sample_posterior(VP, SCORE, TWICE, torch.ones(4, dtype=F64), 0.0, method=method, **FULL)
-    with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
-        gaussian(4).posterior(TWICE, torch.ones(4, dtype=F64), 0.0)
+        gaussian(4).posterior(TWICE, y, 0.0)
+    for method in ("pigdm", "ddnm", "diffpir", "ddrm", "ddnm_plus", "replacement", "split_gibbs"):
+        options = FULL | options_for(method, None)
+        got = inverse.sample_posterior(VP, SCORE, TWICE, y, 0.0, method=method, **options)
+        assert bool(got.x.isfinite().all()), method
 
 
-@pytest.mark.parametrize("method", ["pigdm", "ddnm", "diffpir", "ddrm", "ddnm_plus", "replacement", "split_gibbs"])
-def test_the_others_take_the_pseudo_inverse(method):
-    got = inverse.sample_posterior(
-        VP, SCORE, TWICE, torch.ones(4, dtype=F64), 0.0, method=method, **FULL, **options_for(method, None)
-    )
-    assert bool(got.x.isfinite().all())
-
-
-@pytest.mark.parametrize("method", [*RULES, *SAMPLERS])
-def test_a_score_that_is_not_finite_is_an_error(method):
-    target = gaussian(4)
+def test_a_score_that_is_not_finite_is_an_error():
+    target, (matrix, y, std) = gaussian(4), measured()
 
     def score_fn(x, t):
         score = target.score(VP)(x, t)
         return torch.where((t < 0.5)[:, None], math.nan * score, score)
 
-    matrix, y, std = measured()
-    options = options_for(method, target)
-    with pytest.raises(scoresde.NonFiniteError):
-        inverse.sample_posterior(VP, score_fn, matrix, y, std, method=method, **FULL, **options)
+    for method in (*RULES, *SAMPLERS):
+        options = FULL | options_for(method, target)
+        with pytest.raises(scoresde.NonFiniteError):
+            inverse.sample_posterior(VP, score_fn, matrix, y, std, method=method, **options)
 
 
 def test_a_batch_of_measurements_must_fit_the_batch():
@@ -750,7 +679,7 @@ def test_memory_does_not_grow_with_the_steps(method):
     alive = []
 
     def callback(info):
-        if info.step in (5, 35):
+        if info.step in (3, 11):
             gc.collect()
             alive.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
 
@@ -761,7 +690,7 @@ def test_memory_does_not_grow_with_the_steps(method):
         run = {"score_fn": inverse.condition(target.score(VP), matrix, y, std), "method": "ancestral"}
     else:
         run = {"score_fn": target.score(VP), "method": solver.get(method, inverse.Replacement)(seen, **kept)}
-    scoresde.solve(VP, **run, steps=40, shape=(8, 4), seed=0, callback=callback, dtype=F64, max_steps=40, throw=False)
+    scoresde.solve(VP, **run, steps=15, shape=(8, 4), seed=0, callback=callback, dtype=F64, max_steps=15, throw=False)
     assert alive[1] <= alive[0]
 
 
@@ -806,49 +735,30 @@ def test_nothing_leaks(method):
     state, before = torch.get_rng_state(), y.detach().clone()
     x = draw(4, 4)
     start = x.clone()
-    got = inverse.sample_posterior(
-        VP, target.score(VP), matrix, y, std, method=method, x=x, steps=3, generator=torch.Generator().manual_seed(0)
-    )
-    assert not got.x.requires_grad and torch.equal(torch.get_rng_state(), state)
+
+    def run():
+        options = {"method": method, "x": x, "steps": 3, "generator": torch.Generator().manual_seed(0)}
+        return inverse.sample_posterior(VP, target.score(VP), matrix, y, std, **options).x
+
+    got = run()
+    assert not got.requires_grad and torch.equal(torch.get_rng_state(), state)
     assert torch.equal(y.detach(), before) and torch.equal(x, start) and not x.requires_grad
     assert not inverse.condition(target.score(VP), matrix, y, std)(x, 0.5).requires_grad
     with torch.inference_mode():
-        inside = inverse.sample_posterior(
-            VP,
-            target.score(VP),
-            matrix,
-            y,
-            std,
-            method=method,
-            x=x,
-            steps=3,
-            generator=torch.Generator().manual_seed(0),
-        )
-    torch.testing.assert_close(inside.x.clone(), got.x)
+        inside = run()
+    torch.testing.assert_close(inside.clone(), got)
 
 
 @pytest.mark.parametrize("method", ["mmps", "pigdm", "dps_step"])
 def test_a_solve_can_be_differentiated(method):
     target, (matrix, y, std) = mixture(), measured()
     weight = torch.tensor(1.1, dtype=F64, requires_grad=True)
-
-    options = {"zeta": 0.05} if method == "dps_step" else {}
+    options = {"method": method, "steps": 3, "noise": lambda k, like: draw(*like.shape, seed=k)}
+    options |= {"zeta": 0.05} if method == "dps_step" else {}
 
     def run(w, x, **more):
         score_fn = lambda v, t: w * target.score(VP)(v, t)  # noqa: E731
-        return inverse.sample_posterior(
-            VP,
-            score_fn,
-            matrix,
-            y,
-            std,
-            method=method,
-            **options,
-            x=x,
-            steps=3,
-            noise=lambda k, like: draw(*like.shape, seed=k),
-            **more,
-        ).x.sum()
+        return inverse.sample_posterior(VP, score_fn, matrix, y, std, x=x, **options, **more).x.sum()
 
     x = draw(2, 4)
     (slope,) = torch.autograd.grad(run(weight, x, differentiable=True), weight)
@@ -869,12 +779,11 @@ def test_adaptive_methods_take_a_rule():
     x = spread(exact, VP, 1.0)
     for method in ("mmps", "pigdm", "diffpir", "tmpd"):
         posterior = inverse.condition(target.score(VP), matrix, y, std, method=method)
-        got = scoresde.solve(VP, posterior, x, method="rk45", rtol=1e-5, atol=1e-5)
+        got = scoresde.solve(VP, posterior, x, method="rk45", rtol=1e-4, atol=1e-4)
         assert bool(got.success.all())
         if method == "mmps":
-            torch.testing.assert_close(got.x, exact._moments().means + (got.x - exact.means), rtol=1e-9, atol=1e-9)
-            wanted = scoresde.solve(VP, exact.score(VP), x, method="rk45", rtol=1e-7, atol=1e-7).x
-            torch.testing.assert_close(got.x, wanted, rtol=1e-3, atol=1e-3)
+            wanted = scoresde.solve(VP, exact.score(VP), x, method="rk45", rtol=1e-6, atol=1e-6).x
+            torch.testing.assert_close(got.x, wanted, rtol=3e-3, atol=3e-3)  # of the tolerance
 
 
 def test_context_reaches_the_network():
@@ -912,25 +821,31 @@ def test_any_function_is_measured_by_gradients():
         assert bool(got.x.isfinite().all())
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-3])
-def test_mmps_stays_in_the_range_of_the_data_without_noise(noise: float) -> None:
-    """The Jacobian of a trained network is no covariance, and nothing is added to it where the noise is 0: without the
-    stop of `MMPS` the largest value is above 9."""
-    digits, sde = scoresde.load("digits"), scoresde.VPSDE()
-    digit = digits.sample(4, label=torch.arange(4), seed=0, denoise=True).x
+def halves(count: int) -> tuple[inverse.Mask, torch.Tensor]:
+    """The upper half of digits, and held-out ones."""
     upper = torch.zeros(1, 8, 8, dtype=torch.bool)
     upper[:, :4] = True
-    half = inverse.Mask(upper)
-    posterior = inverse.condition(digits.score(sde), half, half.forward(digit), noise, method="mmps", sde=sde)
-    x = scoresde.solve(sde, posterior, method="ddim", steps=30, shape=(4, 1, 8, 8), seed=1).x
+    images = grey_to_x(digits_split(seed=0).test_images[:count], torch.Generator().manual_seed(1))
+    return inverse.Mask(upper), images
+
+
+@pytest.mark.parametrize(
+    ("noise", "steps"), [(0.0, 15), *[pytest.param(s, 30, marks=pytest.mark.slow) for s in (0.0, 1e-3)]]
+)
+def test_mmps_stays_in_the_range_of_the_data_without_noise(noise: float, steps: int) -> None:
+    """The Jacobian of a trained network is no covariance, and nothing is added to it where the noise is 0: without the
+    stop of `MMPS` the largest value is above 9."""
+    digits, (half, images) = scoresde.load("digits"), halves(8)
+    posterior = inverse.condition(digits.score(VP), half, half.forward(images), noise, method="mmps", sde=VP)
+    x = scoresde.solve(VP, posterior, method="ddim", steps=steps, shape=images.shape, seed=1).x
     assert float(x.abs().max()) < 1.5
-    assert float((half.forward(x) - half.forward(digit)).square().mean().sqrt()) < 0.05
+    assert float((half.forward(x) - half.forward(images)).square().mean().sqrt()) < 0.05
 
 
 def test_unlikely_measurements_are_met() -> None:
     """What a measurement needs is not shortened, however many values are how far off."""
     target = Gaussian(torch.zeros(64, dtype=F64), torch.ones(64, dtype=F64))
-    run = {"steps": 30, "seed": 0, "dtype": F64}
+    run = {"steps": 15, "seed": 0, "dtype": F64}
     for count, away, std in ((64, 6.0, 0.3), (64, 8.0, 0.1), (32, 10.0, 0.3), (1, 20.0, 0.1)):
         operator, y = inverse.Mask(torch.arange(64) < count), torch.full((count,), away, dtype=F64)
         x, free = (
@@ -941,18 +856,16 @@ def test_unlikely_measurements_are_met() -> None:
         assert float(x[:, :count].mean()) == pytest.approx(away / (1 + std**2), rel=0.01)
 
 
-def test_few_steps_of_mmps_stay_in_the_range_of_the_data() -> None:
-    """The part that is not measured, too. Without its `radius` the largest values are 13, 2.1 and 3.0."""
-    digits, sde = scoresde.load("digits"), scoresde.VPSDE()
-    seen = digits.sample(100, seed=3, steps=20).x
-    upper = torch.zeros(1, 8, 8, dtype=torch.bool)
-    upper[:, :4] = True
-    half = inverse.Mask(upper)
-    y = half.forward(seen) + 0.05 * torch.randn(100, 32, generator=torch.Generator().manual_seed(0))
-    options = {"shape": seen.shape, "seed": 1}
-    for steps in (10, 15, 20):
-        got = inverse.sample_posterior(sde, digits.score(sde), half, y, 0.05, steps=steps, **options)
-        assert float(got.x.abs().max()) < 1.5 and got.residual is not None and float(got.residual.max()) < 4
+@pytest.mark.parametrize(
+    ("count", "steps"), [(6, 8), *[pytest.param(100, n, marks=pytest.mark.slow) for n in (10, 15, 20)]]
+)
+def test_few_steps_of_mmps_stay_in_the_range_of_the_data(count: int, steps: int) -> None:
+    """The part that is not measured, too. Without the `radius` the largest value of six after eight steps is 21."""
+    digits, (half, images) = scoresde.load("digits"), halves(count)
+    y = half.forward(images) + 0.05 * torch.randn(count, 32, generator=torch.Generator().manual_seed(0))
+    run = {"steps": steps, "shape": images.shape, "seed": 1}
+    got = inverse.sample_posterior(VP, digits.score(VP), half, y, 0.05, **run)
+    assert float(got.x.abs().max()) < 1.5 and got.residual is not None and float(got.residual.max()) < 4
 
 
 def test_samples_that_do_not_fit_the_measurement_are_named() -> None:
@@ -960,8 +873,10 @@ def test_samples_that_do_not_fit_the_measurement_are_named() -> None:
     target = GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1)
     seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9])
     run = {"shape": (8, 2), "seed": 0, "steps": 20}
-    with pytest.warns(scoresde.ScoreSDEWarning, match=r"^8 of 8 samples .* up to .*e\+\d+, in standard deviations"):
+    words = r"^8 of 8 samples do not fit .* up to .*e\+\d+, in standard deviations"
+    with pytest.warns(scoresde.ScoreSDEWarning, match=words) as caught:
         far = inverse.sample_posterior(sde, target.score(sde), *seen, 0.01, method="dps", **run)
+    assert caught[0].filename == __file__
     assert far.residual is not None and bool((far.residual > 10).all())
     near = inverse.sample_posterior(sde, target.score(sde), *seen, 0.1, **run)
     expected = (near.x[:, 0] - 0.9).abs() / 0.1
@@ -980,49 +895,39 @@ def test_residuals_have_one_number_per_sample_and_the_covariance_divided_out() -
     torch.testing.assert_close(measurement.residual(x), expected)
 
 
-@pytest.mark.parametrize("image", [False, True])
-def test_noise_of_each_value_is_a_diagonal_covariance(image: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    stds = torch.rand(4, generator=generator, dtype=torch.float64) + 0.1
-    a = torch.randn(4, 3, generator=generator, dtype=torch.float64)
-    shape = (1, 2, 2) if image else (4,)
-    operator, y = (
-        inverse.Matrix(a, (3,), shape),
-        torch.randn(4, generator=generator, dtype=torch.float64).reshape(shape),
-    )
-    each = inverse.Measurement(operator, y, stds.reshape(shape))
-    whole = inverse.Measurement(operator, y, stds.square().diag())
-    x = torch.randn(5, 3, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(each.y, whole.y)
-    torch.testing.assert_close(each.operator.forward(x), whole.operator.forward(x))
-    torch.testing.assert_close(each.residual(x), whole.residual(x))
-    assert each.log_normaliser == pytest.approx(whole.log_normaliser, rel=1e-12)
-    normal = torch.distributions.Normal(x @ a.mT, stds)
-    log_density = each.log_normaliser - 0.5 * 4 * each.residual(x) ** 2
-    torch.testing.assert_close(log_density, normal.log_prob(y.flatten()).sum(1))
-    target = Gaussian(torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64))
-    one, other = (target.posterior(operator, y, noise) for noise in (stds.reshape(shape), stds.square().diag()))
-    torch.testing.assert_close(one.means, other.means)
-    with pytest.raises(scoresde.InvalidArgumentError, match="above 0"):
-        inverse.Measurement(operator, y, torch.zeros(shape))
+def test_noise_of_each_value_is_a_diagonal_covariance() -> None:
+    stds, a, values, x = draw(4, seed=1).abs() + 0.1, draw(4, 3, seed=2), draw(4, seed=3), draw(5, 3, seed=4)
+    target = Gaussian(torch.zeros(3, dtype=F64), torch.eye(3, dtype=F64))
+    for shape in ((4,), (1, 2, 2)):
+        operator, y = inverse.Matrix(a, (3,), shape), values.reshape(shape)
+        each = inverse.Measurement(operator, y, stds.reshape(shape))
+        whole = inverse.Measurement(operator, y, stds.square().diag())
+        torch.testing.assert_close(each.y, whole.y)
+        torch.testing.assert_close(each.operator.forward(x), whole.operator.forward(x))
+        torch.testing.assert_close(each.residual(x), whole.residual(x))
+        assert each.log_normaliser == pytest.approx(whole.log_normaliser, rel=1e-12)
+        normal = torch.distributions.Normal(x @ a.mT, stds)
+        log_density = each.log_normaliser - 0.5 * 4 * each.residual(x) ** 2
+        torch.testing.assert_close(log_density, normal.log_prob(y.flatten()).sum(1))
+        one, other = (target.posterior(operator, y, noise) for noise in (stds.reshape(shape), stds.square().diag()))
+        torch.testing.assert_close(one.means, other.means)
+        with pytest.raises(scoresde.InvalidArgumentError, match="above 0"):
+            inverse.Measurement(operator, y, torch.zeros(shape))
 
 
 @pytest.mark.parametrize(("method", "linear"), [("mmps", True), ("tmpd", True), ("dps", True), ("dps", False)])
 def test_noise_of_each_sample_is_that_of_the_sample_alone(method: str, linear: bool) -> None:
     """In the estimate, in samples (the same draws), and in their residuals."""
-    generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(3, 4, generator=generator, dtype=F64)
+    matrix, y, stds = draw(3, 4, seed=1), draw(4, 3, seed=2), draw(4, 3, seed=3).abs() + 0.2
     operator: object = matrix if linear else inverse.Nonlinear(lambda x: (x @ matrix.mT).tanh(), (3,))
-    y, stds = torch.randn(5, 3, generator=generator, dtype=F64), torch.rand(5, 3, generator=generator, dtype=F64) + 0.2
-    score_fn, x = mixture().score(VP), torch.randn(5, 4, generator=generator, dtype=F64)
-    options = {"method": method, "steps": 30, "dtype": F64, "noise": scoresde.SampleNoise(range(5))}
+    score_fn, x = mixture().score(VP), draw(4, 4, seed=4)
+    options = {"method": method, "steps": 10, "dtype": F64}
     together = inverse.condition(score_fn, operator, y, stds, method=method)(x, 0.4)
-    samples = inverse.sample_posterior(VP, score_fn, operator, y, stds, shape=(5, 4), **options)
-    for i in range(5):
+    samples = inverse.sample_posterior(VP, score_fn, operator, y, stds, seeds=range(4), **options)
+    for i in range(4):
         alone = inverse.condition(score_fn, operator, y[i], stds[i], method=method)(x[i : i + 1], 0.4)
         torch.testing.assert_close(together[i : i + 1], alone)
-        options["noise"] = scoresde.SampleNoise([i])
-        single = inverse.sample_posterior(VP, score_fn, operator, y[i], stds[i], shape=(1, 4), **options)
+        single = inverse.sample_posterior(VP, score_fn, operator, y[i], stds[i], seeds=[i], **options)
         torch.testing.assert_close(samples.x[i], single.x[0], rtol=1e-6, atol=1e-6)
         assert samples.residual is not None and single.residual is not None
         torch.testing.assert_close(samples.residual[i], single.residual[0], rtol=1e-6, atol=1e-6)
@@ -1075,18 +980,19 @@ def test_a_function_is_measured_with_the_noise_of_each_value() -> None:
     torch.testing.assert_close(measurement.residual(x), expected)
 
 
+ROWS = [[1.0, 0.5, 0.0], [0.0, 1.0, 1.0]]
+
+
 @pytest.mark.parametrize(
     ("rows", "noise"),
     [
-        ([[1.0, 0.5, 0.0], [0.0, 1.0, 1.0]], 0.5),
-        ([[1.0, 0.5, 0.0], [0.0, 1.0, 1.0]], [0.4, 0.7]),
-        ([[1.0, 0.5, 0.0], [0.0, 1.0, 1.0]], [[0.3, 0.1], [0.1, 0.4]]),
-        ([[1.0, 0.5, 0.0], [0.0, 1.0, 1.0], [1.0, 0.5, 0.0]], 0.5),  # y is not in the range of A
+        (ROWS, 0.5),
+        (ROWS, [0.4, 0.7]),
+        (ROWS, [[0.3, 0.1], [0.1, 0.4]]),
+        ([*ROWS, ROWS[0]], 0.5),  # y is not in the range of A
     ],
 )
-def test_particles_estimate_the_evidence(
-    rows: list[list[float]], noise: float | list[float] | list[list[float]]
-) -> None:
+def test_particles_estimate_the_evidence(rows: list[list[float]], noise: Any) -> None:
     sde, a = scoresde.VPSDE(), torch.tensor(rows)
     means = torch.tensor([[1.0, 0.0, 0.5], [-1.0, 0.3, 0.0]])
     target = GaussianMixture(torch.ones(2), means, scales=0.4)
@@ -1110,7 +1016,7 @@ def test_each_set_of_particles_has_the_evidence_of_its_measurement() -> None:
     torch.testing.assert_close(got, exact.to(got), rtol=0.0, atol=0.1)
 
 
-@pytest.mark.parametrize("noise", [1e-2, 1e-3])
+@pytest.mark.parametrize("noise", [1e-3, pytest.param(1e-2, marks=pytest.mark.slow)])
 def test_the_evidence_is_right_where_the_measurement_has_less_noise_than_t_min_leaves(noise: float) -> None:
     sde = scoresde.VPSDE()
     target = Gaussian(torch.zeros(2), torch.eye(2))
@@ -1141,23 +1047,15 @@ def test_sets_that_do_not_arrive_have_no_evidence() -> None:
 
 
 @pytest.mark.filterwarnings("error:.* do not fit the measurement")
-@pytest.mark.parametrize("options", [{}, {"t_end": 0.5}, {"denoise": True}])
-def test_the_noise_that_samples_have_left_is_no_misfit(options: dict[str, object]) -> None:
+def test_the_noise_that_samples_have_left_is_no_misfit() -> None:
     sde = scoresde.VPSDE()
     target = Gaussian(torch.zeros(2), torch.eye(2))
     seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 1e-3
-    run = {"shape": (200, 2), "steps": 50, "seed": 0} | options
-    got = inverse.sample_posterior(sde, target.score(sde), *seen, **run)
-    assert bool(got.residual.max() < 2) == bool(options.get("denoise")) and got.residual.shape == (200,)
-
-
-def test_the_warning_names_the_line_of_the_caller() -> None:
-    sde = scoresde.VPSDE()
-    target = GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1)
-    run = {"method": "dps", "shape": (2, 2), "seed": 0, "steps": 20}
-    with pytest.warns(scoresde.ScoreSDEWarning, match="do not fit") as caught:
-        inverse.sample_posterior(sde, target.score(sde), torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.01, **run)
-    assert caught[0].filename == __file__
+    every: list[dict[str, Any]] = [{}, {"t_end": 0.5}, {"denoise": True}]
+    for options in every:
+        run = {"shape": (200, 2), "steps": 25, "seed": 0} | options
+        got = inverse.sample_posterior(sde, target.score(sde), *seen, **run)
+        assert bool(got.residual.max() < 2) == bool(options.get("denoise")) and got.residual.shape == (200,)
 
 
 @pytest.mark.filterwarnings("error:.* do not fit the measurement")
