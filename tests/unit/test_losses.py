@@ -73,7 +73,7 @@ def test_any_target_of_any_prediction(target: str) -> None:
         sde = PROCESSES[process]
         model = ScoreModel(lambda x, t: torch.tanh(x), sde, prediction, sigma_data=0.7)
         close = named(f"{prediction} on {process}", rtol=1e-8, atol=1e-12)
-        for share in (0.02, 0.3, 0.9):
+        for share in (0.02, 0.9):
             node = at(sde, share)
             x = node.alpha[:, None] * x0 + node.sigma[:, None] * noise
             exact = wanted(target, x, x0, noise, node, model).square()

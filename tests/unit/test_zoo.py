@@ -459,14 +459,14 @@ def test_fitted_grids_travel_with_the_network(model: Pretrained, tmp_path: Path)
 @pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.EDMSDE()], ids=["vp", "edm"])
 def test_the_grids_of_the_shipped_network_are_better_than_the_default(sde: Any) -> None:
     model = load("digits")
-    score, x = model.score(sde), sde.prior_sample((12, 1, 8, 8), generator=torch.Generator().manual_seed(77))
-    exact = scoresde.solve(sde, score, x, method="unipc2", steps=60).x
+    score, x = model.score(sde), sde.prior_sample((8, 1, 8, 8), generator=torch.Generator().manual_seed(77))
+    exact = scoresde.solve(sde, score, x, method="unipc2", steps=40).x
 
     def median(**options: Any) -> float:
         end = scoresde.solve(sde, score, x, **options).x
         return float((end - exact).flatten(1).square().mean(1).sqrt().median())
 
-    for steps in (5, 8, 10, 20):
+    for steps in (5, 10, 20):
         grid = model.grid(sde, steps)
         method = scoresde.solvers.from_config(grid.method)
         assert median(method=method, grid=grid) < 0.7 * median(method=method, steps=steps), steps
