@@ -18,8 +18,11 @@ TARGET = scoresde.targets.GaussianMixture(
 EXACT = {"divergence": "exact"}
 
 
-@pytest.mark.parametrize("method", ["adams", "rk45"])
-@pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.FlowSDE(), scoresde.VESDE(sigma_max=20.0)], ids=repr)
+@pytest.mark.parametrize(
+    ("sde", "method"),
+    [(scoresde.VPSDE(), "adams"), (scoresde.FlowSDE(), "rk45"), (scoresde.VESDE(sigma_max=20.0), "adams")],
+    ids=repr,
+)
 def test_it_is_the_density_of_the_samples(sde: scoresde.AffineSDE, method: str) -> None:
     """By the likelihood of the same samples as data, to the tolerance of both."""
     score_fn = TARGET.score(sde)
@@ -35,16 +38,13 @@ def test_it_is_the_density_of_the_samples(sde: scoresde.AffineSDE, method: str) 
 def test_an_estimate_is_within_its_error_and_samples_keep_their_seeds() -> None:
     sde = scoresde.VPSDE()
     score_fn = TARGET.score(sde)
-    given = {"method": "adams", "dtype": F64}
+    given: dict[str, Any] = {"method": "adams", "dtype": F64}
+    probed = given | {"log_prob": {"probes": 64, "probe": "gaussian"}}
     exact = scoresde.solve(sde, score_fn, shape=(64, 2), seeds=range(64), log_prob=EXACT, **given)
-    some = scoresde.solve(
-        sde, score_fn, shape=(64, 2), seeds=range(64), log_prob={"probes": 64, "probe": "gaussian"}, **given
-    )
+    some = scoresde.solve(sde, score_fn, shape=(64, 2), seeds=range(64), **probed)
     z = (some.log_prob - exact.log_prob) / some.log_prob_error
     assert float(z.square().mean()) < 2  # 1 for many probes
-    alone = scoresde.solve(
-        sde, score_fn, shape=(1, 2), seeds=[5], log_prob={"probes": 64, "probe": "gaussian"}, **given
-    )
+    alone = scoresde.solve(sde, score_fn, shape=(1, 2), seeds=[5], **probed)
     torch.testing.assert_close(alone.log_prob[0], some.log_prob[5], rtol=0, atol=1e-3)
     assert "log-density" in repr(some)
 
@@ -64,42 +64,39 @@ def test_labels_and_single_precision() -> None:
     torch.testing.assert_close(solution.log_prob[::2], normal, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
+def test_what_does_not_fit_is_refused() -> None:
+    sde, adams = scoresde.VPSDE(), {"method": "adams"}
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "'adams' or an adaptive pair"),
         ({"method": "unipc2"}, "'adams' or an adaptive pair"),
-        ({"method": "adams", "denoise": True}, "`denoise` does not go"),
-        ({"method": "adams", "save_at": "steps"}, "`save_at` does not go"),
-        ({"method": "adams", "t_start": 0.5, "x": torch.ones(2, 2)}, "from the prior"),
-        ({"method": "adams", "log_prob": {"probe_count": 3}}, "may set"),
-        ({"method": "adams", "log_prob": {"probes": 0}}, "probes"),
-        ({"method": "adams", "path_log_prob": True}, "`path_log_prob` does not go"),
-    ],
-)
-def test_what_does_not_fit_is_refused(options: dict, reason: str) -> None:
-    sde = scoresde.VPSDE()
-    given = {"log_prob": True, "shape": None if "x" in options else (2, 2), **options}
-    with pytest.raises(InvalidArgumentError, match=reason):
-        scoresde.solve(sde, TARGET.score(sde), **given)
+        (adams | {"denoise": True}, "`denoise` does not go"),
+        (adams | {"save_at": "steps"}, "`save_at` does not go"),
+        (adams | {"t_start": 0.5, "x": torch.ones(2, 2)}, "from the prior"),
+        (adams | {"log_prob": {"probe_count": 3}}, "may set"),
+        (adams | {"log_prob": {"probes": 0}}, "probes"),
+        (adams | {"path_log_prob": True}, "`path_log_prob` does not go"),
+    ]
+    for options, reason in cases:
+        given = {"log_prob": True, "shape": None if "x" in options else (2, 2), **options}
+        with pytest.raises(InvalidArgumentError, match=reason):
+            scoresde.solve(sde, TARGET.score(sde), **given)
     with pytest.raises(InvalidTypeError, match="log_prob"):
         scoresde.solve(sde, TARGET.score(sde), method="adams", shape=(2, 2), log_prob="yes")
 
 
-@pytest.mark.parametrize("wrapped", ["no_grad", "detach", "coupled"])
-def test_a_network_without_gradients_has_no_density(wrapped: str) -> None:
+def test_a_network_without_gradients_has_no_density() -> None:
     sde = scoresde.VPSDE()
     score_fn = scoresde.targets.Gaussian(torch.zeros(3), 0.3 * torch.eye(3)).score(sde)
-    networks: dict[str, Any] = {
-        "no_grad": torch.no_grad()(lambda x, t: score_fn(x, t)),
-        "detach": lambda x, t: score_fn(x.detach(), t),
-        "coupled": lambda x, t: score_fn(x, t) + x.mean(0),
-    }
-    options: dict[str, Any] = {"method": "adams", "shape": (4, 3), "seed": 0}
-    with pytest.raises(ScoreFnError, match=r"blocks gradients|rest of its batch"):
-        scoresde.solve(sde, networks[wrapped], log_prob={"divergence": "exact"}, **options)
-    found = scoresde.solve(sde, networks[wrapped], log_prob={"divergence": "exact", "check": False}, **options)
-    assert bool(found.log_prob.isfinite().all())
+    options: dict[str, Any] = {"method": "adams", "shape": (4, 3), "seed": 0, "rtol": 1e-2, "atol": 1e-2}
+    for network in (
+        torch.no_grad()(lambda x, t: score_fn(x, t)),
+        lambda x, t: score_fn(x.detach(), t),
+        lambda x, t: score_fn(x, t) + x.mean(0),  # coupled
+    ):
+        with pytest.raises(ScoreFnError, match=r"blocks gradients|rest of its batch"):
+            scoresde.solve(sde, network, log_prob=EXACT, **options)
+        found = scoresde.solve(sde, network, log_prob=EXACT | {"check": False}, **options)
+        assert bool(found.log_prob.isfinite().all())
 
 
 def test_samples_that_fail_have_no_density_and_leave_the_others() -> None:
@@ -111,11 +108,10 @@ def test_samples_that_fail_have_no_density_and_leave_the_others() -> None:
 
     options: dict[str, Any] = {"method": "adams", "shape": (3, 2), "seeds": [0, 1, 2]}
     context = {"bad": torch.tensor([0.0, 1.0, 0.0])}
-    exact = {"divergence": "exact"}
-    found = scoresde.solve(sde, breaks, context=context, throw=False, log_prob=exact, **options)
+    found = scoresde.solve(sde, breaks, context=context, throw=False, log_prob=EXACT, **options)
     assert found.success.tolist() == [True, False, True]
     assert found.log_prob.isnan().tolist() == [False, True, False] and bool(found.x[1].isnan().all())
-    whole = scoresde.solve(sde, score_fn, log_prob=exact, **options)
+    whole = scoresde.solve(sde, score_fn, log_prob=EXACT, **options)
     assert torch.allclose(found.log_prob[[0, 2]], whole.log_prob[[0, 2]], atol=1e-5)
     with pytest.raises(NonFiniteError):
-        scoresde.solve(sde, breaks, context=context, log_prob=exact, **options)
+        scoresde.solve(sde, breaks, context=context, log_prob=EXACT, **options)
