@@ -24,16 +24,8 @@ pytestmark = [
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
-PROCESSES = [
-    SDE,
-    scoresde.SubVPSDE(),
-    scoresde.VESDE(),
-    scoresde.EDMSDE(),
-    scoresde.CosineVPSDE(),
-    scoresde.FlowSDE(),
-    scoresde.VDMSDE(),
-    scoresde.GaussianSDE(torch.cos, torch.sin, 1e-3, 1.5),
-]
+PROCESSES = [SDE, scoresde.SubVPSDE(), scoresde.VESDE(), scoresde.EDMSDE(), scoresde.CosineVPSDE(), scoresde.FlowSDE()]
+PROCESSES += [scoresde.VDMSDE(), scoresde.GaussianSDE(torch.cos, torch.sin, 1e-3, 1.5)]
 METHODS = [m for m in scoresde.methods() if m.kind == "backend"]
 ADAPTIVE = [m.name for m in METHODS if m.adaptive]
 ADAMS = [m.name for m in METHODS if m.solver().own_steps and not m.adaptive]
@@ -97,7 +89,7 @@ def test_adaptive_methods_follow_the_exact_flow(method: str) -> None:
             continue  # two of them for each method
         x = sde.prior.from_normal(states())
         exact = GAUSSIAN.flow_map(x, sde, sde.t_max, sde.t_min)
-        for clock in ("time", "log_snr", "rho") if quick and 1 < i < 6 else ("time",):
+        for clock in ("time", "log_snr", "rho") if quick and i in (2, 5) else ("time",):
             got = solve(sde, GAUSSIAN.score(sde), x, clock=clock, **at(method, tolerance)).x
             assert float((got - exact).abs().max()) < 100 * tolerance * MISSES.get(method, 1.0), (sde, clock)
 
@@ -228,8 +220,8 @@ def test_evaluations_are_so_many_a_step() -> None:
 def test_batch_mates_are_felt_where_it_is_declared() -> None:
     x = states(5) * torch.tensor([1.0, 1.0, 5.0, 20.0, 50.0], dtype=F64)[:, None]
     for m in METHODS:
-        whole = solve(SDE, elementwise, x, seeds=range(5), **at(m.name, 1e-2, 10))
-        alone = solve(SDE, elementwise, x[:2], seeds=range(2), **at(m.name, 1e-2, 10))
+        whole = solve(SDE, elementwise, x, seeds=range(5), **at(m.name, 1e-3, 10))
+        alone = solve(SDE, elementwise, x[:2], seeds=range(2), **at(m.name, 1e-3, 10))
         assert torch.equal(whole.x[:2], alone.x) != m.batch_coupled, m.name
         assert make_solver(m.name, {}).batch_coupled == m.batch_coupled, m.name
 

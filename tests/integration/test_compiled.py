@@ -101,7 +101,9 @@ USES: dict[str, Callable[[Any, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(f, marks=[pytest.mark.slow] if f == "compiled program" else []) for f in FORMS]
+)
 def test_a_network_in_another_form_gives_what_it_gives_itself(name: str) -> None:
     """Float32 rounding of a few operations, amplified by a solve of a few steps. Its dtype is found in either
     direction, and its arguments are seen."""
@@ -152,7 +154,8 @@ def test_a_quantised_network_is_called_in_single_precision_and_has_no_gradient()
             scoresde.log_likelihood(SDE, model(module), x, **options)
 
 
+@pytest.mark.slow
 def test_a_network_compiled_for_one_backward_pass_says_what_to_do() -> None:
-    compiled = torch.compile(nn.Linear(3, 3), backend="aot_eager")  # of a part, which takes less time
+    compiled = torch.compile(net(), backend="aot_eager")
     with pytest.raises(scoresde.ScoreFnError, match=r"compiled for a single backward pass.*donated_buffer = False"):
-        scoresde.log_likelihood(SDE, model(lambda x, t: 0.1 * compiled(x) - x), inputs()[0], divergence="exact")
+        scoresde.log_likelihood(SDE, model(compiled), inputs()[0], divergence="exact")

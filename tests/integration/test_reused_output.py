@@ -220,8 +220,8 @@ def test_a_method_gives_the_same_whatever_memory_the_network_writes_to(method: s
 @pytest.mark.parametrize("kind", VALUES)
 def test_so_do_all_kinds_of_score_functions(kind: str) -> None:
     sde = SDE_WITHIN if kind == "on another process" else SDE
-    for name, nets in (("dpm_2m", NETS), ("dpm23", TWO)):
-        check(lambda f, name=name: run(f, make_solver(name, {}), sde), VALUES[kind], nets)
+    check(lambda f: run(f, solvers.DPM2M(), sde), VALUES[kind])
+    check(lambda f: run(f, solvers.DPM23(), sde), VALUES[kind], ONE)
 
 
 VARIANTS: list[Solver] = [
@@ -246,6 +246,7 @@ VARIANTS: list[Solver] = [
 ]
 
 
+@pytest.mark.cells(9)
 @pytest.mark.parametrize("solver", VARIANTS, ids=described)
 def test_so_do_variants_and_correctors(solver: Solver) -> None:
     for kind in ("bare", "noise", "classifier-free, data"):
@@ -263,6 +264,7 @@ FIXED = [m for m in METHODS if m.kind != "backend" and not m.adaptive]
 ENDS = [m for m in FIXED if m.solver().noise_limit or m.solver().data_limit]
 
 
+@pytest.mark.cells(14)
 @pytest.mark.parametrize("method", ENDS, ids=lambda m: m.name)
 def test_the_ends_and_the_result_belong_to_the_solve(method: scoresde.Method) -> None:
     # at the data end alpha is 1 and sigma 0, and a step is the network's own output
@@ -304,7 +306,7 @@ def test_so_do_other_dtypes_and_a_graph() -> None:
             check(slope(method), VALUES[kind], ONE)
 
 
-@pytest.mark.parametrize("kind", ["noise", "data", "classifier-free"])
+@pytest.mark.parametrize("kind", ["noise", "classifier-free, data"])
 def test_densities_and_codes(kind: str) -> None:
     x = 0.3 * states(3, 2)
 
@@ -531,6 +533,7 @@ def test_which_methods_keep_nothing() -> None:
     }
 
 
+@pytest.mark.cells(9)
 @pytest.mark.parametrize("method", LIGHT, ids=lambda m: m.name)
 def test_methods_that_keep_nothing_copy_nothing(method: scoresde.Method) -> None:
     for kind in ("noise", "v"):
