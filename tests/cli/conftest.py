@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,12 +144,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What a progress bar shows, one number each time that it is drawn."""
     drawn: list[float] = []
 
-    class Bar:
+    class Bar(contextlib.AbstractContextManager["Bar"]):
         def __init__(self, total: int, **kwargs: Any) -> None:
             self.total, self.n, self.disable = total, 0.0, False
-
-        def __enter__(self) -> Bar:
-            return self
 
         def __exit__(self, *exc: object) -> None:
             pass

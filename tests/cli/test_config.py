@@ -64,22 +64,6 @@ def test_what_is_wrong_in_a_file(typed: Run, fake: Any) -> None:
     assert fake.calls == 0 and not Path("a.png").exists()
 
 
-def test_old_spellings_mean_the_same(typed: Run, fake: Any) -> None:
-    np.savez("x.npz", x=near(fake, 2))
-    few = ("--method", "rk4", "--steps", 2)
-    for i, (old, new) in enumerate(
-        (
-            (("sample", *few, "--num", 2), ("sample", *few, "--count", 2)),
-            (("encode", "x.npz", *few), ("encode", "--data", "x.npz", *few)),
-            (("measure", "x.npz", "--operator", "grey"), ("measure", "--data", "x.npz", "--operator", "grey")),
-        )
-    ):
-        for name, command in ((f"a{i}.npz", old), (f"b{i}.npz", new)):
-            expect(typed(*command, "--out", name), 0)
-        a, b = arrays(f"a{i}.npz"), arrays(f"b{i}.npz")
-        assert all(np.array_equal(a[key], b[key]) for key in a), old
-
-
 def test_what_is_missing_or_given_twice(typed: Run, fake: Any) -> None:
     for command, said in (
         (("likelihood",), "`data` is missing; give --data DATA."),

@@ -172,9 +172,7 @@ def test_classes_of_images_are_their_folders_as_in_training(run: Run, fake: Any,
     assert settings()["data"] != with_labels
 
 
-def test_the_digits_are_those_that_training_held_out(
-    run: Run, solved: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_digits_are_those_that_training_held_out(run: Run, solved: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     expect(run("likelihood", "digits", "--labels", "label", "--model", "digits", "--batch-size", 360), 2, "classes")
     expect(run("likelihood", "digits", "--batch-size", 360), 0)

@@ -76,9 +76,7 @@ def test_rows_are_those_of_log_likelihood(
     assert column("index") == [0, 1, 2] and column("name") == ["0", "1", "2"] and {*column("status")} == {"success"}
 
 
-def test_seeds_are_functions_of_seed_and_index_that_differ_where_it_matters(
-    run: Run, fake: Any, solved: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seeds_differ_where_it_matters(run: Run, fake: Any, solved: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def seeds(count: int, *options: object) -> list[int]:
         np.save("zeros.npy", np.zeros((count, 1), dtype=np.float32))
         expect(run("likelihood", "zeros.npy", "--force", *options), 0)

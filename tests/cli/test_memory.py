@@ -92,9 +92,7 @@ def test_headers_that_claim_more_than_there_is(run: Run, fake: Any) -> None:
     assert not Path("m").exists()
 
 
-def test_a_measurement_or_a_mask_of_another_size_is_not_read(
-    run: Run, fake: Any, unread: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_of_another_size_is_read(run: Run, fake: Any, unread: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for shape in ((1, 500), (500, 1, 8, 9)):
         sparse(Path("y.npy"), shape)
         expect(run("sample", "--measurement", "y.npy", "--operator", "grey"), 2, "must be one of shape (1, 8, 8)")

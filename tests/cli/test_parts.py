@@ -108,7 +108,7 @@ def test_what_is_refused_leaves_nothing(typed: Run, fake: Any) -> None:
     assert not os.listdir()
 
 
-def test_samples_that_do_not_arrive_are_named_by_their_indices(typed: Run, fake: Any) -> None:
+def test_samples_that_fail_are_named(typed: Run, fake: Any) -> None:
     adaptive = ("--method", "rk45", "--rtol", 1e-5, "--atol", 1e-5, "--max-steps", 5)
     result = typed("sample", *adaptive, "--count", 4, "--first", 8, "--out", "a.npz")
     expect(result, 3, "Failed: sample 8, 9, 10, 11; --first 8 --count 1")
@@ -132,9 +132,7 @@ def test_two_commands_do_not_share_parts(draw: Run, fake: Any) -> None:
     assert os.listdir() == ["a.npz"]
 
 
-def test_one_file_is_not_a_set_nor_the_work_of_several_processes(
-    typed: Run, fake: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_file_is_no_set_and_of_one_process(typed: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez("x.npz", x=near(fake, 2))
     for command in ("likelihood", "encode"):
         expect(typed(command, "x.npz", "--out", "a/"), 2, "give --shard-size or --format")

@@ -23,9 +23,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and devices 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_file_and_its_handler_is_put_back(
-    run: Run, fake: Any, files: Files, number: signal.Signals
-) -> None:
+def test_a_signal_leaves_no_file(run: Run, fake: Any, files: Files, number: signal.Signals) -> None:
     before = signal.getsignal(number)
 
     def change(s: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -38,7 +36,7 @@ def test_a_signal_leaves_no_file_and_its_handler_is_put_back(
     assert files() == [] and signal.getsignal(number) == before and fake.calls <= 6
 
 
-def test_a_signal_does_not_leave_an_import_half_done(
+def test_an_import_is_not_left_half_done(
     run: Run, fake: Any, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command ends after it, though."""

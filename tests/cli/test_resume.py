@@ -83,9 +83,7 @@ def journal(run: Run, solved: list[Any], samples: int = 4) -> bytes:
 
 
 @pytest.mark.parametrize("done", [0, 1, 3])
-def test_an_interrupted_batch_is_all_that_is_lost(
-    run: Run, solved: list[Any], files: Files, whole: Any, done: int
-) -> None:
+def test_one_batch_is_lost(run: Run, solved: list[Any], files: Files, whole: Any, done: int) -> None:
     for error in (KeyboardInterrupt(), RuntimeError("a bug")):
         with stopping(solved, 2 * done, error):
             result = run(*COMMAND)
@@ -148,25 +146,18 @@ def test_killed_at_every_point(run: Run, files: Files, whole: Any, point: str, c
 
 
 def test_a_journal_that_ends_anywhere(run: Run, solved: list[Any], files: Files, whole: Any) -> None:
-    """A row that is torn, and those after the last whole batch, are made again."""
+    """A row that is torn, what is no row, and rows after the last whole batch are made again."""
     whole_journal = journal(run, solved)
     ends = [i + 1 for i, byte in enumerate(whole_journal) if byte == ord("\n")]
-    for length in [0, 1, *(end + shift for end in ends for shift in (-1, 0, 9) if end + shift <= ends[-1])]:
-        JOURNAL.write_bytes(whole_journal[:length])
+    cut = [whole_journal[: end + shift] for end in [0, *ends] for shift in (-1, 0, 9)]
+    tails = (b"\0" * 50, b"4,4,nonsense,,,,,success\n", b"9,9,1.0,1.0,1.0,1.0,7,success\n" * 2, b'4,"\n')
+    for left in [*cut, *(whole_journal + tail for tail in tails)]:
+        JOURNAL.write_bytes(left)
         solved.clear()
         expect(run(*COMMAND), 3)
-        assert finished(files, whole), length
-        done = whole_journal[:length].count(b"\n") - 1
-        assert sum(sizes(solved)) == 7 - max(0, done // 2 * 2), length
-        remove()
-
-
-def test_what_is_no_row_is_made_again(run: Run, solved: list[Any], files: Files, whole: Any) -> None:
-    rows = journal(run, solved)
-    for tail in (b"\0" * 50, b"4,4,nonsense,,,,,success\n", b"9,9,1.0,1.0,1.0,1.0,7,success\n" * 2, b'4,"\n'):
-        JOURNAL.write_bytes(rows + tail)
-        expect(run(*COMMAND), 3)
-        assert finished(files, whole), tail
+        assert finished(files, whole), left
+        done = left[: len(whole_journal)].count(b"\n") - 1
+        assert sum(sizes(solved)) == 7 - max(0, done // 2 * 2), left
         remove()
 
 
@@ -190,9 +181,7 @@ CHANGES: list[tuple[tuple[object, ...], str]] = [
 
 
 @pytest.mark.parametrize("state", ["begun", "finished"])
-def test_other_settings_data_and_weights_are_refused(
-    run: Run, fake: Any, solved: list[Any], files: Files, state: str
-) -> None:
+def test_other_settings_are_refused(run: Run, fake: Any, solved: list[Any], files: Files, state: str) -> None:
     fake.net = torch.nn.Linear(2, 1)
 
     def prepared() -> dict[str, bytes]:
@@ -250,9 +239,7 @@ def test_tables_of_others_are_not_touched(run: Run, solved: list[Any], files: Fi
     expect(run(*COMMAND), 2, "was changed since it was written")
 
 
-def test_a_journal_does_not_replace_a_table_before_all_is_there(
-    run: Run, solved: list[Any], files: Files, whole: Any
-) -> None:
+def test_a_table_is_kept_until_all_is_there(run: Run, solved: list[Any], files: Files, whole: Any) -> None:
     """Neither one that --force begins, nor one without its first line, of a run that was killed before it had written
     anything."""
     expect(run(*COMMAND), 3)
@@ -298,9 +285,7 @@ def test_two_runs_at_once(run: Run, solved: list[Any], files: Files, whole: Any)
     assert finished(files, whole)
 
 
-def test_batches_are_those_of_a_whole_run_where_a_run_is_taken_up_again(
-    run: Run, fake: Any, solved: list[Any], files: Files
-) -> None:
+def test_batches_are_those_of_a_whole_run(run: Run, fake: Any, solved: list[Any], files: Files) -> None:
     """Where memory allows two samples per batch, blocks of five are made of 2, 2 and 1, from wherever it goes on."""
     np.savez("data.npz", x=np.zeros((12, 1, 8, 8)))
     command = ("likelihood", "data.npz", "--batch-size", 5)

@@ -236,7 +236,7 @@ def test_output_is_checked_before_sampling(ddim: Run, fake: Any, files: Files) -
 
 
 @pytest.mark.parametrize("out", ["a.png", "a.npz", "a.safetensors"])
-def test_a_failed_write_leaves_the_old_file(
+def test_a_failed_write_keeps_what_is_there(
     ddim: Run, fake: Any, files: Files, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
     Path(out).write_bytes(b"old")

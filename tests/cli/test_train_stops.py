@@ -83,9 +83,7 @@ WHOLE: dict[str, bytes] = {}  # what a run without a signal leaves, once it has 
 
 
 @pytest.mark.parametrize(("number", "at"), [(signal.SIGTERM, 1), (signal.SIGINT, 4), (signal.SIGTERM, 5)])
-def test_a_signal_stops_after_the_step_and_the_same_command_goes_on_exactly(
-    run: Run, losses: Losses, number: signal.Signals, at: int
-) -> None:
+def test_after_a_signal_the_same_command_goes_on(run: Run, losses: Losses, number: signal.Signals, at: int) -> None:
     """Where no checkpoint is due, too: model, log, pictures and last checkpoint are those of a run without a signal."""
     if not WHOLE:
         expect(run(*COMMAND), 0)
@@ -114,9 +112,7 @@ def test_at_the_last_step_the_run_is_completed(run: Run, losses: Losses) -> None
     assert scoresde.load("model").event_shape == (1, 8, 8)
 
 
-def test_what_is_said_of_an_interrupt_while_data_are_read(
-    run: Run, losses: Losses, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_while_data_are_read(run: Run, losses: Losses, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not claim that nothing is there."""
     losses.signal(2, signal.SIGTERM)
     expect(run(*COMMAND), 75)
