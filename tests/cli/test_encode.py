@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import scoresde
-from tests.cli.common import Files, Run, arrays, expect, fails, grey, loses, near
+from tests.cli.common import Files, Run, arrays, expect, grey, loses, near
 
 SDE = scoresde.VPSDE()
 
@@ -91,13 +91,6 @@ def test_what_does_not_fit(run: Run, fake: Any, x: torch.Tensor, files: Files) -
     ):
         expect(run("encode", "data.npz", *arguments), code, said)
     assert files() == ["data.npz"] and fake.calls == 0
-
-
-def test_an_interrupt_leaves_nothing(run: Run, fake: Any, x: torch.Tensor, files: Files) -> None:
-    Path("latents.npz").write_bytes(b"old")
-    fake.change = fails(KeyboardInterrupt())
-    expect(run("encode", "data.npz"), 75, "Interrupted")
-    assert files() == ["data.npz", "latents.npz"] and Path("latents.npz").read_bytes() == b"old"
 
 
 def test_progress_follows_the_solve(run: Run, fake: Any, x: torch.Tensor, shown: list[float]) -> None:

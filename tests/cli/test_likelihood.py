@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import scoresde
-from tests.cli.common import Files, Run, column, expect, fails, grey, loses, near, rows
+from tests.cli.common import Files, Run, column, expect, grey, loses, near, rows
 
 LOOSE = ("--rtol", 1e-2, "--atol", 1e-2)
 GREY = ("likelihood", "data.npz", "--levels", 17, *LOOSE)
@@ -321,11 +321,3 @@ def test_labels_that_do_not_fit(run: Run, fake: Any) -> None:
     fake.labels = None
     expect(run(*GREY, "--labels", "halves"), 2, "no labels")
     assert fake.calls == 0
-
-
-def test_batches_are_halved_if_memory_is_short(run: Run, fake: Any) -> None:
-    np.savez("data.npz", x=grey(fake, 5))
-    expect(run(*GREY, "--out", "a.csv"), 0)
-    fake.change = fails(torch.OutOfMemoryError("CUDA out of memory"), lambda x: len(x) > 2)
-    expect(run(*GREY, "--out", "b.csv"), 0, "batches of 2.")
-    assert np.allclose(column("log_prob", "a.csv"), column("log_prob", "b.csv"), rtol=1e-4)

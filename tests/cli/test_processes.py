@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and devices 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_no_file(run: Run, fake: Any, files: Files, number: signal.Signals) -> None:
+    Path("samples.png").write_bytes(b"old")
     before = signal.getsignal(number)
 
     def change(s: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -33,7 +34,8 @@ def test_a_signal_leaves_no_file(run: Run, fake: Any, files: Files, number: sign
 
     fake.change = change
     expect(run("sample", "--count", 2, "--steps", 20), 75, "Interrupted")
-    assert files() == [] and signal.getsignal(number) == before and fake.calls <= 6
+    assert files() == ["samples.png"] and Path("samples.png").read_bytes() == b"old"
+    assert signal.getsignal(number) == before and fake.calls <= 6
 
 
 def test_an_import_is_not_left_half_done(

@@ -89,13 +89,6 @@ def test_guidance_towards_a_label(ddim: Run, fake: Any, files: Files) -> None:
     assert files() == []
 
 
-def test_the_same_command_writes_the_same_bytes(ddim: Run, fake: Any) -> None:
-    for extension in ("png", "npz", "safetensors"):
-        for name in "ab":
-            expect(ddim("--num", 2, "--out", f"{name}.{extension}"), 0)
-        assert Path(f"a.{extension}").read_bytes() == Path(f"b.{extension}").read_bytes(), extension
-
-
 @pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
 def test_a_sample_depends_on_seed_and_index_alone(run: Run, fake: Any, method: str) -> None:
     steps = ("--rtol", 1e-3, "--atol", 1e-3) if method == "rk45" else ("--steps", 5)
@@ -324,13 +317,6 @@ def test_other_errors_of_a_network_are_not_hidden(ddim: Run, fake: Any, files: F
     result = ddim("--num", 3)
     assert result.exit_code == 1 and str(result.exception) == "a bug"
     assert files() == []
-
-
-def test_interrupt_is_exit_75(ddim: Run, fake: Any, files: Files) -> None:
-    Path("samples.png").write_bytes(b"old")
-    fake.change = fails(KeyboardInterrupt(), lambda x: fake.calls == 5)
-    expect(ddim("--num", 3), 75, "Interrupted")
-    assert files() == ["samples.png"] and Path("samples.png").read_bytes() == b"old"
 
 
 def test_the_number_of_threads_is_put_back(ddim: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
