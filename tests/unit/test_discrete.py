@@ -147,13 +147,6 @@ def test_spacings():
         assert chain.respace(n, spacing).labels.tolist() == wanted, (size, n, spacing)
 
 
-def test_defaults_of_grid_and_respace():
-    chain = BetaChain.linear()
-    assert torch.equal(chain.grid(), chain.times.flip(0))
-    assert torch.equal(chain.grid(7), chain.grid(7, "trailing"))
-    assert torch.equal(chain.respace(7).times, chain.respace(7, "linspace").times)
-
-
 def published_spacings(size, n):
     """diffusers' ``set_timesteps``, and improved DDPM's ``space_timesteps``, cleanest first.
 
@@ -170,12 +163,11 @@ def published_spacings(size, n):
     }
 
 
-@pytest.mark.parametrize("size", [1000, 4000])
-def test_spacings_are_the_published_ones(size):
+def test_spacings_are_the_published_ones():
     """At the usual counts; at others they break some ties by their rounding errors, and differ by one level there."""
-    chain = BetaChain.linear(size, 1e-4, 0.01)
-    usual = {2, 4, 5, 8, 10, 15, 20, 25, 30, 40, 50, 100, 200, 250, 400, 500, size}
-    for n in sorted(usual | {48, 61, 96, 103, 121, 397, 402, 999}):
+    usual = {2, 4, 5, 8, 10, 20, 25, 50, 100, 250, 500}
+    for size, n in itertools.product((1000, 4000), sorted(usual | {48, 61, 103, 397, 999})):
+        chain = BetaChain.linear(size, 1e-4, 0.01)
         for spacing, lists in published_spacings(size, n).items():
             got = chain.grid(n, spacing).flip(0).numpy()
             step, shift, first = {
@@ -191,15 +183,10 @@ def test_spacings_are_the_published_ones(size):
                 assert n not in usual or not off.any(), (n, spacing, name)
             assert (np.diff(got) > 0).all()
             assert abs(got[-1] - (first + n - 1) * step - shift) < 0.51
-
-
-def test_every_count_gives_distinct_levels():
-    chain = BetaChain.linear(37)
-    for n, spacing in itertools.product(range(2, 38), ("leading", "trailing", "linspace")):
-        grid = chain.grid(n, spacing)
-        assert len(grid) == n
-        assert bool((grid.diff() < 0).all())
-        assert {float(grid[0]), float(grid[-1])} <= set(range(37))
+    chain = BetaChain.linear()
+    assert torch.equal(chain.grid(), chain.times.flip(0))
+    assert torch.equal(chain.grid(7), chain.grid(7, "trailing"))
+    assert torch.equal(chain.respace(7).times, chain.respace(7, "linspace").times)
 
 
 def test_places_may_be_given():
@@ -440,13 +427,12 @@ def test_ancestral_is_the_published_loop(name, n, event, variance):
     assert float((got.x - wanted).abs().max()) < 1e-10 * float(wanted.abs().max())
 
 
-def test_the_first_posterior_variance_is_zero_where_improved_ddpm_clips_it():
-    """It belongs to the step from the first level to the data, in which no sampler draws noise."""
+def test_the_posterior_variances_are_those_of_improved_ddpm():
+    """But for the first, which it clips: no sampler draws noise in the step from the first level to the data."""
     chain = BetaChain.cosine().respace(50)
     clipped = posterior_log_variance_clipped(spaced_diffusion(cosine_betas(), set(chain.labels.tolist())))
     close(chain.posterior_variances[1:].log(), clipped[1:], 1e-9)
     assert chain.posterior_variances[0] == 0.0
-    assert clipped[0] == clipped[1]
 
 
 @pytest.mark.parametrize(("share", "variance"), [(0.0, "small"), (1.0, "large")])
@@ -738,15 +724,6 @@ def test_chains_and_their_processes_can_be_copied():
                 assert torch.equal(other.label(process.log_snr(t)), chain.label(chain.sde().log_snr(t)))
 
 
-def test_a_learned_estimate_keeps_its_variance_in_copies():
-    estimate = LearnedEstimate(torch.zeros(1, 2), torch.ones(1, 2), torch.full((1, 2), 0.3))
-    for other in (copy.copy(estimate), copy.deepcopy(estimate), pickle.loads(pickle.dumps(estimate))):
-        assert isinstance(other, LearnedEstimate)
-        assert all(
-            torch.equal(a, b) for a, b in zip((*estimate, estimate.variance), (*other, other.variance), strict=True)
-        )
-
-
 def test_a_learned_estimate_keeps_its_variance_when_its_data_is_limited():
     chain = BetaChain.linear()
     model = ScoreModel(learned_network, chain.sde(), "noise", "index", chain=chain, variance="learned_range")
@@ -759,10 +736,10 @@ def test_a_learned_estimate_keeps_its_variance_when_its_data_is_limited():
 
 
 def test_a_chain_keeps_its_levels_when_the_callers_list_changes():
-    sigmas, betas = torch.tensor([0.1, 1.0], dtype=F64), torch.tensor([0.1, 0.2], dtype=F64)
-    chains = NoiseScales(sigmas), BetaChain(betas)
+    values = torch.tensor([0.1, 0.2], dtype=F64)
+    chains = NoiseScales(values), BetaChain(values)
     before = [c.log_snrs.clone() for c in chains]
-    sigmas.mul_(2), betas.mul_(2)
+    values.mul_(2)
     assert all(torch.equal(c.log_snrs, b) for c, b in zip(chains, before, strict=True))
 
 
@@ -772,54 +749,36 @@ CHAIN = BetaChain.linear(100)
 BAD = [
     (lambda: BetaChain([0.1]), V, ("`betas`", "two", "1")),
     (lambda: BetaChain([0.1, 1.0]), V, ("`betas`", "(0, 1)", "entry 1")),
-    (lambda: BetaChain([0.0, 0.1]), V, ("`betas`", "(0, 1)", "entry 0")),
-    (lambda: BetaChain([0.1, math.nan]), V, ("`betas`", "(0, 1)", "nan")),
     (lambda: BetaChain([0.1, 1e-18]), V, ("`betas`", "noisier", "levels 0 and 1")),
-    (lambda: BetaChain([[0.1, 0.2]]), V, ("`betas`", "1-d", "(1, 2)")),
     (lambda: BetaChain(None), T, ("`betas`", "None")),
     (lambda: BetaChain.linear(1), V, ("`n`", "at least 2", "1")),
-    (lambda: BetaChain.linear(10.0), T, ("`n`", "integer", "10.0")),
     (lambda: BetaChain.linear(10, 0.0), V, ("`beta_min`", "(0, 1)", "0.0")),
     (lambda: BetaChain.linear(10, beta_max=20.0), V, ("`beta_max`", "(0, 1)", "20")),
-    (lambda: BetaChain.cosine(10, s=-0.1), V, ("`s`", "-0.1")),
     (lambda: BetaChain.cosine(10, max_beta=1.0), V, ("`max_beta`", "(0, 1)", "1.0")),
     (lambda: NoiseScales([1.0]), V, ("`sigmas`", "two")),
-    (lambda: NoiseScales([1.0, 0.0]), V, ("`sigmas`", "(0, inf)", "entry 1")),
-    (lambda: NoiseScales([2.0, math.nan, 1.0]), V, ("`sigmas`", "(0, inf)", "nan")),
     (lambda: NoiseScales([1.0, 1.0]), V, ("`sigmas`", "monotone", "entries 0 and 1")),
     (lambda: NoiseScales([1.0, 2.0, 1.5]), V, ("`sigmas`", "monotone", "entries 1 and 2", "1.5")),
-    (lambda: NoiseScales([2.0, 1.0, 1.5]), V, ("`sigmas`", "monotone", "entries 1 and 2", "1.5")),
     (lambda: NoiseScales.geometric(10, 1.0, 0.1), V, ("`sigma_min`", "below", "0.1")),
-    (lambda: NoiseScales.geometric(10, 0.0, 0.1), V, ("`sigma_min`", "0.0")),
     (lambda: CHAIN.grid(1), V, ("`n`", "at least 2", "1", "denoise=True")),
     (lambda: CHAIN.grid(101), V, ("`n`", "at most 100", "101")),
-    (lambda: CHAIN.grid(10.0), T, ("`n`", "integer", "10.0")),
     (lambda: CHAIN.grid([5]), V, ("`len(n)`", "at least 2")),
     (lambda: CHAIN.grid([5, 3, 5]), V, ("`n`", "once", "5")),
     (lambda: CHAIN.grid([5, 100]), V, ("`n[1]`", "at most 99", "100")),
-    (lambda: CHAIN.grid([-1, 5]), V, ("`n[0]`", "at least 0", "-1")),
     (lambda: CHAIN.grid([1.0, 2.0]), T, ("`n[0]`", "integer", "1.0")),
     (lambda: CHAIN.grid(torch.ones(100, dtype=torch.bool)), T, ("`n[0]`", "integer", "True")),
     (lambda: CHAIN.grid(4, "trailling"), V, ("`spacing`", "did you mean 'trailing'")),
-    (lambda: CHAIN.grid([1, 2], "trailling"), V, ("`spacing`", "did you mean 'trailing'")),
-    (lambda: CHAIN.respace(1), V, ("`n`", "at least 2")),
     (lambda: CHAIN.respace(50).respace(51), V, ("`n`", "at most 50", "51")),
     (lambda: CHAIN.sde(t_min=-1.0), V, ("`t_min`", "[0, 99]", "-1")),
     (lambda: CHAIN.sde(t_max=100.0), V, ("`t_max`", "[0, 99]", "100")),
     (lambda: CHAIN.respace([5, 9]).sde(t_max=10.0), V, ("`t_max`", "[5, 9]", "10")),
-    (lambda: CHAIN.sde(t_min=5.0, t_max=5.0), V, ("empty", "5.0")),
     (lambda: CHAIN.sde(prior=1.0), T, ("`prior`", "from_normal")),
     (lambda: CHAIN.label(math.nan), V, ("`log_snr`", "nan")),
-    (lambda: CHAIN.label(torch.tensor([1])), T, ("`log_snr`", "int64")),
     (lambda: CHAIN.label(torch.zeros(2, 2)), V, ("`log_snr`", "(2, 2)")),
     (lambda: wrapped(chain=None), V, ("index", "chain.sde()")),
     (lambda: wrapped(time_input="t"), V, ("index", "`chain`")),
-    (lambda: wrapped(time_input=None), V, ("index", "`chain`")),
     (lambda: wrapped(chain=100), T, ("`chain`", "int", "BetaChain")),
     (lambda: wrapped(time_input="indx"), V, ("`time_input`", "did you mean 'index'")),
-    (lambda: wrapped(time_input="indx", chain=None), V, ("`time_input`", "did you mean 'index'")),
     (lambda: wrapped(sde=scoresde.VESDE()), V, ("scaled by", "VESDE", "chain.sde()")),
-    (lambda: wrapped(sde=scoresde.SubVPSDE()), V, ("scaled by", "SubVPSDE")),
     (lambda: wrapped(input_scale="x/alpha"), V, ("scaled by", "x/alpha")),
     (lambda: wrapped(chain=NoiseScales.geometric()), V, ("scaled by 1", "NoiseScales")),
     (lambda: wrapped(variance="learned"), V, ("`variance`", "did you mean 'learned_range'")),

@@ -73,21 +73,11 @@ def options_for(name, target):
 
 def law(target, operator, y, std, method, sde=VP, steps=40, **options):
     """The exact mean and covariance of a method's samples, for Gaussian data."""
+    options |= {"method": method, "steps": steps, "dtype": F64}
 
     def run(shape, noise):
-        return inverse.sample_posterior(
-            sde,
-            target.score(sde),
-            operator,
-            y,
-            std,
-            method=method,
-            steps=steps,
-            shape=shape,
-            noise=noise,
-            dtype=F64,
-            **options,
-        ).x
+        given = {"shape": shape, "noise": noise, **options}
+        return inverse.sample_posterior(sde, target.score(sde), operator, y, std, **given).x
 
     return affine_law(run, target.event_shape)
 
@@ -383,8 +373,7 @@ def test_what_is_known_is_perturbed_to_its_level():
             torch.testing.assert_close(a @ cov @ a.mT, sigma**2 * a @ a.mT, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("order", ["predictor", "corrector"])
-def test_every_evaluation_sees_the_known_part_at_its_own_level(order):
+def test_every_evaluation_sees_the_known_part_at_its_own_level():
     """Without noise the known part is alpha y at the time of each evaluation but the first."""
     seen = []
 
@@ -392,23 +381,18 @@ def test_every_evaluation_sees_the_known_part_at_its_own_level(order):
         seen.append((float(t[0]), x[0, 0].item()))
         return -x
 
-    operator, y = inverse.Mask(torch.tensor([True, False])), torch.tensor([3.0], dtype=F64)
-    corrector = scoresde.LangevinCorrector() if order == "corrector" else None
-    inverse.sample_posterior(
-        VP,
-        score_fn,
-        operator,
-        y,
-        method="replacement",
-        corrector=corrector,
-        steps=4,
-        shape=(1, 2),
-        dtype=F64,
-        noise=lambda k, like: torch.zeros_like(like),
-    )
-    assert len(seen) == (8 if corrector else 4)
-    for t, value in seen[1:]:
-        assert math.isclose(value, 3.0 * float(VP.alpha(t)), rel_tol=1e-9)
+    problem = inverse.Mask(torch.tensor([True, False])), torch.tensor([3.0], dtype=F64)
+    run = {"method": "replacement", "steps": 4, "shape": (1, 2), "dtype": F64}
+    for corrector, count in ((None, 4), (scoresde.LangevinCorrector(), 8)):
+        seen.clear()
+        noise = lambda k, like: torch.zeros_like(like)  # noqa: E731
+        inverse.sample_posterior(VP, score_fn, *problem, corrector=corrector, noise=noise, **run)
+        assert len(seen) == count
+        for t, value in seen[1:]:
+            assert math.isclose(value, 3.0 * float(VP.alpha(t)), rel_tol=1e-9)
+    coupled = scoresde.LangevinCorrector(rule="batch")
+    assert inverse.Replacement(SEEN, corrector=coupled).batch_coupled
+    assert not inverse.Replacement(SEEN, corrector=scoresde.LangevinCorrector()).batch_coupled
 
 
 def test_rows_that_depend_on_each_other_need_noise():
@@ -603,13 +587,6 @@ def test_particles_of_a_set_share_what_they_are_told():
         inverse.sample_posterior(VP, labelled, matrix, two[0], std, context={"label": torch.arange(6.0)}, **run)
 
 
-def test_a_corrector_that_couples_the_batch_is_declared():
-    seen = inverse.Measurement(torch.eye(4), torch.ones(4))
-    corrector = scoresde.LangevinCorrector(rule="batch")
-    assert corrector.batch_coupled and inverse.Replacement(seen, corrector=corrector).batch_coupled
-    assert not inverse.Replacement(seen, corrector=scoresde.LangevinCorrector()).batch_coupled
-
-
 def test_conditioned_scores_keep_their_labels():
     """Guidance of two conditioned scores is the conditioned guidance, where the rule is affine in the estimate."""
     net = lambda x, t, label: -x + label[:, None]  # noqa: E731
@@ -787,23 +764,13 @@ def test_adaptive_methods_take_a_rule():
 
 
 def test_context_reaches_the_network():
-    labels = torch.tensor([1.0, -2.0])
+    labels, x = torch.tensor([1.0, -2.0]), draw(2, 4)
     score_fn = lambda x, t, label: -(x - label[:, None])  # noqa: E731
-    matrix, y, std = measured()
-    posterior = inverse.condition(score_fn, matrix, y, std, sde=VP)
-    x = draw(2, 4)
-    both = scoresde.solve(VP, posterior, x, method="ddim", steps=3, context={"label": labels}).x
+    posterior, run = inverse.condition(score_fn, *measured(), sde=VP), {"method": "ddim", "steps": 3}
+    both = scoresde.solve(VP, posterior, x, context={"label": labels}, **run).x
     for i in range(2):
-        alone = scoresde.solve(
-            VP, posterior, x[i : i + 1], method="ddim", steps=3, context={"label": labels[i : i + 1]}
-        ).x
+        alone = scoresde.solve(VP, posterior, x[i : i + 1], context={"label": labels[i : i + 1]}, **run).x
         torch.testing.assert_close(alone[0], both[i])
-
-
-def test_a_function_may_write_to_what_it_gets():
-    target, x = mixture(), spread(mixture(), VP, 0.4)
-    run = lambda f: inverse.condition(target.score(VP), f, torch.ones(1, dtype=F64), 0.5, method="dps")(x, 0.4)  # noqa: E731
-    assert torch.equal(run(lambda x: x.mul_(2)[:, :1].square()), run(lambda x: (2 * x)[:, :1].square()))
 
 
 def test_any_function_is_measured_by_gradients():
@@ -1028,22 +995,20 @@ def test_the_evidence_is_right_where_the_measurement_has_less_noise_than_t_min_l
 
 
 def test_sets_that_do_not_arrive_have_no_evidence() -> None:
-    sde = scoresde.VPSDE()
     target = Gaussian(torch.zeros(2), torch.eye(2))
+    score_fn = target.score(VP)
     seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.5
     run = {"method": "twisted_smc", "particles": 4, "shape": (8, 2), "steps": 5, "seed": 0}
 
-    def breaks(after: float):
-        return lambda x, t: torch.where((t < after)[:, None], torch.nan, target.score(sde)(x, t))
+    def breaks(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.where((t < 0.5)[:, None], torch.nan, score_fn(x, t))
 
-    for after in (0.5, 2.0):
-        got = inverse.sample_posterior(sde, breaks(after), *seen, throw=False, **run)
-        assert not got.solution.success.any() and (got.log_evidence is None or bool(got.log_evidence.isnan().all()))
-    early = inverse.sample_posterior(sde, target.score(sde), *seen, t_end=0.5, **run)
+    got = inverse.sample_posterior(VP, breaks, *seen, throw=False, **run)
+    assert not got.solution.success.any() and (got.log_evidence is None or bool(got.log_evidence.isnan().all()))
+    early = inverse.sample_posterior(VP, score_fn, *seen, t_end=0.5, **run)
     assert early.log_evidence is not None and bool(early.log_evidence.isnan().all())
-    run["shape"] = (0, 2)
-    del run["particles"]
-    assert inverse.sample_posterior(sde, target.score(sde), *seen, **run).x.shape == (0, 2)
+    run |= {"shape": (0, 2), "particles": None}
+    assert inverse.sample_posterior(VP, score_fn, *seen, **run).x.shape == (0, 2)
 
 
 @pytest.mark.filterwarnings("error:.* do not fit the measurement")
@@ -1079,23 +1044,11 @@ def test_a_solver_refuses_the_solver_of_a_rule() -> None:
             inverse.sample_posterior(VP, score, mask, torch.ones(1), 0.1, sampler=name, shape=(2, 2))
 
 
-def test_functions_keep_that_samples_are_measured_differently() -> None:
-    masks = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    operator = inverse.Nonlinear(lambda x: (x * masks).square(), (2,))
-    operator.shared = False
-    for noise in (torch.full((2,), 0.5), 0.25 * torch.eye(2)):
-        measurement = inverse.Measurement(operator, torch.ones(2), noise)
-        assert not measurement.operator.shared
-
-
-def test_standard_deviations_of_another_shape_are_refused() -> None:
+def test_standard_deviations_of_another_shape_are_refused_and_those_that_are_given_are_copied() -> None:
     operator = inverse.Matrix(torch.eye(6), (6,), (2, 3))
     for noise in (torch.ones(3, 2), torch.ones(1, 6), torch.ones(7)):
         with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
             inverse.Measurement(operator, torch.ones(2, 3), noise)
-    for noise in (torch.tensor([1e-300] + [1.0] * 5).double(), torch.tensor([1e200] + [1.0] * 5).double()):
-        with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
-            inverse.Measurement(operator, torch.ones(2, 3), noise.reshape(2, 3))
     stds = torch.ones(2, 3, dtype=torch.float64)
     measurement = inverse.Measurement(operator, torch.ones(2, 3), stds)
     stds[:] = 5.0
