@@ -128,6 +128,12 @@ def test_the_laws_follow_their_names() -> None:
     flow = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
     torch.testing.assert_close(losses.LogitNormal().at(flow, u).t, torch.sigmoid(torch.tensor([0.0, z], dtype=F64)))
     torch.testing.assert_close(losses.Fixed(0.3).at(flow, u).t, torch.full((2,), 0.3, dtype=F64))
+    mixed = losses.NoiseLevels(mean=-0.5, std=1.5, uniform=0.3, rho_min=0.01, rho_max=100.0)
+    log = mixed((torch.arange(20_000, dtype=F64) + 0.5) / 20_000).log()
+    for point in (-4.0, -1.0, 0.0, 2.0, 4.0):
+        normal = 0.5 * (1 + math.erf((point + 0.5) / 1.5 / math.sqrt(2)))
+        flat = (point - math.log(0.01)) / math.log(1e4)
+        assert float((log < point).to(F64).mean()) == pytest.approx(0.7 * normal + 0.3 * flat, abs=1e-4)
     given = losses.FromLevels(lambda v: 1 + v).at(wide, u)
     torch.testing.assert_close(given.t, 1 + u)
     assert bool(given.weight.isnan().all())

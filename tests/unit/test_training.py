@@ -39,13 +39,6 @@ def test_edm_is_the_weighted_denoising_error() -> None:
         torch.testing.assert_close(got, weight * (denoised - x0).square().mean(1), rtol=1e-9, atol=1e-12)
 
 
-def test_edm_of_the_exact_denoiser_is_the_posterior_variance() -> None:
-    """For data N(0, sd²) the optimal F is 0 and the loss is 1 at every level: 40,000 draws, 4 standard errors."""
-    x0 = 0.7 * torch.randn(20_000, 2, generator=generator(), dtype=torch.float64)
-    loss = edm(lambda x, c: torch.zeros_like(x), x0, generator(1), sigma_data=0.7)
-    assert abs(loss.mean().item() - 1) < 4 * math.sqrt(2 / 40_000)
-
-
 def test_edm_names_the_noise_level_of_a_nan() -> None:
     def net(x: Tensor, c_noise: Tensor) -> Tensor:
         return torch.where((c_noise > 0.5)[:, None], torch.nan, x)
@@ -54,16 +47,6 @@ def test_edm_names_the_noise_level_of_a_nan() -> None:
     with pytest.raises(NonFiniteError, match="rho = ") as caught:
         edm(net, torch.zeros(64, 2), generator(), levels=levels)
     assert caught.value.t is not None and caught.value.t > math.exp(2.0)
-
-
-def test_noise_levels_follow_their_law() -> None:
-    """Quantiles of the mixture, from its own distribution function."""
-    levels = NoiseLevels(mean=-0.5, std=1.5, uniform=0.3, rho_min=0.01, rho_max=100.0)
-    log = levels((torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000).log()
-    for point in (-4.0, -1.0, 0.0, 2.0, 4.0):
-        normal = 0.5 * (1 + math.erf((point + 0.5) / 1.5 / math.sqrt(2)))
-        uniform = (point - math.log(0.01)) / math.log(1e4)
-        assert abs((log < point).double().mean().item() - (0.7 * normal + 0.3 * uniform)) < 1e-4
 
 
 def test_noise_levels_are_finite_at_the_ends() -> None:
@@ -135,15 +118,6 @@ def test_fit_stops_at_a_nan_with_step_and_noise_level() -> None:
     assert caught.value.step == 0 and caught.value.t is not None
     with pytest.raises(NonFiniteError, match="step 0"):
         fit(net, infinite, draw(1.0), Recipe(steps=3), generator(), progress=False)
-
-
-def test_recipe_warms_up_and_decays() -> None:
-    recipe = Recipe(steps=1000, warmup=100, learning_rate=1.0)
-    rates = [recipe.learning_rate_at(step) for step in range(1000)]
-    assert rates[0] < 0.02 and max(rates) > 0.97 and rates[-1] < 1e-4
-    assert rates.index(max(rates)) == 99
-    with pytest.raises(InvalidArgumentError, match="steps"):
-        Recipe(steps=0)
 
 
 def test_the_program_writes_a_model_that_loads(tmp_path, capsys) -> None:

@@ -478,7 +478,7 @@ def tiny_of(event: tuple[int, ...]) -> ScoreModel:
     return ScoreModel(Flat(), scoresde.VPSDE(), "noise", event_shape=event)
 
 
-def test_what_a_metric_returns() -> None:
+def test_what_a_metric_returns_and_keeps() -> None:
     vectors = Samples((2,), 2, sampler={"method": "ddim", "steps": 2})
 
     def figures(result: Any, name: str = "") -> dict[str, float]:
@@ -490,22 +490,16 @@ def test_what_a_metric_returns() -> None:
     for bad in (math.nan, (1.0, math.inf)):
         with pytest.raises(NonFiniteError, match=r"Seen.* at step 7"):
             figures(bad)
-
-
-def test_a_metric_that_keeps_its_data() -> None:
-    vectors, metric = Samples((2,), 2, sampler={"method": "ddim", "steps": 2}), Seen()
-    metric.reset_real_features = False
+    metric = Seen()
+    metric.reset_real_features = False  # it keeps its data
     Metric(metric, None, vectors)(Progress(1, tiny(), None))
     assert not metric.got[True] and len(metric.got[False]) == 1
-    for real, keeps in ((torch.zeros(3, 2), False), (None, True)):
-        metric.reset_real_features = keeps
-        with pytest.raises(InvalidArgumentError, match="`real` must be None for a metric that keeps"):
-            Metric(metric, real, vectors)
 
 
 def test_a_metric_that_cannot_be_used() -> None:
-    floats = Seen()
+    floats, keeping, words = Seen(), Seen(), "`real` must be None for a metric that keeps"
     floats.normalize = True  # type: ignore[attr-defined]
+    keeping.reset_real_features = False
 
     def made(**change: Any) -> Any:
         return lambda: Metric(**{"metric": Seen(), "real": torch.zeros(3, 2), "samples": Samples((2,)), **change})
@@ -515,6 +509,8 @@ def test_a_metric_that_cannot_be_used() -> None:
             (made(metric=3), InvalidTypeError, "`metric` must have update"),
             (made(metric=Seen), InvalidTypeError, "`metric` must have update"),
             (made(metric=floats), V, "normalize=False"),
+            (made(metric=keeping), V, words),
+            (made(real=None), V, words),
             (made(real=torch.zeros(3, 3)), V, "`real` must be"),
             (made(real=torch.full((3, 2), math.nan)), NonFiniteError, "`real` has NaN"),
             (made(samples=4), InvalidTypeError, "`samples` must be"),

@@ -159,12 +159,11 @@ def test_it_is_the_product_over_its_elements() -> None:
     torch.testing.assert_close(whole.score(sde)(x, 0.3).flatten(1), score)
 
 
-@pytest.mark.parametrize("method", ["unipc", "dpmpp_2m_sde"])
-def test_a_solve_draws_from_the_box(method: str) -> None:
+def test_a_solve_draws_from_the_box() -> None:
     """The moments, to five standard errors and the error of the solver; the ends, to the noise that is left."""
     target = Uniform(torch.zeros(2, dtype=F64), torch.tensor([1.0, 3.0], dtype=F64))
     sde, n = scoresde.VPSDE(), 4000
-    x = scoresde.solve(sde, target.score(sde), method=method, steps=60, shape=(n, 2), seed=0, dtype=F64).x
+    x = scoresde.solve(sde, target.score(sde), method="dpmpp_2m_sde", steps=60, shape=(n, 2), seed=0, dtype=F64).x
     width = target.high
     assert bool(((x.mean(0) - width / 2).abs() < 5 * width / (12 * n) ** 0.5 + 0.01).all())
     assert bool((x.std(0) / (width / 12**0.5) - 1).abs().max() < 0.04)
