@@ -313,17 +313,6 @@ def test_samples_follow_the_generator_and_the_dtype(target: Any) -> None:
         target.sample(2, generator=3)
 
 
-def test_a_target_keeps_the_dtype_of_its_mean() -> None:
-    for made in (
-        Gaussian(torch.zeros(2), torch.eye(2, dtype=F64)),
-        GaussianMixture(torch.ones(2, dtype=F64), torch.zeros(2, 2), scales=1.0),
-        Empirical(torch.zeros(3, 2)),
-    ):
-        assert made.dtype == torch.float32
-        assert made.sample(2).dtype == torch.float32
-        assert made.sample(2, VPSDE(), 0.5).dtype == torch.float32
-
-
 # The exact probability-flow map of a Gaussian
 
 GAUSSIANS = [name for name in TARGETS if name.startswith("gaussian")]
@@ -404,16 +393,6 @@ def test_handling_a_large_batch_in_parts_changes_nothing() -> None:
     assert score.estimate(x[:0], sde.node(0.5)).data.shape == (0, 2, 32, 64)
 
 
-def test_samples_do_not_depend_on_each_other(target: Any) -> None:
-    sde = VPSDE()
-    x, t = draw(6, *target.event_shape, seed=18), times(sde, 6)
-    score = target.score(sde)
-    order = torch.tensor([3, 0, 5])
-    torch.testing.assert_close(score(x, t)[order], score(x[order], t[order]), rtol=1e-12, atol=1e-12)
-    assert score.rowwise is True
-    assert score.event_shape == target.event_shape
-
-
 # Dtypes
 
 
@@ -425,27 +404,26 @@ def test_scores_have_the_dtype_of_the_state(target: Any) -> None:
         got = target.score(sde)(x.to(dtype), t.to(dtype) if dtype == torch.float32 else t)
         assert got.dtype == dtype
         torch.testing.assert_close(got.double(), exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
+    wide = torch.ones(1, 3072)  # whose density is summed in float32
+    for law in (Gaussian(torch.zeros(3072), 1.0), Empirical(torch.zeros(1, 3072), 1.0)):
+        assert law.dtype == law.sample(2).dtype == law.sample(2, sde, 0.5).dtype == torch.float32
+        assert float(law.log_prob(wide.bfloat16())) == pytest.approx(float(law.log_prob(wide.double())), rel=1e-4)
 
 
-def test_density_of_half_precision_is_summed_in_float32() -> None:
-    x = torch.ones(1, 3072)
-    for target in (Gaussian(torch.zeros(3072), 1.0), Empirical(torch.zeros(1, 3072), 1.0)):
-        exact = float(target.log_prob(x.double()))
-        assert float(target.log_prob(x)) == pytest.approx(exact, rel=1e-5)
-        assert float(target.log_prob(x.bfloat16())) == pytest.approx(exact, rel=1e-4)
+def test_everything_works_in_inference_mode_and_alone(target: Any) -> None:
+    sde, score, order = VPSDE(), target.score(VPSDE()), torch.tensor([3, 0, 1])
 
+    def everything() -> tuple[Tensor, Tensor]:
+        x, t = draw(4, *target.event_shape), times(sde, 4)
+        torch.testing.assert_close(score(x, t)[order], score(x[order], t[order]), rtol=1e-12, atol=1e-12)
+        return score(x, t), target.log_prob(x, sde, t)
 
-def test_everything_works_in_inference_mode(target: Any) -> None:
-    sde = VPSDE()
-    x, t = draw(4, *target.event_shape), times(sde, 4)
-    outside = target.score(sde)(x, t), target.log_prob(x, sde, t)
     with torch.inference_mode():
-        y = draw(4, *target.event_shape)
-        inside = target.score(sde)(y, t), target.log_prob(y, sde, t)
+        inside = everything()
         target.sample(3, sde, 0.5)
-        if isinstance(target, Gaussian):
-            target.flow_map(y, sde, 0.2, 0.5)
-    assert all(torch.equal(a, b) for a, b in zip(outside, inside, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(everything(), inside, strict=True))
+    assert score.rowwise is True
+    assert score.event_shape == target.event_shape
 
 
 # Refusals
@@ -458,19 +436,14 @@ PAIR = torch.ones(2)
 REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: Gaussian(torch.zeros(2, dtype=torch.int64), 1.0), "`mean` must be a floating-point tensor"),
     (lambda: Gaussian(torch.tensor(0.0), 1.0), "`mean` must be .* of the event's shape"),
-    (lambda: Gaussian(torch.tensor([0.0, NAN]), 1.0), "`mean`"),
     (lambda: Gaussian(Z2, torch.eye(3)), r"`cov` must have shape .*got \(3, 3\)"),
     (lambda: Gaussian(Z2, -1.0), "`cov` must not be negative"),
     (lambda: Gaussian(Z2, torch.tensor([1.0, -1.0])), "`cov` must not be negative"),
-    (lambda: Gaussian(Z2, NAN), "`cov` must be finite"),
     (lambda: Gaussian(Z2, torch.tensor([[1.0, 0.5], [0.0, 1.0]])), "`cov` must be symmetric"),
     (lambda: Gaussian(Z2, INDEFINITE), "`cov` must be positive semi-definite; its smallest eigenvalue is -1"),
     (lambda: GaussianMixture(torch.ones(3), E2, scales=1.0), "`weights` must be 2 positive numbers"),
     (lambda: GaussianMixture(torch.tensor([0.0, 1.0]), E2, scales=1.0), "`weights` must be 2 positive"),
-    (lambda: GaussianMixture(torch.tensor([NAN, 1.0]), E2, scales=1.0), "`weights` must be 2 positive"),
     (lambda: GaussianMixture(PAIR, Z2, scales=1.0), r"`means` must be .*\(K, \*event\)"),
-    (lambda: GaussianMixture(PAIR, E2.long(), scales=1.0), "`means` must be a floating-point"),
-    (lambda: GaussianMixture(PAIR, E2 * NAN, scales=1.0), "`means`"),
     (lambda: GaussianMixture(E2, E2.expand(2, 2, 2)), r"`weights` .*; write GaussianMixture\(weights, means"),
     (lambda: GaussianMixture(E2, PAIR), r"`means` .*; write GaussianMixture\(weights,"),
     (lambda: GaussianMixture(Z2, E2), r"`weights` must .* or Gaussian\(mean, cov\) for a single Gaussian"),
@@ -479,22 +452,16 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: GaussianMixture(PAIR, E2), "exactly one of `covs` and `scales`"),
     (lambda: GaussianMixture(PAIR, E2, PAIR, scales=1.0), "exactly one of `covs` and"),
     (lambda: GaussianMixture(PAIR, E2, scales=-1.0), "`scales` are standard deviations"),
-    (lambda: GaussianMixture(PAIR, E2, scales=NAN), "`scales` must be finite"),
     (lambda: GaussianMixture(PAIR, E2, scales=torch.ones(3)), r"`scales` must have shape"),
     (lambda: GaussianMixture(PAIR, E2, scales=(E2 + 0.5).expand(2, 2, 2)), "`scales`"),
     (lambda: GaussianMixture(PAIR, E2, torch.ones(2, 3)), r"`covs` must have shape .*\(2, 3\)"),
     (lambda: GaussianMixture(PAIR, E2, torch.stack([E2, INDEFINITE])), "`covs` must be positive semi-definite"),
     (lambda: Empirical(Z2), r"`data` must be \(n, \*event\) with n >= 1, got shape \(2,\)"),
     (lambda: Empirical(torch.zeros(0, 2)), r"`data` must be .*got shape \(0, 2\)"),
-    (lambda: Empirical(E2.long()), "`data`"),
-    (lambda: Empirical(E2 * NAN, 0.1), "`data`"),
     (lambda: Empirical(E2, -0.1), "`bandwidth` must be in"),
     (lambda: Uniform(torch.tensor(0.0), 1.0), "`low` must be .* of the event's shape"),
-    (lambda: Uniform(E2 * NAN, 1.0), "`low` must be finite"),
-    (lambda: Uniform(E2, math.inf), "`high` must be finite"),
     (lambda: Uniform(E2, PAIR), r"`high` must be a number or .* \(2, 2\), got \(2,\)"),
     (lambda: Uniform(Z2, torch.tensor([1.0, -1.0])), "`high` must be above `low` .* difference of -1"),
-    (lambda: Uniform(Z2, 0.0), "`high` must be above `low` .* difference of 0"),
     (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(2, 1), 0.1)), "D = 3"),
     (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 4), 0.1)), "r <= D"),
     (lambda: Gaussian(torch.zeros(3), LowRank(torch.full((3, 1), math.nan), 0.1)), "finite"),
@@ -502,7 +469,6 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: Gaussian.fit(torch.ones(1, 3)), "2 samples"),
     (lambda: Gaussian.fit(torch.ones(4, 3), 3), "covariance"),
     (lambda: Gaussian.fit(torch.ones(4, 3), "denes"), "did you mean 'dense'"),
-    (lambda: Gaussian.fit(torch.tensor([[1.0, math.nan], [0.0, 1.0]])), "finite"),
 ]
 
 
@@ -590,12 +556,6 @@ def test_a_low_rank_covariance_is_the_same_one_in_full(event: tuple[int, ...]) -
         torch.testing.assert_close(draws.mT @ draws, full.spectrum.map(eye, lambda v: v).flatten(1))
 
 
-def test_a_plane_in_space_has_no_density_but_a_score() -> None:
-    short, full = low_rank(variance=0.0)
-    sde, x = VPSDE(), torch.ones(2, 3, 4, dtype=F64)
-    torch.testing.assert_close(short.score(sde)(x, 0.1), full.score(sde)(x, 0.1), rtol=1e-7, atol=1e-7)
-
-
 @pytest.mark.parametrize("shape", [(50, 6), (5, 20), (40, 2, 3)])
 def test_fitted_moments(shape: tuple[int, ...]) -> None:
     data = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64) @ torch.diag(
@@ -644,11 +604,14 @@ def test_a_low_rank_covariance_in_float32(rank: Any) -> None:
         assert float(nats.abs().max()) < 0.05
 
 
-def test_a_law_without_a_density() -> None:
-    for law in (Gaussian(torch.zeros(2), torch.tensor([1.0, 0.0])), low_rank(variance=0.0)[0]):
+def test_a_law_without_a_density_has_a_score() -> None:
+    short, full = low_rank(variance=0.0)
+    for law in (Gaussian(torch.zeros(2), torch.tensor([1.0, 0.0])), short):
         with pytest.raises(InvalidArgumentError, match="no density"):
             law.log_prob(torch.zeros(1, *law.event_shape))
         assert bool(law.log_prob(torch.zeros(1, *law.event_shape), VPSDE(), 0.1).isfinite().all())
+    x = torch.ones(2, 3, 4, dtype=F64)
+    torch.testing.assert_close(short.score(VPSDE())(x, 0.1), full.score(VPSDE())(x, 0.1), rtol=1e-7, atol=1e-7)
 
 
 def test_a_singular_covariance_in_float32_is_semi_definite_to_its_rounding() -> None:
