@@ -449,25 +449,18 @@ def test_data_keep_no_graph_and_are_not_changed() -> None:
 
 BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (torch.zeros(9, 3, dtype=torch.uint8), {}, InvalidTypeError, "data / 127.5 - 1"),
-    (np.zeros((9, 3), np.int64), {}, InvalidTypeError, "floating-point"),
-    ([[0.0, 1.0]], {}, InvalidTypeError, "tensor or an array"),
     (torch.zeros(9), {}, InvalidArgumentError, r"reshape\(-1, 1\)"),
     (torch.zeros(9, 0), {}, InvalidArgumentError, "one element or more"),
-    (torch.zeros(0, 3), {}, InvalidArgumentError, "one element or more"),
     (torch.zeros(1, 3), {}, InvalidArgumentError, "at least 4 rows, got 1"),
     (torch.full((9, 3), 0.1), {}, InvalidArgumentError, "all 9 are the same"),
     (torch.tensor([0.0, 1.0, torch.nan, 3.0, 4.0])[:, None], {}, NonFiniteError, r"1 of 5 rows \(first: \[2\]\)"),
     (torch.tensor([0.0, 1.0, 2.0, 3.0, -torch.inf])[:, None], {}, NonFiniteError, r"\[4\]"),
     (1e150 * normal(9, 2), {}, InvalidArgumentError, "within"),
     (normal(9, 2), {"tv": 0.0}, InvalidArgumentError, "`tv`"),
-    (normal(9, 2), {"tv": 1.0}, InvalidArgumentError, "`tv`"),
-    (normal(9, 2), {"resolution": -1.0}, InvalidArgumentError, "`resolution`"),
     (normal(9, 2), {"resolution": 1e3}, InvalidArgumentError, "`resolution` must give a step below"),
     (normal(9, 2), {"data_range": (-1e6, 1e6)}, InvalidArgumentError, "`data_range` must give a step below"),
     (normal(9, 2), {"data_range": (0.0, 1.0)}, InvalidArgumentError, "`data_range` must hold all values"),
-    (normal(9, 2), {"sde": "vp"}, InvalidTypeError, "`sde`"),
     (normal(9, 2), {"sde": process(0.1, 1.0, NormalPrior(1.0, torch.zeros(3)))}, InvalidArgumentError, "mean"),
-    (normal(9, 2), {"seed": -1}, InvalidArgumentError, "`seed`"),
 ]
 
 

@@ -506,28 +506,22 @@ SEEN = inverse.Measurement(torch.eye(4), torch.ones(4))
 REFUSED = [
     (lambda: inverse.condition(SCORE, torch.ones(2, 3), torch.ones(2), 1.0), V, "4"),
     (lambda: inverse.condition(SCORE, torch.ones(2, 4), torch.ones(3), 1.0), V, "y"),
-    (lambda: inverse.condition(SCORE, torch.ones(2, 4), [1.0, 2.0], 1.0), T, "y"),
     (lambda: inverse.condition(SCORE, ROW, torch.full((1,), math.nan), 1.0), scoresde.NonFiniteError, "y"),
-    (lambda: inverse.condition(SCORE, "mask", ONE, 1.0), T, "operator"),
     (lambda: inverse.condition(SCORE, ROW, ONE, -1.0), V, "std"),
-    (lambda: inverse.condition(SCORE, ROW, ONE, math.nan), V, "std"),
     (lambda: inverse.condition(SCORE, torch.eye(4)[:2], torch.ones(2), torch.zeros(2, 2)), V, "singular"),
     (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, method="mmp"), V, "did you mean 'mmps'"),
     (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, method="ddrm"), V, "sample_posterior"),
     (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, iteration=3), V, "did you mean 'iterations'"),
-    (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, iterations=0), V, "iterations"),
     (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, method="exact"), V, "target"),
     (lambda: inverse.condition(lambda x, t: x, ROW, ONE, 1.0), V, "sde"),
     (lambda: inverse.condition(SCORE, ROW, ONE, 1.0, sde=scoresde.VESDE()), V, "was made for"),
     (lambda: inverse.condition(SCORE, lambda x: x[:, :1], ONE, 1.0), V, "linear"),
-    (lambda: inverse.condition(SCORE, ROW, ONE, torch.ones(1, 1) + 0j), T, "real"),
     (lambda: inverse.Replacement(SEEN, scoresde.solvers.RK45()), V, "fixed steps"),
     (lambda: inverse.Replacement(SEEN, scoresde.solvers.SMC()), V, "weights"),
     (lambda: inverse.SplitGibbs(SEEN, solver=scoresde.solvers.SMC()), V, "by itself"),
     (lambda: inverse.SplitGibbs(SEEN, solver=scoresde.solvers.DDIM()), V, "draw noise"),
     (lambda: inverse.TwistedSMC(SEEN, twist=inverse.MMPS()), V, "density"),
     (lambda: scoresde.solvers.PredictorCorrector(scoresde.solvers.SMC()), V, "weights"),
-    (lambda: inverse.sample_posterior(VP, SCORE, ROW, ONE, 1.0, method=[]), T, "method"),
 ]
 
 
