@@ -19,7 +19,7 @@ PROCESSES: dict[str, scoresde.AffineSDE] = {
     "edm": scoresde.EDMSDE(),
     "flow": scoresde.FlowSDE(),
 }
-TIGHT: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-7, "seed": 0}
+TIGHT: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6, "seed": 0}
 
 
 def gaussian() -> targets.Gaussian:
@@ -41,15 +41,14 @@ def test_a_gaussian_stretches_as_its_variances_do(name: str) -> None:
     assert float(got.log_snr.diff().diff().abs().max()) < 1e-9  # even levels
 
 
-@pytest.mark.parametrize("divergence", ["hutchinson", "exact", "hutch++"])
-@pytest.mark.parametrize("method", ["adams", "rk45"])
+@pytest.mark.parametrize(("divergence", "method"), [("hutchinson", "adams"), ("exact", "rk45"), ("hutch++", "adams")])
 def test_its_end_is_the_likelihood(divergence: str, method: str) -> None:
     """The same probes, stopped on the way."""
     sde = scoresde.VPSDE()
-    means = torch.randn(3, 1, 2, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
+    means = torch.randn(3, 1, 1, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
     target = targets.GaussianMixture(torch.ones(3), means, scales=0.2)
-    x = target.sample(3, generator=torch.Generator().manual_seed(0))
-    options: dict[str, Any] = {"divergence": divergence, "probes": 6, "method": method, **TIGHT}
+    x = target.sample(2, generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"divergence": divergence, "probes": 3, "method": method, **TIGHT}
     got = density_profile(sde, target.score(sde), x, points=5, **options)
     whole = log_likelihood(sde, target.score(sde), x, **options)
     assert torch.allclose(got.log_det[:, -1], whole.log_prob - whole.prior_log_prob, atol=1e-4)
@@ -78,46 +77,33 @@ def test_dtypes_seeds_and_inputs() -> None:
     assert torch.equal(x, kept) and torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "said"),
-    [
-        ({"points": 1}, scoresde.InvalidArgumentError, "`points`"),
-        ({"x": torch.zeros(0, 3)}, scoresde.InvalidArgumentError, "at least one sample"),
-        ({"x": torch.full((1, 3), torch.nan)}, scoresde.NonFiniteError, "NaN or infinite"),
-        ({"x": torch.zeros(1, 2)}, scoresde.InvalidArgumentError, "events of shape"),
-        ({"x": torch.zeros(1, 3).half()}, scoresde.InvalidTypeError, "float32 or float64"),
-        ({"sde": "vp"}, scoresde.InvalidArgumentError, "affine process"),
-        ({"score_fn": 1}, scoresde.InvalidTypeError, "`score_fn`"),
-        ({"method": "euler"}, scoresde.InvalidArgumentError, "`method`"),
-        ({"divergence": "exakt"}, scoresde.InvalidArgumentError, "did you mean 'exact'"),
-        ({"rtol": 1e-12}, scoresde.InvalidArgumentError, "rtol"),
-    ],
-)
-def test_what_does_not_fit(arguments: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_what_does_not_fit() -> None:
     sde = scoresde.VPSDE()
-    calls: list[int] = []
     exact = gaussian().score(sde)
 
     def score_fn(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
-        return exact(x, t)
+        raise AssertionError("called")
 
     score_fn.event_shape = (3,)  # type: ignore[attr-defined]
-    given = {"sde": sde, "score_fn": score_fn, "x": torch.zeros(1, 3), **arguments}
-    with pytest.raises(error, match=said):
-        density_profile(**given)
-    assert not calls
-
-
-def test_an_infinite_log_snr_has_no_even_levels() -> None:
-    sde = scoresde.FlowSDE(t_max=1.0)
-    net = scoresde.ScoreModel(lambda x, t: 0 * x, sde, prediction="flow")
-    with pytest.raises(scoresde.InvalidArgumentError, match="finite at both ends"):
-        density_profile(sde, net, torch.zeros(1, 3))
-
-
-def test_a_score_that_blocks_gradients() -> None:
-    sde = scoresde.VPSDE()
-    score = gaussian().score(sde)
+    wrong = scoresde.InvalidArgumentError
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"points": 1}, wrong, "`points`"),
+        ({"x": torch.zeros(0, 3)}, wrong, "at least one sample"),
+        ({"x": torch.full((1, 3), torch.nan)}, scoresde.NonFiniteError, "NaN or infinite"),
+        ({"x": torch.zeros(1, 2)}, wrong, "events of shape"),
+        ({"x": torch.zeros(1, 3).half()}, scoresde.InvalidTypeError, "float32 or float64"),
+        ({"sde": "vp"}, wrong, "affine process"),
+        ({"score_fn": 1}, scoresde.InvalidTypeError, "`score_fn`"),
+        ({"method": "euler"}, wrong, "`method`"),
+        ({"divergence": "exakt"}, wrong, "did you mean 'exact'"),
+        ({"rtol": 1e-12}, wrong, "rtol"),
+    ]
+    for arguments, error, said in cases:
+        with pytest.raises(error, match=said):
+            density_profile(**{"sde": sde, "score_fn": score_fn, "x": torch.zeros(1, 3), **arguments})
     with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
-        density_profile(sde, lambda x, t: score(x, t).detach(), torch.zeros(1, 3))
+        density_profile(sde, lambda x, t: exact(x, t).detach(), torch.zeros(1, 3))
+    infinite = scoresde.FlowSDE(t_max=1.0)  # which has no even levels of the log-SNR
+    net = scoresde.ScoreModel(lambda x, t: 0 * x, infinite, prediction="flow")
+    with pytest.raises(scoresde.InvalidArgumentError, match="finite at both ends"):
+        density_profile(infinite, net, torch.zeros(1, 3))
