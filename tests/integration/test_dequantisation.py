@@ -27,7 +27,6 @@ from scoresde import (
     log_likelihood,
     targets,
 )
-from scoresde.likelihood.discrete import _mass
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
@@ -72,14 +71,14 @@ def grey(levels: int, count: int, seed: int = 0) -> Tensor:
 # --- dequantisers -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 3, 64])
-def test_a_uniform_density_has_exactly_eight_bits(size: int) -> None:
+def test_a_uniform_density_has_exactly_eight_bits() -> None:
     """Whatever is drawn: on [-1, 1]^D with 256 levels."""
-    law = Law(lambda x: torch.full((len(x),), -size * math.log(2), dtype=F64))
-    v = torch.randint(0, 256, (5, size), generator=torch.Generator().manual_seed(0))
-    for options in ({}, {"draws": 4, "importance": True}):
-        got = at_once(law, v, UniformDequantizer(), **options)
-        torch.testing.assert_close(got.bits_per_dim, torch.full((5,), 8.0, dtype=F64), rtol=0, atol=1e-12)
+    for size in (1, 3, 64):
+        law = Law(lambda x, size=size: torch.full((len(x),), -size * math.log(2), dtype=F64))
+        v = torch.randint(0, 256, (5, size), generator=torch.Generator().manual_seed(0))
+        for options in ({}, {"draws": 4, "importance": True}):
+            got = at_once(law, v, UniformDequantizer(), **options)
+            torch.testing.assert_close(got.bits_per_dim, torch.full((5,), 8.0, dtype=F64), rtol=0, atol=1e-12)
 
 
 def test_the_truncated_normal_is_right_but_loose_for_a_uniform_density() -> None:
@@ -94,8 +93,7 @@ def test_the_truncated_normal_is_right_but_loose_for_a_uniform_density() -> None
         assert (math.log(2 * q.alpha) - q.entropy) / math.log(2) == pytest.approx(bits, abs=1e-3)
 
 
-@pytest.mark.parametrize("levels", [4, 17, 256])
-@pytest.mark.parametrize("t", [0.001, 0.02, 0.3])
+@pytest.mark.parametrize(("levels", "t"), [(4, 0.001), (4, 0.3), (17, 0.02), (256, 0.001), (256, 0.3)])
 def test_the_truncated_normal_against_quadrature(levels: int, t: float) -> None:
     q = TruncatedNormalDequantizer(SDE, levels, (-1.0, 3.0), t=t)
     alpha, sigma, width = float(SDE.alpha(t)), float(SDE.sigma(t)), 4 / levels
@@ -165,10 +163,10 @@ def test_importance_weights_rise_to_the_exact_probability() -> None:
 
 
 def test_standard_errors_are_those_of_the_bound() -> None:
-    """Over 4,000 repetitions of 100 draws, the mean square of the standard errors is the variance of the bound, within
-    15 % for the average (4.9 standard deviations are 11 %) and 25 % for importance weights, by the delta method."""
-    v = torch.tensor([[2, 3]]).repeat(4000, 1)
-    for importance, slack in ((False, 0.15), (True, 0.25)):
+    """Over 2,000 repetitions of 100 draws, the mean square of the standard errors is the variance of the bound, within
+    15.5 % for the average (4.9 standard deviations) and 25 % for importance weights, by the delta method."""
+    v = torch.tensor([[2, 3]]).repeat(2000, 1)
+    for importance, slack in ((False, 0.155), (True, 0.25)):
         got = at_once(TARGET, v, UniformDequantizer(6), draws=100, importance=importance)
         ratio = float(got.std_error.square().mean() / got.log_prob.var())
         assert ratio == pytest.approx(1.0, abs=slack)
@@ -180,7 +178,7 @@ def test_standard_errors_are_those_of_the_bound() -> None:
 
 @pytest.mark.parametrize("kind", ["uniform", "truncated normal"])
 def test_the_flow_of_an_exact_score(kind: str) -> None:
-    """The density by a solve, in two dimensions: the weights of 1,200 draws have the exact probability as their mean,
+    """The density by a solve, in two dimensions: the weights of 800 draws have the exact probability as their mean,
     and the bound is below it, both at 4.9 standard errors and the solver's tolerance."""
     levels, v = 6, torch.tensor([[2, 3], [3, 2], [4, 2]])
     q: Any = UniformDequantizer(levels)
@@ -192,14 +190,14 @@ def test_the_flow_of_an_exact_score(kind: str) -> None:
     options["prior"] = Law(lambda z: TARGET.log_prob(z, SDE, SDE.t_max))
     score = TARGET.score(SDE)
     got = discrete_log_likelihood(
-        SDE, score, v.repeat(300, 1), dequantizer=q, draws=4, importance=True, seed=1, **options
+        SDE, score, v.repeat(200, 1), dequantizer=q, draws=4, importance=True, seed=1, **options
     )
     truth = exact(v, levels, SDE, t, shrink)
-    relative = (got.log_weights.reshape(300, 3, 4) - truth[:, None]).exp().transpose(1, 2).reshape(1200, 3)
+    relative = (got.log_weights.reshape(200, 3, 4) - truth[:, None]).exp().transpose(1, 2).reshape(800, 3)
     off = (relative.mean(0) - 1).abs()
-    assert bool((off < 4.892 * relative.std(0) / 1200**0.5 + 0.01).all()) and float(off.max()) < 0.3
-    bound = got.log_prob.reshape(300, 3)
-    assert bool((bound.mean(0) < truth + 4.892 * bound.std(0) / 300**0.5).all())
+    assert bool((off < 4.892 * relative.std(0) / 800**0.5 + 0.01).all()) and float(off.max()) < 0.3
+    bound = got.log_prob.reshape(200, 3)
+    assert bool((bound.mean(0) < truth + 4.892 * bound.std(0) / 200**0.5).all())
     assert bool((got.log_prob >= got.log_weights.mean(1)).all())
 
 
@@ -218,7 +216,7 @@ def test_hutchinsons_noise_would_lift_importance_weights() -> None:
 # --- learned noise ----------------------------------------------------------------------------------------------------
 
 
-def train(q: VariationalDequantizer, levels: int, steps: int = 400) -> None:
+def train(q: VariationalDequantizer, levels: int, steps: int = 200) -> None:
     score, optimiser = TARGET.score(SDE), torch.optim.Adam(q.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     v = grey(levels, 2000)
@@ -283,18 +281,21 @@ def quadrature(function: Any, centre: Tensor, spread: float) -> Tensor:
     return function(points) @ torch.as_tensor(weights / weights.sum())
 
 
-@pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.VESDE(), scoresde.EDMSDE(), scoresde.FlowSDE()], ids=str)
-@pytest.mark.parametrize("t", [None, 0.1])
+@pytest.mark.parametrize(
+    ("sde", "t"),
+    [(SDE, None), (SDE, 0.1), (scoresde.VESDE(), 0.1), (scoresde.EDMSDE(), None), (scoresde.FlowSDE(), 0.1)],
+    ids=str,
+)
 def test_the_gap_of_the_decoder_on_gaussian_data(sde: Any, t: float | None) -> None:
-    """In the mean over 4,000 data it is (r - 1 - ln r)/2 per dimension, within 4.9 standard errors of the pairs."""
+    """In the mean over 2,000 data it is (r - 1 - ln r)/2 per dimension, within 4.9 standard errors of the pairs."""
     variances = torch.tensor([0.3, 0.002], dtype=F64)
     law = targets.Gaussian(torch.tensor([0.1, -0.3], dtype=F64), variances)
     time = sde.t_min if t is None else t
     ratio = variances / (variances + float(sde.sigma(time) / sde.alpha(time)) ** 2)
     gap = float(0.5 * (ratio - 1 - ratio.log()).sum())
-    x = law.sample(4000, generator=torch.Generator().manual_seed(0)).to(F64)
+    x = law.sample(2000, generator=torch.Generator().manual_seed(0)).to(F64)
     end = Law(lambda z: law.log_prob(z, sde, sde.t_max))
-    options: dict[str, Any] = {"divergence": "exact", "t_start": t, "prior": end, "rtol": 1e-5, "atol": 1e-5}
+    options: dict[str, Any] = {"divergence": "exact", "t_start": t, "prior": end, "rtol": 1e-4, "atol": 1e-4}
     got = decoder_bound(sde, law.score(sde), x, seed=1, **options)  # another seed than the data
     away = law.log_prob(x) - got.log_prob
     error = float(away.std()) / len(x) ** 0.5
@@ -371,23 +372,30 @@ def test_the_decoder_over_cells() -> None:
 
 def test_a_cell_far_from_the_decoder_keeps_its_digits() -> None:
     """Up to 180 deviations away, where both distribution functions are 0 or 1, against an integral of the ratio to the
-    density at the nearer edge."""
-    edges, node = torch.linspace(-1, 1, 257, dtype=F64), SDE.nodes(torch.full((2,), SDE.t_min, dtype=F64))
-    v = torch.tensor([[0, 255, 200], [1, 254, 100]])
-    data = torch.tensor([[0.9], [-0.9]], dtype=F64).expand(2, 3)
-    got = _mass(v, edges, scoresde.Estimate(data, torch.zeros_like(data)), torch.zeros_like(data), node)
-    scale = float(node.sigma[0] / node.alpha[0])
-    for i, j in itertools.product(range(2), range(3)):
-        a, b = (float(edges[v[i, j] + k] - data[i, j]) / scale for k in (0, 1))
-        if int(v[i, j]) == 0:
+    density at the nearer edge. Without a solve, the weight is the decoder's probability over the density of the draw,
+    which the prior sees."""
+    seen: list[Tensor] = []
+    law = Law(lambda z: seen.append(z) or torch.zeros(len(z), dtype=F64))
+    v = torch.tensor([0, 255, 200, 1, 254, 100])[:, None]
+    data = torch.tensor([0.9, 0.9, 0.9, -0.9, -0.9, -0.9], dtype=F64)[:, None]
+    model = scoresde.ScoreModel(lambda x, t: data, SDE, "data")
+    ends: dict[str, Any] = {"t_start": SDE.t_min, "t_end": SDE.t_min, "prior": law, "check": False}
+    got = decoder_bound(SDE, model, v, levels=256, dtype=F64, divergence="exact", seed=0, **ends)
+    alpha, sigma = float(SDE.alpha(SDE.t_min)), float(SDE.sigma(SDE.t_min))
+    middle = -1 + 2 / 256 * (v.to(F64) + 0.5)
+    mass = got.log_weights + torch.distributions.Normal(alpha * middle, sigma).log_prob(seen[-1])
+    edges, scale = torch.linspace(-1, 1, 257, dtype=F64), sigma / alpha
+    for i, value in enumerate(v[:, 0].tolist()):
+        a, b = (float(edges[value + k] - data[i, 0]) / scale for k in (0, 1))
+        if value == 0:
             want = stats.norm.logcdf(b)
-        elif int(v[i, j]) == 255:
+        elif value == 255:
             want = stats.norm.logsf(a)
         else:
             near = min(a, b, key=abs)
             ratio = integrate.quad(lambda u, near=near: math.exp(0.5 * (near * near - u * u)), a, b, epsabs=0)[0]
             want = stats.norm.logpdf(near) + math.log(ratio)
-        assert float(got[i, j]) == pytest.approx(want, rel=1e-9)
+        assert float(mass[i, 0]) == pytest.approx(want, rel=1e-9)
 
 
 # --- bookkeeping ------------------------------------------------------------------------------------------------------
@@ -415,10 +423,9 @@ def test_a_failed_sample_leaves_the_others() -> None:
     options: dict[str, Any] = {"dequantizer": UniformDequantizer(6), "draws": 2, "seed": 0, "throw": False}
     got = discrete_log_likelihood(SDE, Sick(), v, dtype=F64, check=False, divergence="exact", **options)
     assert got.success.tolist() == [True, False, True] and got.log_prob.isnan().tolist() == [False, True, False]
+    options["throw"] = True
     with pytest.raises(scoresde.NonFiniteError):
-        discrete_log_likelihood(
-            SDE, Sick(), v, dtype=F64, check=False, divergence="exact", **{**options, "throw": True}
-        )
+        discrete_log_likelihood(SDE, Sick(), v, dtype=F64, check=False, divergence="exact", **options)
     x = torch.tensor([[0.1, 0.0], [math.nan, 0.0]], dtype=F64)
     score = targets.Gaussian(torch.zeros(2, dtype=F64), 0.3).score(SDE)
     bound = decoder_bound(SDE, score, x, divergence="exact", seed=0, throw=False)
@@ -439,8 +446,8 @@ def test_labels_go_with_the_samples() -> None:
     assert set(sizes) == {(3, 3)}
 
 
-def test_the_checks_are_made_once() -> None:
-    calls = []
+def test_the_checks_are_made_once_and_evaluations_are_counted() -> None:
+    calls: list[int] = []
 
     class Counted:
         rowwise = True
@@ -450,34 +457,23 @@ def test_the_checks_are_made_once() -> None:
             return -x / (0.3 + t[:, None])
 
     v, taken = grey(6, 3), []
+    given: dict[str, Any] = {"seed": 0, "rtol": 1e-2, "atol": 1e-2}
     for draws in (1, 2):
         calls.clear()
-        got = discrete_log_likelihood(
-            SDE, Counted(), v, dequantizer=UniformDequantizer(6), draws=draws, seed=0, dtype=F64
-        )
+        options = {"dequantizer": UniformDequantizer(6), "draws": draws, "dtype": F64, **given}
+        got = discrete_log_likelihood(SDE, Counted(), v, **options)
         taken.append(sum(calls) - int(got.nfe.sum()))
     assert taken[0] == taken[1] > 0
+    calls.clear()
+    x = torch.tensor([[0.1, 0.2], [0.5, -0.4]], dtype=F64)
+    got = decoder_bound(SDE, Counted(), x, draws=3, check=False, **given)
+    assert int(got.nfe.sum()) == sum(calls)
 
 
 def test_the_two_ends_agree_where_the_noise_is_small() -> None:
     """With data as wide as 100 times the noise, the density at t_min and the decoder's differ by little."""
     sde, law = scoresde.EDMSDE(), targets.Gaussian(torch.zeros(3, dtype=F64), 0.3)
-    x = law.sample(20, generator=torch.Generator().manual_seed(0)).to(F64)
+    x = law.sample(10, generator=torch.Generator().manual_seed(0)).to(F64)
     noisy = log_likelihood(sde, law.score(sde), x, divergence="exact").log_prob
-    decoded = decoder_bound(sde, law.score(sde), x, divergence="exact", draws=8, seed=0).log_prob
+    decoded = decoder_bound(sde, law.score(sde), x, divergence="exact", draws=4, seed=0).log_prob
     torch.testing.assert_close(noisy, decoded, rtol=0, atol=0.02)
-
-
-def test_the_decoders_evaluation_is_counted() -> None:
-    calls = []
-
-    class Counted:
-        rowwise = True
-
-        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-            calls.append(len(x))
-            return -x / (0.3 + t[:, None])
-
-    x = torch.tensor([[0.1, 0.2], [0.5, -0.4]], dtype=F64)
-    got = decoder_bound(SDE, Counted(), x, draws=3, seed=0, check=False)
-    assert int(got.nfe.sum()) == sum(calls)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from scoresde import fit_control_scale, log_likelihood, targets
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
-LOOSE: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3, "check": False}  # networks that nobody trained do not denoise
+SHORT: dict[str, Any] = {"rtol": 0.1, "atol": 0.1, "t_start": 0.3, "check": False}  # of little work
+LOOSE: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2, "check": False}  # networks that nobody trained do not denoise
 
 
 class Net(nn.Module):
@@ -44,7 +46,7 @@ class Recomputed(nn.Module):
         return checkpoint(self.layers, h, use_reentrant=False)
 
 
-def data(batch: int = 3) -> Tensor:
+def data(batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
 
 
@@ -52,19 +54,7 @@ def model(net: Any) -> scoresde.ScoreModel:
     return scoresde.ScoreModel(net, SDE, prediction="noise")
 
 
-def plain_and_in_place() -> tuple[Any, Any]:
-    return Net(nn.ReLU()), Net(nn.ReLU(inplace=True))
-
-
-def plain_and_recomputed() -> tuple[Any, Any]:
-    return Net(nn.Sequential(nn.Tanh(), nn.Tanh())), Net(Recomputed())
-
-
-def plain_and_dropout() -> tuple[Any, Any]:
-    return Net(nn.Tanh()), Net(nn.Sequential(nn.Tanh(), nn.Dropout(0.5))).eval()
-
-
-def plain_and_functional() -> tuple[Any, Any]:
+def functional() -> tuple[Any, Any]:
     net = Net()
     weights = {name: p.detach().clone() for name, p in net.named_parameters()}
     other = copy.deepcopy(net)
@@ -74,7 +64,7 @@ def plain_and_functional() -> tuple[Any, Any]:
     return net, lambda x, t: torch.func.functional_call(other, weights, (x, t))
 
 
-def plain_and_transformed() -> tuple[Any, Any]:
+def transformed() -> tuple[Any, Any]:
     """A network that is the gradient of another, by torch.func, one sample at a time."""
     net = Net()
 
@@ -112,33 +102,30 @@ class Layer(nn.Module):
         return self.function(h)
 
 
-def plain_and_own_function() -> tuple[Any, Any]:
-    return Net(Layer(torch.sin)), Net(Layer(Own.apply))
+# A network, and the same function written in another way.
+PAIRS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "own function": lambda: (Net(Layer(torch.sin)), Net(Layer(Own.apply))),
+    "in place": lambda: (Net(nn.ReLU()), Net(nn.ReLU(inplace=True))),
+    "recomputed": lambda: (Net(nn.Sequential(nn.Tanh(), nn.Tanh())), Net(Recomputed())),
+    "dropout": lambda: (Net(nn.Tanh()), Net(nn.Sequential(nn.Tanh(), nn.Dropout(0.5))).eval()),
+    "functional": functional,
+    "transformed": transformed,
+}
 
 
-PAIRS = [
-    plain_and_own_function,
-    plain_and_in_place,
-    plain_and_recomputed,
-    plain_and_dropout,
-    plain_and_functional,
-    plain_and_transformed,
-]
-
-
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("options", [{"divergence": "exact"}, {"divergence": "xtrace", "probes": 4, "seed": 0}])
-def test_networks_of_all_kinds(pair: Any, options: dict[str, Any]) -> None:
-    """The same function written in another way has the same density, with any chunk and with gradients."""
-    plain, special = pair()
-    exact = log_likelihood(SDE, model(plain), data(), chunk=1, **options, **LOOSE)
+def test_networks_of_all_kinds(pair: str, options: dict[str, Any]) -> None:
+    """The density is the same with any chunk and with gradients."""
+    plain, special = PAIRS[pair]()
+    exact = log_likelihood(SDE, model(plain), data(), chunk=1, **options, **SHORT)
     for chunk in (1, None):
-        got = log_likelihood(SDE, model(special), data(), chunk=chunk, **options, **LOOSE)
+        got = log_likelihood(SDE, model(special), data(), chunk=chunk, **options, **SHORT)
         torch.testing.assert_close(got.log_prob, exact.log_prob, rtol=1e-9, atol=1e-9)
-    kinds = (True,) if pair is plain_and_transformed else (True, "checkpoint")
+    kinds = (True,) if pair == "transformed" else (True, "checkpoint")
     for kind in kinds:
         x = data().requires_grad_(True)
-        got = log_likelihood(SDE, model(special), x, differentiable=kind, **options, **LOOSE)
+        got = log_likelihood(SDE, model(special), x, differentiable=kind, **options, **SHORT)
         (slope,) = torch.autograd.grad(got.log_prob.sum(), x)
         if kind is True:
             kept = slope
@@ -147,7 +134,7 @@ def test_networks_of_all_kinds(pair: Any, options: dict[str, Any]) -> None:
 
 def test_what_checkpoints_cannot_do() -> None:
     """torch.func differentiates inside, and torch refuses to recompute that."""
-    _, special = plain_and_transformed()
+    _, special = transformed()
     with pytest.raises(scoresde.ScoreFnError, match="differentiable=True"):
         log_likelihood(SDE, model(special), data().requires_grad_(True), differentiable="checkpoint", **LOOSE)
 
@@ -163,10 +150,9 @@ def test_a_compiled_network() -> None:
     torch.testing.assert_close(got.log_prob, exact.log_prob, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("chunk", [1, 7])
-def test_the_chunk_does_not_change_the_density(chunk: int) -> None:
+def test_the_chunk_does_not_change_the_density() -> None:
     score, x = scoresde.load("digits").score(SDE), torch.zeros(1, 1, 8, 8)
-    for options in ({"divergence": "xtrace", "probes": 16, "seed": 0}, {"probes": 8, "seed": 0}):
+    for options, chunk in (({"divergence": "xtrace", "probes": 8, "seed": 0}, 3), ({"probes": 8, "seed": 0}, 1)):
         default = log_likelihood(SDE, score, x, t_start=0.5, **options, **LOOSE)
         got = log_likelihood(SDE, score, x, t_start=0.5, chunk=chunk, **options, **LOOSE)
         torch.testing.assert_close(got.log_prob, default.log_prob, rtol=0, atol=2e-3)
@@ -192,19 +178,20 @@ def mixture(size: int) -> targets.GaussianMixture:
     ],
 )
 def test_estimates_and_their_errors(options: dict[str, Any], most: float) -> None:
-    """600 solves: no bias at 4.892 standard errors (one false alarm in a million), standard errors of the size of
-    the deviations, or larger where they are safe, and 95 % intervals that hold 91 % and more."""
-    target, n = mixture(8), 600
+    """400 solves: no bias at 4.892 standard errors (one false alarm in a million), standard errors of the size of the
+    deviations within as many of theirs, 1/sqrt(800), or larger where they are safe, and 95 % intervals that hold what
+    such a share of 400 does. A bias of a quarter of the spread is seen, and standard errors of less than 0.8."""
+    target, n = mixture(8), 400
     x = target.sample(1, SDE, SDE.t_min, generator=torch.Generator().manual_seed(0))
-    score, given = target.score(SDE), {"rtol": 1e-4, "atol": 1e-4}
+    score, given = target.score(SDE), {"rtol": 1e-3, "atol": 1e-3, "t_start": 0.02}
     exact = log_likelihood(SDE, score, x, divergence="exact", **given).log_prob
     got = log_likelihood(SDE, score, x.expand(n, 8), seed=3, **options, **given)
     off = got.log_prob - exact
     assert float(off.mean().abs()) < 4.892 * float(off.std()) / n**0.5 + 2e-3
     size = float(got.std_error.square().mean().sqrt() / off.square().mean().sqrt())
-    assert 0.85 < size < most
+    assert 0.82 < size < most
     low, high = got.interval()
-    assert float(((low <= exact) & (exact <= high)).double().mean()) > 0.91
+    assert float(((low <= exact) & (exact <= high)).double().mean()) > 0.895
 
 
 def test_whole_frames_are_the_exact_trace() -> None:
@@ -222,10 +209,10 @@ def test_whole_frames_are_the_exact_trace() -> None:
 
 def test_a_mixture_as_control() -> None:
     """Of its own score it leaves nothing, with one probe; of another's it leaves no bias: the exact value is within
-    4.892 standard errors of 4,000 single probes (one false alarm in a million)."""
+    4.892 standard errors of 1,500 single probes (one false alarm in a million)."""
     target = mixture(6)
     x = target.sample(4, SDE, SDE.t_min, generator=torch.Generator().manual_seed(0))
-    score, options = target.score(SDE), {"rtol": 1e-5, "atol": 1e-5}
+    score, options = target.score(SDE), {"rtol": 1e-4, "atol": 1e-4}
     exact = log_likelihood(SDE, score, x, divergence="exact", **options).log_prob
     own = log_likelihood(SDE, score, x, control=target, seed=0, **options)
     torch.testing.assert_close(own.log_prob, exact, rtol=0, atol=1e-3)
@@ -237,7 +224,7 @@ def test_a_mixture_as_control() -> None:
     torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-8, atol=1e-8)
     other = targets.GaussianMixture(torch.ones(3), target.means + 0.1, scales=0.4)
     got = log_likelihood(
-        SDE, score, x[:1], control=other, control_scale=0.7, probes=4_000, seed=0, rtol=1e-4, atol=1e-4
+        SDE, score, x[:1], control=other, control_scale=0.7, probes=1_500, seed=0, rtol=1e-4, atol=1e-4
     )
     assert float((got.log_prob - exact[:1]).abs()) < 4.892 * float(got.std_error) + 2e-3
 
@@ -293,7 +280,7 @@ def test_a_mixture_is_fitted_to_data() -> None:
 
 def gradients(net: nn.Module, x: Tensor, differentiable: Any, **options: Any) -> tuple[Tensor, list[Tensor]]:
     x = x.clone().requires_grad_(True)
-    options = {"differentiable": differentiable, "check": False, **options}
+    options = {"differentiable": differentiable, **SHORT, **options}
     got = log_likelihood(SDE, model(net), x, **options).log_prob.sum()
     return got, list(torch.autograd.grad(got, [x, *net.parameters()]))
 
@@ -303,7 +290,7 @@ def gradients(net: nn.Module, x: Tensor, differentiable: Any, **options: Any) ->
     [
         {"probes": 2, "seed": 0},
         {"divergence": "exact"},
-        {"divergence": "xtrace", "probes": 4, "seed": 0, "method": "rk45", "form": "angle", "t_start": 0.1, **LOOSE},
+        {"divergence": "xtrace", "probes": 4, "seed": 0, "method": "rk45", "form": "angle", "t_start": 0.7},
         {"probes": 1, "seed": 0, "control": mixture(3)},
     ],
 )
@@ -375,42 +362,38 @@ def saved(depth: int, differentiable: Any, tolerance: float) -> tuple[int, int]:
 
 def test_memory_does_not_grow_with_the_depth_times_the_steps() -> None:
     """Counted in saved tensors."""
-    (shallow, nfe), (deep, same) = saved(2, "checkpoint", 1e-3), saved(30, "checkpoint", 1e-3)
-    assert nfe == same and deep - shallow <= 12 * 28  # the check of the gradients, which is not kept
-    kept = saved(30, True, 1e-3)[0] - saved(2, True, 1e-3)[0]
-    assert kept > 28 * nfe
-    long, more = saved(30, "checkpoint", 1e-6)
-    again, _ = saved(2, "checkpoint", 1e-6)
+    (shallow, nfe), (deep, same) = saved(2, "checkpoint", 1e-2), saved(12, "checkpoint", 1e-2)
+    assert nfe == same and deep - shallow <= 12 * 10  # the check of the gradients, which is not kept
+    (kept, once), (more_kept, _) = saved(2, True, 1e-2), saved(12, True, 1e-2)
+    assert more_kept - kept > 10 * nfe and once == nfe
+    long, more = saved(12, "checkpoint", 1e-4)
+    again, _ = saved(2, "checkpoint", 1e-4)
     assert more > 1.5 * nfe and long - again == deep - shallow
-    assert saved(2, True, 1e-3)[1] == nfe
 
 
-@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
-def test_the_evaluations_are_counted_once(divergence: str) -> None:
-    kinds = (False, True, "checkpoint")
-    counts = [
-        log_likelihood(SDE, model(Net()), data(), divergence=divergence, seed=0, differentiable=kind, **LOOSE).nfe
-        for kind in kinds
-    ]
-    assert torch.equal(counts[0], counts[1]) and torch.equal(counts[0], counts[2])
+def test_the_evaluations_are_counted_once() -> None:
+    for divergence in ("exact", "hutchinson"):
+        given: dict[str, Any] = {"divergence": divergence, "seed": 0, **LOOSE}
+        kinds = (False, True, "checkpoint")
+        counts = [log_likelihood(SDE, model(Net()), data(), differentiable=kind, **given).nfe for kind in kinds]
+        assert torch.equal(counts[0], counts[1]) and torch.equal(counts[0], counts[2])
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "odd probes of xtrace": ({"divergence": "xtrace", "probes": 3}, "even"),
-    "too many of them": ({"divergence": "xtrace", "probes": 8}, "at most 6"),
-    "a chunk": ({"chunk": 0}, "chunk"),
-    "no integer": ({"chunk": 1.5}, "chunk"),
-    "a scale": ({"control_scale": math.nan}, "control_scale"),
-    "a control": ({"control": mixture(2)}, "control"),
-    "no law": ({"control": 3.0}, "control"),
-    "a word": ({"differentiable": "checkpoints"}, "differentiable"),
-}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"divergence": "xtrace", "probes": 3}, "even"),
+    ({"divergence": "xtrace", "probes": 8}, "at most 6"),
+    ({"chunk": 0}, "chunk"),
+    ({"chunk": 1.5}, "chunk"),
+    ({"control_scale": math.nan}, "control_scale"),
+    ({"control": mixture(2)}, "control"),
+    ({"control": 3.0}, "control"),
+    ({"differentiable": "checkpoints"}, "differentiable"),
+]
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_refusals(case: str) -> None:
-    options, words = REFUSED[case]
-    with pytest.raises(scoresde.ScoreSDEError, match=words):
-        log_likelihood(SDE, lambda x, t: -x, data(), **options)
+def test_refusals() -> None:
+    for options, words in REFUSED:
+        with pytest.raises(scoresde.ScoreSDEError, match=words):
+            log_likelihood(SDE, lambda x, t: -x, data(), **options)
     with pytest.raises(scoresde.InvalidArgumentError, match="control"):
         fit_control_scale(SDE, lambda x, t: -x, None, data())  # type: ignore[arg-type]
