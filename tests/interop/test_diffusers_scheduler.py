@@ -14,6 +14,17 @@ import scoresde
 from benchmarks import diffusers_parity
 from scoresde import ScoreModel
 from scoresde.errors import InvalidArgumentError
+from tests.interop.pipelines import (
+    CHAIN,
+    autoencoder,
+    conditional_unet,
+    drawn,
+    generator,
+    prompts,
+    quiet,
+    stable_diffusion,
+)
+from tests.parameters import own_methods, ways
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 diffusers = pytest.importorskip("diffusers")
@@ -25,10 +36,11 @@ from scoresde.nets import External  # noqa: E402
 # Nobody can tell before the loop how often these evaluate.
 REFUSED = {
     **{m.name: "another library makes its steps" for m in scoresde.methods() if m.kind == "backend"},
-    **{m.name: "chooses its steps" for m in scoresde.methods() if m.adaptive},
-    **{m.name: "runs the process forwards" for m in scoresde.methods() if m.kind == "forward"},
+    **{m.name: "chooses its steps" for m in own_methods() if m.adaptive},
+    **{m.name: "runs the process forwards" for m in own_methods() if m.kind == "forward"},
 }
-METHODS = [m.name for m in scoresde.methods() if m.name not in REFUSED]
+METHODS = [m.name for m in own_methods() if m.name not in REFUSED]
+WAYS = [name for name in ways() if name not in REFUSED]
 MANY = {"annealed_langevin": {"moves": 4}, "ncsn": {"moves": 4}}  # their default is 100
 STARTS_ELSEWHERE = ("shark",)
 STEPS = 5
@@ -61,38 +73,6 @@ def gap(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp(min=1.0))
 
 
-def quiet(pipe: Any) -> Any:
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def unet(cross: bool = False, **options: Any) -> Any:
-    torch.manual_seed(0)
-    sizes = {"sample_size": 8, "layers_per_block": 1, "block_out_channels": (8, 16), "norm_num_groups": 4}
-    if not cross:
-        blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-        return diffusers.UNet2DModel(in_channels=1, out_channels=1, **sizes, **blocks, **options).eval()
-    blocks = {
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    }
-    return diffusers.UNet2DConditionModel(
-        in_channels=4, out_channels=4, cross_attention_dim=8, attention_head_dim=4, **sizes, **blocks, **options
-    ).eval()
-
-
-def autoencoder() -> Any:
-    torch.manual_seed(0)
-    return diffusers.AutoencoderKL(
-        block_out_channels=(4,), norm_num_groups=2, latent_channels=4, down_block_types=("DownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",),
-    ).eval()  # fmt: skip
-
-
 def guided(net: Callable[..., Tensor], scale: float) -> Callable[[Tensor, Tensor], Tensor]:
     """A network that gets the batch twice, without and with the prompt, as pipelines do."""
 
@@ -103,16 +83,16 @@ def guided(net: Callable[..., Tensor], scale: float) -> Callable[[Tensor, Tensor
     return both
 
 
-DDIM_CONFIG = {"clip_sample": False, "timestep_spacing": "trailing"}
-LATENT_CONFIG = {
-    **DDIM_CONFIG, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
-}  # fmt: skip
+LATENT = {**CHAIN, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+SDXL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+SDXL |= {"projection_class_embeddings_input_dim": 6 * 4 + 8}
+LATENTS = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "height": 8, "width": 8, "output_type": "latent"}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_ddpm_pipeline(method: str) -> None:
     """Of a small network that is trained on digits."""
-    net, base = diffusers_parity.stored("epsilon"), diffusers.DDIMScheduler(**DDIM_CONFIG)
+    net, base = diffusers_parity.stored("epsilon"), diffusers.DDIMScheduler(**CHAIN)
     pipe = quiet(diffusers.DDPMPipeline(net, made(base.config, method)))
     images = pipe(batch_size=2, num_inference_steps=STEPS, generator=generator(), output_type="pt").images
     source = generator()
@@ -137,7 +117,7 @@ class Latents:
         return SimpleNamespace(sample=z[:, :3])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 def test_dit_pipeline(method: str) -> None:
     """It passes the scaled state back, and writes the first half of the batch over the second before each step."""
     torch.manual_seed(0)
@@ -145,7 +125,7 @@ def test_dit_pipeline(method: str) -> None:
         sample_size=4, num_layers=1, patch_size=2, attention_head_dim=4, num_attention_heads=2, in_channels=4,
         out_channels=4, num_embeds_ada_norm=1000, norm_elementwise_affine=False,
     ).eval()  # fmt: skip
-    vae, base = autoencoder(), diffusers.DDIMScheduler(**DDIM_CONFIG)
+    vae, base = autoencoder(), diffusers.DDIMScheduler(**CHAIN)
     latents = Latents(vae)
     pipe = quiet(diffusers.DiTPipeline(net, vae, made(base.config, method)))
     torch.manual_seed(3)  # the pipeline does not pass its generator on
@@ -164,46 +144,28 @@ def test_dit_pipeline(method: str) -> None:
     assert gap(latents.seen[0], wanted) <= TOLERANCE
 
 
-def stable_diffusion(cls: Any, net: Any, scheduler: Any) -> Any:
-    return quiet(
-        cls(
-            vae=autoencoder(), text_encoder=None, tokenizer=None, unet=net, scheduler=scheduler, safety_checker=None,
-            feature_extractor=None, requires_safety_checker=False,
-        )
-    )  # fmt: skip
-
-
-def prompts() -> dict[str, Tensor]:
-    return {
-        "prompt_embeds": torch.randn(2, 3, 8, generator=generator(5)),
-        "negative_prompt_embeds": torch.randn(2, 3, 8, generator=generator(6)),
-    }
-
-
 def with_prompts(net: Any) -> Callable[[Tensor, Tensor], Tensor]:
     embeds = prompts()
     given = torch.cat([embeds["negative_prompt_embeds"], embeds["prompt_embeds"]])
     return guided(lambda x, t: net(x, t, encoder_hidden_states=given).sample, 3.0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 def test_stable_diffusion_pipeline(method: str) -> None:
-    net, base = unet(cross=True), diffusers.DDIMScheduler(**LATENT_CONFIG)
+    net, base = conditional_unet(), diffusers.DDIMScheduler(**LATENT)
     pipe = stable_diffusion(diffusers.StableDiffusionPipeline, net, made(base.config, method))
-    pipe.vae_scale_factor = 1
-    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "height": 8, "width": 8, "output_type": "latent"}
-    latents = pipe(**prompts(), **options, generator=generator()).images
+    latents = pipe(**prompts(), **LATENTS, generator=generator()).images
     source = generator()
     x = torch.randn(2, 4, 8, 8, generator=source)
     with torch.no_grad():
         assert gap(latents, solved(pipe.scheduler, with_prompts(net), x, source)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 def test_stable_diffusion_image_to_image_pipeline(method: str) -> None:
-    net, base = unet(cross=True), diffusers.DDIMScheduler(**LATENT_CONFIG)
+    net, base = conditional_unet(), diffusers.DDIMScheduler(**LATENT)
     pipe = stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline, net, made(base.config, method))
-    image = torch.randn(2, 4, 8, 8, generator=generator(7))  # four channels are taken for latents
+    image = drawn(2, 4, 8, 8, seed=7)  # four channels are taken for latents
     options = {"num_inference_steps": 8, "strength": 0.6, "guidance_scale": 3.0, "output_type": "latent"}
     pipe.scheduler.generator = given = generator()  # where noise is added before the first evaluation
     latents = pipe(image=image, **prompts(), **options, generator=given).images
@@ -216,13 +178,10 @@ def test_stable_diffusion_image_to_image_pipeline(method: str) -> None:
         assert gap(latents, solved(pipe.scheduler, with_prompts(net), x, source)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 def test_stable_diffusion_xl_pipeline(method: str) -> None:
-    net = unet(
-        cross=True, addition_embed_type="text_time", addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=6 * 4 + 8,
-    )  # fmt: skip
-    base = diffusers.EulerDiscreteScheduler(**{k: v for k, v in LATENT_CONFIG.items() if k != "clip_sample"})
+    net = conditional_unet(**SDXL)
+    base = diffusers.EulerDiscreteScheduler(**{k: v for k, v in LATENT.items() if k != "clip_sample"})
     pipe = quiet(
         diffusers.StableDiffusionXLPipeline(
             vae=autoencoder(), text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=net,
@@ -230,11 +189,6 @@ def test_stable_diffusion_xl_pipeline(method: str) -> None:
         )
     )  # fmt: skip
     pipe.vae_scale_factor = 1
-    pooled = {
-        "pooled_prompt_embeds": torch.randn(2, 8, generator=generator(8)),
-        "negative_pooled_prompt_embeds": torch.randn(2, 8, generator=generator(9)),
-    }
-    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "height": 8, "width": 8, "output_type": "latent"}
     given: list[dict[str, Any]] = []
     original = net.forward
 
@@ -243,7 +197,7 @@ def test_stable_diffusion_xl_pipeline(method: str) -> None:
         return original(*arguments, **named)
 
     net.forward = forward
-    latents = pipe(**prompts(), **pooled, **options, generator=generator()).images
+    latents = pipe(**prompts(pooled=True), **LATENTS, generator=generator()).images
     source = generator()
     x = torch.randn(2, 4, 8, 8, generator=source) * pipe.scheduler.init_noise_sigma
     named = {k: given[0][k] for k in ("encoder_hidden_states", "added_cond_kwargs")}
@@ -255,11 +209,8 @@ def test_stable_diffusion_xl_pipeline(method: str) -> None:
         )
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dynamic", [False, True], ids=["shift", "dynamic shift"])
+@pytest.mark.parametrize(("method", "dynamic"), [*((name, False) for name in WAYS), ("euler", True), ("heun", True)])
 def test_flow_matching_pipeline(method: str, dynamic: bool) -> None:
-    if dynamic and method not in ("euler", "ddim", "heun", "unipc2"):
-        pytest.skip("the grid does not depend on the method")
     torch.manual_seed(0)
     net = diffusers.SD3Transformer2DModel(
         sample_size=8, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=4, num_attention_heads=2,
@@ -274,17 +225,12 @@ def test_flow_matching_pipeline(method: str, dynamic: bool) -> None:
         )
     )  # fmt: skip
     pipe.vae_scale_factor = 1
-    pooled = {
-        "pooled_prompt_embeds": torch.randn(2, 8, generator=generator(8)),
-        "negative_pooled_prompt_embeds": torch.randn(2, 8, generator=generator(9)),
-    }
-    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "height": 8, "width": 8, "output_type": "latent"}
     torch.manual_seed(3)  # the pipeline does not pass its generator on
-    latents = pipe(**prompts(), **pooled, **options, generator=generator()).images
-    source, embeds = generator(), prompts()
+    latents = pipe(**prompts(pooled=True), **LATENTS, generator=generator()).images
+    source, embeds = generator(), prompts(pooled=True)
     x = torch.randn(2, 4, 8, 8, generator=source)
     hidden = torch.cat([embeds["negative_prompt_embeds"], embeds["prompt_embeds"]])
-    projections = torch.cat([pooled["negative_pooled_prompt_embeds"], pooled["pooled_prompt_embeds"]])
+    projections = torch.cat([embeds["negative_pooled_prompt_embeds"], embeds["pooled_prompt_embeds"]])
 
     def one(x: Tensor, t: Tensor) -> Tensor:
         time = t.expand(len(x))
@@ -298,12 +244,9 @@ def test_flow_matching_pipeline(method: str, dynamic: bool) -> None:
 @torch.no_grad()
 def test_a_network_with_nested_arguments_comes_in() -> None:
     """The U-Net of SDXL gets a dict of two tensors: rows of the batch follow, one row serves all."""
-    net = unet(
-        cross=True, addition_embed_type="text_time", addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=6 * 4 + 8,
-    )  # fmt: skip
+    net = conditional_unet(**SDXL)
     model = from_diffusers(net, diffusers.EulerDiscreteScheduler())
-    text, pooled = torch.randn(2, 3, 8, generator=generator(5)), torch.randn(2, 8, generator=generator(6))
+    text, pooled = drawn(2, 3, 8, seed=5), drawn(2, 8, seed=6)
     ids = torch.tensor([[8.0, 8.0, 0.0, 0.0, 8.0, 8.0]])
     context = {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
     flat = {**context, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids.expand(2, 6)}}
