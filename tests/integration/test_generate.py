@@ -142,6 +142,14 @@ def test_a_seed_is_a_set_and_indices_may_be_large(tmp_path: Path) -> None:
     x = [everything(tmp_path / str(seed))["x"] for seed in (0, 1, 2**62)]
     assert not any(torch.equal(x[i], x[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
     assert len(torch.unique(x[0][:, 0])) == 20
+    asked: list[list[int]] = []
+
+    def context(indices: Tensor) -> dict[str, Tensor]:
+        asked.append(indices.tolist())
+        return labels(indices)
+
+    draw(tmp_path / "part", 5, first=5, **LABELLED, context=context)
+    assert asked[1:] == [[4, 5, 6, 7], [8, 9, 10, 11]]  # the batches of the shards, after the last one as a trial
     first = 2**62 + 3
     draw(tmp_path / "far", 5, first=first, shard_size=4)
     found, noise = everything(tmp_path / "far"), SampleNoise(0, indices=range(first + 1, first + 5))
