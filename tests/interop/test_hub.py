@@ -177,8 +177,7 @@ def test_weights_that_differ_from_what_the_server_says_are_refused(hub, cache, n
     assert same(scoresde.load(loaded.source), 0)
 
 
-@pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
-@pytest.mark.parametrize("fault", ["short", "cut"])
+@pytest.mark.parametrize(("file", "fault"), [(CONFIG, "short"), (WEIGHTS, "short"), (WEIGHTS, "cut")])
 @pytest.mark.parametrize("resumes", [True, False])
 def test_half_a_download_leaves_nothing(hub, cache, name, tmp_path, quick, file, fault, resumes):
     repository = hub.add(name, saved(tmp_path))
@@ -201,19 +200,15 @@ def test_a_repository_that_has_another_name_now(hub, name, tmp_path):
     assert any(request.startswith("GET /cdn/") for request in hub.requests)  # weights came from the other host
 
 
-@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "model.pt", "weights.pkl"])
-@pytest.mark.parametrize("config", [True, False])
-def test_a_pickle_is_refused_and_not_downloaded(hub, name, tmp_path, pickle, config):
-    files = {pickle: b"\x80\x04", **({CONFIG: saved(tmp_path)[CONFIG]} if config else {})}
-    hub.add(name, files)
-    with pytest.raises(UnsafeCheckpointError, match=f"{name}.*{pickle} is a pickle"):
-        scoresde.load(f"hf:{name}@main")
-    assert not any(pickle in request for request in hub.requests)
-
-
-def test_a_pickle_under_the_name_of_the_weights(hub, name, tmp_path):
+def test_a_pickle_is_refused_and_not_downloaded(hub, name, tmp_path):
+    config = {CONFIG: saved(tmp_path)[CONFIG]}
+    for pickle, others in (("pytorch_model.bin", config), ("model.pt", {}), ("weights.pkl", config)):
+        hub.add(name, {pickle: b"\x80\x04", **others})
+        with pytest.raises(UnsafeCheckpointError, match=f"{name}.*{pickle} is a pickle"):
+            scoresde.load(f"hf:{name}@main")
+        assert not any(pickle in request for request in hub.requests)
     hub.add(name, {**saved(tmp_path), WEIGHTS: b"\x80\x04\x95" + bytes(100)})
-    with pytest.raises(UnsafeCheckpointError, match="pickle"):
+    with pytest.raises(UnsafeCheckpointError, match="pickle"):  # under the name of the weights
         scoresde.load(f"hf:{name}@main")
 
 
@@ -228,21 +223,18 @@ def test_a_repository_of_something_else(hub, name, tmp_path):
 
 
 def test_what_does_not_exist_or_is_private(hub, name, tmp_path, monkeypatch, quick):
-    with pytest.raises(
-        CheckpointError, match=f"{name}@main: there is no such repository, or it is private; .*HF_TOKEN"
-    ):
-        scoresde.load(f"hf:{name}")
+    def refused(said, revision="@main"):
+        with pytest.raises(CheckpointError, match=said):
+            scoresde.load(f"hf:{name}{revision}")
+
+    refused(f"{name}@main: there is no such repository, or it is private; .*HF_TOKEN", "")
     repository = hub.add(name, saved(tmp_path))
-    with pytest.raises(CheckpointError, match=f"{name}@nowhere: the repository has no such revision"):
-        scoresde.load(f"hf:{name}@nowhere")
-    with pytest.raises(CheckpointError, match="the repository has no such revision"):
-        scoresde.load(f"hf:{name}@{'1' * 40}")
+    refused(f"{name}@nowhere: the repository has no such revision", "@nowhere")
+    refused("the repository has no such revision", f"@{'1' * 40}")
     repository.gated = True
-    with pytest.raises(CheckpointError, match="access is refused"):
-        scoresde.load(f"hf:{name}@main")
+    refused("access is refused")
     repository.gated, repository.private = False, True
-    with pytest.raises(CheckpointError, match="private"):
-        scoresde.load(f"hf:{name}@main")
+    refused("private")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert same(scoresde.load(f"hf:{name}@main"))
 
@@ -258,10 +250,10 @@ def test_a_server_in_trouble(hub, name, tmp_path, quick):
     assert scoresde.load(f"hf:{name}@main").source == loaded.source  # from the cache
 
 
-@pytest.mark.parametrize("address", ["hf:", "hf:name", "hf:a/b/c", "hf:owner/name@", "hf:../x", "hf:a/b c@main"])
-def test_addresses_that_are_none(hub, address):
-    with pytest.raises(InvalidArgumentError, match="hf:owner/name"):
-        scoresde.load(address)
+def test_addresses_without_an_owner_or_a_name(hub):
+    for address in ("hf:", "hf:name", "hf:a/b/c", "hf:owner/name@", "hf:../x", "hf:a/b c@main"):
+        with pytest.raises(InvalidArgumentError, match="hf:owner/name"):
+            scoresde.load(address)
     assert not hub.requests
 
 
@@ -335,7 +327,7 @@ def test_pushing_is_one_commit_that_load_takes(hub, cache, name, tmp_path, monke
     assert len(repository.commits) == 4
 
 
-def test_a_card_runs(hub, name, monkeypatch):
+def test_the_programs_of_a_card_and_of_the_page_run(hub, name, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     scoresde.save(model(), push_to=name)
     repository = hub.repositories[name]
@@ -345,10 +337,6 @@ def test_a_card_runs(hub, name, monkeypatch):
         warnings.simplefilter("ignore", ScoreSDEWarning)
         exec(code, namespace)
     assert namespace["samples"].shape == (4, 2)
-
-
-def test_the_program_of_the_page_runs(hub, monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
     first = hub.add("owner/name", saved(tmp_path), "v1").refs["main"]
     names: dict[str, Any] = {"scoresde": scoresde}
     exec(program("docs/networks.md", "hub"), names)

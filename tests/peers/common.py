@@ -100,20 +100,20 @@ class TreePath:
     """A peer's own Brownian tree over sigma as its sampler of noise, and what it has given as the draws of ours."""
 
     def __init__(self, sampler: Callable[..., Any], high: float) -> None:
-        self._tree = sampler(torch.zeros(BATCH, DIM), 0.0, 1.01 * float(high), seed=3)
-        self._calls: list[tuple[float, float, Tensor]] = []
+        self.tree = sampler(torch.zeros(BATCH, DIM), 0.0, 1.01 * float(high), seed=3)
+        self.calls: list[tuple[float, float, Tensor]] = []
 
     def __call__(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        z = self._tree(sigma, sigma_next)
+        z = self.tree(sigma, sigma_next)
         assert z.dtype == torch.float64
-        self._calls.append((float(sigma), float(sigma_next), z))
+        self.calls.append((float(sigma), float(sigma_next), z))
         return z
 
     def draws(self) -> list[Tensor]:
         """The draws of the pieces one after the other; a call for a whole step after one for its first part is split.
         Then one more, for our step to sigma = 0, which multiplies it by 0."""
         pieces = []
-        for last, (start, stop, z) in itertools.pairwise([(0.0, 0.0, torch.zeros(())), *self._calls]):
+        for last, (start, stop, z) in itertools.pairwise([(0.0, 0.0, torch.zeros(())), *self.calls]):
             if last[0] == start:
                 z = ((start - stop) ** 0.5 * z - (start - last[1]) ** 0.5 * last[2]) / (last[1] - stop) ** 0.5
             pieces.append(z)

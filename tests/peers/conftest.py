@@ -23,16 +23,19 @@ def _double() -> None:
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Makes a scheduler of diffusers that computes in double precision and draws given noise."""
+    """Makes a scheduler of diffusers that computes in double precision and draws given noise, set to some steps."""
 
-    def build(name: str, draws: Sequence[Tensor] = (), **options: Any) -> Any:
+    def build(name: str, draws: Sequence[Tensor] = (), steps: int = 0, **options: Any) -> Any:
         cls = getattr(pytest.importorskip("diffusers"), name)
         module = sys.modules[cls.__module__]
         left = iter(draws)
         monkeypatch.setattr(module, "torch", Wide(torch))
         monkeypatch.setattr(module, "np", Wide(np), raising=False)
         monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: next(left), raising=False)
-        return cls(**options)
+        scheduler = cls(**options)
+        if steps:
+            scheduler.set_timesteps(steps)
+        return scheduler
 
     return build
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde._combination import tensor_of
+from scoresde.solvers.base import StepResult
 from scoresde.solvers.dpm_singlestep import minus, third_order
 from scoresde.solvers.families.exponential import adams_weights, frame, interpolation_weights, moments, positions
 from tests.peers.common import FLOW, SDE, Make, RhoABToTheEnd, TreePath, different, estimate, normals, ours, same
@@ -94,8 +94,7 @@ def levels_of(rho: Tensor) -> Tensor:
 @pytest.mark.parametrize("to_one", [True, False])
 def test_ddim(make: Make, eta: float, steps: int, to_one: bool) -> None:
     """With "leading" spacing; with "linspace" its steps do not end where the next begin."""
-    scheduler = make("DDIMScheduler", clip_sample=False, set_alpha_to_one=to_one, steps_offset=1, **BETAS)
-    scheduler.set_timesteps(steps)
+    scheduler = make("DDIMScheduler", clip_sample=False, set_alpha_to_one=to_one, steps_offset=1, **BETAS, steps=steps)
     draws = normals(steps)
     noise = {"eta": eta, "variance_noise": draws} if eta else {}
     other, rho = run_steps(scheduler, scheduler.final_alpha_cumprod, **noise)
@@ -110,8 +109,7 @@ def test_ddim_on_its_linspace_grid(make: Make) -> None:
     """There a step begins at 1000 (k-1)/(N-1) - 1 and ends 1000/N below, so that the end of a step is not the start of
     the next: no solver of one grid does this, and it is no solve of the process. Steps from there to there, with the
     state taken to be of the next level as it is, are the same."""
-    scheduler = make("DDIMScheduler", clip_sample=False, timestep_spacing="linspace", **BETAS)
-    scheduler.set_timesteps(10)
+    scheduler = make("DDIMScheduler", clip_sample=False, timestep_spacing="linspace", **BETAS, steps=10)
     other, rho = run_steps(scheduler, scheduler.final_alpha_cumprod)
     different('DDIM(timestep_spacing="linspace")', ours("ddim", rho, rho[0] * start()), other)
     x = vp(rho[0])[0] * rho[0] * start()
@@ -135,8 +133,7 @@ def test_ddpm(make: Make, theirs: str, variance: str, spacing: str) -> None:
     ours, as the published code, gives the data."""
     draws = normals(20)
     options = {"clip_sample": False, "timestep_spacing": spacing, "variance_type": theirs}
-    scheduler = make("DDPMScheduler", draws, **options, **BETAS)
-    scheduler.set_timesteps(20)
+    scheduler = make("DDPMScheduler", draws, **options, **BETAS, steps=20)
     other, rho = run_steps(scheduler, scheduler.one)
     if variance == "large" and spacing == "trailing":
         other = other - vp(rho[-2])[1] * draws[-1]
@@ -166,9 +163,9 @@ def label(order: int, solver_type: str) -> str:
 def test_dpm_multistep(make: Make, order: int, solver_type: str, steps: int, grid: dict[str, Any]) -> None:
     """With fewer than 15 steps the last two have lower orders, as ours with ``lower_order_final``. Order 3 is the
     published one."""
-    scheduler = make("DPMSolverMultistepScheduler", solver_order=order, solver_type=solver_type, **grid, **BETAS)
-    scheduler.set_timesteps(steps)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(
+        make("DPMSolverMultistepScheduler", solver_order=order, solver_type=solver_type, **grid, **BETAS, steps=steps)
+    )
     mine = dpm("dpmpp", order, rho, FORMS[solver_type], short=steps < 15)
     same(f"DPMSolverMultistep(dpmsolver++, {label(order, solver_type)})", mine, other)
 
@@ -178,9 +175,9 @@ def test_dpm_multistep(make: Make, order: int, solver_type: str, steps: int, gri
 def test_dpm_multistep_in_the_noise(make: Make, order: int, solver_type: str, steps: int) -> None:
     """Their "dpmsolver" must end above sigma = 0."""
     options = {"algorithm_type": "dpmsolver", "solver_order": order, "solver_type": solver_type}
-    scheduler = make("DPMSolverMultistepScheduler", **options, final_sigmas_type="sigma_min", **BETAS)
-    scheduler.set_timesteps(steps)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(
+        make("DPMSolverMultistepScheduler", **options, final_sigmas_type="sigma_min", **BETAS, steps=steps)
+    )
     mine = dpm("dpm", order, rho, FORMS[solver_type], short=steps < 15)
     same(f"DPMSolverMultistep(dpmsolver, {label(order, solver_type)})", mine, other)
 
@@ -188,8 +185,7 @@ def test_dpm_multistep_in_the_noise(make: Make, order: int, solver_type: str, st
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_predictions(make: Make, prediction: str) -> None:
     """Their names of what a network says are our "noise", "data" and "v", with the same signs."""
-    scheduler = make("DPMSolverMultistepScheduler", prediction_type=prediction, **BETAS)
-    scheduler.set_timesteps(8)
+    scheduler = make("DPMSolverMultistepScheduler", prediction_type=prediction, **BETAS, steps=8)
     other, rho = run_vp(scheduler, prediction)
     same("prediction types", dpm("dpmpp", 2, rho, "dpmsolver", short=True), other)
 
@@ -200,8 +196,7 @@ def test_flow_sigmas(make: Make, name: str, order: int) -> None:
     """The same methods where alpha = 1 - sigma; ours on `FlowSDE` itself."""
     options = {"solver_order": order, "prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     options |= {"solver_type": "heun"} if name == "DPMSolverMultistep" else {}
-    scheduler = make(f"{name}Scheduler", **options, **BETAS)
-    scheduler.set_timesteps(8)
+    scheduler = make(f"{name}Scheduler", **options, **BETAS, steps=8)
     scheduler.set_begin_index(0)
     other = run_flow(scheduler)
     more: dict[str, Any] = {"start_up": "published", "lower_order_final": True}
@@ -236,9 +231,9 @@ class Midpoint3M(scoresde.solvers.DPMpp3M):
 def test_dpm_multistep_3_with_midpoint(make: Make, steps: int) -> None:
     """solver_type="midpoint" sets the form of the steps of order 2 at both ends of a solve of order 3: half phi_1 in
     place of phi_2. Ours, and the published code, take phi_2 there ("heun")."""
-    scheduler = make("DPMSolverMultistepScheduler", solver_order=3, final_sigmas_type="sigma_min", **BETAS)
-    scheduler.set_timesteps(steps)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(
+        make("DPMSolverMultistepScheduler", solver_order=3, final_sigmas_type="sigma_min", **BETAS, steps=steps)
+    )
     short = steps < 15
     different("DPMSolverMultistep(3, midpoint)", dpm("dpmpp", 3, rho, "taylor", short), other, least=1e-6)
     method = Midpoint3M(variant="published", start_up="published", lower_order_final=short)
@@ -247,9 +242,7 @@ def test_dpm_multistep_3_with_midpoint(make: Make, steps: int) -> None:
 
 def test_dpm_multistep_3_lacks_half_of_the_second_derivative(make: Make) -> None:
     """In diffusers as in the official code, which makes the order 2; ours has all of it unless told otherwise."""
-    scheduler = make("DPMSolverMultistepScheduler", solver_order=3, solver_type="heun", **BETAS)
-    scheduler.set_timesteps(LONG)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(make("DPMSolverMultistepScheduler", solver_order=3, solver_type="heun", **BETAS, steps=LONG))
     mine = ours("dpmpp_3m", rho, rho[0] * start(), start_up="published")
     different("DPMSolverMultistep(dpmsolver++, 3) and dpmpp_3m(corrected)", mine, other)
 
@@ -261,9 +254,7 @@ def test_dpm_multistep_sde(make: Make, kind: str, order: int, solver_type: str, 
     end = "zero" if kind == "sde-dpmsolver++" else "sigma_min"
     options = {"algorithm_type": kind, "solver_order": order, "solver_type": solver_type, "final_sigmas_type": end}
     draws = normals(steps)
-    scheduler = make("DPMSolverMultistepScheduler", draws, **options, **BETAS)
-    scheduler.set_timesteps(steps)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(make("DPMSolverMultistepScheduler", draws, **options, **BETAS, steps=steps))
     x = rho[0] * start()
     if order == 1:
         mine = ours("ancestral" if kind == "sde-dpmsolver++" else "seeds1", rho, x, draws)
@@ -279,7 +270,7 @@ class Minus3MSDE(scoresde.solvers.DPMpp3MSDE):
     """With alpha D2 less in a step, as diffusers has it."""
 
     def advance(self, process: Any, x: Tensor, stop: Any, history: Any) -> Tensor:
-        moved = tensor_of(super().advance(process, x, stop, history))
+        moved = StepResult(super().advance(process, x, stop, history), None).x
         if len(history.nodes) < 3:
             return moved
         (m0, m1, m2), (n0, n1, n2) = history.values, history.nodes
@@ -295,9 +286,7 @@ def test_dpm_multistep_sde_3(make: Make, end: str, steps: int) -> None:
     D2 gives + 1/2 in place of - 1/2, of order h. The difference in a step is therefore alpha D2."""
     draws = normals(steps)
     options = {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun", "final_sigmas_type": end}
-    scheduler = make("DPMSolverMultistepScheduler", draws, **options, **BETAS)
-    scheduler.set_timesteps(steps)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(make("DPMSolverMultistepScheduler", draws, **options, **BETAS, steps=steps))
     more = {"variant": "published", "start_up": "published", "lower_order_final": steps < 15}
     different(
         "DPMSolverMultistep(sde-dpmsolver++, 3)", ours("dpmpp_3m_sde", rho, rho[0] * start(), draws, **more), other
@@ -327,8 +316,7 @@ def singlestep(make: Make, kind: str, order: int, solver_type: str, end: str, st
     """A scheduler on a grid even in the log-SNR."""
     options = {"algorithm_type": kind, "solver_order": order, "solver_type": solver_type, "final_sigmas_type": end}
     options |= {"lower_order_final": True, "use_exponential_sigmas": True}
-    scheduler = make("DPMSolverSinglestepScheduler", **options, **more, **BETAS)
-    scheduler.set_timesteps(steps)
+    scheduler = make("DPMSolverSinglestepScheduler", **options, **more, **BETAS, steps=steps)
     return scheduler
 
 
@@ -382,9 +370,7 @@ def test_dpm_singlestep_on_an_uneven_grid(make: Make, order: int) -> None:
     """Off grids even in the log-SNR their inner nodes lie elsewhere in every step; ours are always at the same place,
     for which order 3 is proven (2/3 is needed)."""
     options = {"solver_order": order, "solver_type": "heun", "lower_order_final": True}
-    scheduler = make("DPMSolverSinglestepScheduler", **options, **BETAS)
-    scheduler.set_timesteps(13)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(make("DPMSolverSinglestepScheduler", **options, **BETAS, steps=13))
     mine = ours(f"dpmpp_{order}s", every(rho, order), rho[0] * start(), form="taylor")
     different(f"DPMSolverSinglestep({order}), uneven grid", mine, other)
     # step by step, each with the places of its own inner nodes
@@ -443,8 +429,7 @@ def undo(rho: Tensor, draws: Sequence[Tensor]) -> list[Tensor]:
 def make_singlestep_sde(make: Make, draws: list[Tensor], order: int) -> Any:
     """The stochastic one."""
     options = {"algorithm_type": "sde-dpmsolver++", "solver_order": order, "lower_order_final": True}
-    scheduler = make("DPMSolverSinglestepScheduler", draws, **options, use_exponential_sigmas=True, **BETAS)
-    scheduler.set_timesteps(7)
+    scheduler = make("DPMSolverSinglestepScheduler", draws, **options, use_exponential_sigmas=True, **BETAS, steps=7)
     return scheduler
 
 
@@ -455,8 +440,7 @@ def unipc(make: Make, order: int, variant: str, prediction: str, steps: int, end
     """A scheduler on its default grid."""
     options = {"solver_order": order, "solver_type": variant, "predict_x0": prediction == "data"}
     options |= {"lower_order_final": lower, "final_sigmas_type": end}
-    scheduler = make("UniPCMultistepScheduler", **options, **BETAS)
-    scheduler.set_timesteps(steps)
+    scheduler = make("UniPCMultistepScheduler", **options, **BETAS, steps=steps)
     return scheduler
 
 
@@ -519,9 +503,7 @@ def test_unipc_to_sigma_0(make: Make, order: int, steps: int) -> None:
 def test_unip(make: Make, order: int) -> None:
     """The predictor alone."""
     options = {"solver_order": order, "disable_corrector": list(range(LONG)), "final_sigmas_type": "zero"}
-    scheduler = make("UniPCMultistepScheduler", **options, **BETAS)
-    scheduler.set_timesteps(LONG)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(make("UniPCMultistepScheduler", **options, **BETAS, steps=LONG))
     x = rho[0] * start()
     more = {"lower_order_final": True, "start_up": "published"}
     mine = ours("ddim", rho, x) if order == 1 else ours(f"unip{order}", rho, x, **more)
@@ -534,9 +516,7 @@ def test_deis(make: Make, order: int, steps: int) -> None:
     """It interpolates the noise in ln(sigma/alpha), so it is the exponential Adams method in the noise: ``dpm_2m``
     in its "taylor" form, ``dpm_3m`` with all of the second derivative. ``tab`` interpolates in time and ``rho_ab`` in
     sigma/alpha, as the paper's tAB and rhoAB; they are other methods."""
-    scheduler = make("DEISMultistepScheduler", solver_order=order, **BETAS)
-    scheduler.set_timesteps(steps)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(make("DEISMultistepScheduler", solver_order=order, **BETAS, steps=steps))
     x = rho[0] * start()
     if order == 1:
         same("DEIS(1) = ddim", ours("ddim", rho, x), other)
@@ -553,8 +533,7 @@ def test_deis(make: Make, order: int, steps: int) -> None:
 
 def twice(make: Make, name: str, steps: int, **options: Any) -> tuple[Any, Tensor]:
     """A scheduler, and the levels of its grid, each once."""
-    scheduler = make(name, **options, **BETAS)
-    scheduler.set_timesteps(steps)
+    scheduler = make(name, **options, **BETAS, steps=steps)
     return scheduler, levels_of(scheduler.sigmas)
 
 
@@ -573,8 +552,7 @@ def test_euler_discrete(make: Make, options: dict[str, Any]) -> None:
 
 def test_euler_ancestral_discrete(make: Make) -> None:
     draws = normals(12)
-    scheduler = make("EulerAncestralDiscreteScheduler", draws, **BETAS)
-    scheduler.set_timesteps(12)
+    scheduler = make("EulerAncestralDiscreteScheduler", draws, **BETAS, steps=12)
     rho = scheduler.sigmas
     mine = ours("ancestral", rho, rho[0] * start(), draws)
     same("EulerAncestralDiscrete = ancestral", mine, run_edm(scheduler))
@@ -603,8 +581,7 @@ def test_kdpm2_discrete(make: Make) -> None:
 def test_kdpm2_ancestral_discrete(make: Make) -> None:
     """As k-diffusion's ``sample_dpm_2_ancestral``: DPM-Solver-2 to the lower level, then the noise."""
     draws = normals(11)
-    scheduler = make("KDPM2AncestralDiscreteScheduler", draws, **BETAS)
-    scheduler.set_timesteps(12)
+    scheduler = make("KDPM2AncestralDiscreteScheduler", draws, **BETAS, steps=12)
     levels = scheduler.sigmas.clone()
     levels[1::2] = scheduler.sigmas_interpol[0::2]
     other = run_edm(scheduler, levels)
@@ -634,8 +611,7 @@ def test_dpm_solver_sde(make: Make) -> None:
 @pytest.mark.parametrize("steps", [8, LONG])
 def test_cosine_dpm_multistep(make: Make, steps: int) -> None:
     """A scheduler of 2M SDE alone, with its Brownian tree over sigma."""
-    scheduler = make("CosineDPMSolverMultistepScheduler", prediction_type="epsilon")
-    scheduler.set_timesteps(steps)
+    scheduler = make("CosineDPMSolverMultistepScheduler", prediction_type="epsilon", steps=steps)
     rho = scheduler.sigmas
     path = TreePath(BrownianTreeNoiseSampler, rho[0])
     scheduler.noise_sampler = path
@@ -668,9 +644,7 @@ def raw_output(scheduler: Any, x: Tensor, sigma: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("schedule", ["karras", "exponential"])
 def test_edm_euler(make: Make, schedule: str) -> None:
-    scheduler = make("EDMEulerScheduler", sigma_schedule=schedule)
-    scheduler.set_timesteps(12)
-    other, rho = run_preconditioned(scheduler)
+    other, rho = run_preconditioned(make("EDMEulerScheduler", sigma_schedule=schedule, steps=12))
     same("EDMEuler = ddim", ours("ddim", rho, rho[0] * start()), other)
 
 
@@ -680,8 +654,7 @@ def test_churn(make: Make, name: str) -> None:
     at the churned state. Asked there, they are churn before a step of DDIM."""
 
     def run(churned: bool) -> tuple[Tensor, Tensor]:
-        scheduler = make(name, normals(12), **({} if name.startswith("EDM") else BETAS))
-        scheduler.set_timesteps(12)
+        scheduler = make(name, normals(12), **({} if name.startswith("EDM") else BETAS), steps=12)
         scheduler.set_begin_index(0)
         rho = scheduler.sigmas
         x, y = rho[0] * start(), rho[0] * start()
@@ -703,9 +676,9 @@ def test_churn(make: Make, name: str) -> None:
 @step_counts
 @orders_and_types
 def test_edm_dpm_multistep(make: Make, order: int, solver_type: str, steps: int) -> None:
-    scheduler = make("EDMDPMSolverMultistepScheduler", solver_order=order, solver_type=solver_type)
-    scheduler.set_timesteps(steps)
-    other, rho = run_preconditioned(scheduler)
+    other, rho = run_preconditioned(
+        make("EDMDPMSolverMultistepScheduler", solver_order=order, solver_type=solver_type, steps=steps)
+    )
     mine = dpm("dpmpp", order, rho, FORMS[solver_type], short=steps < 15)
     same(f"EDMDPMSolverMultistep(dpmsolver++, {label(order, solver_type)})", mine, other)
 
@@ -715,21 +688,10 @@ def test_edm_dpm_multistep(make: Make, order: int, solver_type: str, steps: int)
 def test_edm_dpm_multistep_sde(make: Make, solver_type: str, steps: int) -> None:
     draws = normals(steps)
     options = {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "solver_type": solver_type}
-    scheduler = make("EDMDPMSolverMultistepScheduler", draws, **options)
-    scheduler.set_timesteps(steps)
-    other, rho = run_preconditioned(scheduler)
+    other, rho = run_preconditioned(make("EDMDPMSolverMultistepScheduler", draws, **options, steps=steps))
     more = {"form": FORMS[solver_type], "lower_order_final": steps < 15}
     mine = ours("dpmpp_2m_sde", rho, rho[0] * start(), draws, **more)
     same(f"EDMDPMSolverMultistep(sde-dpmsolver++, 2, {solver_type})", mine, other)
-
-
-def test_edm_dpm_multistep_sde_3(make: Make) -> None:
-    """There is no formula for it, and a step fails."""
-    options = {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"}
-    scheduler = make("EDMDPMSolverMultistepScheduler", normals(8), **options)
-    scheduler.set_timesteps(8)
-    with pytest.raises(UnboundLocalError):
-        run_preconditioned(scheduler)
 
 
 # SA-Solver
@@ -739,9 +701,7 @@ def test_edm_dpm_multistep_sde_3(make: Make) -> None:
 def test_sa_solver_of_order_1(make: Make, tau: float) -> None:
     draws = normals(LONG)
     options = {"predictor_order": 1, "corrector_order": 1, "tau_func": lambda t: torch.tensor(tau)}
-    scheduler = make("SASolverScheduler", draws, **options, **BETAS)
-    scheduler.set_timesteps(LONG)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(make("SASolverScheduler", draws, **options, **BETAS, steps=LONG))
     same("SASolver(1, 1)", ours("sa_solver", rho, rho[0] * start(), draws, tau=tau, **orders(1, 1)), other)
 
 
@@ -789,9 +749,7 @@ def test_sa_solver_of_higher_order(make: Make, p: int, c: int, tau: float, steps
     Solves of higher order begin and end with such steps."""
     draws = normals(steps)
     options = {"predictor_order": p, "corrector_order": c, "tau_func": lambda t: torch.tensor(tau)}
-    scheduler = make("SASolverScheduler", draws, **options, **BETAS)
-    scheduler.set_timesteps(steps)
-    other, rho = run_vp(scheduler)
+    other, rho = run_vp(make("SASolverScheduler", draws, **options, **BETAS, steps=steps))
     method = {"tau": tau, "lower_order_final": True, **orders(p, c)}
     different(f"SASolver({p}, {c})", ours("sa_solver", rho, rho[0] * start(), draws, **method), other)
     mine = ours(HalvedSA(**method), rho, rho[0] * start(), draws)
@@ -804,19 +762,11 @@ def test_sa_solver_of_higher_order(make: Make, p: int, c: int, tau: float, steps
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_match_euler(make: Make, shift: float) -> None:
     """On a straight path Euler's step in time and DDIM's are the same; only the latter is defined to the end."""
-    scheduler = make("FlowMatchEulerDiscreteScheduler", shift=shift)
-    scheduler.set_timesteps(12)
+    scheduler = make("FlowMatchEulerDiscreteScheduler", shift=shift, steps=12)
     x = run_flow(scheduler)
     same("FlowMatchEuler = ddim", ours("ddim", scheduler.sigmas, start(), sde=FLOW), x)
-    x = run_flow(scheduler_again(make, "FlowMatchEulerDiscreteScheduler", shift), stop=-1)
+    x = run_flow(make("FlowMatchEulerDiscreteScheduler", shift=shift, steps=12), stop=-1)
     same("FlowMatchEuler = euler", ours("euler", scheduler.sigmas[:-1], start(), sde=FLOW), x)
-
-
-def scheduler_again(make: Make, name: str, shift: float) -> Any:
-    """A fresh one; they keep where they are."""
-    scheduler = make(name, shift=shift)
-    scheduler.set_timesteps(12)
-    return scheduler
 
 
 def run_flow(scheduler: Any, stop: int | None = None) -> Tensor:
@@ -831,7 +781,7 @@ def run_flow(scheduler: Any, stop: int | None = None) -> Tensor:
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_match_heun(make: Make, shift: float) -> None:
     """``heun`` would evaluate at sigma = 0, so the last step is one of ``ddim``, as it is there."""
-    scheduler = scheduler_again(make, "FlowMatchHeunDiscreteScheduler", shift)
+    scheduler = make("FlowMatchHeunDiscreteScheduler", shift=shift, steps=12)
     other = run_flow(scheduler)
     times = levels_of(scheduler.sigmas)
     x = ours("heun", times[:-1], start(), sde=FLOW)
@@ -842,8 +792,7 @@ def test_flow_match_euler_with_noise(make: Make) -> None:
     """stochastic_sampling draws all of the noise anew, (1 - s) x0 + s z, whatever the step; ``ddim_eta`` and
     ``ancestral`` keep the share that the posterior keeps, and have the distribution of the reverse SDE."""
     draws = normals(12)
-    scheduler = make("FlowMatchEulerDiscreteScheduler", draws, stochastic_sampling=True)
-    scheduler.set_timesteps(12)
+    scheduler = make("FlowMatchEulerDiscreteScheduler", draws, stochastic_sampling=True, steps=12)
     other = run_flow(scheduler)
     mine = ours("ancestral", scheduler.sigmas, start(), draws, sde=FLOW)
     different("FlowMatchEuler(stochastic_sampling)", mine, other)
@@ -857,8 +806,7 @@ def test_flow_match_euler_with_noise(make: Make) -> None:
 def test_pndm(make: Make, steps: int) -> None:
     """Without Runge-Kutta steps at the start ("skip_prk_steps"), for which there is no method here. With the default
     steps_offset=0 the last step goes from t = 0 to t = 0."""
-    scheduler = make("PNDMScheduler", skip_prk_steps=True, steps_offset=1, **BETAS)
-    scheduler.set_timesteps(steps)
+    scheduler = make("PNDMScheduler", skip_prk_steps=True, steps_offset=1, **BETAS, steps=steps)
     bars = scheduler.alphas_cumprod
     times = scheduler.timesteps
     at = torch.cat([times[:1], times[2:]])  # the second node comes twice
@@ -875,8 +823,7 @@ def test_pndm(make: Make, steps: int) -> None:
 def test_pndm_with_its_start(make: Make, steps: int) -> None:
     """Its first three steps are of the classical Runge-Kutta method in sigma/alpha, with the inner node half-way in
     time; then come the weights of ``plms``. There is no method here that begins so; by hand they are the same."""
-    scheduler = make("PNDMScheduler", steps_offset=1, **BETAS)
-    scheduler.set_timesteps(steps)
+    scheduler = make("PNDMScheduler", steps_offset=1, **BETAS, steps=steps)
     other, _ = run_steps(scheduler, scheduler.final_alpha_cumprod)
     length = 1000 // steps
     bars = torch.cat([scheduler.final_alpha_cumprod[None], scheduler.alphas_cumprod])  # so that t = -1 is there
@@ -905,8 +852,7 @@ def test_pndm_with_its_start(make: Make, steps: int) -> None:
 def test_ipndm(make: Make) -> None:
     """On given levels."""
     sigma = torch.linspace(0.99, 0.05, 13)
-    scheduler = make("IPNDMScheduler", trained_betas=sigma.tolist())
-    scheduler.set_timesteps(12)
+    scheduler = make("IPNDMScheduler", trained_betas=sigma.tolist(), steps=12)
     rho = sigma / (1 - sigma**2).sqrt()
     alpha = vp(rho)[0]
     x = alpha[0] * rho[0] * start()
@@ -918,8 +864,7 @@ def test_ipndm(make: Make) -> None:
 def test_ipndm_on_its_own_levels(make: Make) -> None:
     """They begin at alpha = 0, where its first step takes the data to be (x - x)/1e-8 = 0. The network says what they
     are; the step of DDIM has alpha times that more."""
-    scheduler = make("IPNDMScheduler")
-    scheduler.set_timesteps(12)
+    scheduler = make("IPNDMScheduler", steps=12)
     alpha, sigma = scheduler.alphas, scheduler.betas
     assert alpha[0] == 0
     x = start()

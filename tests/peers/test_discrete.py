@@ -248,8 +248,7 @@ def test_diffusers_ddpm(make: Make, schedule: str, variance: str, kind: str, cli
     """``DDPMScheduler`` with a network of diffusers, on its "leading" grid."""
     net, draws, n = unet(SHAPE[1]), normals(20), 20
     options = {"variance_type": f"fixed_{variance}", "prediction_type": kind, "clip_sample": clip}
-    scheduler = make("DDPMScheduler", draws, beta_schedule=schedule, **options)
-    scheduler.set_timesteps(n)
+    scheduler = make("DDPMScheduler", draws, beta_schedule=schedule, **options, steps=n)
     other = loop(scheduler, net)
     chain = SCHEDULES[schedule]()
     grid = chain.grid(n, "leading")
@@ -275,8 +274,7 @@ class Called(torch.nn.Module):
 def test_diffusers_learned_variance(make: Make, schedule: str, clip: bool) -> None:
     net, draws = unet(2 * SHAPE[1]), normals(20)
     options = {"beta_schedule": schedule, "variance_type": "learned_range", "clip_sample": clip}
-    scheduler = make("DDPMScheduler", draws, **options)
-    scheduler.set_timesteps(20)
+    scheduler = make("DDPMScheduler", draws, **options, steps=20)
     chain = SCHEDULES[schedule]()
     grid = chain.grid(20, "leading")
     mine = trajectory(chain, Called(net), grid, "ancestral", draws, clip=clip, variance="learned")
@@ -293,8 +291,7 @@ def test_diffusers_ddim(make: Make, spacing: str, eta: float, clip: bool) -> Non
     draws = normals(n)
 
     def theirs(**options: Any) -> Tensor:
-        scheduler = make("DDIMScheduler", draws, clip_sample=clip, timestep_spacing=spacing)
-        scheduler.set_timesteps(n)
+        scheduler = make("DDIMScheduler", draws, clip_sample=clip, timestep_spacing=spacing, steps=n)
         return loop(scheduler, net, eta=eta, **options)
 
     chain = BetaChain.linear()
