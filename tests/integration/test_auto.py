@@ -14,7 +14,6 @@ import torch
 import scoresde
 from benchmarks import few_rules
 from scoresde import ScoreSDEWarning, solve
-from scoresde._registries import SDES, shipped
 from scoresde.grids import VPTime
 from scoresde.presets import PRESETS
 from scoresde.solvers import choose
@@ -22,43 +21,51 @@ from scoresde.solvers import choose
 F64 = torch.float64
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SDE = scoresde.VPSDE()
+PROCESSES: dict[str, Any] = {
+    "vp": scoresde.VPSDE,
+    "subvp": scoresde.SubVPSDE,
+    "ve": scoresde.VESDE,
+    "vdm": scoresde.VDMSDE,
+    "edm": scoresde.EDMSDE,
+    "cosine": scoresde.CosineVPSDE,
+    "flow": scoresde.FlowSDE,
+}
 TARGET = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([1.0, 0.1], dtype=F64))
 X = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
 
 
-@pytest.mark.parametrize("t_end", [200.0, 100.0, 4000.0])
-def test_a_solve_that_ends_in_noise_begins_at_t_max(t_end: float) -> None:
+def test_a_solve_that_ends_in_noise_begins_at_t_max() -> None:
     """And not where the rule would have it begin, which is below its end."""
     sde = scoresde.EDMSDE(sigma_max=8000.0)
-    given: dict[str, Any] = {"method": "auto", "steps": 8, "t_end": t_end}
     x = sde.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
-    whole = solve(sde, TARGET.score(sde), x, t_start=sde.t_max, **given)
-    assert torch.equal(solve(sde, TARGET.score(sde), x, **given).x, whole.x)
-    exact = TARGET.flow_map(x, sde, sde.t_max, t_end)
-    assert float((whole.x / exact - 1).abs().max()) < 1e-3
+    for t_end in (200.0, 100.0, 4000.0):
+        given: dict[str, Any] = {"method": "auto", "steps": 8, "t_end": t_end}
+        whole = solve(sde, TARGET.score(sde), x, t_start=sde.t_max, **given)
+        assert torch.equal(solve(sde, TARGET.score(sde), x, **given).x, whole.x)
+        exact = TARGET.flow_map(x, sde, sde.t_max, t_end)
+        assert float((whole.x / exact - 1).abs().max()) < 1e-3
 
 
-@pytest.mark.parametrize("budget", ["20", "50", "100"])
-def test_the_rule_is_that_of_the_table(budget: str) -> None:
+def test_the_rule_is_that_of_the_table() -> None:
     """Within a quarter of the smallest geometric mean of the three errors of a deterministic method."""
     methods = json.loads((RESULTS / "work_precision.json").read_text())["results"]["methods"]
-    means = {}
-    for name, record in methods.items():
-        errors = [record["errors"].get(problem, {}).get(budget) for problem in ("gaussian", "ring", "ring, median")]
-        if all(errors):
-            means[name] = math.exp(sum(map(math.log, errors)) / 3)
-    solver, steps, grid = choose(True, int(budget), ())
-    assert grid is None
-    assert len(means) > 20 and steps is not None
-    assert means[solver.name] < 1.25 * min(means.values()), sorted(means.items(), key=lambda pair: pair[1])[:4]
+    for budget in ("20", "50", "100"):
+        means = {}
+        for name, record in methods.items():
+            errors = [record["errors"].get(problem, {}).get(budget) for problem in ("gaussian", "ring", "ring, median")]
+            if all(errors):
+                means[name] = math.exp(sum(map(math.log, errors)) / 3)
+        solver, steps, grid = choose(True, int(budget), ())
+        assert grid is None and len(means) > 20 and steps is not None
+        assert means[solver.name] < 1.25 * min(means.values()), sorted(means.items(), key=lambda pair: pair[1])[:4]
 
 
-@pytest.mark.parametrize("steps", [3, 5, 7, 8, 10, 29, 30, 50])
-def test_steps_are_evaluations(steps: int) -> None:
-    solution = solve(SDE, TARGET.score(SDE), X, method="auto", steps=steps)
-    assert solution.evaluations == steps
+def test_steps_are_evaluations() -> None:
     exact = TARGET.flow_map(X, SDE, SDE.t_max, SDE.t_min)
-    assert float((solution.x - exact).abs().max()) < (1.0 if steps < 5 else 0.5 if steps < 10 else 0.1)
+    for steps in (3, 5, 7, 8, 10, 29, 30, 50):
+        solution = solve(SDE, TARGET.score(SDE), X, method="auto", steps=steps)
+        assert solution.evaluations == steps
+        assert float((solution.x - exact).abs().max()) < (1.0 if steps < 5 else 0.5 if steps < 10 else 0.1), steps
 
 
 @pytest.mark.parametrize("tolerances", [{}, {"rtol": 1e-5, "atol": 1e-6}])
@@ -112,14 +119,11 @@ class TestNoiseStart:
         auto = solve(self.SDE, large.score(self.SDE), X, method="auto", steps=7, save_at="steps")
         assert float(auto.ts[0]) == pytest.approx(t)
 
-    @pytest.mark.parametrize(
-        "arguments",
-        [{"t_start": 0.99}, {"grid": "vp_time"}, {"t_start": 0.1, "t_end": 1.0}, {"steps": 20}, {"t_start": 1.0}],
-    )
-    def test_what_is_given_is_kept(self, arguments: dict[str, Any]) -> None:
-        given = {"steps": 6} | arguments
-        auto = solve(self.SDE, TARGET.score(self.SDE), X, method="auto", save_at="steps", **given)
-        assert float(auto.ts[0]) == given.get("t_start", self.SDE.t_max)
+    def test_what_is_given_is_kept(self) -> None:
+        whole = {"steps": 6}
+        for given in ({"t_start": 0.99}, {"grid": "vp_time"}, {"t_start": 0.1, "t_end": 1.0}, {"steps": 20}):
+            auto = solve(self.SDE, TARGET.score(self.SDE), X, method="auto", save_at="steps", **(whole | given))
+            assert float(auto.ts[0]) == given.get("t_start", self.SDE.t_max), given
 
     def test_one_outlier_of_the_network_does_no_harm(self) -> None:
         """A network of the noise that errs by 1 % at the start, which a long step would multiply by 3,000."""
@@ -156,19 +160,16 @@ def test_a_process_with_a_drift_only() -> None:
     torch.testing.assert_close(solve(sde, lambda x, t: -x, X, method="auto", steps=400).x, tight.x, rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_refusals() -> None:
+    for arguments, message in (
         ({"steps": 0}, "steps"),
         ({"steps": 5, "rtol": 1e-3}, "rtol"),
         ({"snr": 0.1}, "auto.*snr"),
         ({"grid": "karras"}, "grid"),
         ({"stochasticity": 1.0}, "stochasticity"),
-    ],
-)
-def test_refusals(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(scoresde.InvalidArgumentError, match=message):
-        solve(SDE, TARGET.score(SDE), X, method="auto", **arguments)
+    ):
+        with pytest.raises(scoresde.InvalidArgumentError, match=message):
+            solve(SDE, TARGET.score(SDE), X, method="auto", **arguments)
 
 
 def test_a_fitted_grid_brings_its_method() -> None:
@@ -178,40 +179,12 @@ def test_a_fitted_grid_brings_its_method() -> None:
     assert torch.equal(auto.x, solve(SDE, TARGET.score(SDE), X, method=method, grid=grid).x)
 
 
-@pytest.mark.parametrize(
-    "text", ["unipc", "UniPC(2)", "UniPC(order=0)", "Solver()", "print()", "UniPC(order=print)", "("]
-)
-def test_text_that_is_no_solver(text: str) -> None:
-    with pytest.raises(scoresde.InvalidArgumentError):
-        scoresde.solvers.from_config(text)
-
-
-def test_every_solver_comes_back_from_its_text() -> None:
+def test_a_solver_comes_back_from_its_text() -> None:
     for solver in (scoresde.solvers.UniPC(order=3, start_up="published"), scoresde.solvers.IPNDM(order=2)):
         assert scoresde.solvers.from_config(repr(solver)) == solver
-
-
-class TestFewEvaluations:
-    """The committed figures of `benchmarks.few`, of networks that took no part in choosing the rule."""
-
-    RATIOS = json.loads((RESULTS / "few.json").read_text())["results"]["ratios"]
-
-    @pytest.mark.parametrize(("budget", "mean"), [("5", 1.5), ("8", 1.6), ("10", 1.8)])
-    def test_auto_on_networks(self, budget: str, mean: float) -> None:
-        figures = self.RATIOS[budget]["auto"]
-        assert figures["report, networks"]["median"]["mean"] <= mean
-        assert figures["exact"]["median"]["worst"] <= 7
-
-    @pytest.mark.parametrize("budget", ["15", "20"])
-    def test_auto_is_what_it_was(self, budget: str) -> None:
-        assert self.RATIOS[budget]["auto"] == self.RATIOS[budget]["before"]
-
-    @pytest.mark.parametrize(
-        ("budget", "mean", "worst"), [("5", 1.1, 1.5), ("8", 1.1, 1.5), ("10", 1.1, 1.5), ("20", 1.2, 2.0)]
-    )
-    def test_tune_finds_nearly_the_best_candidate(self, budget: str, mean: float, worst: float) -> None:
-        figures = self.RATIOS[budget]["tuned / best candidate"]["report, networks"]["median"]
-        assert figures["mean"] <= mean and figures["worst"] <= worst
+    for text in ("unipc", "UniPC(2)", "UniPC(order=0)", "Solver()", "print()", "UniPC(order=print)", "("):
+        with pytest.raises(scoresde.InvalidArgumentError):
+            scoresde.solvers.from_config(text)
 
 
 # --- the scale of the data --------------------------------------------------------------------------------------------
@@ -238,8 +211,7 @@ def warned(sde: Any, score_fn: Any, **options: Any) -> list[str]:
     return [str(one.message) for one in found if issubclass(one.category, ScoreSDEWarning)]
 
 
-@pytest.mark.parametrize("steps", FEW)
-@pytest.mark.parametrize("scale", [0.01, 100.0])
+@pytest.mark.parametrize(("steps", "scale"), [(2, 100.0), (5, 0.01), (8, 100.0), (14, 0.01)])
 def test_another_scale_is_told_once(steps: int, scale: float) -> None:
     """What is written in the warning helps."""
     sde = scoresde.EDMSDE(sigma_min=0.002 * scale, sigma_max=80.0 * scale)
@@ -249,7 +221,7 @@ def test_another_scale_is_told_once(steps: int, scale: float) -> None:
     std = float(said.partition("score_fn.data_std = ")[2].partition(",")[0])
     assert 0.3 * scale < std < 3 * scale
     x = sde.prior_sample((64, 8), generator=torch.Generator().manual_seed(1), dtype=F64)
-    tight = solve(sde, score_fn, x, method="adams", rtol=1e-7, atol=1e-7 * scale).x
+    tight = solve(sde, score_fn, x, method="adams", rtol=1e-5, atol=1e-5 * scale).x
     with pytest.warns(ScoreSDEWarning, match="standard deviation near 1"):
         before = solve(sde, score_fn, x, method="auto", steps=steps).x
     score_fn.data_std = std
@@ -294,9 +266,8 @@ def test_a_stepper_tells_it_once() -> None:
 LARGE = scoresde.EDMSDE(sigma_min=0.2, sigma_max=8000.0)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+def test_what_is_not_of_the_rule_is_not_told() -> None:
+    for options in (
         {"steps": 15},
         {"steps": None},
         {"grid": "log_snr"},
@@ -305,15 +276,9 @@ LARGE = scoresde.EDMSDE(sigma_min=0.2, sigma_max=8000.0)
         {"t_end": 100.0},  # where the noise is as large as the data
         {"callback": lambda info: info.step == 5},  # likewise
         {"shape": (1, 8), "t_end": 4000.0},
-    ],
-)
-def test_what_is_not_of_the_rule_is_not_told(options: dict[str, Any]) -> None:
-    assert not warned(LARGE, scaled(100.0, LARGE), **options)
-
-
-def test_latents_have_no_scale() -> None:
-    x = 100 * CENTRES
-    assert not warned(LARGE, scaled(100.0, LARGE), x=x, shape=None, t_start=0.2, t_end=8000.0)
+        {"x": 100 * CENTRES, "shape": None, "t_start": 0.2, "t_end": 8000.0},  # latents have no scale
+    ):
+        assert not warned(LARGE, scaled(100.0, LARGE), **options), options
 
 
 def test_samples_that_show_no_scale() -> None:
@@ -330,24 +295,25 @@ def test_samples_that_show_no_scale() -> None:
     assert not warned(LARGE, failing, throw=False)
 
 
-@pytest.mark.parametrize("name", ["vp", "edm", "cosine"])
-def test_a_network_that_errs_is_no_other_scale(name: str) -> None:
+def test_a_network_that_errs_is_no_other_scale() -> None:
     """One that predicts no noise at all leaves that of the prior."""
-    sde = SDES[name]()
-    untrained = scoresde.ScoreModel(lambda x, t: torch.zeros_like(x), sde, "noise")
-    drawn = solve(sde, untrained, method="auto", steps=8, shape=(16, 8), dtype=F64, seed=0).x
-    assert float(drawn.std()) > 31.6
-    assert not warned(sde, untrained)
+    for name in ("vp", "edm", "cosine"):
+        sde = PROCESSES[name]()
+        untrained = scoresde.ScoreModel(lambda x, t: torch.zeros_like(x), sde, "noise")
+        drawn = solve(sde, untrained, method="auto", steps=8, shape=(16, 8), dtype=F64, seed=0).x
+        assert float(drawn.std()) > 31.6
+        assert not warned(sde, untrained), name
 
 
-@pytest.mark.parametrize("scale", [0.1, 0.3, 1.0, 3.0])
-@pytest.mark.parametrize("name", SDES)
-def test_no_false_alarms_on_stock_processes(name: str, scale: float) -> None:
-    sde = SDES[name]()
-    for steps in FEW:
-        assert not warned(sde, scaled(scale, sde), steps=steps)
+@pytest.mark.parametrize("name", PROCESSES)
+def test_no_false_alarms_on_stock_processes(name: str) -> None:
+    sde = PROCESSES[name]()
+    for scale in (0.1, 0.3, 1.0, 3.0):
+        for steps in FEW:
+            assert not warned(sde, scaled(scale, sde), steps=steps), (scale, steps)
 
 
+@pytest.mark.cells(4)
 @pytest.mark.parametrize("name", PRESETS)
 def test_no_false_alarms_on_the_published_systems(name: str) -> None:
     made = None if PRESETS[name].process is None else PRESETS[name].process()
@@ -356,12 +322,13 @@ def test_no_false_alarms_on_the_published_systems(name: str) -> None:
         assert not warned(sde, scaled(0.5, sde), steps=steps)
 
 
-@pytest.mark.parametrize("name", shipped())
-@pytest.mark.parametrize("sde", [None, *SDES])
+@pytest.mark.cells(6)
+@pytest.mark.parametrize("name", scoresde.zoo.names())
+@pytest.mark.parametrize("sde", [None, *PROCESSES])
 def test_no_false_alarms_on_shipped_networks(name: str, sde: str | None) -> None:
     """Declared, and as a function that declares nothing."""
     model = scoresde.load(name)
-    process = model.sde if sde is None else model.process(SDES[sde]())
+    process = model.sde if sde is None else model.process(PROCESSES[sde]())
     score = model.score(process)
     options: dict[str, Any] = {"shape": (1, *model.event_shape), "dtype": torch.float32}
     for steps in (5, 8):
@@ -369,123 +336,110 @@ def test_no_false_alarms_on_shipped_networks(name: str, sde: str | None) -> None
         assert not warned(process, lambda x, t: score(x, t), steps=steps, **options)
 
 
-class TestLearnedSolvers:
-    """The committed figures of `benchmarks.fitted_solvers`, with 32 pilots, of problems that took no part."""
+# --- the committed figures, as the pages tell them --------------------------------------------------------------------
 
-    RESULTS = json.loads((RESULTS / "fitted_solvers.json").read_text())["results"]
 
-    @pytest.mark.parametrize(("budget", "mean"), [("5", 0.5), ("8", 0.6), ("10", 0.6)])
-    def test_half_the_error_of_the_best_fitted_grid(self, budget: str, mean: float) -> None:
-        assert self.RESULTS["ratios"]["report"][budget]["median"]["mean"] <= mean
+def results(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())["results"]
 
-    def test_the_median_and_the_rms_of_each_problem_are_what_the_page_says(self) -> None:
-        """The median is not smaller on badly trained networks and in 16 dimensions, and the RMS is not smaller on each:
-        it is decided by samples that end far away, where there are any."""
-        found = {figure: {} for figure in ("median", "rms")}
-        for name, problem in self.RESULTS["problems"].items():
-            for budget, row in problem["budgets"].items():
-                for figure, ratios in found.items():
-                    ratios[name, budget] = row["learned"][figure] / row["best grid"][figure]
-        larger = {case: ratio for case, ratio in found["median"].items() if ratio > 1}
-        assert {case for case in larger if "badly trained" not in case[0]} == {("mixture, 16 dimensions", "8")}
-        assert larger["mixture, 16 dimensions", "8"] < 1.15 and max(larger.values()) < 3.45
-        far = {name for name, problem in self.RESULTS["problems"].items() if problem["farthest"] > 10}
-        assert max(ratio for (name, _), ratio in found["rms"].items() if name not in far) < 1.75
-        assert max(found["rms"].values()) < 36.5
 
-    def test_the_cost_is_at_most_three_times_that_of_a_grid(self) -> None:
-        costs = {
-            name: max(row["cost / grid"] for row in p["budgets"].values())
-            for name, p in self.RESULTS["problems"].items()
-        }
-        assert max(cost for name, cost in costs.items() if "badly trained" not in name) <= 3
-        assert max(costs.values()) <= 3.5
+def test_few_evaluations() -> None:
+    """Of networks that took no part in choosing the rule."""
+    ratios = results("few")["ratios"]
+    for budget, mean in (("5", 1.5), ("8", 1.6), ("10", 1.8)):
+        figures = ratios[budget]["auto"]
+        assert figures["report, networks"]["median"]["mean"] <= mean and figures["exact"]["median"]["worst"] <= 7
+    assert all(ratios[budget]["auto"] == ratios[budget]["before"] for budget in ("15", "20"))
+    for budget, mean, worst in (("5", 1.1, 1.5), ("8", 1.1, 1.5), ("10", 1.1, 1.5), ("20", 1.2, 2.0)):
+        figures = ratios[budget]["tuned / best candidate"]["report, networks"]["median"]
+        assert figures["mean"] <= mean and figures["worst"] <= worst
 
-    @pytest.mark.parametrize(("budget", "gaussian", "ring"), [("5", 1e-3, 2.5e-3), ("10", 2e-5, 3e-4)])
-    def test_on_exact_scores(self, budget: str, gaussian: float, ring: float) -> None:
-        rows = {name: self.RESULTS["problems"][name]["budgets"][budget] for name in ("gaussian", "ring")}
-        assert rows["gaussian"]["learned"]["rms"] <= gaussian
-        assert rows["ring"]["learned"]["median"] <= ring
-        assert rows["ring"]["learned"]["rms"] <= rows["ring"]["best grid"]["rms"]
 
-    @pytest.mark.parametrize("network", ["digits", "mnist"])
-    def test_those_that_are_shipped(self, network: str) -> None:
-        """The committed figures of `benchmarks.shipped_solvers`, on noise that took no part."""
-        for row in json.loads((RESULTS / "shipped_solvers.json").read_text())["results"][network].values():
+def test_learned_solvers() -> None:
+    """With 32 pilots, of problems that took no part: about half the error of the best fitted grid, at three times its
+    cost at most. The median is not smaller on badly trained networks and in 16 dimensions, and the RMS is not smaller
+    on each: it is decided by samples that end far away, where there are any."""
+    learned = results("fitted_solvers")
+    for budget, mean in (("5", 0.5), ("8", 0.6), ("10", 0.6)):
+        assert learned["ratios"]["report"][budget]["median"]["mean"] <= mean
+    rows = {(n, b): row for n, p in learned["problems"].items() for b, row in p["budgets"].items()}
+    median, rms = (
+        {at: row["learned"][figure] / row["best grid"][figure] for at, row in rows.items()}
+        for figure in ("median", "rms")
+    )
+    larger = {at: ratio for at, ratio in median.items() if ratio > 1}
+    assert {at for at in larger if "badly trained" not in at[0]} == {("mixture, 16 dimensions", "8")}
+    assert larger["mixture, 16 dimensions", "8"] < 1.15 and max(larger.values()) < 3.45
+    far = {name for name, problem in learned["problems"].items() if problem["farthest"] > 10}
+    assert max(ratio for (name, _), ratio in rms.items() if name not in far) < 1.75 and max(rms.values()) < 36.5
+    costs = {at: row["cost / grid"] for at, row in rows.items()}
+    assert max(cost for (name, _), cost in costs.items() if "badly trained" not in name) <= 3
+    assert max(costs.values()) <= 3.5
+    for budget, gaussian, ring in (("5", 1e-3, 2.5e-3), ("10", 2e-5, 3e-4)):
+        assert rows["gaussian", budget]["learned"]["rms"] <= gaussian
+        assert rows["ring", budget]["learned"]["median"] <= ring
+        assert rows["ring", budget]["learned"]["rms"] <= rows["ring", budget]["best grid"]["rms"]
+    for network in ("digits", "mnist"):
+        for row in results("shipped_solvers")[network].values():
             assert row["EDM"]["learned"]["median"] < 0.6 * row["EDM"]["auto"]["median"]
+    for budget, row in results("few_laws").items():
+        assert budget not in ("5", "8", "10") or row["learned"]["energy"] <= row["auto"]["energy"]
 
-    def test_no_labels_of_a_chain_hinder_the_choice(self) -> None:
-        """The committed figures of `benchmarks.integer_labels`, as the page tells them."""
-        results = json.loads((RESULTS / "integer_labels.json").read_text())["results"]
-        for name, problem in results["problems"].items():
-            for budget, row in problem.items():
-                levels = row["ddim, chain.grid"], row["dpmpp_2m, chain.grid"]
-                assert row["tune"] < min(levels)
-                assert row["dpmpp_2m"] < row["dpmpp_2m, chain.grid"] or name.endswith("cosine")
-                assert budget == "20" or row["auto"] < min(levels)
-        assert results["ratios"]["10"]["dpmpp_2m, chain.grid"] > 5
-        assert results["ratios"]["20"]["dpmpp_2m, chain.grid"] > 10
 
-    def test_no_single_pair_is_good_on_all_networks(self) -> None:
-        """The committed figures of `benchmarks.few_rules`, as the page tells them: a pair that fails less is worse on
-        average, and every pair fails somewhere."""
-        results = json.loads((RESULTS / "few_rules.json").read_text())["results"]
-        assert results["problems"] == 21
-        for budget in ("5", "8", "10"):
-            best, safest = (results[budget][kind][0] for kind in ("smallest mean", "smallest maximum"))
-            assert results[budget]["pairs"] > 300 and safest["worst"] > 8 and safest["mean"] > 1.3 * best["mean"]
-            assert results[budget]["auto"]["mean"] < 1.06 * best["mean"]
-            assert results[budget]["auto"]["pair"] == few_rules.pair_of_auto(int(budget))
+def test_no_labels_of_a_chain_hinder_the_choice() -> None:
+    labels = results("integer_labels")
+    for name, problem in labels["problems"].items():
+        for budget, row in problem.items():
+            levels = row["ddim, chain.grid"], row["dpmpp_2m, chain.grid"]
+            assert row["tune"] < min(levels) and (budget == "20" or row["auto"] < min(levels))
+            assert row["dpmpp_2m"] < row["dpmpp_2m, chain.grid"] or name.endswith("cosine")
+    for budget, ratio in (("10", 5), ("20", 10)):
+        assert labels["ratios"][budget]["dpmpp_2m, chain.grid"] > ratio
 
-    def test_the_rules_of_one_pair(self) -> None:
-        found = {"one": {"a": 2.0, "b": 1.0, "c": 1.0}, "two": {"a": 2.0, "b": 9.0}}
-        rows = few_rules.rules(found, {"one": 1.0, "two": 1.0})
-        assert rows == [
-            few_rules.Rule("a", pytest.approx(2.0), 2.0, "one"),
-            few_rules.Rule("b", pytest.approx(3.0), 9.0, "two"),
-        ]
 
-    def test_velocities_of_flow_matching(self) -> None:
-        """The committed figures of `benchmarks.velocities`, as the page tells them."""
-        results = json.loads((RESULTS / "velocities.json").read_text())["results"]
-        means = {b: {name: ratio["mean"] for name, ratio in row.items()} for b, row in results["ratios"].items()}
-        for budget, wanted in {"4": "tune", "8": "tune", "12": "ipndm, quadratic", "24": "ipndm, quadratic"}.items():
-            assert min(means[budget], key=means[budget].__getitem__) == wanted
-        assert means["48"]["auto"] < 1.05 * min(means["48"].values())
-        fixed = results["problems"]["mnist"]["fixed"]
-        assert 0.9 < fixed["12"]["ipndm, quadratic"] / fixed["12"]["euler"] < 1.1
-        for budget in ("8", "12", "24"):
-            assert min(fixed[budget], key=fixed[budget].__getitem__) == "midpoint"
-        for problem in results["problems"].values():
-            assert problem["reference"] < 0.1 * min(min(row.values()) for row in problem["fixed"].values())
-            for tolerance, found in problem["adaptive"]["adams"].items():
-                others = (problem["adaptive"][name][tolerance] for name in ("torchdiffeq:dopri5", "rk45"))
-                assert all(found["evaluations"] < 1.05 * other["evaluations"] for other in others)
+def test_no_single_pair_is_good_on_all_networks() -> None:
+    """A pair that fails less is worse on average, and every pair fails somewhere."""
+    rules = results("few_rules")
+    assert rules["problems"] == 21
+    for budget in ("5", "8", "10"):
+        best, safest = (rules[budget][kind][0] for kind in ("smallest mean", "smallest maximum"))
+        assert rules[budget]["pairs"] > 300 and safest["worst"] > 8 and safest["mean"] > 1.3 * best["mean"]
+        assert rules[budget]["auto"]["mean"] < 1.06 * best["mean"]
+        assert rules[budget]["auto"]["pair"] == few_rules.pair_of_auto(int(budget))
+    found = {"one": {"a": 2.0, "b": 1.0, "c": 1.0}, "two": {"a": 2.0, "b": 9.0}}
+    a, b = few_rules.rules(found, {"one": 1.0, "two": 1.0})
+    assert a == few_rules.Rule("a", pytest.approx(2.0), 2.0, "one")
+    assert b == few_rules.Rule("b", pytest.approx(3.0), 9.0, "two")
 
-    def test_with_guidance(self) -> None:
-        """The committed figures of `benchmarks.guided_solvers`, as the page tells them."""
-        for scale, row in json.loads((RESULTS / "guided_solvers.json").read_text())["results"]["digits"].items():
-            few, more, many = row["10"], row["20"], row["50"]
-            assert {*sorted(few, key=few.__getitem__)[:2]} == {"auto", "tune"}
-            assert max(few["auto"], few["tune"]) < 1.25 * many["ddim"]
-            assert min(more, key=more.__getitem__) == "tune" and more["dpm_3m"] < 1.7 * more["tune"]
-            assert more["dpm_3m"] < more["dpmpp_2m"]
-            if float(scale) > 1:
-                assert few["dpm_2m"] < 0.5 * few["dpmpp_2m"] and few["dpm_3m"] < 0.55 * few["dpmpp_3m"]
 
-    @pytest.mark.parametrize(("budget", "tune", "auto"), [("10", 1.4, 2.5), ("20", 1.1, 1.5)])
-    def test_with_guidance_on_another_network(self, budget: str, tune: float, auto: float) -> None:
-        """The same of MNIST, with the errors of the page over the smallest."""
-        rows = json.loads((RESULTS / "guided_solvers.json").read_text())["results"]["mnist"]
-        over = [
-            {name: error / min(row[budget].values()) for name, error in row[budget].items()} for row in rows.values()
-        ]
-        assert len(over) == 3
-        assert max(row["tune"] for row in over) == pytest.approx(tune, abs=0.06)
-        assert max(row["auto"] for row in over) == pytest.approx(auto, abs=0.06)
+def test_velocities_of_flow_matching() -> None:
+    velocities = results("velocities")
+    means = {b: {name: ratio["mean"] for name, ratio in row.items()} for b, row in velocities["ratios"].items()}
+    for budget, wanted in {"4": "tune", "8": "tune", "12": "ipndm, quadratic", "24": "ipndm, quadratic"}.items():
+        assert min(means[budget], key=means[budget].__getitem__) == wanted
+    assert means["48"]["auto"] < 1.05 * min(means["48"].values())
+    fixed = velocities["problems"]["mnist"]["fixed"]
+    assert 0.9 < fixed["12"]["ipndm, quadratic"] / fixed["12"]["euler"] < 1.1
+    assert all(min(fixed[b], key=fixed[b].__getitem__) == "midpoint" for b in ("8", "12", "24"))
+    for problem in velocities["problems"].values():
+        assert problem["reference"] < 0.1 * min(min(row.values()) for row in problem["fixed"].values())
+        for tolerance, found in problem["adaptive"]["adams"].items():
+            others = (problem["adaptive"][name][tolerance] for name in ("torchdiffeq:dopri5", "rk45"))
+            assert all(found["evaluations"] < 1.05 * other["evaluations"] for other in others)
 
-    def test_their_samples_are_no_further_from_the_data(self) -> None:
-        """The committed figures of `benchmarks.few_laws`."""
-        rows = json.loads((RESULTS / "few_laws.json").read_text())["results"]
-        for budget in ("5", "8", "10"):
-            assert rows[budget]["learned"]["energy"] <= rows[budget]["auto"]["energy"]
+
+def test_with_guidance() -> None:
+    guided = results("guided_solvers")
+    for scale, row in guided["digits"].items():
+        few, more, many = row["10"], row["20"], row["50"]
+        assert {*sorted(few, key=few.__getitem__)[:2]} == {"auto", "tune"}
+        assert max(few["auto"], few["tune"]) < 1.25 * many["ddim"]
+        assert min(more, key=more.__getitem__) == "tune" and more["dpm_3m"] < 1.7 * more["tune"]
+        assert more["dpm_3m"] < more["dpmpp_2m"]
+        if float(scale) > 1:
+            assert few["dpm_2m"] < 0.5 * few["dpmpp_2m"] and few["dpm_3m"] < 0.55 * few["dpmpp_3m"]
+    assert len(guided["mnist"]) == 3
+    for budget, tune, auto in (("10", 1.4, 2.5), ("20", 1.1, 1.5)):
+        for name, worst in (("tune", tune), ("auto", auto)):
+            over = (row[budget][name] / min(row[budget].values()) for row in guided["mnist"].values())
+            assert max(over) == pytest.approx(worst, abs=0.06)
