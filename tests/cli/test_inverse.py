@@ -40,9 +40,6 @@ def mask() -> inverse.Mask:
     return inverse.Mask(seen)
 
 
-# Painting
-
-
 @pytest.mark.parametrize("method", ["mmps", "pigdm:data_std=0.5", "ddnm", "ddrm:eta=0.85", "replacement:repeats=2"])
 def test_white_is_painted_and_black_is_observed(run: Run, half: None, method: str) -> None:
     options = ("--inverse", method, "--steps", 20, "--count", 3, "--out", "a.npz", "--denoise")
@@ -96,9 +93,6 @@ def test_the_default_solver_is_that_of_the_rule(run: Run, fake: Any, half: None)
     expect(run(*command), 0, "mmps by dpmpp_2m_sde, 50 steps")
     expect(run(*command, "--inverse", "dps"), 0, "dps by ancestral, ")
     expect(run(*command, "--inverse", "dps", "--method", "ddim", "--steps", 5), 0, "dps by ddim, ")
-
-
-# Measuring
 
 
 def test_measure_then_sample(run: Run, fake: Any, files: Files) -> None:
@@ -177,9 +171,6 @@ def test_masks_of_every_mode(run: Run, fake: Any) -> None:
         Image.fromarray(array).convert(mode).save("mask.png")
         expect(run("measure", "data.npz", "--operator", "inpaint:mask=mask.png"), 0)
         assert arrays("measurement.npz")["y"].tolist() == [[0.0, 0.125]], mode
-
-
-# Refusals: nothing is evaluated, nothing is overwritten
 
 
 REFUSED = (

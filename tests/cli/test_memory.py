@@ -54,9 +54,6 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoresde.files.images.image", refuse)
 
 
-# Headers
-
-
 def test_events_of_another_model_are_not_read(run: Run, fake: Any, unread: None, tmp_path: Path) -> None:
     sparse(tmp_path / "big.npy", (3, 1, 1000, 1000))
     with zipfile.ZipFile(tmp_path / "big.npz", "w") as file:
@@ -110,9 +107,6 @@ def test_a_batch_larger_than_the_data(run: Run, files: Files) -> None:
         command = ("train", "--out", "m", "--batch-size", 10**9, "--steps", 1, "--preset", preset)
         expect(run(*command), 2, "`batch_size` must be at most 1437", "--batch-size 1437")
     assert files() == []
-
-
-# Allocations
 
 
 @pytest.mark.parametrize("place", ["load", "score", "train", "data"])

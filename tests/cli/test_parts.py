@@ -59,11 +59,16 @@ def test_a_file_goes_on_where_it_was_killed(draw: Run, fake: Any, monkeypatch: p
         assert path.read_bytes() == Path("whole", path).read_bytes()
 
 
-def test_parts_of_a_sample_that_failed_are_not_kept(draw: Run, fake: Any) -> None:
-    fake.change = loses(1)
+def test_what_is_kept_of_samples_that_fail_and_of_an_interrupt(draw: Run, typed: Run, fake: Any) -> None:
+    adaptive = ("sample", "--method", "rk45", "--rtol", 1e-5, "--atol", 1e-5, "--max-steps", 5, "--out", "a.npz")
+    expect(typed(*adaptive, "--count", 4, "--first", 8), 3, "Failed: sample 8, 9, 10, 11; --first 8 --count 1")
     command = ("--count", 8, "--batch-size", 3, "--first", 5, "--out", "a.npz")
+    fake.change = loses(1)
     expect(draw(*command), 3, "Failed: sample 6; --first 6 --count 1 draws")
     assert not os.listdir()
+    fake.change, fake.calls = fails(KeyboardInterrupt(), lambda x: fake.calls == 8), 0
+    text = expect(draw(*command), 75, "what is complete is kept in")
+    assert "no partial file" not in text and os.listdir() == ["a.npz.parts"]
 
 
 @pytest.mark.parametrize("other", [("--seed", 1), ("--batch-size", 9), ("--animate", "a.gif")])
@@ -96,12 +101,6 @@ def test_an_output_that_has_come_meanwhile_is_kept(draw: Run, fake: Any) -> None
     assert fake.calls == 0 and os.listdir() == ["a.npz"]
 
 
-def test_an_interrupt_says_what_is_kept(draw: Run, fake: Any) -> None:
-    fake.change = fails(KeyboardInterrupt(), lambda x: fake.calls == 8)
-    text = expect(draw("--count", 9, "--batch-size", 3, "--out", "a.npz"), 75, "what is complete is kept in")
-    assert "no partial file" not in text and os.listdir() == ["a.npz.parts"]
-
-
 def test_what_is_refused_leaves_nothing(typed: Run, fake: Any) -> None:
     """Tolerances that the dtype does not have, and logs that cannot be."""
     adaptive = ("sample", "--method", "rk45", "--rtol", 1e-9, "--atol", 1e-9, "--count", 9, "--batch-size", 3)
@@ -110,12 +109,6 @@ def test_what_is_refused_leaves_nothing(typed: Run, fake: Any) -> None:
     for log, code in (("set/log", 2), ("no/log", 4)):
         expect(typed("sample", "--count", 3, "--shard-size", 3, "--out", "set/", "--log-json", log), code)
     assert not os.listdir()
-
-
-def test_samples_that_fail_are_named(typed: Run, fake: Any) -> None:
-    adaptive = ("--method", "rk45", "--rtol", 1e-5, "--atol", 1e-5, "--max-steps", 5)
-    result = typed("sample", *adaptive, "--count", 4, "--first", 8, "--out", "a.npz")
-    expect(result, 3, "Failed: sample 8, 9, 10, 11; --first 8 --count 1")
 
 
 def test_two_commands_do_not_share_parts(draw: Run, fake: Any) -> None:
@@ -206,13 +199,9 @@ def test_the_samples_of_several_measurements(typed: Run, fake: Any, inverse: str
     coarse = found["x"].reshape(6, 1, 4, 2, 4, 2).mean((3, 5))
     for i in range(6):
         assert np.abs(coarse[i] - ys[i % 2]).mean() < 0.3 < np.abs(coarse[i] - ys[1 - i % 2]).mean()
-
-
-def test_particles_have_one_measurement(typed: Run, fake: Any) -> None:
-    np.savez("y.npz", y=fake.means().numpy()[:, :, ::2, ::2])
-    result = typed("sample", *MEASURED, "--inverse", "twisted_smc", "--out", "a.npz")
-    expect(result, 2, "couples the samples of a batch")
-    assert os.listdir() == ["y.npz"]
+    particles = typed("sample", *MEASURED, "--inverse", "twisted_smc", "--out", "b.npz")
+    expect(particles, 2, "couples the samples of a batch")
+    assert not Path("b.npz").exists()
 
 
 # Replay

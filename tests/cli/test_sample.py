@@ -25,9 +25,6 @@ PROCESSES = {
 }
 
 
-# What is written
-
-
 def test_default_is_a_picture_of_30_samples(ddim: Run, fake: Any, files: Files) -> None:
     result = ddim()
     assert result.exit_code == 0, result.output
@@ -184,9 +181,6 @@ def test_colour_and_events_that_are_no_pictures(ddim: Run, fake: Any, files: Fil
     assert files() == ["a.png", "b.npz"]
 
 
-# Refusals: nothing is evaluated, nothing is written
-
-
 def test_usage_is_exit_2(run: Run, fake: Any, files: Files) -> None:
     for arguments, said in (
         (["--seed", -1], "seed"),
@@ -250,9 +244,6 @@ def test_a_failed_write_keeps_what_is_there(
     assert files() == [out] and Path(out).read_bytes() == b"old"
 
 
-# Numerical failures: exit 3, and nothing is written
-
-
 @pytest.mark.parametrize("out", ["a.png", "a.npz", "a.safetensors"])
 def test_a_nan_never_becomes_a_file(ddim: Run, fake: Any, files: Files, out: str) -> None:
     for change in (
@@ -291,9 +282,6 @@ def test_a_failure_in_a_later_batch_is_counted_over_all(ddim: Run, run: Run, fak
     assert files() == []
 
 
-# Models: exit 5
-
-
 def test_models_that_cannot_be_read(run: Run, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     expect(run("sample", "--model", "digit"), 5, "did you mean 'digits'")
     Path("model.pt").write_bytes(b"\x80\x04N.")
@@ -307,9 +295,6 @@ def test_models_that_cannot_be_read(run: Run, files: Files, monkeypatch: pytest.
     monkeypatch.setattr(scoresde.zoo, "load", load)
     expect(run("sample"), 5, "altered")
     assert files() == ["model.pt"]
-
-
-# Bugs, interrupts, threads
 
 
 def test_other_errors_of_a_network_are_not_hidden(ddim: Run, fake: Any, files: Files) -> None:
@@ -341,9 +326,6 @@ def test_progress_follows_the_solve(ddim: Run, run: Run, fake: Any, shown: list[
     shown.clear()
     expect(run("sample", "--method", "rk45", "--num", 3), 0)
     assert shown == sorted(shown) and shown[-1] == 3 and 0 < shown[len(shown) // 2] < 3
-
-
-# The model that ships
 
 
 def test_digits(run: Run) -> None:

@@ -77,8 +77,6 @@ def checkpoints(folder: str = "model") -> list[int]:
     return sorted(int(path.stem[5:]) for path in Path(folder, "checkpoints").iterdir())
 
 
-# Signals
-
 WHOLE: dict[str, bytes] = {}  # what a run without a signal leaves, once it has been made
 
 
@@ -157,9 +155,6 @@ def test_a_signal_to_all_processes_of_a_run_with_workers(run: Run, losses: Losse
         os._exit(result.exit_code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
     assert Path("said").read_text().endswith("the same command resumes at step 3.\n") and checkpoints() == [3]
-
-
-# Two runs in one folder
 
 
 def test_a_folder_that_another_run_holds(run: Run) -> None:
