@@ -9,6 +9,7 @@ this file).
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -19,9 +20,8 @@ from torch import Tensor
 import scoresde
 from scoresde import guidance, targets
 from scoresde.solvers import SMC, ParticleLog
-from scoresde.solvers.families import particles
+from scoresde.solvers.families.particles import Particles, posterior_step
 from scoresde.testing.kolmogorov import expectations
-from tests.parameters import described
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
@@ -57,8 +57,7 @@ def rough(x: Tensor, t: Tensor) -> Tensor:
     return 0.3 * torch.cos(2 * x[:, 0] + t) - 0.1 * x[:, 0] ** 2
 
 
-@pytest.mark.parametrize("data_std", [0.0, 1.0])
-@pytest.mark.parametrize("log_prob", [right, rough])
+@pytest.mark.parametrize(("log_prob", "data_std"), [(right, 0.0), (rough, 1.0)], ids=["right", "rough"])
 def test_one_particle_has_the_right_weight_in_expectation(log_prob, data_std: float) -> None:
     r"""Two steps, E of the product of weights :math:`= \int p(x_1) p(x_2|x_1) p(x_3|x_2) \psi(x_3)`, over all three
     draws. On the left the guided chain with its weights, on the right the chain itself."""
@@ -69,12 +68,12 @@ def test_one_particle_has_the_right_weight_in_expectation(log_prob, data_std: fl
     place = torch.zeros_like(a)
     score_fn = guidance.classifier_guidance(PAIR.score(SDE), log_prob, 1.7)
     got = evidence(score_fn, a, grid, [place, b, place, c, place], particles=1, data_std=data_std)
-    steps = SMC(data_std=data_std)._weights()
+    steps = Particles(data_std=data_std)
     x = a
     for s, t, draw in ((0.6, 0.45, b), (0.45, 0.3, c)):
         start, stop = SDE.node(s), SDE.node(t)
         data = PAIR.score(SDE).estimate(x, start).data
-        mean, _ = particles.posterior_step(x, data, start, stop)
+        mean, _ = posterior_step(x, data, start, stop)
         x = mean + steps.std(start, stop) * draw
     exact = share @ (1.7 * log_prob(x, torch.full((len(x),), 0.3, dtype=F64))).exp()
     assert float(share @ got) == pytest.approx(float(exact), rel=1e-10)
@@ -103,8 +102,8 @@ def test_the_evidence_is_unbiased_through_resampling() -> None:
         mean += p * float(w @ got)
     start, stop = SDE.node(0.6), SDE.node(0.3)
     data = PAIR.score(SDE).estimate(x, start).data
-    centre, _ = particles.posterior_step(x, data, start, stop)
-    ends = (centre + SMC()._weights().std(start, stop) * z).reshape(-1, 1)
+    centre, _ = posterior_step(x, data, start, stop)
+    ends = (centre + Particles(data_std=SMC().data_std).std(start, stop) * z).reshape(-1, 1)
     psi = (3 * right(ends, torch.full((len(ends),), 0.3, dtype=F64))).exp().reshape(2, -1)
     assert mean == pytest.approx(float((psi @ w).mean()), rel=1e-10)
 
@@ -121,8 +120,8 @@ def test_a_likelihood_guided_weight_is_right_too(through: bool) -> None:
     place = torch.zeros_like(a)
     got = evidence(score_fn, a, grid, [place, b, place], particles=1)
     start, stop = SDE.node(0.5), SDE.node(0.3)
-    centre, _ = particles.posterior_step(a, PAIR.score(SDE).estimate(a, start).data, start, stop)
-    x = centre + SMC()._weights().std(start, stop) * b
+    centre, _ = posterior_step(a, PAIR.score(SDE).estimate(a, start).data, start, stop)
+    x = centre + Particles(data_std=SMC().data_std).std(start, stop) * b
     exact = share @ (0.2 * value(PAIR.score(SDE).estimate(x, stop).data)).exp()
     assert float(share @ got) == pytest.approx(float(exact), rel=1e-10)
 
@@ -132,7 +131,7 @@ def test_a_likelihood_guided_weight_is_right_too(through: bool) -> None:
 
 def features(x: Tensor) -> Tensor:
     """What is compared: moments, and the distribution below five points."""
-    below = [(x < q).to(x) for q in (-0.5, 0.0, 0.6, 1.27, 2.0)]
+    below = [(x < q).to(x) for q in (-0.1, 0.2, 0.6, 1.27, 2.0)]
     return torch.stack([x, x**2, *below], dim=-1)
 
 
@@ -156,12 +155,11 @@ def tilted(scale: float = 3.0) -> Tensor:
     return torch.cat([log_p.softmax(0) @ features(x), (log_p.logsumexp(0) + math.log(18 / 40000))[None]])
 
 
-@pytest.mark.parametrize("variance", ["small", "large"])
-def test_the_steps_have_the_variances_of_the_ancestral_sampler(variance: str) -> None:
+def test_the_steps_have_the_variances_of_the_ancestral_sampler() -> None:
     """On a variance preserving process; so `chain` is the chain of the particles."""
     x = torch.zeros(1, 1, dtype=F64)
     grid = torch.tensor([0.5, 0.4], dtype=F64)
-    for z in (0.0, 1.0):
+    for variance, z in itertools.product(("small", "large"), (0.0, 1.0)):
         ends = [
             scoresde.solve(SDE, f, x, method=m, grid=grid, noise=lambda k, like, z=z: torch.full_like(like, z)).x
             for f, m in (
@@ -169,20 +167,19 @@ def test_the_steps_have_the_variances_of_the_ancestral_sampler(variance: str) ->
                 (guided(0.0), SMC(data_std=float(variance == "large"))),
             )
         ]
-        assert torch.allclose(*ends, rtol=1e-12, atol=1e-13)
+        assert torch.allclose(*ends, rtol=1e-12, atol=1e-13), (variance, z)
 
 
-@pytest.mark.parametrize("sde", [SDE, scoresde.EDMSDE(), scoresde.FlowSDE()], ids=described)
-def test_steps_of_the_right_width_are_exact_for_gaussian_data(sde: scoresde.AffineSDE) -> None:
+def test_steps_of_the_right_width_are_exact_for_gaussian_data() -> None:
     """One long step takes the variance at its start to that at its end."""
-    variance = 0.49
-    score_fn = targets.Gaussian(torch.zeros(1, dtype=F64), variance).score(sde)
-    start, stop = (sde.node(u * sde.t_max) for u in (0.8, 0.3))
-    x = torch.ones(1, 1, dtype=F64)
-    mean, _ = particles.posterior_step(x, score_fn.estimate(x, start).data, start, stop)
-    before, after = (n.alpha**2 * variance + n.sigma**2 for n in (start, stop))
-    std = SMC(data_std=variance**0.5)._weights().std(start, stop)
-    assert float(mean) ** 2 * before + std**2 == pytest.approx(after, rel=1e-12)
+    variance, x = 0.49, torch.ones(1, 1, dtype=F64)
+    for sde in (SDE, scoresde.EDMSDE(), scoresde.FlowSDE()):
+        score_fn = targets.Gaussian(torch.zeros(1, dtype=F64), variance).score(sde)
+        start, stop = (sde.node(u * sde.t_max) for u in (0.8, 0.3))
+        mean, _ = posterior_step(x, score_fn.estimate(x, start).data, start, stop)
+        before, after = (n.alpha**2 * variance + n.sigma**2 for n in (start, stop))
+        std = Particles(data_std=variance**0.5).std(start, stop)
+        assert float(mean) ** 2 * before + std**2 == pytest.approx(after, rel=1e-12), sde
 
 
 def test_the_chain_with_its_last_twist_tends_to_the_tilted_law() -> None:
@@ -203,9 +200,9 @@ def deviations(values: Tensor, truth: Tensor) -> Tensor:
 
 
 def test_samples_have_the_tilted_law_in_one_dimension() -> None:
-    """200 sets of 128 particles and 60 steps; plain guidance is far outside. (Sets weigh equally here, whose bias is of
+    """100 sets of 128 particles and 60 steps; plain guidance is far outside. (Sets weigh equally here, whose bias is of
     order one over the particles; with their evidence as weight there is none.)"""
-    sets, particles, steps = 200, 128, 60
+    sets, particles, steps = 100, 128, 60
     got = scoresde.sample_tilted(
         SDE, guided(), steps=steps, shape=(sets * particles, 1), particles=particles, seed=0, dtype=F64
     )
@@ -216,14 +213,16 @@ def test_samples_have_the_tilted_law_in_one_dimension() -> None:
     assert float(deviations(off, torch.zeros(7, dtype=F64)).abs().max()) < 5
     estimate = got.log_evidence.exp()[:, None]
     assert float(deviations(estimate, exact[-1:].exp()).abs().max()) < 5
-    assert bool(((values.mean(0) - truth[:-1]).abs() < torch.tensor([0.03, 0.1, *[0.02] * 5])).all())
+    # off the tilted distribution by the chain's error, five standard errors, and a bias of the order of 1/128
+    allowed = (exact - truth)[:-1].abs() + 5 * values.std(0) / math.sqrt(sets) + 0.01
+    assert bool(((values.mean(0) - truth[:-1]).abs() < allowed).all())
     assert got.ess.shape == got.resampled.shape == (steps + 1, sets) and bool(got.resampled[-1].all())
     assert 1 <= float(got.ess.min()) <= float(got.ess.max()) < particles + 1e-9
     plain = scoresde.solve(
         SDE, guided(), method="ancestral", variance="large", steps=steps, shape=(sets * particles, 1), seed=0, dtype=F64
     ).x
     missed = deviations(features(plain.reshape(sets, particles)).mean(1), exact[:-1])
-    assert float(missed[[0, 1]].abs().min()) > 20
+    assert float(missed[[0, 1]].abs().min()) > 14
 
 
 def test_samples_have_the_tilted_law_in_two_dimensions() -> None:
@@ -246,13 +245,13 @@ def test_samples_have_the_tilted_law_in_two_dimensions() -> None:
     points = torch.cartesian_prod(axis, axis)
     weight = (target.log_prob(points) + 3 * target.log_responsibilities(points)[:, 1]).softmax(0)
     truth = weight @ statistics(points)
-    sets, particles = 30, 256
+    sets, particles = 20, 256
     shape = (sets * particles, 2)
-    values, plain = [], None
-    for steps in (30, 60):
+    values = []
+    for steps in (20, 40):
         got = scoresde.sample_tilted(SDE, score_fn, steps=steps, shape=shape, particles=particles, seed=1, dtype=F64)
         values.append(statistics(got.x.reshape(sets, particles, 2)).mean(1))
-    plain = scoresde.solve(SDE, score_fn, method="ancestral", steps=60, shape=shape, seed=1, dtype=F64).x
+    plain = scoresde.solve(SDE, score_fn, method="ancestral", steps=40, shape=shape, seed=1, dtype=F64).x
     error = values[1].std(0) / math.sqrt(sets)
     bias = (values[0].mean(0) - values[1].mean(0)).abs()
     assert bool(((values[1].mean(0) - truth).abs() < 5 * error + bias + 0.01).all())
@@ -291,7 +290,7 @@ def test_products_and_negations_with_densities_are_tilts(sign: str, scale: float
         else guidance.negation(base.score(SDE), concept.score(SDE), 0.5)
     )
     assert torch.allclose(score_fn(x, 0.4), composed(x, 0.4), rtol=1e-9)
-    sets, particles = 60, 128
+    sets, particles = 60, 64
     got = scoresde.sample_tilted(
         SDE, score_fn, steps=60, shape=(sets * particles, 1), particles=particles, seed=0, dtype=F64
     )
@@ -322,22 +321,15 @@ def test_what_has_no_density_to_weigh_with_is_refused() -> None:
             scoresde.sample_tilted(SDE, score_fn, shape=(4, 1), steps=3)
 
 
-@pytest.mark.parametrize(
-    ("options", "match"),
-    [
-        ({"particles": 3}, "whole sets"),
-        ({"particles": 0}, "particles"),
-        ({"threshold": 1.5}, "threshold"),
-        ({"data_std": -1.0}, "data_std"),
-        ({"record": 3}, "record"),
-        ({"method": "ddim"}, "method"),
-        ({"t_end": 1.0}, "nothing to weigh"),
-    ],
-)
-def test_bad_options_are_refused(options: dict[str, object], match: str) -> None:
-    given = {"shape": (4, 1), "steps": 3, **options}
-    with pytest.raises(scoresde.ScoreSDEError, match=match):
-        scoresde.sample_tilted(SDE, guided(), **given)
+def test_invalid_options_are_refused() -> None:
+    options = {"particles": 0, "threshold": 1.5, "data_std": -1.0, "record": 3, "method": "ddim"}
+    for name, value, match in (
+        *((k, v, k) for k, v in options.items()),
+        ("particles", 3, "sets"),
+        ("t_end", 1.0, "weigh"),
+    ):
+        with pytest.raises(scoresde.ScoreSDEError, match=match):
+            scoresde.sample_tilted(SDE, guided(), shape=(4, 1), steps=3, **{name: value})
 
 
 def test_a_context_is_one_for_a_set() -> None:
@@ -362,12 +354,7 @@ def test_it_declares_what_it_is() -> None:
     assert solver.batch_coupled and solver.stochastic and solver.extra_evaluations == 1
     got = scoresde.sample_tilted(SDE, guided(), shape=(4, 1), steps=5, seed=0)
     assert got.solution.evaluations == 6 and got.solution.nfe.tolist() == [6] * 4
-
-
-def test_weights_that_are_not_finite_are_no_silence() -> None:
-    def broken(x: Tensor, t: Tensor) -> Tensor:
-        return torch.where(t < 0.5, x[:, 0] * torch.nan, x[:, 0])
-
+    broken = lambda x, t: torch.where(t < 0.5, x[:, 0] * torch.nan, x[:, 0])  # noqa: E731
     score_fn = guidance.classifier_guidance(PAIR.score(SDE), broken)
     with pytest.raises(scoresde.NonFiniteError):
         scoresde.sample_tilted(SDE, score_fn, shape=(4, 1), steps=5, seed=0)
