@@ -69,26 +69,22 @@ def walk(kind: type[FollowedPath]) -> tuple[Tensor, float]:
     """Where walks end, and the share of trials that was rejected."""
     path = kind(BatchNoise.seeded(SEED, torch.device("cpu")), lambda t: SDE.nodes(t).lam)
     solution = scoresde.solve(
-        SDE, lambda x, t: x, torch.zeros(40_000, 2, dtype=F64), method=Walk(), noise=path, rtol=0.0, atol=0.7
+        SDE, lambda x, t: x, torch.zeros(4_000, 2, dtype=F64), method=Walk(), noise=path, rtol=0.0, atol=0.7
     )
     return solution.x, float((solution.rejected / (solution.rejected + solution.accepted)).mean())
 
 
 def test_rejections_leave_the_law_of_the_noise() -> None:
+    """8,000 numbers, whose variance has a standard error of 1.6 %: eight of them are seen nearly always. With a new
+    draw for every trial large noise is thrown away, and the variance comes out by more than a tenth too small."""
+    lam = SDE.nodes(torch.tensor([SDE.t_max, SDE.t_min], dtype=F64)).lam
+    variance = float(lam[1] - lam[0])
     ends, rejected = walk(FollowedPath)
-    lam = SDE.nodes(torch.tensor([SDE.t_max, SDE.t_min], dtype=F64)).lam
-    assert rejected > 0.1
-    verdict = compare(ends, 0.0, float(lam[1] - lam[0]))
-    assert not verdict.rejected, verdict
-
-
-def test_a_new_draw_for_every_trial_does_not() -> None:
-    """It throws large noise away: the variance comes out by more than a tenth too small."""
+    verdict = compare(ends, 0.0, variance)
+    assert rejected > 0.1 and not verdict.rejected, verdict
     ends, rejected = walk(Redrawn)
-    lam = SDE.nodes(torch.tensor([SDE.t_max, SDE.t_min], dtype=F64)).lam
-    assert rejected > 0.1
-    assert compare(ends, 0.0, float(lam[1] - lam[0])).rejected
-    assert float(ends.square().mean() / (lam[1] - lam[0])) < 0.9
+    assert rejected > 0.1 and compare(ends, 0.0, variance).rejected
+    assert float(ends.square().mean()) < 0.9 * variance
 
 
 # --- single steps of the pair ---------------------------------------------------------------------------------------
@@ -163,11 +159,11 @@ def test_a_rejected_step_leaves_the_memory_of_its_start() -> None:
 # --- along a path ---------------------------------------------------------------------------------------------------
 
 SHORT = VPSDE(t_min=0.0625, t_max=0.5625)
-ROWS = 32
+ROWS = 16
 
 
 def path() -> BrownianPath:
-    return BrownianPath(range(ROWS), SHORT.t_min, SHORT.t_max, depth=16)
+    return BrownianPath(range(ROWS), SHORT.t_min, SHORT.t_max, depth=12)
 
 
 def ends(noise: Any, **options: Any) -> Tensor:
@@ -181,12 +177,12 @@ def test_they_converge_along_a_path(method: str) -> None:
     """To what another method with given steps makes of the same Brownian motion. Steps are as tolerance^(2/3), so that
     strong orders of 1/2 and 1 are slopes of 1/3 and 2/3."""
     if method == "ggf":
-        exact = ends(path(), method="heun_sde", steps=1024, grid="time")
+        exact = ends(path(), method="heun_sde", steps=256, grid="time")
     else:
         clock = lambda t: DPMppSDE12().noise_clock(SHORT, t)  # noqa: E731
-        exact = ends(path().on(clock), method=SASolver(), steps=1024, grid="time")
+        exact = ends(path().on(clock), method=SASolver(), steps=256, grid="time")
     errors = []
-    tolerances = (0.3, 0.1, 0.03, 0.01)
+    tolerances = (0.3, 0.1, 0.01)
     for tol in tolerances:
         got = ends(path(), method=method, rtol=tol, atol=tol)
         errors.append(float((got - exact).abs().mean()))
@@ -196,10 +192,9 @@ def test_they_converge_along_a_path(method: str) -> None:
     assert errors[-1] < 0.03, errors
 
 
-# --- in distribution
-# ---------------------------------------------------------------------------------------------------------
+# --- in distribution --------------------------------------------------------------------------------------------------
 
-COUNT, SIZE = 5_000, 8
+COUNT, SIZE = 2_500, 8
 TARGET = scoresde.targets.Gaussian(torch.full((SIZE,), 0.7, dtype=F64), 0.3)
 # Relative errors of the variance by tolerance, 1.3 times what was measured with 160,000 numbers.
 BIAS = {"ggf": {0.1: 0.045, 0.03: 0.015}, "dpmpp_sde12": {0.1: 0.075, 0.03: 0.007}}
@@ -214,45 +209,46 @@ def errors_of_the_law(method: str, sde: scoresde.AffineSDE, tol: float) -> tuple
     return abs(float(away.mean())) / math.sqrt(variance), abs(float(away.square().mean()) / variance - 1)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("sde", [VPSDE(), VESDE()], ids=["vp", "ve"])
+@pytest.mark.parametrize(
+    ("method", "sde"),
+    [
+        ("ggf", VPSDE()),
+        ("dpmpp_sde12", VESDE()),
+        pytest.param("ggf", VESDE(), marks=pytest.mark.slow),
+        pytest.param("dpmpp_sde12", VPSDE(), marks=pytest.mark.slow),
+    ],
+    ids=["ggf-vp", "dpmpp_sde12-ve", "ggf-ve", "dpmpp_sde12-vp"],
+)
 def test_the_law_converges_to_the_target_s(method: str, sde: scoresde.AffineSDE) -> None:
-    """Mean and variance of a Gaussian, within a bias that falls with the tolerance, and the sampling error."""
+    """Mean and variance of a Gaussian, within a bias that falls with the tolerance, and the sampling error: of 20,000
+    numbers 4.9 standard errors are 3.5 % of the standard deviation and 4.9 % of the variance."""
     n = COUNT * SIZE
-    loose = errors_of_the_law(method, sde, 0.3)[1]
+    found = {tol: errors_of_the_law(method, sde, tol) for tol in (0.3, *BIAS[method])}
     for tol, bias in BIAS[method].items():
-        mean, variance = errors_of_the_law(method, sde, tol)
+        mean, variance = found[tol]
         assert mean < 0.02 + SIGMAS / math.sqrt(n), (tol, mean)
         assert variance < bias + SIGMAS * math.sqrt(2 / n), (tol, variance)
-    slope = math.log(loose / errors_of_the_law(method, sde, 0.1)[1]) / math.log(3)
-    assert 0.5 < slope < 2.0, slope
+    assert found[0.3][1] > 1.7 * found[0.1][1], found  # at least of order 0.5
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_samples_do_not_depend_on_their_mates(method: str) -> None:
-    """Bitwise, in a batch whose other samples take other steps, with finished samples dropped and without."""
-
-    def score_fn(x: Tensor, t: Tensor) -> Tensor:
-        u = t[:, None]
-        return -x / (1 + u * u) - 0.1 * x * x * x / (1 + x * x)
+    """Bitwise, in a batch whose other samples take other steps, with finished samples dropped."""
 
     class Rowwise:
         rowwise = True
 
         def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-            return score_fn(x, t)
+            return -x / (1 + t[:, None] ** 2) - 0.1 * x * x * x / (1 + x * x)
 
     x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=F64) * torch.logspace(-1, 1, 6)[:, None]
-    for score in (score_fn, Rowwise()):
-        options: dict[str, Any] = {"method": method, "rtol": 0.05, "atol": 0.02, "save_at": [0.5, 0.1]}
-        whole = scoresde.solve(SDE, score, x, seeds=range(6), **options)
-        assert len(set(whole.nfe.tolist())) > 1 and int(whole.rejected.sum()) > 0
-        assert whole.xs is not None
-        for i in (0, 3, 5):
-            alone = scoresde.solve(SDE, score, x[i : i + 1], seeds=[i], **options)
-            assert alone.xs is not None
-            assert torch.equal(alone.x[0], whole.x[i]) and torch.equal(alone.xs[:, 0], whole.xs[:, i])
-            assert int(alone.nfe) == int(whole.nfe[i])
+    options: dict[str, Any] = {"method": method, "rtol": 0.05, "atol": 0.02, "save_at": [0.5, 0.1]}
+    whole = scoresde.solve(SDE, Rowwise(), x, seeds=range(6), **options)
+    assert len(set(whole.nfe.tolist())) > 1 and int(whole.rejected.sum()) > 0 and whole.xs is not None
+    for i in (0, 5):
+        alone = scoresde.solve(SDE, Rowwise(), x[i : i + 1], seeds=[i], **options)
+        assert alone.xs is not None and int(alone.nfe) == int(whole.nfe[i])
+        assert torch.equal(alone.x[0], whole.x[i]) and torch.equal(alone.xs[:, 0], whole.xs[:, i])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -330,29 +326,27 @@ def test_a_last_step_that_is_not_small_is_evaluated() -> None:
         calls = process.network.calls
         which, ends = control.land(process, solver, x, start, stop, state, noise, memory)
         assert which.tolist() == [landed] and process.network.calls == calls
-        # the exact step of a data estimate that goes on as it did, with the same noise
-        base, first, _, slope, _ = solver._known(x, start, stop, state, noise)
-        assert torch.equal(ends, base + 0.5 * first * slope)
-        assert control.land(process, solver, x, start, start, state, noise, memory)[0].tolist() == [
-            False
-        ]  # not the end
+        assert torch.equal(ends, solver.land(process, x, start, stop, state, noise).x)
+        elsewhere, _ = control.land(process, solver, x, start, start, state, noise, memory)
+        assert elsewhere.tolist() == [False]  # not the end
 
 
 def test_where_the_estimate_is_constant_landing_is_exact() -> None:
     """The data are one point: every step is exact, and so is the last, in distribution and to rounding along the
     path."""
     point = scoresde.targets.Gaussian(torch.tensor([0.7], dtype=F64), torch.tensor([0.0], dtype=F64))
-    x = torch.full((20_000, 1), 0.2, dtype=F64)
+    x = torch.full((5_000, 1), 0.2, dtype=F64)
     solution = scoresde.solve(SDE, point.score(SDE), x, method="dpmpp_sde12", rtol=0.3, atol=0.03, seed=SEED)
     assert ((solution.accepted + solution.rejected) == solution.nfe).all()
     end = SDE.node(SDE.t_min)
     z = (solution.x - end.alpha * 0.7) / end.sigma
-    assert abs(float(z.mean())) < SIGMAS / 20_000**0.5 and abs(float(z.var()) - 1) < SIGMAS * (2 / 20_000) ** 0.5
+    assert abs(float(z.mean())) < SIGMAS / 5_000**0.5 and abs(float(z.var()) - 1) < SIGMAS * (2 / 5_000) ** 0.5
 
 
 @pytest.mark.parametrize(("eta", "power"), [(0.0, 1.0), (0.5, 0.8), (1.0, 0.5), (2.0, 0.5)])
 def test_the_estimate_goes_on_as_a_martingale_or_a_slope(eta: float, power: float) -> None:
-    """The predictor adds half of the last change of the estimate, times a power of the ratio of the steps."""
+    """The predictor, whose state is that of a landing, adds half of the last change of the estimate, times a power of
+    the ratio of the steps."""
     asked: list[Tensor] = []
 
     class Seen(Drifting):
@@ -364,15 +358,18 @@ def test_the_estimate_goes_on_as_a_martingale_or_a_slope(eta: float, power: floa
     process = ReverseProcess(SDE, Network(Seen()), eta=eta)
     start, stop = (SDE.nodes(torch.tensor([t], dtype=F64)) for t in (0.5, 0.4))
     x, change = torch.ones(1, 3, dtype=F64), torch.tensor([[0.3, -0.2, 0.1]], dtype=F64)
-    state = solver.init(process, x, start)
-    for passed, factor in ((0.0, 0.0), (float(stop.lam - start.lam) / 2, 2.0**power)):
+    state, part = solver.init(process, x, start), frame("data", start, stop, eta)
+    ends = []
+    for passed in (0.0, float(stop.lam - start.lam), float(stop.lam - start.lam) / 2):
         before = state._replace(before=state.value - change, passed=torch.tensor([passed], dtype=F64))
-        noise = FollowedPath(SampleNoise([5]), lambda t: solver.noise_clock(SDE, t))
-        base, first, *_ = solver._known(x, start, stop, before, noise)
-        solver.step(
-            process, x, start, stop, before, FollowedPath(SampleNoise([5]), lambda t: solver.noise_clock(SDE, t))
-        )
-        torch.testing.assert_close(asked[-1], base + 0.5 * first * factor * change, rtol=1e-12, atol=1e-12)
+        for make in (solver.step, solver.land):
+            noise = FollowedPath(SampleNoise([5]), lambda t: solver.noise_clock(SDE, t))
+            landed = make(process, x, start, stop, before, noise).x
+        assert torch.equal(asked[-1], landed)
+        ends.append(landed)
+    half = 0.5 * part.gain * part.h * sum(adams_weights((0.0, 1.0), part.z))
+    torch.testing.assert_close(ends[1] - ends[0], half[:, None] * change, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ends[2] - ends[0], 2**power * half[:, None] * change, rtol=1e-12, atol=1e-12)
 
 
 def test_all_states_before_a_landing_are_kept() -> None:
@@ -407,10 +404,8 @@ def test_no_step_passes_over_much() -> None:
 
 
 @pytest.mark.parametrize("noise", [BrownianPath(range(5), 0.0, 1.0), None], ids=["a path", "a path that follows"])
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_gradients_by_a_learned_schedule_are_finite(eta: float, noise: Any) -> None:
-    """Samples arrive at different times, and those that wait have steps of length 0, whose roots have no
-    slope."""
+def test_gradients_by_a_learned_schedule_are_finite(noise: Any) -> None:
+    """Samples arrive at different times, and those that wait have steps of length 0, whose roots have no slope."""
     gamma = scoresde.nets.MonotoneGamma(-8.0, 5.0, hidden=0)
     sde = scoresde.VDMSDE(gamma)
 
@@ -418,13 +413,11 @@ def test_gradients_by_a_learned_schedule_are_finite(eta: float, noise: Any) -> N
         node = sde.nodes(t)
         return -x / (0.3 * node.alpha.square() + node.sigma.square())[:, None]
 
-    def total(**options: Any) -> Tensor:
-        method = DPMppSDE12(eta=eta)
-        source = {"seed": 1} if noise is None else {"noise": noise}
-        x = torch.linspace(-2, 2, 10, dtype=F64).reshape(5, 2)
-        solution = scoresde.solve(sde, score, x, method=method, rtol=0.3, atol=0.03, **source, **options)
+    source = {"seed": 1} if noise is None else {"noise": noise}
+    x = torch.linspace(-2, 2, 10, dtype=F64).reshape(5, 2)
+    for eta in (0.0, 1.0):
+        options: dict[str, Any] = {"method": DPMppSDE12(eta=eta), "rtol": 0.3, "atol": 0.03, **source}
+        solution = scoresde.solve(sde, score, x, differentiable=True, **options)
         assert len(solution.nfe.unique()) > 1 or eta == 0
-        return solution.x.square().sum()
-
-    slopes = torch.autograd.grad(total(differentiable=True), gamma.endpoints)
-    assert all(bool(torch.isfinite(slope)) for slope in slopes), slopes
+        slopes = torch.autograd.grad(solution.x.square().sum(), gamma.endpoints)
+        assert all(bool(torch.isfinite(slope)) for slope in slopes), slopes
