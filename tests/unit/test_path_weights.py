@@ -242,12 +242,6 @@ def test_squared_means_of_pairs() -> None:
         assert error < 0.3 and abs(float(found.mean()) - float(slope.square().sum())) < 4 * error, count
 
 
-def test_the_steps_that_are_trained() -> None:
-    steps, levels = reinforcement.trained(), [math.exp(-VP.node(t).lam) for t in reinforcement.times()]
-    assert len(steps) == 21 and steps == list(range(steps[0], steps[0] + 21))
-    assert levels[steps[0]] < 6 < levels[steps[0] - 1] and levels[steps[-1]] > 0.07 > levels[steps[-1] + 1]
-
-
 class Line(reinforcement.Critic):
     """A critic that takes the reward for a linear function of the state, and learns nothing."""
 
@@ -261,6 +255,9 @@ def test_what_a_critic_knows_of_the_gains() -> None:
     """The steps of the program are those of the solver. A critic that is linear knows by how much another network moves
     it, and the gain of what was drawn."""
     steps, calls = reinforcement.trained(), []
+    levels = [math.exp(-VP.node(t).lam) for t in reinforcement.times()]
+    assert len(steps) == 21 and steps == list(range(steps[0], steps[0] + 21))
+    assert levels[steps[0]] < 6 < levels[steps[0] - 1] and levels[steps[-1]] > 0.07 > levels[steps[-1] + 1]
     first, second = (lambda x, t, a=a: torch.tanh(a * x) - x for a in (0.5, 0.8))
 
     def noted(x: torch.Tensor, t: Any) -> torch.Tensor:
@@ -281,31 +278,6 @@ def test_what_a_critic_knows_of_the_gains() -> None:
         moved, _ = reinforcement.transition(before, second(before, None), step)
         got = each.moved(path[rows], second, step, rows)
         torch.testing.assert_close(got, line.at(moved - mean, None)[rows] / 2, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_the_critic_learns_the_mean_reward() -> None:
-    """Of a reward that is the mean of the state after the last step; the mean of a state before says as much."""
-    critic, source = reinforcement.Critic(seed=0), torch.Generator().manual_seed(0)
-    for seed in range(2):
-        for path in reinforcement.drawn(lambda x, t: -x, 256, seed):
-            critic.remember(path, 8 * path.states[reinforcement.trained()[-1]].flatten(1).mean(1))
-    first = critic.learn(20, source)
-    assert critic.learn(60, source) < 0.8 * first
-    node, x = reinforcement.SDE.node(0.3), torch.randn(2, 1, 8, 8, generator=source)
-    slope, shift = critic.slope(x, node), 1e-2 * torch.randn(2, 1, 8, 8, generator=source)
-    with torch.no_grad():
-        change = critic.at(x + shift, node) - critic.at(x - shift, node)
-    torch.testing.assert_close((2 * slope * shift).flatten(1).sum(1), change, rtol=2e-2, atol=1e-4)
-
-
-def test_a_remembered_network_is_called_once_for_each_time() -> None:
-    """In single precision or double."""
-    calls: list[float] = []
-    model = reinforcement.remembered(lambda x, t: calls.append(float(t)) or 2 * x)
-    x = torch.ones(2, 1)
-    assert model(x, torch.tensor(0.3)) is model(x, torch.tensor(0.3, dtype=F64)) and model(x, 0.4) is not model(x, 0.3)
-    assert len(calls) == 2
 
 
 def test_closed_loops() -> None:

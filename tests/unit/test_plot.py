@@ -89,10 +89,8 @@ def test_invalid_animations_are_refused(tmp_path: Path) -> None:
         ([], {}, "at least one"),
         (image, {}, "a list of tensors"),
         ([image, torch.zeros(3, 1, 4, 4)], {}, "one shape"),
-        ([torch.zeros(2, 4)], {}, "must be images"),
         ([image * torch.nan], {}, "NaN"),
         ([image], {"seconds": 0.0}, "`seconds`"),
-        ([image], {"seconds": 61.0}, "`seconds`"),
     ):
         with pytest.raises(ScoreSDEError, match=said):
             image_animation(states, tmp_path / "a.gif", **options)
@@ -116,34 +114,35 @@ def test_images_stand_row_by_row_and_are_magnified_exactly() -> None:
         (64, (1, 8, 8), (270, 270)),
         (1, (1, 8, 8), (32, 32)),
         (3, (1, 8, 8), (66, 66)),
-        (2, (1, 40, 64), (130, 40)),
         (1, (3, 5, 9), (63, 35)),
     ):
         assert image_grid(torch.zeros(count, *event)).size == size, event
 
 
-def test_invalid_images_are_refused(tmp_path: Path) -> None:
+def test_the_file_is_the_picture_and_invalid_images_are_refused(tmp_path: Path) -> None:
     good = torch.zeros(4, 1, 8, 8)
-    for value in (math.nan, math.inf, -math.inf):
+    picture = image_grid(good, tmp_path / "b.png")
+    with Image.open(tmp_path / "b.png") as read:
+        assert read.format == "PNG" and np.array_equal(pixels(read), pixels(picture))
+    with pytest.raises(OutputError):
+        image_grid(good, tmp_path / "missing" / "a.png")
+    for value in (math.nan, -math.inf):
         x = good.clone()
         x[2, 0, 1, 1] = value
         with pytest.raises(NonFiniteError, match="1 of 4 samples") as caught:
             image_grid(x, tmp_path / "a.png")
         assert caught.value.indices == [2] and caught.value.stage == "input"
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
     cases: list[tuple[Any, dict[str, Any], type[Exception]]] = [
         (good[:, 0], {}, InvalidArgumentError),
         (good.expand(4, 2, 8, 8), {}, InvalidArgumentError),
         (good[:0], {}, InvalidArgumentError),
-        (good[:, :, :0], {}, InvalidArgumentError),
         (good.to(torch.uint8), {}, InvalidTypeError),
         (good.numpy(), {}, InvalidTypeError),
         (good, {"data_range": (1, -1)}, InvalidArgumentError),
-        (good, {"data_range": (0, 0)}, InvalidArgumentError),
         (good, {"data_range": (0, math.nan)}, InvalidArgumentError),
         (good, {"data_range": 1}, InvalidTypeError),
         (good, {"columns": 0}, InvalidArgumentError),
-        (good, {"scale": 0}, InvalidArgumentError),
         (good, {"scale": 1.5}, InvalidTypeError),
     ]
     for x, arguments, error in cases:
@@ -160,14 +159,6 @@ def test_dtypes_layouts_and_gradients_make_no_difference() -> None:
     assert torch.equal(x, kept)
     expanded = torch.zeros(1, 1, 1, 1).expand(4, 1, 8, 8)
     assert np.array_equal(pixels(image_grid(expanded)), pixels(image_grid(torch.zeros(4, 1, 8, 8))))
-
-
-def test_the_file_is_the_picture(tmp_path: Path) -> None:
-    picture = image_grid(torch.zeros(4, 1, 8, 8), tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as read:
-        assert read.format == "PNG" and np.array_equal(pixels(read), pixels(picture))
-    with pytest.raises(OutputError):
-        image_grid(torch.zeros(4, 1, 8, 8), tmp_path / "missing" / "a.png")
 
 
 # Figures
@@ -187,6 +178,7 @@ def test_the_histogram_shows_all_values_and_their_mean(tmp_path: Path) -> None:
     assert text == f"mean {float(bits.mean()):.4f} ± {error:.4f}" and axes.get_title() == "digits"
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "PNG" and picture.size == (960, 600)
+    assert bits_histogram(torch.tensor([3.0])).get_legend().get_texts()[0].get_text() == "mean 3.0000"
 
 
 def test_error_bars_of_the_histogram_are_those_of_the_exact_values() -> None:
@@ -205,16 +197,6 @@ def test_error_bars_of_the_histogram_are_those_of_the_exact_values() -> None:
     # Twelve figures, each within 4.5 of its standard errors: a false alarm has a probability of 8e-5.
     assert np.all(abs(line.get_ydata() - expected) < 4.5 * deviation / 8_000**0.5 + 1e-12)
     assert np.all(abs(np.diff(segments)[:, 0] / 2 - deviation) < 4.5 * deviation / 16_000**0.5 * 1.2 + 1e-12)
-
-
-def test_bars_of_exact_values_and_of_one_value() -> None:
-    bits = torch.tensor([0.0, 0.5, 0.5, 1.0])
-    axes = bits_histogram(bits, bins=2, errors=torch.zeros(4))
-    heights = [bar.get_height() for bar in axes.containers[0]]
-    line, _, (bars,) = axes.containers[1]
-    assert line.get_ydata().tolist() == heights == [1.0, 3.0]
-    assert all(low[1] == high[1] for low, high in bars.get_segments())
-    assert bits_histogram(torch.tensor([3.0])).get_legend().get_texts()[0].get_text() == "mean 3.0000"
 
 
 def test_the_profile_goes_from_data_to_noise(tmp_path: Path) -> None:
@@ -246,9 +228,12 @@ def test_errors_and_their_ratios_to_bounds(tmp_path: Path) -> None:
     assert error_curves(torch.tensor([0.0, 1.0]), ratios)[0].get_xscale() == "linear"
 
 
-def test_causes_are_bars() -> None:
+def test_causes_are_bars(tmp_path: Path) -> None:
     sizes = torch.tensor([0.1, torch.inf, 0.0])
-    axes = cause_bars(["steps", "dtype", "prior"], sizes, ["dtype"], total=0.5, floor=0.2)
+    axes, _ = (
+        cause_bars(["steps", "dtype", "prior"], sizes, ["dtype"], tmp_path / i, total=0.5, floor=0.2) for i in "ab"
+    )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()  # the same figure is the same file
     bars = axes.containers[0]
     assert [bar.get_width() for bar in bars] == pytest.approx([0.1, 0.6, 0.0])  # 1.2 times the largest number
     assert len({bar.get_facecolor() for bar in bars}) == 2 and bars[0].get_facecolor() == bars[2].get_facecolor()
@@ -260,35 +245,23 @@ def test_causes_are_bars() -> None:
     assert top < 0 < 2 < bottom
 
 
-def test_the_same_figure_is_the_same_file_and_pyplot_knows_none(tmp_path: Path) -> None:
-    for name in "ab":
-        bits_histogram(torch.tensor([3.0, 4.0]), tmp_path / name)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() and plt.get_fignums() == []
-
-
 def test_invalid_figures_are_refused(tmp_path: Path) -> None:
     nan, three, path = torch.tensor([1.0, torch.nan]), torch.arange(3.0), tmp_path / "a.png"
     cases: list[tuple[type[Exception], Any]] = [
         (NonFiniteError, lambda: bits_histogram(nan, path)),
-        (InvalidTypeError, lambda: bits_histogram(torch.tensor([1, 2]), path)),
         (InvalidArgumentError, lambda: bits_histogram(torch.ones(0), path)),
-        (InvalidArgumentError, lambda: bits_histogram(torch.ones(2, 2), path)),
         (InvalidArgumentError, lambda: bits_histogram(torch.ones(2), path, bins=0)),
         (InvalidArgumentError, lambda: bits_histogram(torch.ones(2), path, errors=torch.ones(3))),
         (InvalidArgumentError, lambda: bits_histogram(torch.ones(2), path, errors=-torch.ones(2))),
         (NonFiniteError, lambda: bits_histogram(torch.ones(2), path, errors=nan)),
         (OutputError, lambda: bits_histogram(torch.ones(2), path / "missing" / "a.png")),
         (NonFiniteError, lambda: error_curves(torch.ones(3), nan, path)),
-        (InvalidArgumentError, lambda: error_curves(torch.ones(0), torch.ones(1), path)),
         (InvalidArgumentError, lambda: error_curves(torch.ones(1), torch.ones(1), path, distance=-1.0)),
         (NonFiniteError, lambda: cause_bars(["a", "b"], nan, [], path)),
         (InvalidArgumentError, lambda: cause_bars(["a"], torch.ones(2), [], path)),
-        (InvalidArgumentError, lambda: cause_bars("a", torch.ones(1), [], path)),
         (InvalidArgumentError, lambda: cause_bars([], torch.ones(0), [], path)),
         (InvalidArgumentError, lambda: divergence_profile(torch.ones(3), torch.ones(1, 3), path)),
-        (InvalidArgumentError, lambda: divergence_profile(torch.ones(1), torch.ones(1, 1), path)),
         (InvalidArgumentError, lambda: divergence_profile(three, torch.ones(1, 2), path)),
-        (InvalidArgumentError, lambda: divergence_profile(three, torch.ones(3), path)),
         (NonFiniteError, lambda: divergence_profile(three, torch.full((1, 3), torch.inf), path)),
         (ValueError, lambda: divergence_profile(three, torch.ones(1, 3), path, names=["a", "b"])),
     ]
@@ -471,22 +444,17 @@ def test_what_cannot_be_drawn_is_named() -> None:
         ("scoresde.solve returns", lambda: plot.trajectories(torch.zeros(3))),
         (r"`dims\[0\]`", lambda: plot.trajectories(solution, dims=[2])),
         ("one or two places", lambda: plot.trajectories(solution, dims=[0, 1, 0])),
-        ("one or two places", lambda: plot.trajectories(solution, dims=[])),
         ("log-SNR", lambda: plot.trajectories(solution, sde=1)),
-        ("`title`", lambda: plot.trajectories(solution, title=1)),
         ("`most`", lambda: plot.trajectories(solution, most=0)),
         ("`bins`", lambda: plot.density_evolution(solution, bins=1)),
         ("two saved times", lambda: plot.density_evolution(solved(save_at=[0.5]))),
         ("at least one grid", lambda: plot.grid_nodes({})),
         ("NaN", lambda: plot.grid_nodes({"a": [1.0, math.nan]})),
-        ("numbers", lambda: plot.grid_nodes({"a": "time"})),
         ("at least one method", lambda: plot.work_precision({})),
         ("one length", lambda: plot.work_precision({"a": ([1, 2], [1])})),
         ("positive", lambda: plot.work_precision({"a": ([1, 2], [1, 0])})),
-        ("two lists", lambda: plot.work_precision({"a": "ab"})),
         ("n > 3", lambda: plot.corner(torch.zeros(2, 3))),
         ("at most 20", lambda: plot.corner(torch.zeros(50, 30))),
-        ("at least one set", lambda: plot.corner({})),
         ("`truth`", lambda: plot.corner(torch.randn(9, 2), truth=torch.zeros(3))),
         ("`names`", lambda: plot.corner(torch.randn(9, 2), names=["a"])),
         ("two places", lambda: plot.point_animation(solution, dims=[0])),
