@@ -85,14 +85,13 @@ def test_every_journey_sees_a_brownian_motion(moves: list[tuple[float, bool]], u
 REJECTIONS = [(1.0, 0.2), (1.0, 0.5), (1.0, 0.7), (0.7, 0.1), (0.7, 0.3), (0.3, 0.15), (0.3, 0.2), (0.2, 0.0)]
 
 
-class Redrawn(FollowedPath):
-    """A defect: every trial has a new draw."""
+def test_the_path_is_a_brownian_motion_after_rejections_and_fresh_draws_are_not() -> None:
+    class Redrawn(FollowedPath):
+        """A defect: every trial has a new draw."""
 
-    def increment(self, start: object, stop: object, like: Tensor) -> Tensor:
-        return self.source.normal(like)
+        def increment(self, start: object, stop: object, like: Tensor) -> Tensor:
+            return self.source.normal(like)
 
-
-def test_a_path_with_a_defect_is_told() -> None:
     right = exact(REJECTIONS, None)
     torch.testing.assert_close(covariance(FollowedPath, REJECTIONS), right, rtol=0, atol=1e-12)
     assert float((covariance(Redrawn, REJECTIONS) - right).abs().max()) > 0.1
@@ -106,14 +105,9 @@ def test_parts_add_up_to_the_step_that_was_rejected() -> None:
     whole = path.increment(nodes[0], nodes[-1], like) * lengths(nodes[0], nodes[-1])
     parts = [path.increment(a, b, like) * lengths(a, b) for a, b in itertools.pairwise(nodes)]
     torch.testing.assert_close(sum(parts), whole, rtol=0, atol=1e-14)
-
-
-def test_asking_again_gives_the_same_answer() -> None:
-    path, like = FollowedPath(SampleNoise([4])), torch.zeros(1, 3, dtype=F64)
-    times = [torch.tensor([t], dtype=F64) for t in (1.0, 0.4, 0.7)]
-    first = path.increment(times[0], times[1], like)
-    path.increment(times[0], times[2], like)
-    assert torch.equal(path.increment(times[0], times[1], like), first)
+    path, times = FollowedPath(SampleNoise([4])), [torch.tensor([t], dtype=F64) for t in (1.0, 0.4, 0.7)]
+    first, _, again = (path.increment(times[0], times[k], like[:1]) for k in (1, 2, 1))
+    assert torch.equal(first, again)  # as before
 
 
 def test_a_sample_depends_on_its_own_seed_and_times_alone() -> None:

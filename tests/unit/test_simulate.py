@@ -148,21 +148,17 @@ def test_save_times_may_come_in_any_order_and_twice() -> None:
     assert twice.steps == 3  # one time more than the grid has, once
 
 
-def test_saved_ends() -> None:
+def test_saved_ends_and_steps() -> None:
     sde = VPSDE()
     x = torch.ones(2, 3, dtype=F64)
-    solution = simulate(sde, x, t_start=0.1, t_end=0.9, steps=3, save_at=[0.1, 0.9], seed=1)
-    assert torch.equal(solution.xs[0], x)
-    assert torch.equal(solution.xs[1], solution.x)
+    given = {"t_start": 0.1, "t_end": 0.9, "steps": 3, "seed": 1}
+    solution, every, none = (simulate(sde, x, save_at=save_at, **given) for save_at in ([0.1, 0.9], "steps", None))
+    assert torch.equal(solution.xs[0], x) and torch.equal(solution.xs[1], solution.x)
+    assert every.xs.shape == (4, 2, 3) and torch.equal(every.x, solution.x) and torch.equal(none.x, solution.x)
+    torch.testing.assert_close(every.ts, torch.linspace(0.1, 0.9, 4, dtype=F64), rtol=1e-13, atol=0)
+    assert (none.ts, none.xs) == (None, None)
     tensor = simulate(sde, x, steps=4, save_at=torch.tensor([0.2, 0.4], dtype=F64), seed=0)
     assert tensor.ts.tolist() == [0.2, 0.4] and bool(tensor.xs.isfinite().all())
-    every = simulate(sde, x, t_start=0.1, t_end=0.9, steps=3, save_at="steps", seed=1)
-    assert every.xs.shape == (4, 2, 3)
-    torch.testing.assert_close(every.ts, torch.linspace(0.1, 0.9, 4, dtype=F64), rtol=1e-13, atol=0)
-    assert torch.equal(every.x, solution.x)
-    none = simulate(sde, x, t_start=0.1, t_end=0.9, steps=3, seed=1)
-    assert (none.ts, none.xs) == (None, None)
-    assert torch.equal(none.x, solution.x)
 
 
 # Processes that are not affine
@@ -197,14 +193,9 @@ def test_other_processes_go_by_euler_maruyama() -> None:
 
 def test_nothing_is_evaluated() -> None:
     solution = simulate(VPSDE(), torch.zeros(3, 2), steps=7, seed=0)
-    assert solution.nfe.tolist() == [0, 0, 0]
-    assert solution.evaluations == 0
-    assert solution.steps == 7
-    assert solution.accepted.tolist() == [7, 7, 7]
-    assert solution.rejected.tolist() == [0, 0, 0]
-    assert solution.status.tolist() == [Status.SUCCESS] * 3
-    assert solution.t.tolist() == [1.0] * 3
-    assert simulate(VPSDE(), torch.zeros(3, 2), seed=0).steps == 100
+    assert (solution.evaluations, solution.steps) == (0, 7) and simulate(VPSDE(), torch.zeros(3, 2)).steps == 100
+    for name, value in (("nfe", 0), ("accepted", 7), ("rejected", 0), ("status", Status.SUCCESS), ("t", 1.0)):
+        assert getattr(solution, name).tolist() == [value] * 3, name
 
 
 def test_seeds_make_a_path_of_each_sample_its_own() -> None:

@@ -98,16 +98,3 @@ def test_a_network_may_solve_on_its_own() -> None:
         for network in (inner, lambda x, t: inner(x, t).clone())
     )
     assert torch.equal(solved, copied)
-
-
-def test_a_network_may_overwrite_its_time() -> None:
-    def writes(x: Tensor, t: Tensor) -> Tensor:
-        out = net(x, t) * t[:, None]
-        t.fill_(torch.nan)
-        return out
-
-    got, wanted = (
-        scoresde.solve(SDE, ScoreModel(f, SDE, "noise"), states(), method="heun", steps=20).x  # two at each node
-        for f in (writes, lambda x, t: net(x, t) * t[:, None])
-    )
-    assert torch.equal(got, wanted)
