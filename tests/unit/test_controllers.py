@@ -15,8 +15,7 @@ from torch import Tensor
 import scoresde
 from scoresde import EDMSDE, VESDE, VPSDE, SubVPSDE, solve
 from scoresde.controllers import Adaptive, FixedGrid
-from scoresde.processes import TIME, Network, ReverseProcess
-from scoresde.sdes import Node
+from scoresde.processes import Network, ReverseProcess
 from scoresde.solvers import RK45, Heun, Solver, StepControl, StepResult
 
 pytestmark = pytest.mark.timeout(20)
@@ -49,22 +48,6 @@ def test_nodes_of_a_fixed_grid_are_python_floats_computed_before_the_first_step(
         for node in seen:
             assert all(type(v) is float for v in node)
             assert list(node) == pytest.approx(list(sde.node(node.t)), rel=1e-14)
-
-
-def test_a_fixed_grid_prepares_the_stages() -> None:
-    process = process_of()
-    grid = FixedGrid(torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64))
-    solver = scoresde.solvers.Midpoint()
-    x = torch.zeros(2, 3)
-    grid.first(process, solver, x, grid.start(process, x), None)
-    calls: list[Tensor] = []
-    nodes = SDE.nodes
-    try:
-        SDE.nodes = lambda t: calls.append(t) or nodes(t)  # type: ignore[method-assign]
-        (middle,) = process.nodes.between(SDE.node(1.0), SDE.node(0.5), (0.5,), TIME)
-        assert middle.t == 0.75 and len(calls) == 2  # the two calls of node() above: nothing inside the step
-    finally:
-        del SDE.nodes  # type: ignore[method-assign]
 
 
 # --- adaptive -------------------------------------------------------------------------------------------------------
@@ -218,6 +201,7 @@ def test_the_first_step_is_positive_finite_and_within_the_interval() -> None:
     speed = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1e30, 1e30], [math.nan, 1.0]], dtype=torch.float64)
     process = process_of()
     stop, state = controller.first(process, RK45(), x, controller.start(process, x), speed)
+    assert all(v.shape == (4,) and v.dtype == torch.float64 for v in stop)  # one value a sample
     assert ((state.h > 0) & (state.h <= 0.999)).all()
     assert bool(((stop.t < 1.0) & (stop.t >= 0.001)).all())
 
@@ -267,9 +251,3 @@ def test_the_error_follows_the_tolerance(method: str) -> None:
         errors.append(float((solution.x - exact).abs().max()))
         assert errors[-1] < 100 * tolerance
     assert errors == sorted(errors, reverse=True)
-
-
-def test_a_node_holds_one_value_a_sample() -> None:
-    node = Adaptive(1.0, (0.5,), 1e-3, 1e-3).start(process_of(), torch.zeros(3, 2))
-    assert isinstance(node, Node)
-    assert all(isinstance(v, Tensor) and v.shape == (3,) and v.dtype == torch.float64 for v in node)

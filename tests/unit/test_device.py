@@ -72,20 +72,18 @@ def test_a_wrapper_is_where_its_network_is() -> None:
 
 def test_states_are_drawn_there(tmp_path: Path) -> None:
     model = elsewhere()
-    calls: dict[str, Callable[..., object]] = {
-        "solve": lambda **o: scoresde.solve(SDE, model, method="ddim", steps=2, shape=(3, 2), seed=0, **o),
-        "Stepper": lambda **o: scoresde.Stepper(SDE, "ddim", steps=2, shape=(3, 2), prediction=model, seed=0, **o),
-        "tune": lambda **o: scoresde.tune(SDE, model, 5, pilot=4, **o),
-        "fit_grid": lambda **o: scoresde.fit_grid(SDE, model, 3, "ddim", pilot=4, iterations=2, **o),
-        "fit_start": lambda **o: scoresde.fit.fit_start(
-            SDE, model, scoresde.targets.Gaussian(torch.zeros(2), 1.0), rtol=0.5, pilot=4, levels=4, **o
-        ),
-        "certify": lambda **o: scoresde.certify(SDE, model, "ddim", steps=2, pilot=64, identity="net", **o),
-        "generate": lambda **o: scoresde.generate(
-            tmp_path / "set", SDE, model, 2, method="ddim", steps=2, identity="net", **o
-        ),
-    }
-    for call in calls.values():
+    fixed = {"method": "ddim", "steps": 2}
+    gaussian = scoresde.targets.Gaussian(torch.zeros(2), 1.0)
+    calls: list[Callable[..., object]] = [
+        lambda **o: scoresde.solve(SDE, model, shape=(3, 2), seed=0, **fixed, **o),
+        lambda **o: scoresde.Stepper(SDE, "ddim", steps=2, shape=(3, 2), prediction=model, seed=0, **o),
+        lambda **o: scoresde.tune(SDE, model, 5, pilot=4, **o),
+        lambda **o: scoresde.fit_grid(SDE, model, 3, "ddim", pilot=4, iterations=2, **o),
+        lambda **o: scoresde.fit.fit_start(SDE, model, gaussian, rtol=0.5, pilot=4, levels=4, **o),
+        lambda **o: scoresde.certify(SDE, model, "ddim", steps=2, pilot=64, identity="net", **o),
+        lambda **o: scoresde.generate(tmp_path / "set", SDE, model, 2, identity="net", **fixed, **o),
+    ]
+    for call in calls:
         with pytest.raises(scoresde.InvalidArgumentError, match="must hold data, got 'meta'"):
             call()
         call(device="cpu")

@@ -418,14 +418,3 @@ def test_the_bar_moves_to_its_end_and_never_back(compact: bool) -> None:
     scripts = ["++", "-+-+++", "+"]
     integrate(process, Stub(), WithTargets(scripts), named(3), BatchNoise(), compact=compact, progress=bar)
     assert bar.shown == sorted(bar.shown) and bar.shown[-1] == 100 and len(bar.shown) == 6
-
-
-def test_nothing_of_a_solve_is_left_for_the_next() -> None:
-    seen = Seen()
-    process = ReverseProcess(SDE, Network(seen))
-    grid = FixedGrid(torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64))
-    solver = Stub(draws=1)
-    a = integrate(process, solver, grid, named(2), BatchNoise.seeded(0, torch.device("cpu")))
-    again = ReverseProcess(SDE, Network(seen))
-    b = integrate(again, solver, grid, named(2), BatchNoise.seeded(0, torch.device("cpu")))
-    assert torch.equal(a.x, b.x) and a.evaluations == b.evaluations == 2

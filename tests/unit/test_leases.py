@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -315,18 +314,14 @@ def test_many_take_at_once(tmp_path: Path, count: int) -> None:
         "mine = [n for n in range(50) if Leases(Path(sys.argv[1]), 60.0).take(str(n))];"
         "print(*mine, flush=True); input()"
     )
-    run: Callable[[], subprocess.Popen[str]] = lambda: subprocess.Popen(  # noqa: E731
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    children = [run() for _ in range(count)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **pipes) for _ in range(count)]
     got: list[str] = []
     try:
         for child in children:
-            assert child.stdin
             child.stdin.write("\n")
             child.stdin.flush()
         for child in children:
-            assert child.stdout
             got += child.stdout.readline().split()
     finally:
         for child in children:

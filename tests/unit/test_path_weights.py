@@ -242,44 +242,6 @@ def test_squared_means_of_pairs() -> None:
         assert error < 0.3 and abs(float(found.mean()) - float(slope.square().sum())) < 4 * error, count
 
 
-class Line(reinforcement.Critic):
-    """A critic that takes the reward for a linear function of the state, and learns nothing."""
-
-    slopes = torch.linspace(-1.0, 1.0, 64).reshape(1, 1, 8, 8)
-
-    def at(self, x: torch.Tensor, node: Any) -> torch.Tensor:
-        return (self.slopes * x).flatten(1).sum(1)
-
-
-def test_what_a_critic_knows_of_the_gains() -> None:
-    """The steps of the program are those of the solver. A critic that is linear knows by how much another network moves
-    it, and the gain of what was drawn."""
-    steps, calls = reinforcement.trained(), []
-    levels = [math.exp(-VP.node(t).lam) for t in reinforcement.times()]
-    assert len(steps) == 21 and steps == list(range(steps[0], steps[0] + 21))
-    assert levels[steps[0]] < 6 < levels[steps[0] - 1] and levels[steps[-1]] > 0.07 > levels[steps[-1] + 1]
-    first, second = (lambda x, t, a=a: torch.tanh(a * x) - x for a in (0.5, 0.8))
-
-    def noted(x: torch.Tensor, t: Any) -> torch.Tensor:
-        calls.append(first(x, t))
-        return calls[-1]
-
-    (path,), line = reinforcement.drawn(noted, 3, seed=4), Line(seed=0)
-    known = reinforcement.expected_gains(path, calls, line, unit=2.0)
-    logs = paths.log_prob(path, reinforcement.SDE, first, per_step=True, steps=steps)
-    rows = torch.tensor([2, 0])
-    for step, each, log in zip(steps, known, logs.unbind(1), strict=True):
-        before, after = path.states[step - 1], path.states[step]
-        mean, std = reinforcement.transition(before, first(before, None), step)
-        torch.testing.assert_close(mean, each.mean)
-        density = torch.distributions.Normal(mean.to(F64), std).log_prob(after.to(F64)).flatten(1).sum(1)
-        torch.testing.assert_close(log, density, rtol=1e-4, atol=1e-2)
-        torch.testing.assert_close(each.gain, line.at(after - mean, None) / 2, rtol=1e-4, atol=1e-4)
-        moved, _ = reinforcement.transition(before, second(before, None), step)
-        got = each.moved(path[rows], second, step, rows)
-        torch.testing.assert_close(got, line.at(moved - mean, None)[rows] / 2, rtol=1e-4, atol=1e-4)
-
-
 def test_closed_loops() -> None:
     image = -torch.ones(3, 1, 8, 8)
     ring = torch.tensor([[1.0, 1, 1], [1, -1, 1], [1, 1, 1]])

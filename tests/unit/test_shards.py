@@ -9,6 +9,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -294,8 +295,7 @@ def test_a_set_of_another_version(store: Store) -> None:
     path = store.folder / "set.json"
     whole = opened(path.read_bytes())
     for change in ({"format": 2}, {"format": None}, {"count": None}, {"more": 1}, {"first": None, "start": 0}):
-        found = {name: value for name, value in {**whole, **change}.items() if value is not None}
-        path.write_bytes(sealed(found))
+        path.write_bytes(sealed({name: v for name, v in {**whole, **change}.items() if v is not None}))
         with pytest.raises(CorruptCheckpointError):
             Store.of(store.folder)
 
@@ -304,18 +304,13 @@ def test_many_begin_at_once(tmp_path: Path) -> None:
     """Eight threads at the same folder, over and over: each of them has the set."""
     for i in range(8):
         gate = threading.Barrier(8)
-        plans: list[Plan] = []
 
-        def begin(folder: Path = tmp_path / str(i), gate: Any = gate, plans: Any = plans) -> None:
+        def begin(_: int, folder: Path = tmp_path / str(i), gate: Any = gate) -> Plan:
             gate.wait()
-            plans.append(Store.begin(folder, PLAN).plan)
+            return Store.begin(folder, PLAN).plan
 
-        threads = [threading.Thread(target=begin) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert plans == [PLAN] * 8
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(begin, range(8))) == [PLAN] * 8
         assert (tmp_path / str(i) / "set.json").read_bytes() == sealed(PLAN.fields())
 
 
@@ -371,19 +366,16 @@ def test_a_writer_whose_temporary_file_was_removed_writes_again(store: Store, mo
     assert not list(store.folder.rglob("*.tmp"))
 
 
-def test_a_folder_that_has_gone_is_an_error(store: Store) -> None:
+def test_digests_of_files_and_folders_that_have_gone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, data = store.folder / "a", random.Random(0).randbytes(3 * 2**20 + 5)
+    path.write_bytes(data)
+    wanted = hashlib.sha256(data).hexdigest()
+    assert file_digest(path) == wanted
+    monkeypatch.delattr(hashlib, "file_digest", raising=False)  # Python 3.10
+    assert file_digest(path) == wanted
     shutil.rmtree(store.folder)
     with pytest.raises(OutputError, match="No such file"):
         store.write(1, content(1), batch_size=2)
-
-
-def test_digests_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = random.Random(0).randbytes(3 * 2**20 + 5)
-    (tmp_path / "a").write_bytes(data)
-    wanted = hashlib.sha256(data).hexdigest()
-    assert file_digest(tmp_path / "a") == wanted
-    monkeypatch.delattr(hashlib, "file_digest", raising=False)  # Python 3.10
-    assert file_digest(tmp_path / "a") == wanted
 
 
 def test_a_halved_batch_alone_says_what_the_set_is(tmp_path: Path) -> None:

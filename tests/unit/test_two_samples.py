@@ -13,7 +13,6 @@ from scipy import stats
 from torch import Tensor
 
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from scoresde.fit import energy
 from scoresde.trust import two_samples
 from scoresde.trust.two_samples import EnergyTest, classifier_test, energy_test, nearest, sliced_wasserstein
 
@@ -57,15 +56,6 @@ def test_the_energy_distance_is_the_u_statistic() -> None:
         got = energy_test(1e6 + x, 1e6 + 1.5 * y, permutations=19, seed=0)
         assert got.value == pytest.approx(by_hand(x, 1.5 * y), abs=1e-6), (n, m)
         assert got.interval[0] <= got.value <= got.interval[1], (n, m)
-
-
-def test_it_differs_from_the_paired_one_by_the_pairs() -> None:
-    """`scoresde.fit.energy` leaves out the distances of x_i and y_i, of a mean over n pairs."""
-    x, y = normals(2, (30, 2), (30, 2))
-    paired, pairs = energy.energy(x, y).value, float((x - y).norm(dim=1).mean())
-    across = paired + sum(float(torch.cdist(v, v).sum()) / (30 * 29) for v in (x, y))
-    whole = (across * 29 + 2 * pairs) / 30
-    assert energy_test(x, y, seed=0).value == pytest.approx(whole - (across - paired), abs=1e-6)
 
 
 def test_its_interval_is_made_of_jackknife_and_permutations() -> None:

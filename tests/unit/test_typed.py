@@ -33,7 +33,6 @@ from scoresde.likelihood import Likelihood
 from scoresde.solvers import Solver
 from scoresde.solvers.ddim import DDIM
 from scoresde.solvers.registry.lookup import methods
-from scoresde.solving import solve as inner
 from scoresde._tensors import Scalar
 
 class Wrong: ...
@@ -55,8 +54,6 @@ follow_imports = skip
 # What must be accepted (True) and what must not (False).
 CALLS: list[tuple[bool, str]] = [
     (True, 'assert_type(scoresde.solve(sde, score, x, method="adams", max_order=3, steps=None), Solution)'),
-    (True, 'assert_type(inner(sde, score, x, method="ddim", steps=5, seed=0), Solution)'),
-    (True, 'assert_type(scoresde.solve(sde, lambda x, t: -x, shape=(1, 2)), Solution)'),
     (True, 'assert_type(scoresde.solve(sde, score, x, snr=0.1, predictor="ancestral", corrector="mala"), Solution)'),
     (True, "assert_type(scoresde.solve(sde, score, x, method=DDIM()), Solution)"),
     (True, 'assert_type(scoresde.solve(sde, score, x, method="DPM++ 2M Karras", steps=5), Solution)'),
@@ -65,25 +62,20 @@ CALLS: list[tuple[bool, str]] = [
     (True, 'assert_type(scoresde.solve(sde, anything, x, method="adams", max_order=3), Solution)'),
     (False, 'scoresde.solve(sde, score, x, method="adams", max_order="3")'),
     (False, 'scoresde.solve(sde, score, x, method="ddmi", prediction="noise")'),
-    (False, 'scoresde.solve(sde, score, x, method="auto", max_order=3)'),
     (False, "scoresde.solve(sde, score, x, method=DDIM(), snr=0.1)"),
-    (False, 'scoresde.solve(sde, score, x, steps="many")'),
     (False, "scoresde.solve(sde, score, x, method=3)"),
     (False, "scoresde.solve(sde)"),
     (True, 'assert_type(scoresde.Stepper(sde, "dpm_3m", x, prediction="noise", steps=5).x, Tensor)'),
     (True, 'scoresde.Stepper(sde, "adams", x, max_order=3)'),
-    (True, "scoresde.Stepper(sde, DDIM(), x)"),
     (False, 'scoresde.Stepper(sde, "dpm_3m", x, max_order=3)'),
     (False, 'scoresde.Stepper(sde, "adams", x, progress=True)'),
     (True, 'assert_type(encode(sde, score, x, method="rk45", rtol=1e-3), Solution)'),
     (True, 'assert_type(decode(sde, score, x, max_order=3, temperature=0.5), Solution)'),
     (True, 'assert_type(reconstruct(sde, score, x, method="dpm_3m", steps=5), Reconstruction)'),
     (False, 'encode(sde, score, x, method="rk45", max_order=3)'),
-    (False, 'encode(sde, score, x, method="ancestral", variance="large")'),
     (False, 'reconstruct(sde, score, x, t_start=0.1)'),
     (True, 'assert_type(scoresde.log_likelihood(sde, score, x, max_order=3), Likelihood)'),
     (False, 'scoresde.log_likelihood(sde, score, x, method="rk45", max_order=3)'),
-    (False, 'scoresde.log_likelihood(sde, score, x, method="ddim", steps=3)'),
     (True, 'assert_type(scoresde.load("digits").sample(2, method="adams", max_order=3, seed=0), Solution)'),
     (False, 'scoresde.load("digits").sample(2, method="adams", eta=0.5)'),
     (True, 'assert_type(sample_k_diffusion(score, x, [1.0, 0.0], method="ddim_eta", eta=0.5), Tensor)'),
