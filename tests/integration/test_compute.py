@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks._tables import load
 from scoresde.errors import (
     CorruptCheckpointError,
     InvalidArgumentError,
@@ -361,17 +360,7 @@ def test_likelihoods_take_the_noise_of_samples_and_tell_each_step() -> None:
         scoresde.log_likelihood(SDE, SCORE, DATA, noise=noise, seed=0, **given)
 
 
-# What was measured
-
-
-def test_two_processes_make_more_than_one_and_costs_do_not_grow() -> None:
-    """Two threads of work on two cores; memory and the cost per sample from 1,000 to 100,000 samples."""
-    found = load("throughput")["results"]
-    assert found["two processes over one"]["median"] >= 1.7
-    rows = found["one process"]
-    assert [row["samples"] for row in rows] == [1_000, 10_000, 100_000]
-    costs, peaks = ([row[key] for row in rows] for key in ("processor milliseconds per sample", "peak memory in MiB"))
-    assert max(costs) <= 1.25 * min(costs) and max(peaks) <= 1.05 * min(peaks)
+# Wrapped networks
 
 
 class Small(torch.nn.Module):

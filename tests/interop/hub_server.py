@@ -24,7 +24,6 @@ class Repository:
     refs: dict[str, str] = field(default_factory=dict)
     private: bool = False
     gated: bool = False
-    moved: str = ""  # the name that it has now
     faults: dict[str, str] = field(default_factory=dict)  # of files; see `Handler.content`
 
     def commit(self, files: dict[str, bytes], *refs: str) -> str:
@@ -77,13 +76,11 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def refused(self, status: int, code: str) -> None:
             self.answer(status, X_Error_Code=code, X_Error_Message=code)
 
-        def repository(self, name: str, rest: str) -> Repository | None:
+        def repository(self, name: str) -> Repository | None:
             """The repository of a request, unless the request is answered here."""
             found = hub.repositories.get(name)
             if found is None:
                 self.refused(404, "RepoNotFound")
-            elif found.moved:
-                self.answer(307, Location=f"{rest.replace(name, found.moved, 1)}")
             elif found.gated:
                 self.refused(403, "GatedRepo")
             elif found.private and self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -125,7 +122,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             return sha
 
         def listing(self, name: str, revision: str | None) -> None:
-            repository = self.repository(name, self.path)
+            repository = self.repository(name)
             sha = repository and self.at(repository, revision or "main")
             if repository is None or sha is None:
                 return
@@ -137,7 +134,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def file(self, name: str, revision: str, file: str) -> None:
             large, cdn = file.endswith(LARGE), self.path.startswith("/cdn")
-            repository = hub.repositories[name] if cdn else self.repository(name, self.path)
+            repository = hub.repositories[name] if cdn else self.repository(name)
             sha = repository and self.at(repository, revision)
             if repository is None or sha is None:
                 return

@@ -1,8 +1,8 @@
-"""Networks that are functions of arrays give what the same network gives in torch."""
+"""Networks that are functions of arrays give what the same network gives in torch; for those of JAX and ONNX see
+`test_pages.py`."""
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import scoresde
 from scoresde import inverse
@@ -194,55 +194,3 @@ def test_arrays_in_the_place_of_tensors_are_answered_with_what_to_write() -> Non
     stepper.ask()
     with pytest.raises(scoresde.InvalidTypeError, match=r"must be a tensor, got ndarray; try torch\.from_numpy"):
         stepper.tell(a)  # type: ignore[arg-type]
-
-
-# --- other libraries --------------------------------------------------------------------------------------------------
-
-
-def test_jax() -> None:
-    jax = pytest.importorskip("jax")
-
-    def net(x: Any, t: Any) -> Any:
-        return -x + 0.1 * x / (1 + x * x) * t[:, None]
-
-    def vjp(x: Any, t: Any, v: Any) -> Any:
-        return jax.vjp(lambda x: net(x, t), x)[1](v)[0]
-
-    score_fn, x = from_arrays(jax.jit(net), jax.numpy, vjp=jax.jit(vjp)), state(torch.float32)
-    for method in METHODS:
-        assert torch.allclose(solved(score_fn, x, method), solved(in_torch, x, method), rtol=1e-4, atol=1e-4)
-    got = scoresde.log_likelihood(SDE, score_fn, x, divergence="exact").log_prob
-    assert torch.allclose(got, scoresde.log_likelihood(SDE, in_torch, x, divergence="exact").log_prob, atol=1e-3)
-    single = solved(score_fn, state(), "dpm_3m")  # double precision is not enabled
-    assert single.dtype == torch.float64 and torch.allclose(single, solved(in_torch, state(), "dpm_3m"), atol=1e-4)
-    with pytest.raises(scoresde.ScoreFnError, match=MISSING):
-        scoresde.log_likelihood(SDE, from_arrays(net, jax.numpy), x)
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(3, 3)
-        self.linear.weight.data = 0.3 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0)) - torch.eye(3)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.linear(x) * (1 + 0.1 * t[:, None])
-
-
-def test_onnxruntime() -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    net, file, batch = Net(), io.BytesIO(), torch.export.Dim("batch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            net, (state(torch.float32), torch.ones(5)), dynamo=True, dynamic_shapes=({0: batch}, {0: batch})
-        )
-        program.save(file)
-    session = runtime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
-    score_fn = from_arrays(lambda x, t: session.run(None, dict(zip(names, (x, t), strict=True)))[0])
-    for method in METHODS:
-        x = state(torch.float32)
-        got, wanted = solved(score_fn, x, method), solved(scoresde.ScoreModel(net, SDE, "score"), x, method)
-        assert torch.allclose(got, wanted, rtol=1e-4, atol=1e-4)

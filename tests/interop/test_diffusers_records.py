@@ -176,19 +176,6 @@ def test_a_pipeline(kind: str) -> None:
     assert differ(images, (wanted / 2 + 0.5).clamp(0, 1)) <= FLOAT32
 
 
-def test_a_network_of_another_dtype() -> None:
-    scheduler = made("edm", "tuned")
-    x = noise(scheduler)
-    scheduler.set_timesteps(STEPS)
-    after = x.half()
-    for t in scheduler.timesteps:
-        given = scheduler.scale_model_input(after, t)
-        assert given.dtype == torch.float16
-        after = scheduler.step(net(given, t).half(), t, after).prev_sample
-    assert after.dtype == torch.float16
-    assert differ(after.float(), solved("edm", "tuned", x)) < 0.02  # whose states have 11 bits
-
-
 # Noise at the start
 
 
@@ -237,17 +224,6 @@ def test_a_loop_that_begins_later(name: str) -> None:
     assert set(scheduler.times.tolist()) <= set(found.times) and scheduler.times[-1] == found.times[-1]
     assert len(scheduler.timesteps) == STEPS
     assert differ(looped(scheduler, x), by_grid(name, "tuned", x, scheduler.times)) <= FLOAT32
-
-
-def test_noise_that_is_added_between_the_steps() -> None:
-    """As in inpainting: it is that of the step's state, wherever the network is evaluated."""
-    scheduler, times = made("edm", "shifted"), record("edm", "shifted").times
-    scheduler.set_timesteps(STEPS)
-    x, draw = noise(scheduler), torch.ones(2, *SHAPE[1:])
-    for i, t in enumerate(scheduler.timesteps[:-1]):
-        x = scheduler.step(net(scheduler.scale_model_input(x, t), t), t, x).prev_sample
-        added = scheduler.add_noise(torch.zeros_like(draw), draw, scheduler.timesteps[i + 1 : i + 2])
-        assert torch.allclose(added, draw * times[i + 1], rtol=1e-6)  # sigma is the time
 
 
 def test_a_learned_solver_makes_all_of_its_steps() -> None:

@@ -193,13 +193,6 @@ def test_half_a_download_leaves_nothing(hub, cache, name, tmp_path, quick, file,
     assert same(scoresde.load(f"hf:{name}@main"))
 
 
-def test_a_repository_that_has_another_name_now(hub, name, tmp_path):
-    hub.add(name, saved(tmp_path))
-    hub.repositories["owner/before"] = type(hub.repositories[name])(moved=name)
-    assert same(scoresde.load("hf:owner/before@main"))
-    assert any(request.startswith("GET /cdn/") for request in hub.requests)  # weights came from the other host
-
-
 def test_a_pickle_is_refused_and_not_downloaded(hub, name, tmp_path):
     config = {CONFIG: saved(tmp_path)[CONFIG]}
     for pickle, others in (("pytorch_model.bin", config), ("model.pt", {}), ("weights.pkl", config)):
@@ -255,16 +248,6 @@ def test_addresses_without_an_owner_or_a_name(hub):
         with pytest.raises(InvalidArgumentError, match="hf:owner/name"):
             scoresde.load(address)
     assert not hub.requests
-
-
-def test_a_folder_of_links_is_a_saved_model(hub, cache, name, tmp_path):
-    from huggingface_hub import snapshot_download
-
-    hub.add(name, saved(tmp_path))
-    folder = snapshot_download(name)
-    assert Path(folder, WEIGHTS).is_symlink()
-    loaded = scoresde.load(folder)
-    assert same(loaded) and loaded.source is None
 
 
 def test_commands_take_an_address_and_record_the_commit(hub, name, tmp_path):

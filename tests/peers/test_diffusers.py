@@ -694,6 +694,13 @@ def test_edm_dpm_multistep_sde(make: Make, solver_type: str, steps: int) -> None
     same(f"EDMDPMSolverMultistep(sde-dpmsolver++, 2, {solver_type})", mine, other)
 
 
+def test_edm_dpm_multistep_sde_3(make: Make) -> None:
+    """There is no formula for it, and a step fails."""
+    options = {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"}
+    with pytest.raises(UnboundLocalError):
+        run_preconditioned(make("EDMDPMSolverMultistepScheduler", normals(8), **options, steps=8))
+
+
 # SA-Solver
 
 
