@@ -264,19 +264,6 @@ def test_what_guides_is_weighed_by_the_scale_of_its_sample() -> None:
     assert torch.allclose(got.shift, scales[:, None] * once.shift)
 
 
-def test_a_scale_of_levels_has_gradients() -> None:
-    """Of a grid, and of parameters of the function."""
-    slope = torch.tensor(1.5, dtype=F64, requires_grad=True)
-    grid, x = torch.tensor([0.99, 0.6, 0.3, 0.01], dtype=F64, requires_grad=True), states(3, 2)
-    for kind in ("classifier_free", "classifier_guidance"):
-
-        def end(times: Tensor, w: Tensor, kind: str = kind) -> Tensor:
-            guided = SCALED[kind](lambda log_snr: 1 + w * torch.sigmoid(log_snr))
-            return scoresde.solve(SDE, guided, x, method="ddim", grid=times, differentiable=True).x.sum()
-
-        assert torch.autograd.gradcheck(end, (grid, slope), atol=1e-4, rtol=1e-3)
-
-
 def test_a_scale_by_levels_has_no_tilted_law() -> None:
     guided = SCALED["classifier_guidance"](lambda log_snr: 1.0 + 0 * log_snr)
     with pytest.raises(scoresde.InvalidArgumentError, match="scale by levels"):
@@ -343,14 +330,23 @@ def test_the_scale_of_samples_is_for_the_guidance_alone() -> None:
     )
 
 
-def test_the_scale_of_samples_has_a_gradient() -> None:
+def test_scales_have_gradients() -> None:
+    """That of samples; that of levels, of a grid and of parameters of the function."""
+    slope = torch.tensor(1.5, dtype=F64, requires_grad=True)
+    grid, x = torch.tensor([0.99, 0.6, 0.3, 0.01], dtype=F64, requires_grad=True), states(3, 2)
     scales = torch.tensor([0.5, 2.0, 3.0], dtype=F64, requires_grad=True)
-    x, guided = states(3, 2), SCALED["classifier_free"]("w")
 
-    def end(w: Tensor) -> Tensor:
-        return scoresde.solve(SDE, guided, x, method="ddim", steps=4, context={"w": w}, differentiable=True).x.sum()
+    def end(guided: Any, **options: Any) -> Tensor:
+        return scoresde.solve(SDE, guided, x, method="ddim", differentiable=True, **options).x.sum()
 
-    assert torch.autograd.gradcheck(end, scales)
+    for kind in ("classifier_free", "classifier_guidance"):
+
+        def of_levels(times: Tensor, w: Tensor, kind: str = kind) -> Tensor:
+            return end(SCALED[kind](lambda log_snr: 1 + w * torch.sigmoid(log_snr)), grid=times)
+
+        assert torch.autograd.gradcheck(of_levels, (grid, slope), atol=1e-4, rtol=1e-3)
+    named = SCALED["classifier_free"]("w")
+    assert torch.autograd.gradcheck(lambda w: end(named, steps=4, context={"w": w}), scales)
 
 
 # Whom it asks

@@ -316,15 +316,6 @@ class TestRecords:
         assert from_config(self.TUNED.method).stochastic
         assert torch.equal(one, again) and not torch.equal(one, other)
 
-    def test_a_stepper_takes_it(self) -> None:
-        score = RING.score(SDE)
-        stepper = scoresde.Stepper(SDE, self.TUNED, self.X, seeds=[4, 5, 6])
-        while not stepper.done:
-            question = stepper.ask()
-            stepper.tell(score(question.x, question.t))
-        wanted = solve(SDE, lambda x, t: score(x, t), self.X, method=self.TUNED, seeds=[4, 5, 6]).x
-        torch.testing.assert_close(stepper.x, wanted, rtol=0, atol=ROUNDING)
-
     def test_another_process_takes_it(self) -> None:
         flow = scoresde.FlowSDE()
         there = self.TUNED.on(flow)
