@@ -6,8 +6,9 @@ import errno
 import os
 import signal
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -179,38 +180,28 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EACCES
 
 
-@pytest.mark.parametrize("broken", ["write", "fsync", "replace"])
-def test_whatever_fails_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_whatever_fails_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"old")
 
-    class Broken:
-        def __init__(self, file: Any) -> None:
-            self.file = file
+    def full(descriptor: int, mode: str) -> IO[bytes]:
+        os.close(descriptor)
+        return open("/dev/full", "wb")
 
-        def __enter__(self) -> Any:
-            self.file.__enter__()
-            return self
-
-        def __exit__(self, *exc: Any) -> None:
-            self.file.__exit__(*exc)
-
-        def write(self, content: bytes) -> None:
-            self.file.write(content[:1])
+    def fails(error: BaseException) -> Callable[..., None]:
+        def fail(*arguments: Any) -> None:
             raise error
 
-    def fail(*arguments: Any) -> None:
-        raise error
+        return fail
 
-    fdopen = os.fdopen
-    if broken == "write":
-        monkeypatch.setattr(os, "fdopen", lambda *arguments: Broken(fdopen(*arguments)))
-    else:
-        monkeypatch.setattr(os, broken, fail)
-    for error in (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()):
-        with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
-            write_bytes(tmp_path / "a", b"new")
-        if isinstance(error, OSError):
-            assert isinstance(caught.value, OutputError) and caught.value.errno == errno.ENOSPC
-            assert "3 bytes are needed" in str(caught.value)
+    space = OSError(errno.ENOSPC, "No space left on device")
+    broken = [(name, fails(error)) for name in ("fsync", "replace") for error in (space, KeyboardInterrupt())]
+    for name, function in [("fdopen", full), *broken]:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, function)
+            with pytest.raises((OutputError, KeyboardInterrupt)) as caught:
+                write_bytes(tmp_path / "a", b"new")
+        if isinstance(caught.value, OutputError):
+            assert caught.value.errno == errno.ENOSPC and "3 bytes are needed" in str(caught.value), name
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
         assert (tmp_path / "a").read_bytes() == b"old"

@@ -83,7 +83,7 @@ def journal(run: Run, solved: list[Any], samples: int = 4) -> bytes:
 
 
 @pytest.mark.parametrize("done", [0, 1, 3])
-def test_one_batch_is_lost(run: Run, solved: list[Any], files: Files, whole: Any, done: int) -> None:
+def test_an_interrupt_loses_one_batch(run: Run, solved: list[Any], files: Files, whole: Any, done: int) -> None:
     for error in (KeyboardInterrupt(), RuntimeError("a bug")):
         for stop in [2 * done] if done < 3 else [2, 6]:  # the second one comes after rows that were taken up
             with stopping(solved, stop, error):

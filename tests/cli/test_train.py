@@ -177,6 +177,27 @@ def test_data_of_a_file(run: Run) -> None:
     expect(run(*common, "z.npz", "--out", "c", "--batch-size", 2), 3)
 
 
+@pytest.mark.parametrize("name", ["train", "train_classifier"])
+def test_options_reach_the_training(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    seen: dict[str, Any] = {}
+
+    def trained(*args: Any, **kwargs: Any) -> None:
+        seen.update(kwargs, size=len(args[1] if name == "train" else args[0]))
+        seen["recipe"] = args[0].recipe if name == "train" else args[2]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoresde.training, name, trained)
+    preset = () if name == "train" else ("--preset", "classifier")
+    flags = ("--seed", 3, "--workers", 1, "--hold-out", 37, "--checkpoint-every", 7, "--data-range", 0, 2, "--flip")
+    recipe = ("--steps", 9, "--batch-size", 5, "--learning-rate", 0.5, "--precision", "bfloat16", "--compile")
+    expect(train(run, *preset, *flags, *recipe, "--logger", "tensorboard", "--no-resume", "--device", "cpu"), 75)
+    expected = {"seed": 3, "workers": 1, "size": 1400, "checkpoint_every": 7, "value_range": (0.0, 2.0), "flip": True}
+    expected |= {"tensorboard": True, "resume": False, "device": torch.device("cpu"), "progress": False}
+    assert {key: seen[key] for key in expected} == expected and seen["stop"]() is False
+    told = {"steps": 9, "batch_size": 5, "learning_rate": 0.5, "precision": "bfloat16", "compile": True}
+    assert {key: getattr(seen["recipe"], key) for key in told} == told
+
+
 def test_width_and_learning_rate(run: Run) -> None:
     expect(train(run, "--channels", 16, "--learning-rate", 0.001, "--sample-every", 0), 0)
     network = scoresde.load("model")
