@@ -151,10 +151,12 @@ def test_an_interval_of_independent_draws_is_students() -> None:
 
     sde = scoresde.VPSDE()
     x = GAUSSIAN.sample(4, generator=torch.Generator().manual_seed(0)).to(F64)
-    bound = variational_bound(sde, GAUSSIAN.score(sde), x, draws=9, times="independent", seed=0)
-    low, high = bound.interval(0.9)
-    torch.testing.assert_close(high - bound.total, float(t.ppf(0.95, 8)) * bound.std_error, rtol=1e-9, atol=0)
-    torch.testing.assert_close(high + low, 2 * bound.total)
+    for times, draws, freedom in (("independent", 9, 8), ("stratified", 2, 1)):  # strata of two
+        bound = variational_bound(sde, GAUSSIAN.score(sde), x, draws=draws, times=times, seed=0)
+        low, high = bound.interval(0.9)
+        half = float(t.ppf(0.95, freedom)) * bound.std_error
+        torch.testing.assert_close(high - bound.total, half, rtol=1e-9, atol=0)
+        torch.testing.assert_close(high + low, 2 * bound.total)
     exact = variational_bound(sde, Constant(), torch.zeros(2, 1, dtype=F64), noise=lambda k, like: 0 * like, seed=0)
     assert torch.allclose(exact.interval()[0], exact.total) and bool(exact.interval()[1].isfinite().all())
     for level in (0.0, 1.0, math.nan):

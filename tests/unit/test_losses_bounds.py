@@ -283,6 +283,8 @@ def test_reconstruction_is_a_softmax_of_squares() -> None:
     exact = torch.nn.functional.cross_entropy(logits.reshape(-1, 4), v.flatten(), reduction="none").reshape(2, 2).sum(1)
     torch.testing.assert_close(losses.reconstruction(x0, node, noise, 4), exact)
     model = ScoreModel(lambda x, t: 0 * x, sde, "noise")
+    evaluated = scoresde.variational_bound(sde, model, v, levels=4, draws=2, noise=lambda k, like: noise, seed=0)
+    torch.testing.assert_close(evaluated.reconstruction.value, exact, rtol=1e-6, atol=1e-6)  # of float32 data
     with_levels = losses.vdm(model, x0, seeded(), levels=4)
     g = seeded()
     torch.rand((), generator=g, dtype=F64)

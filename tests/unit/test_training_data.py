@@ -191,8 +191,8 @@ def test_folders_are_classes_and_images_can_be_resized(tmp_path: Path) -> None:
         read(str(tmp_path))
     source = read(str(tmp_path), size=4)
     assert source.event_shape == (1, 4, 4) and source.classes == 2
-    values, labels = source.rows(torch.arange(4))
-    assert labels is not None and labels.tolist() == [0, 0, 1, 1] and values.shape == (4, 1, 4, 4)
+    values, labels = source.rows(torch.tensor([3, 0, 1]))
+    assert labels is not None and labels.tolist() == [1, 0, 0] and values.shape == (3, 1, 4, 4)
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
