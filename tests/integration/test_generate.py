@@ -34,7 +34,6 @@ from scoresde.errors import (
     SolveFailedError,
 )
 from scoresde.files import leases as leases_module
-from scoresde.files.leases import Leases
 from scoresde.files.shards import Store, opened
 from scoresde.generation import Generated, Samples, generate, verify
 from scoresde.generation import making as making_module
@@ -275,31 +274,6 @@ def test_a_shard_of_another_process_is_waited_for(tmp_path: Path, monkeypatch: p
     (tmp_path / "a" / "leases" / "00000001.json").write_text(json.dumps(holder))
     assert draw(tmp_path / "a", patience=30.0).made == 3
     assert 29.99 < sum(waited) < 31.0  # of floating-point numbers
-    assert contents(tmp_path / "a") == contents(tmp_path / "plain")
-
-
-@pytest.mark.parametrize("late", ["slow", "sleeping"])
-def test_two_writers_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str) -> None:
-    """A second process takes everything over while the first computes its first shard, or is about to write it: the
-    first ends well, and the bytes are the same."""
-    draw(tmp_path / "plain", 40)
-    entered: list[bool] = []
-
-    def other() -> None:
-        if not entered:
-            entered.append(True)
-            assert draw(tmp_path / "a", 40, patience=0.0).made == 5
-
-    if late == "slow":
-        take = Leases.take
-        monkeypatch.setattr(Leases, "take", lambda self, name: (take(self, name), other())[0])
-    else:
-        write = Store.write
-        monkeypatch.setattr(Store, "write", lambda self, *args, **kwargs: (other(), write(self, *args, **kwargs))[1])
-    made = draw(tmp_path / "a", 40).made  # while it writes, the next shard is made
-    assert made == 0 if late == "slow" else 1 <= made <= 5
-    monkeypatch.undo()
-    assert draw(tmp_path / "a", 40).made == 0
     assert contents(tmp_path / "a") == contents(tmp_path / "plain")
 
 
