@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import scoresde.trust
 from scoresde.trust import Certificate
@@ -78,6 +79,32 @@ def test_samples_that_cannot_have_bounds(run: Run) -> None:
         ("--inpaint", "mask.png", "image.png"),
     ):
         expect(run("sample", "--certify", 0.9, *other), 2, "`certify` is not for")
+
+
+@pytest.mark.parametrize("command", ["certify", "diagnose"])
+def test_options_reach_the_measurement(run: Run, fake: Any, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    seen: dict[str, Any] = {}
+
+    def measured(process: Any, score_fn: Any, *data: Any, **kwargs: Any) -> None:
+        seen.update(kwargs, process=repr(process), data=data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoresde.trust, command, measured)
+    np.savez("x.npz", x=near(fake, 3))
+    np.savez("y.npz", x=near(fake, 2))
+    flags = ("--rtol", 0.1, "--atol", 0.2, "--seed", 3, "--batch-size", 5, "--confidence", 0.8, "--pilot", 40)
+    expected: dict[str, Any] = {"rtol": 0.1, "atol": 0.2, "seed": 3, "batch_size": 5, "confidence": 0.8, "pilot": 40}
+    expected |= {"device": torch.device("cpu"), "process": repr(scoresde.VESDE())}
+    more: tuple[object, ...] = ("x.npz", "--held-out", "y.npz", "--half")
+    if command == "certify":
+        more = ("--target", 0.5, "--confidence-in-pilot", 0.7, "--indicator", "half", "--norm", "max")
+        expected |= {"target": 0.5, "confidence_in_pilot": 0.7, "indicator": "half", "norm": "max"}
+        expected |= {"shape": (40, 1, 8, 8)}
+    expect(run(command, "--model", "any", "--sde", "ve", "--method", "rk45", "--device", "cpu", *flags, *more), 75)
+    assert {key: seen[key] for key in expected} == expected
+    if command == "diagnose":
+        assert seen["half_precision"] == torch.bfloat16 and np.array_equal(seen["data"][0], near(fake, 3))
+        assert np.array_equal(seen["held_out"][0], near(fake, 2))
 
 
 # diagnose
