@@ -78,21 +78,11 @@ def test_check_of_the_digits_uses_what_training_held_out(run: Run, monkeypatch: 
 
 
 def test_check_refuses_what_is_no_data(run: Run, fake: Any) -> None:
-    for content, said in (
-        (None, "No such file"),
-        (b"PK\x03\x04 truncated", "cannot be read"),
-        ({"a": np.zeros((4, 1, 8, 8)), "b": np.zeros(1)}, "called x"),
-        ({"x": np.zeros((4, 1, 8, 8), dtype=int)}, "give the number of grey levels"),
-        ({"x": np.zeros((4, 8, 8))}, "samples of shape (1, 8, 8)"),
-        ({"x": np.array(1.0)}, "(samples, *event)"),
-        ({"x": np.zeros((1, 1, 8, 8))}, "at least 2"),
-    ):
-        if isinstance(content, bytes):
-            Path("data.npz").write_bytes(content)
-        elif content is not None:
-            np.savez("data.npz", **content)
-        expect(run("check", "any", "--data", "data.npz"), 2, said)
     expect(run("check", "any"), 2, "--data")
+    expect(run("check", "any", "--data", "data.npz"), 2, "No such file")
+    for shape, said in (((4, 8, 8), "samples of shape (1, 8, 8)"), ((1, 1, 8, 8), "at least 2")):
+        np.savez("data.npz", x=np.zeros(shape))
+        expect(run("check", "any", "--data", "data.npz"), 2, said)
     assert fake.calls == 0
 
 
