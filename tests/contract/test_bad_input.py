@@ -149,8 +149,6 @@ def test_a_state_with_one_bad_element_is_named() -> None:
     assert caught.value.indices == [0, 1, 2, 3, 4]  # the first five
 
 
-# --- single arguments -----------------------------------------------------------------------------------------------
-
 # By method: name, class, a phrase of the message, and values of which each is refused so.
 ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
     "ddim": [
@@ -158,7 +156,6 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("shape", V, "shape", [(3,)]),
         ("shape", V, "(3, 2)", [(3, 4)]),
         ("device", V, "`device`", ["gpu", "meta"]),
-        ("device", T, "`device`", [1.5]),
         ("dtype", T, "floating", [torch.int32, torch.complex64]),
         ("dtype", T, "`dtype`", ["float32", torch.float8_e5m2]),
         ("context", T, "`context`", [[1], "label", {1: torch.ones(3)}]),
@@ -167,7 +164,6 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("save_at", V, '"steps"', ["step"]),
         ("save_at", T, "`save_at`", [["a"], [None], object()]),
         ("save_at", V, "[0.001, 1]", [[0.5, 2.0], [0.0]]),
-        ("save_at", V, "nan", [[NAN]]),
         ("callback", T, "`callback`", [5, "stop"]),
         ("steps", V, "at least 1", [0, -1]),
         ("steps", T, "integer", [1.5, 2.0, True, "5", NAN]),
@@ -187,7 +183,6 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("grid", V, "entry 2", [[1.0, 0.5, -0.1]]),
         ("grid", V, "entry 0", [[1.5, 0.5]]),
         ("grid", V, "entries 0 and 1", [[1.0, 1.0], lambda sde, a, b, n: torch.ones(n + 1)]),
-        ("grid", T, "`grid`", [lambda *_: None, lambda *_: "x"]),
         ("grid", V, "steps + 1 = 4", [lambda sde, a, b, n: [a, b]]),
         ("grid", V, "from 1 to 0.001", [lambda sde, a, b, n: [b, 0.1, 0.2, a]]),
         ("rtol", V, "rk45", [1e-3]),
@@ -195,12 +190,10 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("stochasticity", V, "euler_maruyama", [1.0, 0.0]),
         ("stochasticity", V, "`stochasticity`", [-1.0, NAN]),
         ("max_steps", V, "at least 1", [0]),
-        ("max_steps", T, "`max_steps`", [1.5, True]),
         ("seed", V, "`seed`", [-1, 2**64]),
         ("seed", T, "`seed`", [1.5, True, "0"]),
         ("seeds", T, "`seed=`", [5, torch.tensor(5)]),
         ("seeds", V, "2 seeds", [[1, 2]]),
-        ("seeds", V, "4 seeds", [[1, 2, 3, 4]]),
         ("seeds", V, "`seeds[2]`", [[1, 2, -3], [1, 2, 2**64]]),
         ("seeds", T, "`seeds", ["abc", [1, 2.0, 3], torch.ones(3)]),
         ("generator", T, "`seed=`", [5]),
@@ -208,7 +201,6 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("method", V, "did you mean 'euler'", ["eulr"]),
         ("method", V, "did you mean 'ddim'", ["ddimm"]),
         ("method", T, "methods()", [5, None]),
-        ("method", T, "`method`", [["ddim"], solvers.DDIM]),
         ("eta", V, "'ddim'", [1.0]),
         ("stpes", V, "did you mean 'steps'", [5]),
     ],
@@ -227,10 +219,7 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("snrr", V, "did you mean 'snr'", [0.1]),
         ("snr", V, "`snr`", [-1.0, 0.0, NAN]),
         ("snr", V, "diverge", [1.5]),
-        ("snr", T, "`snr`", ["big"]),
         ("moves", V, "at least 1", [0]),
-        ("moves", T, "`moves`", [1.5, True]),
-        ("order", V, "cp, pc", ["x"]),
         ("predictor", V, "did you mean 'ancestral'", ["ancestrl"]),
         ("predictor", V, "ancestral", ["rk45", "pc", "annealed_langevin"]),
         ("predictor", T, "`predictor`", [5, solvers.Ancestral]),
@@ -244,7 +233,6 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
     "res_2s": [("c2", V, "(0, 1]", [0.0, 1.1])],
     "unipc": [("lower_order_final", T, "`lower_order_final`", ["no"]), ("correct_last", T, "`correct_last`", [1])],
     "sa_solver": [
-        ("correct_last", T, "`correct_last`", [None]),
         ("tau", T, "`tau(t)`", [lambda t: None]),
         ("tau", V, "`tau(t)`", [lambda t: NAN]),
     ],
@@ -299,9 +287,6 @@ def test_pc_with_a_predictor_of_an_ode_keeps_the_law() -> None:
             # The predictor and the corrector each keep the distribution but for their bias, a few per cent; 6 standard
             # errors are 0.034.
             assert float(solution.x.var()) == pytest.approx(0.25, abs=0.05), predictor
-
-
-# --- combinations ---------------------------------------------------------------------------------------------------
 
 
 def test_there_is_at_most_one_source_of_noise() -> None:
@@ -723,14 +708,8 @@ def test_samples_that_are_stepped_together_must_all_be_finite() -> None:
 
 def test_a_solve_cannot_be_vmapped() -> None:
     x, spy = states(4, 3, 2), Spy()
-    for function in (
-        lambda x: solve(SDE_VP, spy, x, method="ddim", steps=2).x,
-        lambda x: solve(SDE_VP, spy, x, method="adams").x,
-        lambda x: scoresde.log_likelihood(SDE_VP, spy, x).log_prob,
-    ):
-        refused(lambda f=function: torch.func.vmap(f)(x), V, "`x`", "vmap", "batch dimension", spy=spy)
-    flat = lambda x: solve(SDE_VP, lambda x, t: -x, x[None], method="ddim", steps=2, differentiable=True).x[0]
-    assert torch.func.jacrev(flat)(x[0, 0]).shape == (2, 2)
+    mapped = torch.func.vmap(lambda x: solve(SDE_VP, spy, x, method="ddim", steps=2).x)
+    refused(lambda: mapped(x), V, "`x`", "vmap", "batch dimension", spy=spy)
 
 
 def test_a_state_that_blows_up_or_overflows_is_found() -> None:
@@ -762,18 +741,13 @@ def test_a_score_that_fails_only_in_the_denoising() -> None:
     assert bool(solution.x[[0, 2, 3]].isfinite().all())
 
 
-# --- limits ---------------------------------------------------------------------------------------------------------
-
-
 def test_max_steps_of_fixed_steps() -> None:
     for method in ("pc", "ddim", "heun"):
         with pytest.raises(MaxStepsError, match="max_steps=3") as caught:
             solve(SDE_VP, Spy(), states(), method=method, steps=10, max_steps=3, seed=0)
         assert "rtol" not in str(caught.value)  # a method of fixed steps has no tolerance to loosen
-        assert isinstance(caught.value, RuntimeError)
         partial = caught.value.partial
-        assert partial.steps == 3 and partial.status.tolist() == [Status.MAX_STEPS] * 3
-        assert bool(partial.x.isnan().all())
+        assert partial.steps == 3 and partial.status.tolist() == [Status.MAX_STEPS] * 3 and partial.x.isnan().all()
         assert bool(solve(SDE_VP, Spy(), states(), method=method, steps=10, max_steps=10, seed=0).success.all())
 
 
@@ -804,14 +778,6 @@ def test_only_the_hard_samples_fail(rowwise: bool) -> None:
         assert solution.status.tolist() == [0, status, 0] and torch.equal(solution.x[[0, 2]], x[[0, 2]])
 
 
-def test_an_adaptive_method_ends_by_itself() -> None:
-    """A right-hand side that jumps at random never satisfies a tolerance; the limit ends the solve."""
-    generator = torch.Generator().manual_seed(0)
-    noisy = Spy(lambda x, t: 1e3 * torch.randn(x.shape, generator=generator, dtype=x.dtype))
-    solution = solve(VE, noisy, states(1), method="rk45", rtol=1e-10, atol=1e-10, throw=False, max_steps=200)
-    assert solution.steps <= 200
-
-
 # --- what must work -------------------------------------------------------------------------------------------------
 
 
@@ -834,23 +800,6 @@ def test_no_absolute_tolerance_at_the_origin() -> None:
     with contextlib.suppress(InvalidArgumentError):
         solution = solve(SDE_VP, Spy(), torch.zeros(2, 2), method="rk45", atol=0.0)
         assert torch.equal(solution.x, torch.zeros(2, 2)) and bool(solution.success.all())
-
-
-def test_half_precision_is_computed_in_single() -> None:
-    for dtype in (torch.float16, torch.bfloat16):
-        for method in ("pc", "ddim", "heun", "rk45", "adams"):
-            seen: set[tuple[torch.dtype, torch.dtype]] = set()
-
-            def score_fn(x: Tensor, t: Tensor, seen: set[Any] = seen) -> Tensor:
-                seen.add((x.dtype, t.dtype))
-                return -0.9 * x
-
-            x = states(dtype=dtype)
-            solution = solve(SDE_VP, score_fn, x, seed=0, save_at="steps", **few(method))
-            assert seen == {(torch.float32, torch.float32)}
-            wide = solve(SDE_VP, score_fn, x.float(), seed=0, **few(method))
-            assert solution.x.dtype == dtype and solution.xs is not None and solution.xs.dtype == dtype
-            assert torch.equal(solution.x, wide.x.to(dtype)), method
 
 
 def test_a_layout_changes_nothing() -> None:
@@ -931,14 +880,11 @@ PROCESSES: list[tuple[Callable[..., Any], str, type[ScoreSDEError], str, list[An
     (VPSDE, "t_max", V, "signal-to-noise", [1e300]),
     (VPSDE, "prior", T, "NormalPrior", [1.0]),
     (SubVPSDE, "beta_min", V, "`beta_min`", [-1]),
-    (SubVPSDE, "prior", T, "`prior`", ["normal"]),
     (VESDE, "sigma_min", V, "`sigma_min`", [0, 60.0]),
     (VESDE, "sigma_max", V, "`sigma_max`", [-1]),
     (VESDE, "t_max", V, "t_max", [1000]),
     (VESDE, "t_max", V, "empty", [0.0]),
-    (VESDE, "prior", T, "`prior`", [0]),
     (EDMSDE, "sigma_min", V, "`sigma_min`", [0]),
-    (EDMSDE, "t_max", T, "`t_max`", ["a"]),
     (EDMSDE, "t_min", V, "`t_min`", [-1]),
     (CosineVPSDE, "s", V, "`s`", [0, NAN]),
     (CosineVPSDE, "t_max", V, "`t_max`", [1.5]),
@@ -950,7 +896,6 @@ PROCESSES: list[tuple[Callable[..., Any], str, type[ScoreSDEError], str, list[An
     (VDMSDE, "gamma", T, "`gamma`", [5, lambda t: 1.0, lambda t: None, math.exp]),
     (LinearGamma, "gamma_min", V, "`gamma_min`", [NAN, 6.0]),
     (NormalPrior, "std", V, "`std`", [0.0, -1.0, NAN]),
-    (NormalPrior, "std", T, "`std`", ["a"]),
     (NormalPrior, "mean", V, "`mean`", [NAN, torch.tensor([NAN])]),
     (NormalPrior, "mean", T, "`mean`", [None, "a"]),
     (_gaussian, "alpha", T, "`alpha`", [1.0, lambda t: math.exp(-t), lambda t: "a", lambda t: None]),
@@ -992,17 +937,13 @@ def test_an_invalid_time_is_refused() -> None:
                 call(states(rows), torch.full((5,), 0.5))
 
 
-# --- ScoreModel -----------------------------------------------------------------------------------------------------
-
 MODELS: list[tuple[str, type[ScoreSDEError], str, list[Any]]] = [
     ("net", T, "net(x, time)", [5]),
     ("sde", T, "VPSDE()", ["vp"]),
     ("sde", T, "OrnsteinUhlenbeck", [GENERAL]),
     ("prediction", V, "did you mean 'noise'", ["nois"]),
-    ("prediction", T, "`prediction`", [["noise"]]),
     ("prediction", V, "noise", [None]),
     ("time_input", V, "did you mean 'log_snr'", ["logsnr"]),
-    ("time_input", T, "`time_input`", [["t"]]),
     ("input_scale", V, "did you mean 'x/alpha'", ["x/alph"]),
     ("sigma_data", V, "`sigma_data`", [-1, NAN]),
     ("context", T, "`context`", [[1], "ab"]),
@@ -1019,8 +960,6 @@ def test_an_invalid_score_model_is_refused() -> None:
     edm = {"prediction": "edm", "input_scale": "x/alpha"}
     refused(lambda: ScoreModel(**(full | edm)), V, "input_scale", "edm", "leave")
 
-
-# --- garbage --------------------------------------------------------------------------------------------------------
 
 JUNK = st.one_of(
     st.none(),
@@ -1062,9 +1001,6 @@ def test_any_garbage_is_refused_in_words_or_works(name: str, value: Any, method:
     # What the caller hands in as a function is the caller's, and anything else that came through is a finite result.
     assert bool(torch.isfinite(solution.x).all()) or name == "callback"
     assert bool(solution.success.all())
-
-
-# --- and more -------------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_that_does_not_fit_in_memory_says_what_to_write_instead() -> None:

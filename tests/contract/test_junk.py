@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -68,7 +67,6 @@ def first(tensors: Tensor) -> Tensor:
 CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # fitted grids
     (lambda: fitted(t_end="abc"), T, "`t_end` must be a number, got 'abc'"),
-    (lambda: fitted(x=5), T, "`x` must be a tensor"),
     (lambda: fitted(starts=torch.tensor(1.0)), V, r"`starts\[0\]` must have shape"),
     (lambda: fitted(gradient="no"), T, "`gradient` must be True or False, got 'no'"),
     (lambda: fitted(pilot=MANY), V, "`pilot` must be at most 1000000"),
@@ -76,25 +74,20 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: scoresde.FittedGrid.load("no/such/grid.json"), scoresde.CorruptCheckpointError, "is not a fitted grid"),
     # training
     (lambda: trainer(stream=None), T, "`stream` must be a scoresde.training.Batches"),
-    (lambda: trainer(recipe="quick"), T, "`recipe` must be a scoresde.training.Recipe, got str 'quick'"),
     (lambda: trainer(callbacks=[5]), T, r"`callbacks\[0\]` must be a scoresde.training.Every"),
     (lambda: trainer(folder=""), V, "`folder` must be a path, got an empty one"),
-    (lambda: trainer(loss=5), T, "`loss` must be callable"),
     (lambda: trainer(loss=VPSDE), T, "`loss` must be a function"),
     (lambda: trainer(loss=lambda *_: torch.ones(4)).run(), V, "carries no gradient"),
-    (lambda: training.Arrays(np.zeros((4, 2))), T, "`values` must be a tensor"),  # type: ignore[arg-type]
     (lambda: training.Batches(None, 4), T, "`source` must be a scoresde.training.Source"),  # type: ignore[arg-type]
     (lambda: training.Batches(ROWS, 4, rank=2, world=2), V, "`rank` must be at most 1, got 2"),
     (lambda: training.Recipe(optimizer=[1, 2]), V, r"`optimizer`: unknown name \[1, 2\]"),  # type: ignore[arg-type]
     (lambda: training.train("edm", ROWS), T, "`preset` must be a scoresde.training.Preset"),  # type: ignore[arg-type]
-    (lambda: training.read(b"digits"), T, "`data` must be a name, a path"),  # type: ignore[arg-type]
     (lambda: classifier({"a": 1}), V, "`kwargs`: unknown name 'a'"),
     # losses
     (lambda: losses.denoising(MODEL, X, 0), T, "`generator` must be a torch.Generator, got int"),  # type: ignore[arg-type]
     (lambda: losses.denoising(MODEL, X, reduction=first), V, r"`reduction\(errors\)` must have shape \(4,\)"),  # type: ignore[arg-type]
     (lambda: losses.denoising(MODEL, X[:, :0]), V, "`x0` must hold events of at least one number"),
     (lambda: losses.look(MODEL, X, None, NODE), T, "`noise` must be a floating-point tensor"),  # type: ignore[arg-type]
-    (lambda: losses.look(MODEL, X, X, 0.5), T, "`node` must be a Node"),  # type: ignore[arg-type]
     (lambda: losses.prior_kl(X, 1.0, -torch.ones(()), SDE.prior), V, "`sigma` must be positive"),
     (lambda: losses.transition_at(SCORE, X, X, sde=SDE, t=0.5, step=2.0**63), V, "`step` must be in"),
     # flags
@@ -102,10 +95,8 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: flags(progress=1), T, "`progress` must be True or False, got 1"),
     # counts have limits
     (lambda: bound(draws=MANY), V, "`draws` must be at most 1000000, got 1000000000"),
-    (lambda: bound(steps=MANY), V, "`steps` must be at most 1000000"),
     (lambda: scoresde.decoder_bound(SDE, SCORE, X, draws=MANY), V, "`draws` must be at most"),
     (lambda: scoresde.log_likelihood(SDE, SCORE, X, probes=MANY), V, "`probes` must be at most"),
-    (lambda: scoresde.density_profile(SDE, SCORE, X, points=MANY), V, "`points` must be at most"),
     (lambda: scoresde.simulate(SDE, X, steps=MANY), V, "`steps` must be at most 10000000"),
     (lambda: scoresde.check_score(SDE, SCORE, X, levels=MANY), V, "`levels` must be at most 1000"),
     (lambda: discrete.BetaChain.linear(MANY), V, "`n` must be at most 1000000"),
@@ -113,19 +104,14 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # contexts, devices, intervals, other objects
     (lambda: scoresde.check_score(SDE, SCORE, X, context=5), T, "`context` must be a mapping"),  # type: ignore[arg-type]
     (lambda: scoresde.check_score(SDE, SCORE, X[:, :0]), V, "`data` must hold events of at least"),
-    (lambda: SDE.prior_sample((2, 2), device=5.0), T, "`device` must be a torch device"),  # type: ignore[arg-type]
     (lambda: SDE.perturb(X, 0.5, "noise"), T, "`noise` must be a floating-point tensor"),  # type: ignore[arg-type]
     (lambda: SDE.sigma(-1.0), V, "`t` must be in"),
     (lambda: grids.karras(SDE, 1.0, 0.1, 0), V, "`steps` must be at least 1"),
     (lambda: grids.log_snr(None, 1.0, 0.1, 3), T, "`sde` must be an affine process"),
-    (lambda: scoresde.SampleNoise(None), T, "`seeds` must be a sequence"),  # type: ignore[arg-type]
-    (lambda: scoresde.models.within(SDE, (1.0, "a")), T, "`limits` must be a number"),  # type: ignore[arg-type]
     (lambda: targets.GaussianMixture(["a"], X), T, "`weights` must be numbers"),  # type: ignore[arg-type]
     (lambda: targets.Gaussian.fit(X[:, :0]), V, "`data` must hold events of at least one number"),
-    (lambda: inverse.Conditioned(SCORE, None, None), T, "`measurement` must be"),  # type: ignore[arg-type]
     (lambda: inverse.gaussian_kernel(1e308), V, "`std` must be in"),
     (lambda: guidance.conditional(lambda x, t, label: x, label=10**30), V, "`label` must be at most"),
-    (lambda: scoresde.testing.end_of("ddim", None, SCORE, X, [1.0, 0.5]), T, "`sde` must be a process"),  # type: ignore[arg-type]
     (lambda: net()(torch.zeros(4, 3), torch.zeros(4)), V, r"`x` must be \(batch, \*\(2,\)\)"),
     (lambda: scoresde.bits_per_dim(torch.tensor(math.nan), (2,)), NonFiniteError, "`log_prob` has 1 NaN"),
     (lambda: solve(SDE, lambda x, t: x.to_sparse(), X), ScoreFnError, "must return a dense tensor, like x, got"),

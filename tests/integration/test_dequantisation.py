@@ -201,12 +201,8 @@ def test_the_flow_of_an_exact_score(kind: str) -> None:
     assert bool((got.log_prob >= got.log_weights.mean(1)).all())
 
 
-def test_hutchinsons_noise_would_lift_importance_weights() -> None:
-    """The reason for refusing it: noise of the variance s^2 in the logarithms adds up to s^2/2 to the bound."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(4000, 16, generator=generator, dtype=F64)
-    lifted = (noise.logsumexp(1) - math.log(16)).mean()
-    assert 0.4 < float(lifted) < 0.5  # of weights that are all 1
+def test_hutchinsons_noise_is_refused_for_importance_weights() -> None:
+    """Noise of the variance s^2 in the logarithms would add up to s^2/2 to the bound."""
     with pytest.raises(scoresde.InvalidArgumentError, match="divergence='exact'"):
         at_once(TARGET, grey(6, 2), UniformDequantizer(6), importance=True, divergence="hutchinson")
     got = at_once(TARGET, grey(6, 2), UniformDequantizer(6), draws=3, divergence="hutchinson")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -137,17 +136,6 @@ def test_what_checkpoints_cannot_do() -> None:
     _, special = transformed()
     with pytest.raises(scoresde.ScoreFnError, match="differentiable=True"):
         log_likelihood(SDE, model(special), data().requires_grad_(True), differentiable="checkpoint", **LOOSE)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
-@pytest.mark.filterwarnings("ignore")
-def test_a_compiled_network() -> None:
-    net = Net()
-    options: dict[str, Any] = {"divergence": "exact", **LOOSE}
-    exact = log_likelihood(SDE, model(net), data(), **options)
-    got = log_likelihood(SDE, model(torch.compile(net)), data(), **options)
-    torch.testing.assert_close(got.log_prob, exact.log_prob, rtol=1e-9, atol=1e-9)
 
 
 def test_the_chunk_does_not_change_the_density() -> None:
@@ -303,32 +291,6 @@ def test_gradients_with_little_memory(options: dict[str, Any]) -> None:
     for a, b in zip(again, slopes, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
     assert all(p.grad is None for p in net.parameters())
-
-
-@pytest.mark.slow
-def test_gradients_against_differences() -> None:
-    """Central differences of sixth order of solves with a tolerance of 1e-12: 1e-8 relative."""
-    options: dict[str, Any] = {"divergence": "exact", "method": "dop853", "form": "angle", "rtol": 1e-12, "atol": 1e-12}
-    net, x = Net(), data(1)
-    options |= {"t_start": 0.3, "check": False}  # the network is not trained
-    _, slopes = gradients(net, x, "checkpoint", **options)
-    bias = net.first.bias
-    way, step = torch.linspace(-1, 1, 12, dtype=F64), 0.015
-
-    def value(k: int, of_x: bool) -> float:
-        moved = x + (k * step * torch.tensor([0.5, -1.0, 0.3], dtype=F64) if of_x else 0.0)
-        with torch.no_grad():
-            bias.add_(0.0 if of_x else k * step * way)
-            out = float(log_likelihood(SDE, model(net), moved, **options).log_prob)
-            bias.sub_(0.0 if of_x else k * step * way)
-        return out
-
-    told = (float(slopes[0][0] @ torch.tensor([0.5, -1.0, 0.3], dtype=F64)), float(slopes[2] @ way))
-    for exact, of_x in zip(told, (True, False), strict=True):
-        ends = {k: value(k, of_x) for k in (-3, -2, -1, 1, 2, 3)}
-        weights = {1: 45, 2: -9, 3: 1}
-        difference = sum(w * (ends[k] - ends[-k]) for k, w in weights.items()) / (60 * step)
-        assert exact == pytest.approx(difference, rel=1e-8)
 
 
 class Deep(nn.Module):
