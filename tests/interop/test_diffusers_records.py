@@ -226,6 +226,17 @@ def test_a_loop_that_begins_later(name: str) -> None:
     assert differ(looped(scheduler, x), by_grid(name, "tuned", x, scheduler.times)) <= FLOAT32
 
 
+def test_noise_that_is_added_between_the_steps() -> None:
+    """As in inpainting: it is that of the step's state, wherever the network is evaluated."""
+    scheduler, times = made("edm", "shifted"), record("edm", "shifted").times
+    scheduler.set_timesteps(STEPS)
+    x, draw = noise(scheduler), torch.ones(2, *SHAPE[1:])
+    for i, t in enumerate(scheduler.timesteps[:-1]):
+        x = scheduler.step(net(scheduler.scale_model_input(x, t), t), t, x).prev_sample
+        added = scheduler.add_noise(torch.zeros_like(draw), draw, scheduler.timesteps[i + 1 : i + 2])
+        assert torch.allclose(added, draw * times[i + 1], rtol=1e-6)  # sigma is the time
+
+
 def test_a_learned_solver_makes_all_of_its_steps() -> None:
     scheduler = made("euler", "learned")
     scheduler.set_timesteps(STEPS)
