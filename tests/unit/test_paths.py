@@ -244,6 +244,7 @@ def test_samples_stay_the_same_and_a_replay_gives_the_same_bits(name: str) -> No
             again = paths.log_prob(solution.path, sde, score_fn, per_step=True)
         assert torch.equal(again, solution.path.log_probs)
         assert torch.equal(paths.log_prob(solution.path, sde, score_fn, per_step=True), again)  # with checkpoints
+        assert not paths.kl(solution.path, score_fn, score_fn).any()
         steps = range(again.shape[1])
         one_by_one = [paths.log_prob(solution.path, sde, score_fn, steps=[i], per_step=True) for i in steps]
         assert torch.equal(torch.cat(one_by_one, 1), again)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 
-import pytest
 import torch
 
 import scoresde
@@ -35,16 +34,3 @@ def test_a_score_function_accepts_what_its_signature_takes():
     ):
         assert as_score(function).accepts("label") is expected, function
     assert not as_score(torch.compile(Net(), backend="eager")).accepts("other")
-
-
-def never(x, t):
-    raise AssertionError("evaluated")
-
-
-def test_solve_and_check_refuse_a_context_that_nobody_takes():
-    context = {"label": torch.zeros(3)}
-    for score_fn in (never, scoresde.ScoreModel(never, SDE, "noise")):
-        with pytest.raises(scoresde.InvalidArgumentError, match="label"):
-            scoresde.solve(SDE, score_fn, shape=(3, 2), context=context)
-        with pytest.raises(scoresde.InvalidArgumentError, match="label"):
-            scoresde.check_score(SDE, score_fn, torch.randn(3, 2), context=context)
