@@ -173,7 +173,7 @@ def test_the_noise_of_a_ratio_in_continuous_time_is_that_of_the_path() -> None:
         {"method": "ddim_eta", "eta": 0.5},
         {"method": "sa_solver", "tau": 0.7, "corrector_order": 0},
     ):
-        found = paths.girsanov(path_of(2000, steps=200, **options), lambda x, t: 1.1 * old(x, t), old)
+        found = paths.girsanov(path_of(2000, steps=150, **options), lambda x, t: 1.1 * old(x, t), old)
         ratio = found.log_ratio.exp()
         assert abs(float(ratio.mean()) - 1) < 4.2 * float(ratio.std()) / math.sqrt(len(ratio)) + found.error**2, options
     for method in ("langevin", "er_sde1", "er_sde3"):
@@ -224,6 +224,7 @@ def test_the_committed_fine_tuning_misses_no_bar() -> None:
         assert record["digits"][name]["gain over the largest"] < found["share"] + 2 * found["standard error"]
 
 
+@pytest.mark.slow
 def test_the_gradient_from_paths_is_that_of_the_mean_reward() -> None:
     """Two seeded tests at |z| < 3.5; a baseline lessens the spread."""
     found = reinforcement.one_dimension(count=4000, chunks=40)

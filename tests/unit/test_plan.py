@@ -45,6 +45,7 @@ def same(solve: Callable[..., Any], where: object = "") -> Tensor:
     return a.x
 
 
+@pytest.mark.cells(16)
 @pytest.mark.parametrize("method", FIXED)
 def test_every_method_repeats_its_own_steps(method: str) -> None:
     for prediction in ("noise", "data", "bare"):

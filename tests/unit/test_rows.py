@@ -28,6 +28,7 @@ def unprepared(solver: Solver) -> Solver:
     return cls(**{field.name: getattr(solver, field.name) for field in dataclasses.fields(solver) if field.init})
 
 
+@pytest.mark.cells(12)
 @pytest.mark.parametrize("method", [*METHODS, "dpmpp_2m final"])
 def test_rows_of_a_grid_are_those_of_a_step(method: str) -> None:
     def net(x: Tensor, t: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def test_directions_are_uniform() -> None:
 def test_the_subtracted_floor_is_that_of_equal_distributions() -> None:
     """And subtracts in squares: normal samples of which one is shifted (each within four standard errors)."""
     squares, subtracted, shifted = [], [], []
-    for k in range(60):
+    for k in range(40):
         x, y = normals(k, (150, 1), (200, 1))
         got, other = (sliced_wasserstein(x, y + c, permutations=29, seed=k) for c in (0.0, 0.3))
         squares.append(got.plain**2)
@@ -157,8 +157,8 @@ def test_the_subtracted_floor_is_that_of_equal_distributions() -> None:
         shifted.append(other.square)
         assert got.square == pytest.approx(got.plain**2 - got.subtracted**2)
     a, b, c = (torch.tensor(v) for v in (squares, subtracted, shifted))
-    assert abs(float((a - b).mean())) < 4 * float((a - b).std()) / math.sqrt(60)
-    assert abs(float(c.mean()) - 0.3**2) < 4 * float(c.std()) / math.sqrt(60)
+    assert abs(float((a - b).mean())) < 4 * float((a - b).std()) / math.sqrt(40)
+    assert abs(float(c.mean()) - 0.3**2) < 4 * float(c.std()) / math.sqrt(40)
 
 
 @pytest.mark.parametrize("size", [10, 400])
@@ -204,7 +204,7 @@ def test_its_limits_are_those_of_scipy(quick: None) -> None:
         assert shift < 100 or got.value == 1
 
 
-@pytest.mark.parametrize("change", ["shift", "scale", "modes"])
+@pytest.mark.parametrize("change", ["shift", pytest.param("scale", marks=pytest.mark.slow), "modes"])
 def test_it_finds_differences(change: str) -> None:
     """A shift of the mean, a scale, and a missing mode; never more than the distance, which is known or bounded."""
     generator = torch.Generator().manual_seed(7)
