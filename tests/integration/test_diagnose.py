@@ -186,7 +186,7 @@ def latents_not_scaled() -> Diagnosis:
 
 
 def few_noisy_steps() -> Diagnosis:
-    return diagnose(SDE, SCORE, **halves(TARGET), method="euler_maruyama", steps=5, pilot=64)
+    return diagnose(SDE, SCORE, **halves(TARGET, 500), method="euler_maruyama", steps=5, pilot=128)
 
 
 PLANTED: dict[Callable[[], Diagnosis], tuple[str, ...]] = {
