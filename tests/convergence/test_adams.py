@@ -40,7 +40,7 @@ def run(sde: scoresde.AffineSDE, tolerance: float, **options: Any) -> tuple[floa
     return float((got.x - exact).square().mean().sqrt()), float(got.nfe.double().mean())
 
 
-@pytest.mark.cells(8)
+@pytest.mark.cells(4)
 @pytest.mark.parametrize(("spread", "name"), pairs([0.1, 0.2, 0.5], PROCESSES))
 def test_the_error_is_the_tolerance(spread: float, name: str) -> None:
     """Within a factor of 10 from 1e-2 to 1e-8, and proportional to it."""

@@ -46,18 +46,9 @@ def test_it_is_the_published_loop(convention: str) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(6, 2, dtype=F64, generator=generator)
     draws = torch.randn(5 * 3, 6, 2, dtype=F64, generator=generator)
-    sde = CHAIN.sde()
-    got = scoresde.solve(
-        sde,
-        TARGET.score(sde),
-        x,
-        method="annealed_langevin",
-        epsilon=2e-3,
-        moves=3,
-        convention=convention,
-        grid=CHAIN.grid(),
-        noise=lambda k, like: draws[k],
-    )
+    options: dict[str, Any] = {"method": "annealed_langevin", "epsilon": 2e-3, "moves": 3, "convention": convention}
+    options |= {"grid": CHAIN.grid(), "noise": lambda k, like: draws[k]}
+    got = scoresde.solve(CHAIN.sde(), TARGET.score(CHAIN.sde()), x, **options)
     torch.testing.assert_close(got.x, published(x, draws, 2e-3, 3, convention == "paper"), rtol=1e-11, atol=1e-12)
     assert got.evaluations == 15
     assert got.t.tolist() == [0.0] * 6
@@ -78,25 +69,18 @@ def test_its_stationary_variance(convention: str, inflation: float) -> None:
     assert float(testing.probe(run, (1,)).covariance) / 1e-4 == pytest.approx(inflation, rel=1e-4)
 
 
-@pytest.mark.parametrize("process", [scoresde.VESDE(), scoresde.VPSDE(), scoresde.FlowSDE()])
-def test_every_process_and_every_level(process: scoresde.AffineSDE) -> None:
+def test_every_process_and_every_level() -> None:
     """The move of a level is the same share of its noise on every process, and no level is passed over."""
-    times = process.time(torch.tensor([-2.0, 0.0, 2.0], dtype=F64))
-    epsilon = 0.2 * float(process.sigma(times[-1])) ** 2
-    solution = scoresde.solve(
-        process,
-        one_point(process),
-        torch.zeros(1, 1, dtype=F64),
-        method="annealed_langevin",
-        epsilon=epsilon,
-        moves=1,
-        grid=times,
-        noise=lambda k, like: torch.full_like(like, 1.0 if k == 0 else 0.0),
-    )
-    assert solution.evaluations == 3
-    # a move of the first level draws sqrt(2 a) z with a = 0.2 sigma^2; the others draw 0 and keep 0.8 each
-    first = math.sqrt(0.4) * float(process.sigma(times[0]))
-    assert float(solution.x) == pytest.approx(first * 0.8**2, rel=1e-12)
+    for process in (scoresde.VESDE(), scoresde.VPSDE(), scoresde.FlowSDE()):
+        times = process.time(torch.tensor([-2.0, 0.0, 2.0], dtype=F64))
+        options: dict[str, Any] = {"method": "annealed_langevin", "moves": 1, "grid": times}
+        options |= {"epsilon": 0.2 * float(process.sigma(times[-1])) ** 2}
+        options |= {"noise": lambda k, like: torch.full_like(like, float(k == 0))}
+        solution = scoresde.solve(process, one_point(process), torch.zeros(1, 1, dtype=F64), **options)
+        assert solution.evaluations == 3
+        # a move of the first level draws sqrt(2 a) z with a = 0.2 sigma^2; the others draw 0 and keep 0.8 each
+        first = math.sqrt(0.4) * float(process.sigma(times[0]))
+        assert float(solution.x) == pytest.approx(first * 0.8**2, rel=1e-12), process
 
 
 def test_moves_that_diverge_are_refused() -> None:

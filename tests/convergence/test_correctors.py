@@ -172,18 +172,8 @@ def test_every_corrector_with_predictors_of_every_kind(corrector: str, predictor
     """4,000 samples, whose mean has a standard error of 0.015 and the second moment one of 2 %."""
     sde = PROCESSES["flow"]
     options = {"log_prob": lambda x, t: MIXTURE.log_prob(x, sde, t)} if corrector == "mala" else {}
-    got = scoresde.solve(
-        sde,
-        MIXTURE.score(sde),
-        method="pc",
-        corrector=corrector,
-        predictor=predictor,
-        steps=100,
-        shape=(4000, 1),
-        seed=0,
-        dtype=F64,
-        **options,
-    )
+    options |= {"method": "pc", "corrector": corrector, "predictor": predictor, "steps": 100}
+    got = scoresde.solve(sde, MIXTURE.score(sde), shape=(4000, 1), seed=0, dtype=F64, **options)
     mean, second = float(got.x.mean()), float(got.x.square().mean())
     exact = 0.3 * -1.2 + 0.5 * 0.4 + 0.2 * 1.5
     assert mean == pytest.approx(exact, abs=0.12)

@@ -200,12 +200,6 @@ def test_the_ancestral_split_keeps_its_digits() -> None:
         assert got == pytest.approx(float(exact), rel=1e-13), (h, eta)
 
 
-def test_unip3_and_dpm_3m_are_one_method_with_the_full_variant_only() -> None:
-    sde = PROCESSES["vp"]
-    same(end(solvers.UniP(order=3, variant="full"), sde), end("dpmpp_3m", sde))
-    assert float((end("unip3", sde) - end("dpmpp_3m", sde)).abs().max()) > 1e-9
-
-
 def test_the_third_order_sde_method_without_noise_starts_as_published() -> None:
     sde = PROCESSES["vp"]
     same(end(solvers.DPMpp3MSDE(eta=0.0), sde), end(solvers.DPMpp3M(start_up="published"), sde))

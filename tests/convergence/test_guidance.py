@@ -17,7 +17,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import guidance, targets, testing
-from scoresde.testing.kolmogorov import expectations, observe
+from scoresde.testing.kolmogorov import expectations
 from tests.parameters import ways
 
 from .problems import PROCESSES
@@ -208,15 +208,6 @@ def test_a_corrector_moves_the_reverse_sde_towards_it() -> None:
     some, many = (law_of("pc", 60, draws=2, nodes=6, points=121, predictor="ancestral", snr=r) for r in (0.3, 0.6))
     gaps = [abs(a - mean) + abs(b - variance) for a, b in (plain, some, many)]
     assert gaps[0] > 1.5 * gaps[1] > 3 * gaps[2], gaps
-
-
-def test_the_recursion_of_expectations_is_unchanged_by_default() -> None:
-    times = scoresde.grids.log_snr(SDE, 1.0, 0.1, 4)
-    a, b = (
-        expectations(PAIR, SDE, times, "ancestral", points=51, nodes=8, **o)
-        for o in ({}, {"score_fn": PAIR.score(SDE), "function": observe})
-    )
-    assert np.array_equal(a, b)
 
 
 # --- other distributions ----------------------------------------------------------------------------------------------

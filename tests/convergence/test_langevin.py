@@ -32,17 +32,9 @@ def langevin(name: str, snr: float, moves: int) -> tuple[testing.AffineMap, floa
     sde, times = level(name)
 
     def run(shape: tuple[int, ...], draw: testing.Draw) -> torch.Tensor:
-        like = torch.empty(shape, dtype=F64)
-        return scoresde.solve(
-            sde,
-            SHIFTED.score(sde),
-            draw(0, like),
-            method="langevin",
-            grid=times,
-            snr=snr,
-            moves=moves,
-            noise=lambda k, like: draw(k + 1, like),
-        ).x
+        options = {"method": "langevin", "grid": times, "snr": snr, "moves": moves}
+        x, later = draw(0, torch.empty(shape, dtype=F64)), lambda k, like: draw(k + 1, like)
+        return scoresde.solve(sde, SHIFTED.score(sde), x, noise=later, **options).x
 
     end = float(times[-1])
     alpha, sigma = float(sde.alpha(end)), float(sde.sigma(end))
@@ -88,14 +80,8 @@ def test_a_move_on_a_mixture_changes_the_law_in_second_order_only(name: str) -> 
         epsilon = 2 * (0.16 * float(sde.sigma(end))) ** 2
         moved = []
         for z in (-1.0, 1.0):  # two nodes are exact for second moments
-            got = scoresde.solve(
-                sde,
-                MIXTURE.score(sde),
-                state,
-                method="langevin",
-                grid=times,
-                noise=lambda k, like, z=z: torch.full_like(like, z),
-            )
+            noise = lambda k, like, z=z: torch.full_like(like, z)  # noqa: E731
+            got = scoresde.solve(sde, MIXTURE.score(sde), state, method="langevin", grid=times, noise=noise)
             moved.append(got.x[:, 0].numpy())
         first, second = (sum(0.5 * p @ m**power for m in moved) for power in (1, 2))
         score = MIXTURE.score(sde)(state, end)[:, 0].numpy()

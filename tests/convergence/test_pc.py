@@ -55,9 +55,8 @@ def law_error(target: scoresde.targets.Gaussian, sde: scoresde.AffineSDE, steps:
     """The largest error of the mean (in standard deviations) and of the covariance (relative), from the prior on."""
 
     def run(shape: tuple[int, ...], draw: testing.Draw) -> torch.Tensor:
-        return scoresde.solve(
-            sde, target.score(sde), method="pc", steps=steps, shape=shape, noise=draw, dtype=F64, **options
-        ).x
+        given = {"method": "pc", "steps": steps, "shape": shape, "noise": draw, "dtype": F64, **options}
+        return scoresde.solve(sde, target.score(sde), **given).x
 
     basis, values = target.spectrum.basis, target.spectrum.values.reshape(-1)
     assert basis is not None
@@ -173,17 +172,8 @@ def test_moments_on_a_mixture_in_three_dimensions(name: str, order: str, predict
     centred = means - mean
     data_cov = (weights[:, None, None] * (covariances + centred[:, :, None] * centred[:, None, :])).sum(0)
     covariance = alpha**2 * data_cov + sigma**2 * torch.eye(3, dtype=F64)
-    x = scoresde.solve(
-        sde,
-        target.score(sde),
-        method="pc",
-        steps=MIXTURE_STEPS,
-        shape=(SAMPLES, 3),
-        seed=2024,
-        dtype=F64,
-        order=order,
-        predictor=predictor,
-    ).x
+    options = {"method": "pc", "steps": MIXTURE_STEPS, "order": order, "predictor": predictor, "dtype": F64}
+    x = scoresde.solve(sde, target.score(sde), shape=(SAMPLES, 3), seed=2024, **options).x
     std = covariance.diag().sqrt()
     z = (x - alpha * mean) / std
     products = z[:, :, None] * z[:, None, :]

@@ -225,40 +225,6 @@ def test_samples_have_the_tilted_law_in_one_dimension() -> None:
     assert float(missed[[0, 1]].abs().min()) > 14
 
 
-def test_samples_have_the_tilted_law_in_two_dimensions() -> None:
-    """Three components, the second one's classifier; moments, and each quadrant, against a quadrature of the tilted
-    distribution. The chain's bias is bounded by the change of the figures at twice the steps, which is half of it."""
-    target = targets.GaussianMixture(
-        torch.tensor([0.3, 0.5, 0.2]),
-        torch.tensor([[-1.0, 0.4], [0.6, -0.3], [1.0, 1.0]], dtype=F64),
-        scales=torch.tensor([0.6, 0.5, 0.8], dtype=F64),
-    )
-    log_prob = lambda x, t: target.log_responsibilities(x, SDE, t)[:, 1]  # noqa: E731
-    score_fn = guidance.classifier_guidance(target.score(SDE), log_prob, 3.0)
-
-    def statistics(x: Tensor) -> Tensor:
-        a, b = x[..., 0], x[..., 1]
-        cells = [((a > 0.5) == p) & ((b > -0.3) == q) for p in (True, False) for q in (True, False)]
-        return torch.stack([a, b, a * a, b * b, a * b, *(c.to(x) for c in cells[:3])], dim=-1)
-
-    axis = torch.linspace(-5, 5, 401, dtype=F64)
-    points = torch.cartesian_prod(axis, axis)
-    weight = (target.log_prob(points) + 3 * target.log_responsibilities(points)[:, 1]).softmax(0)
-    truth = weight @ statistics(points)
-    sets, particles = 20, 256
-    shape = (sets * particles, 2)
-    values = []
-    for steps in (20, 40):
-        got = scoresde.sample_tilted(SDE, score_fn, steps=steps, shape=shape, particles=particles, seed=1, dtype=F64)
-        values.append(statistics(got.x.reshape(sets, particles, 2)).mean(1))
-    plain = scoresde.solve(SDE, score_fn, method="ancestral", steps=40, shape=shape, seed=1, dtype=F64).x
-    error = values[1].std(0) / math.sqrt(sets)
-    bias = (values[0].mean(0) - values[1].mean(0)).abs()
-    assert bool(((values[1].mean(0) - truth).abs() < 5 * error + bias + 0.01).all())
-    missed = (statistics(plain.reshape(sets, particles, 2)).mean(1).mean(0) - truth).abs() / (5 * error + bias + 0.01)
-    assert float(missed.max()) > 2
-
-
 def test_sets_do_not_know_each_other() -> None:
     """With one seed per sample, a set's particles are the same in any batch."""
     options = {"steps": 12, "particles": 4, "dtype": F64}
@@ -275,31 +241,18 @@ def test_guidance_of_guidance_multiplies_the_twists() -> None:
     assert torch.allclose(a.x, b.x, rtol=1e-9) and torch.allclose(a.log_evidence, b.log_evidence, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("sign", "scale"), [("product", 1.0), ("negation", -0.5)])
-def test_products_and_negations_with_densities_are_tilts(sign: str, scale: float) -> None:
+def test_products_and_negations_with_densities_are_tilts() -> None:
     r"""With the ratio of two diffused densities as ``log_prob``, a product :math:`p_b (p/p_b)^w` at w > 0, its opposite
-    below. Gaussians: the distribution is :math:`N` with the precision :math:`(1-w)/v_b + w/v`. 5 deviations, and the
-    chain's bias of 60 steps."""
+    below."""
     base, concept = targets.Gaussian(torch.zeros(1, dtype=F64), 1.0), targets.Gaussian(torch.ones(1, dtype=F64), 1.5)
     ratio = lambda x, t: concept.log_prob(x, SDE, t) - base.log_prob(x, SDE, t)  # noqa: E731
-    score_fn = guidance.classifier_guidance(base.score(SDE), ratio, scale)
     x = torch.randn(5, 1, generator=torch.Generator().manual_seed(0), dtype=F64)
-    composed = (
-        guidance.product(concept.score(SDE), base=base.score(SDE))
-        if sign == "product"
-        else guidance.negation(base.score(SDE), concept.score(SDE), 0.5)
-    )
-    assert torch.allclose(score_fn(x, 0.4), composed(x, 0.4), rtol=1e-9)
-    sets, particles = 60, 64
-    got = scoresde.sample_tilted(
-        SDE, score_fn, steps=60, shape=(sets * particles, 1), particles=particles, seed=0, dtype=F64
-    )
-    precision = (1 - scale) + scale / 1.5
-    mean, variance = (scale / 1.5) / precision, 1 / precision
-    values = features(got.x.reshape(sets, particles)).mean(1)[:, :2]
-    truth = torch.tensor([mean, variance + mean**2], dtype=F64)
-    off = (values.mean(0) - truth).abs()
-    assert bool((off < 5 * values.std(0) / math.sqrt(sets) + 0.02).all()), off
+    for scale, composed in (
+        (1.0, guidance.product(concept.score(SDE), base=base.score(SDE))),
+        (-0.5, guidance.negation(base.score(SDE), concept.score(SDE), 0.5)),
+    ):
+        score_fn = guidance.classifier_guidance(base.score(SDE), ratio, scale)
+        assert torch.allclose(score_fn(x, 0.4), composed(x, 0.4), rtol=1e-9), scale
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -57,18 +57,9 @@ def exact(steps, twist):
 def moments(twist, particles, sets, steps, seed=0, threshold=0.5):
     """The first and second moments of each set's particles ``(sets, 5)``, and its share of the evidence ``(sets,)``."""
     infos = []
-    got = inverse.sample_posterior(
-        *PROBLEM,
-        method="twisted_smc",
-        twist=twist,
-        particles=particles,
-        threshold=threshold,
-        record=infos.append,
-        steps=steps,
-        shape=(sets * particles, 2),
-        seed=seed,
-        dtype=F64,
-    )
+    options = {"method": "twisted_smc", "twist": twist, "particles": particles, "threshold": threshold, "steps": steps}
+    shape = (sets * particles, 2)
+    got = inverse.sample_posterior(*PROBLEM, shape=shape, record=infos.append, seed=seed, dtype=F64, **options)
     x = got.x.reshape(sets, particles, 2)
     evidence = sum(info.log_mean for info in infos).softmax(0)
     return torch.cat([x, x**2, x[..., :1] * x[..., 1:]], dim=2).mean(1), evidence / evidence.mean(), got
@@ -98,13 +89,7 @@ def test_particles_have_the_law_of_the_chains_posterior(twist, threshold):
         assert float(deviations(values, truth).abs().max()) < 5
     assert got.ess.shape == (11, 60) and bool((got.ess >= 1).all()) and bool((got.ess <= 512.001).all())
     guided = inverse.sample_posterior(
-        *PROBLEM,
-        method=twist.name,
-        sampler="ancestral",
-        steps=10,
-        shape=(30720, 2),
-        seed=0,
-        dtype=F64,
+        *PROBLEM, method=twist.name, sampler="ancestral", steps=10, shape=(30720, 2), seed=0, dtype=F64
     ).x.reshape(60, 512, 2)  # the proposal alone, without weights, is caught
     plain = torch.cat([guided, guided**2, guided[..., :1] * guided[..., 1:]], dim=2).mean(1)
     assert float(deviations(plain, truth).abs().max()) > 10
@@ -124,25 +109,13 @@ def test_few_particles_are_biased_and_the_bias_falls():
 @pytest.mark.slow
 def test_with_steps_and_particles_it_is_the_posterior_of_a_mixture():
     """Against the exact posterior: the probability of each of four cells, 5 deviations."""
-    target = GaussianMixture(
-        torch.tensor([0.3, 0.7]), torch.tensor([[-1.0, 0.5], [0.8, -0.4]], dtype=F64), scales=torch.tensor([0.4, 0.3])
-    )
-    law = target.posterior(MATRIX, 0.1 * Y, STD)
-    reference = law.sample(400_000, generator=torch.Generator().manual_seed(1))
+    means = torch.tensor([[-1.0, 0.5], [0.8, -0.4]], dtype=F64)
+    target = GaussianMixture(torch.tensor([0.3, 0.7]), means, scales=torch.tensor([0.4, 0.3]))
+    reference = target.posterior(MATRIX, 0.1 * Y, STD).sample(400_000, generator=torch.Generator().manual_seed(1))
     sets, particles = 40, 1024
-    got = inverse.sample_posterior(
-        SDE,
-        target.score(SDE),
-        MATRIX,
-        0.1 * Y,
-        STD,
-        method="twisted_smc",
-        particles=particles,
-        steps=400,
-        shape=(sets * particles, 2),
-        seed=0,
-        dtype=F64,
-    ).x.reshape(sets, particles, 2)
+    options = {"method": "twisted_smc", "particles": particles, "steps": 400, "seed": 0, "dtype": F64}
+    problem = (SDE, target.score(SDE), MATRIX, 0.1 * Y, STD)
+    got = inverse.sample_posterior(*problem, shape=(sets * particles, 2), **options).x.reshape(sets, particles, 2)
     cell = lambda x: (2 * (x[..., 0] > 0) + (x[..., 1] > 0)).long()  # noqa: E731
     there = torch.nn.functional.one_hot(cell(got), 4).double().mean(1)
     truth = torch.nn.functional.one_hot(cell(reference), 4).double().mean(0)
