@@ -202,6 +202,8 @@ def test_the_samples_of_several_measurements(typed: Run, fake: Any, inverse: str
     particles = typed("sample", *MEASURED, "--inverse", "twisted_smc", "--out", "b.npz")
     expect(particles, 2, "couples the samples of a batch")
     assert not Path("b.npz").exists()
+    np.savez("y.npz", y=ys[:1])
+    expect(typed("sample", *MEASURED, "--inverse", "twisted_smc", "--steps", 3, "--out", "b.npz"), 0)
 
 
 # Replay
