@@ -242,15 +242,16 @@ def exact_log_prob(chain: Chain, variance: str) -> Tensor:
     return total.log()
 
 
+@pytest.mark.parametrize("counts", [(3, 9), pytest.param((3, 9, 27, 81), marks=pytest.mark.slow)], ids=len)
 @pytest.mark.parametrize("variance", ["small", "large"])
-def test_it_bounds_the_likelihood_and_becomes_tight(variance: str) -> None:
-    """Three grey values, chains of 3, 9 and 27 levels from a log-SNR of 4: the bound, by quadrature over the noise, is
+def test_it_bounds_the_likelihood_and_becomes_tight(variance: str, counts: tuple[int, ...]) -> None:
+    """Three grey values, chains of 3 to 81 levels from a log-SNR of 4: the bound, by quadrature over the noise, is
     above -ln P(v) by less and less."""
     z, w = hermite(120)
     v = torch.arange(3).repeat_interleave(120)[:, None]
     gaps = []
     torch.set_default_dtype(F64)
-    for n in (3, 9, 27):
+    for n in counts:
         chain = BetaChain.linear()
         chain = chain.respace(chain.label(torch.linspace(4.0, float(chain.log_snrs[-1]), n, dtype=F64)))
         options: dict[str, Any] = {"levels": 3, "variance": variance, "noise": lambda k, like: z.repeat(3)[:, None]}
@@ -259,7 +260,7 @@ def test_it_bounds_the_likelihood_and_becomes_tight(variance: str) -> None:
         assert bool((gap > 0).all())
         gaps.append(float(SHARES @ gap))
     assert all(a > 1.5 * b for a, b in itertools.pairwise(gaps))
-    assert gaps[2] < 0.35
+    assert len(gaps) < 4 or gaps[3] < 0.14
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def score_matching(name: str, model: Any, line: Line, t: float, points: int = 40
 
 
 MATCHING = ("explicit", "implicit", "sliced", "sliced, plain", "denoising")
-CASES = [("vp", 0.3), ("sub_vp", 0.4), ("ve", 0.5), ("ve", 0.75), ("flow", 0.5), ("edm", 0.7), ("vdm", 0.6)]
+CASES = [("vp", 0.3), ("sub_vp", 0.4), ("ve", 0.75), ("flow", 0.5), ("edm", 0.7)]
 
 
 @pytest.mark.parametrize("law", ["normal", "mixture"])

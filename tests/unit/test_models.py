@@ -181,7 +181,7 @@ def test_predictions_have_other_libraries_names() -> None:
     place=st.floats(0.0, 1.0),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_conventions_agree_on_random_processes(
     sde: Any, prediction: str, time_input: str, place: float, seed: int
 ) -> None:
@@ -200,7 +200,7 @@ def test_time_may_be_a_float_a_scalar_or_one_per_sample() -> None:
 
 
 @given(sde=named, sigma_data=st.floats(0.05, 5.0), place=st.floats(0.0, 1.0), seed=st.integers(0, 2**32))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_edm_preconditioning_is_the_published_one(sde: Any, sigma_data: float, place: float, seed: int) -> None:
     t = torch.tensor([sde.t_min + (sde.t_max - sde.t_min) * place], dtype=F64)
     x = states(sde, t, seed)

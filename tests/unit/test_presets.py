@@ -240,7 +240,7 @@ def test_the_exact_score_minimises_the_loss(name: str) -> None:
         assert float(gap.mean()) > 6 * float(gap.std()) / len(gap) ** 0.5
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["ncsn", "iddpm", "vdm", "edm-wide"])
 def test_a_training_step_is_finite_and_moves_all_parts(name: str) -> None:
     preset = small(name, batch_size=4)
     source = preset.source(read("digits"))
@@ -359,7 +359,7 @@ def test_iddpm_bound_of_25_steps_with_learned_variance() -> None:
     assert not torch.allclose(plain.total, bound.total)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", ["ncsn", "ddpm", "score-sde-ve", "vdm", "edm"])
 def test_own_bounds_are_finite(name: str) -> None:
     preset = PRESETS[name]
     model = small(name).model(Unlabelled(read("digits")), 0.6)
