@@ -270,7 +270,7 @@ def posterior(width: float, shift: float = 0.0) -> Diagnosis:
 @pytest.mark.parametrize(
     ("width", "shift", "said"),
     [
-        (1.0, 0.0, "cannot be told"),
+        pytest.param(1.0, 0.0, "cannot be told", marks=pytest.mark.slow),
         (0.25, 0.0, "over-confident"),
         pytest.param(1.0, 0.5, "biased", marks=pytest.mark.slow),
     ],
@@ -346,7 +346,7 @@ SOUND: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", marked(("flow", "bfloat16 states, no held-out data").__contains__, SOUND))
+@pytest.mark.parametrize("name", marked(("bfloat16 states, no held-out data",).__contains__, SOUND))
 def test_sound_samplers_have_no_faults(name: str) -> None:
     given = {**halves(TARGET, 500, seed=1), "sde": SDE, "pilot": 64, **SOUND[name]}
     sde = given.pop("sde")
