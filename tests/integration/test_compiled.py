@@ -1,4 +1,4 @@
-"""Networks that were compiled, exported, traced, frozen or quantised are networks like others: the same results, their
+"""Networks that were compiled, exported, frozen or quantised are networks like others: the same results, their
 own dtype, their own arguments, and a clear error where something is fixed in them that does not fit."""
 
 from __future__ import annotations
