@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 import scoresde
 from scoresde import solvers
 from scoresde.solvers.dpmpp_sde import split
+from scoresde.solvers.er_sde import published_scale
 
 from .problems import MIXTURE, PROCESSES, STARTS
 
@@ -110,6 +112,7 @@ def test_er_sde_with_the_scale_of_the_flow_draws_nothing(process: str) -> None:
 
 
 def test_er_sde_refuses_an_invalid_scale() -> None:
+    assert published_scale(2.0) == pytest.approx(2 * (math.exp(2**0.3) + 10))
     for scale in (lambda r: r**0.5, lambda r: r**400, lambda r: 0 * r, lambda r: -r, lambda r: float("nan")):
         with pytest.raises(scoresde.InvalidArgumentError, match="scale"):
             end(solvers.ERSDE2(scale=scale), PROCESSES["vp"])

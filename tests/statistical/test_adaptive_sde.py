@@ -325,7 +325,7 @@ def test_where_the_estimate_is_constant_landing_is_exact() -> None:
 @pytest.mark.parametrize(("eta", "power"), [(0.0, 1.0), (0.5, 0.8), (1.0, 0.5), (2.0, 0.5)])
 def test_the_estimate_goes_on_as_a_martingale_or_a_slope(eta: float, power: float) -> None:
     """The predictor, whose state is that of a landing, adds half of the last change of the estimate, times a power of
-    the ratio of the steps."""
+    the ratio of the steps; the error estimate is what was missed beyond it."""
     asked: list[Tensor] = []
 
     class Seen(Drifting):
@@ -338,15 +338,19 @@ def test_the_estimate_goes_on_as_a_martingale_or_a_slope(eta: float, power: floa
     start, stop = (SDE.nodes(torch.tensor([t], dtype=F64)) for t in (0.5, 0.4))
     x, change = torch.ones(1, 3, dtype=F64), torch.tensor([[0.3, -0.2, 0.1]], dtype=F64)
     state, part = solver.init(process, x, start), frame("data", start, stop, eta)
-    ends = []
+    ends, errors = [], []
     for passed in (0.0, float(stop.lam - start.lam), float(stop.lam - start.lam) / 2):
         before = state._replace(before=state.value - change, passed=torch.tensor([passed], dtype=F64))
         for make in (solver.step, solver.land):
             noise = FollowedPath(SampleNoise([5]), lambda t: solver.noise_clock(SDE, t))
-            landed = make(process, x, start, stop, before, noise).x
-        assert torch.equal(asked[-1], landed)
-        ends.append(landed)
-    half = 0.5 * part.gain * part.h * sum(adams_weights((0.0, 1.0), part.z))
+            result = make(process, x, start, stop, before, noise)
+            errors.append(result.error.values[:, 0])
+        assert torch.equal(asked[-1], result.x)
+        ends.append(result.x)
+    weights = adams_weights((0.0, 1.0), part.z)
+    half = 0.5 * part.gain * part.h * sum(weights)
+    missed = errors[2] - errors[0]  # of two steps, of which the first knows no change
+    torch.testing.assert_close(missed, -0.5 * part.gain * part.h * weights[1] * change, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(ends[1] - ends[0], half[:, None] * change, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(ends[2] - ends[0], 2**power * half[:, None] * change, rtol=1e-12, atol=1e-12)
 
