@@ -233,18 +233,18 @@ NUMBERS: list[object] = ["x", None, -1, 0, 2**70, 1e300, float("inf"), float("na
 
 
 def test_a_half_written_lease_is_waited_for(tmp_path: Path, clock: Clock) -> None:
-    for content in BROKEN:
+    for i, content in enumerate(BROKEN):
+        (tmp_path / f"{i}.json").write_bytes(content)
         waiting = Leases(tmp_path, PATIENCE)
-        (tmp_path / "7.json").write_bytes(content)
-        assert waiting.take("7") is None, content[:20]
+        assert waiting.take(f"{i}") is None, content[:20]
         clock.now += PATIENCE
-        assert waiting.take("7") is not None, content[:20]
-    for process in NUMBERS:
+        assert waiting.take(f"{i}") is not None, content[:20]
+    for i, process in enumerate(NUMBERS, len(BROKEN)):
+        elsewhere(tmp_path / f"{i}.json", process=process, host=platform.node())
         waiting = Leases(tmp_path, PATIENCE)
-        elsewhere(tmp_path / "7.json", process=process, host=platform.node())
-        lease = waiting.take("7")  # at once, if there is no such process
+        lease = waiting.take(f"{i}")  # at once, if there is no such process
         clock.now += PATIENCE
-        assert lease or waiting.take("7"), process
+        assert lease or waiting.take(f"{i}"), process
 
 
 @given(st.binary(max_size=200))
