@@ -52,16 +52,6 @@ def test_flow_map_there_and_back() -> None:
         assert float((back - x).abs().max()) < 1e-11 * sde.prior.std, name
 
 
-def test_flow_map_is_mirrored_by_a_mirrored_target() -> None:
-    sde = scoresde.VESDE()
-    mirrored = scoresde.targets.GaussianMixture(
-        MIXTURE.log_weights.exp(), -MIXTURE.means, scales=MIXTURE.spectrum.values.sqrt()
-    )
-    x = torch.linspace(-400, 400, 21, dtype=F64)[:, None]
-    one, other = (testing.mixture_flow_map(m, v, sde, 1.0, 1e-3) for m, v in ((MIXTURE, x), (mirrored, -x)))
-    assert float((one + other).abs().max()) < 1e-12
-
-
 def test_flow_map_keeps_dtype_and_shape_and_refuses_events_of_more_elements() -> None:
     sde = scoresde.VPSDE()
     x = torch.zeros(3, 1)

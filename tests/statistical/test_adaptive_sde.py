@@ -1,7 +1,7 @@
 r"""Adaptive methods of the reverse SDE: rejections leave the distribution of the noise as it is, and results converge
 with the tolerance, along a path and in distribution.
 
-Seeds are fixed. False alarms: 1e-6 for each of the four verdicts of `compare` on right programs, and z-tests at 4.9
+Seeds are fixed. False alarms: 1e-6 for the verdict of `compare` on a right program, and z-tests at 4.9
 standard errors (1e-6 each, 16 of them): 2e-5 in all.
 """
 
@@ -123,6 +123,15 @@ def test_a_step_integrates_a_line_through_both_estimates(eta: float) -> None:
         exact = part.keep[:, None] * x + line + spread[:, None] * noise
         torch.testing.assert_close(result.x, exact, rtol=1e-12, atol=1e-12)
         x, state = result.x, result.state
+
+
+def test_the_estimate_of_ggf_is_the_difference_of_its_two_methods() -> None:
+    solver, process = scoresde.solvers.GGF(), ReverseProcess(SDE, Network(MIXTURE.score(SDE)), eta=1.0)
+    start, stop = (SDE.nodes(torch.full((3,), t, dtype=F64)) for t in (0.5, 0.4))
+    x = torch.linspace(-1, 1, 3, dtype=F64)[:, None]
+    path = FollowedPath(SampleNoise([5, 6, 7]), lambda t: t)
+    result = solver.step(process, x, start, stop, solver.init(process, x, start), path)
+    torch.testing.assert_close(result.error.values[:, 0], result.x - result.state.low, rtol=1e-12, atol=1e-13)
 
 
 def test_with_a_fixed_estimate_the_steps_do_not_matter() -> None:
