@@ -160,15 +160,16 @@ def catch(tests: Tests, change: Change, turns: Iterable[int]) -> dict[str, objec
     """The test that catches a change, and in which tier it is."""
     begin = time.monotonic()
     left = tests.running(change)
-    covered = len(left)
-    for k, turn in enumerate(turns):
-        now = [test for test in left if test in tests.default(turn)]
-        left = [test for test in left if test not in set(now)]
-        for part in _narrow_first(now, tests):
+    stages = []
+    for k, turn in enumerate(turns, 1):
+        default = tests.default(turn)
+        stages.append((k, [test for test in left if test in default]))
+        left = [test for test in left if test not in default]
+    for k, stage in [*stages, (None, left)]:
+        for part in _narrow_first(stage, tests):
             if test := first_failure(tests.tree, change, part):
-                return {"test": test, "turns": k + 1, "covered": covered, "seconds": time.monotonic() - begin}
-    test = first_failure(tests.tree, change, left)
-    return {"test": test or SURVIVED, "turns": None, "covered": covered, "seconds": time.monotonic() - begin}
+                return {"test": test, "turns": k, "seconds": time.monotonic() - begin}
+    return {"test": SURVIVED, "turns": None, "seconds": time.monotonic() - begin}
 
 
 def _narrow_first(chosen: list[str], tests: Tests) -> list[list[str]]:
