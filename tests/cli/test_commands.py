@@ -18,8 +18,6 @@ import scoresde
 from scoresde.presets import PRESETS
 from tests.cli.common import Run, arrays, expect, metadata, near
 
-# methods
-
 
 def test_methods(run: Run) -> None:
     records = json.loads(run("methods", "--json").output)
@@ -29,14 +27,9 @@ def test_methods(run: Run) -> None:
             assert record[key] == (method.solver.__name__ if key == "solver" else value), method.name
     options = {r["name"]: r["options"] for r in records}
     assert options["langevin"] == {"snr": 0.16, "moves": 1} and options["pc"]["order"] == "cp"
-    head, *rows = run("methods").output.splitlines()
-    assert head.split() == ["method", "kind", "evaluations", "ODE", "weak", "strong", "adaptive", "states", "reference"]
-    lines = {row.split()[0]: row for row in rows}
+    lines = {row.split()[0]: row for row in run("methods").output.splitlines()[1:]}
     assert lines["rk45"].split()[:5] == ["rk45", "ode", "6", "5", "yes"]
     assert {m.name: lines[m.name].endswith(m.reference) for m in scoresde.methods()} == dict.fromkeys(lines, True)
-
-
-# check
 
 
 def test_check_reads_data(run: Run, fake: Any) -> None:
@@ -96,14 +89,6 @@ def test_nan_in_data_is_the_same_error_everywhere(run: Run, fake: Any) -> None:
     assert fake.calls == 0
 
 
-def test_check_of_an_unknown_model(run: Run) -> None:
-    expect(run("check", "digit"), 5)
-    expect(run("check", "digits", "--sde", "vpp"), 2)
-
-
-# help
-
-
 def test_help_names_what_a_command_takes(run: Run) -> None:
     sets = "--shard-size --format"
     data = f"--data DATA --key --levels --data-range LOW HIGH --label --labels --probe --method --option {sets}"
@@ -125,11 +110,6 @@ def test_help_names_what_a_command_takes(run: Run) -> None:
         for flag in ("--help", "-h"):
             text = expect(run(*name.split(), flag), 0, *words.split())
             assert not name or "--config FILE.toml" in text, name
-            assert name not in ("sample", "encode", "measure") or "kept unless --force is given" in text, name
-    expect(run("--help"), 0, "75 interrupted")
-    expect(run("sample", "--help"), 0, "vp, ve, subvp, cosine, sigmoid, vdm, edm, flow", "`scoresde methods`")
-    expect(run("sample", "--help"), 0, "where MASK, a picture of the same size, is white")
-    assert "Commands" in run().output
 
 
 def test_version_and_unknown_commands(run: Run) -> None:
@@ -179,10 +159,6 @@ def test_what_is_wrong_in_a_file(typed: Run, fake: Any) -> None:
         ("[sampel]\nsteps = 3", "no option 'sampel'"),
         ("sample = 3", "must be a table"),
         ("steps = 7.5", "--steps"),
-        ("steps = [1, 2]", "--steps"),
-        ("denoise = 'perhaps'", "--denoise"),
-        ("steps = 2020-01-01", "must be a number"),
-        ("config = 'b.toml'", "no option 'config'"),
         ("steps = ", "'run.toml'"),
         ("method = 'nosuch'", "unknown name 'nosuch'"),
         (b"\xff\xfe", "'run.toml'"),
@@ -262,7 +238,3 @@ def test_names_options_and_help_come_without_torch(tmp_path: Path) -> None:
     answers, heavy = json.loads(done.stdout)
     assert dict(zip(CASES, answers, strict=True)) == CASES
     assert heavy == []
-
-
-def test_help_offers_completion(run: Run) -> None:
-    expect(run("--help"), 0, "--install-completion", "--show-completion")

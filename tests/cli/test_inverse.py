@@ -164,49 +164,28 @@ def test_the_operators_are_those_of_the_package(run: Run) -> None:
         assert np.array_equal(arrays("measurement.npz")["y"], operator.forward(x).numpy()), call
 
 
-def test_masks_of_every_mode(run: Run, fake: Any) -> None:
-    np.savez("data.npz", x=np.arange(6.0).reshape(1, 1, 2, 3) / 8)
-    array = np.where(np.arange(6).reshape(2, 3) < 2, 0, 255).astype(np.uint8)
-    for mode in ("1", "L", "P", "RGB"):
-        Image.fromarray(array).convert(mode).save("mask.png")
-        expect(run("measure", "data.npz", "--operator", "inpaint:mask=mask.png"), 0)
-        assert arrays("measurement.npz")["y"].tolist() == [[0.0, 0.125]], mode
-
-
 REFUSED = (
-    (("--inpaint", "mask.png"), "2 arguments"),
     (("--inpaint", "grey.png", "image.png"), "64 of 64 pixels are neither, such as (12, 12, 12)"),
     (("--inpaint", "white.png", "image.png"), "nothing is observed. Black pixels are observed, white ones are"),
-    (("--inpaint", "black.png", "image.png"), "nothing is left to paint"),
     (("--inpaint", "large.png", "image.png"), "must be 8 x 8 pixels, as the images, got 16 x 12"),
     (("--inpaint", "clear.png", "image.png"), "without transparency, got PIL's mode RGBA"),
-    (("--inpaint", "mask.png", "none.png"), "`inpaint`: `data` 'none.png' cannot be read: No such file"),
-    (("--inpaint", "mask.png", "large.png"), "samples of shape (1, 8, 8), as the model"),
     (("--inpaint", "mask.png", "two.npz"), "must hold one sample, got 2"),
     (("--inpaint", "image.png", "mask.png"), "Write --inpaint mask.png image.png."),
-    (
-        ("--inpaint", "large.png", "mask.png"),
-        "'large.png' is no black-and-white mask of 8 x 8 pixels, but 'mask.png'",
-    ),
     ((*MASKED, "--operator", "grey"), "leave --operator"),
     ((*MASKED, *MEASURED), "leave --operator and --measurement out"),
     ((*MASKED, "--noise", "nan"), "`noise` must be in [0, inf), got nan"),
-    ((*MASKED, "--inverse", "mmmps"), "did you mean 'mmps'"),
     ((*MASKED, "--inverse", "exact"), "unknown name 'exact'"),
     ((*MASKED, "--inverse", "mmps:iteration=3"), "did you mean 'iterations'"),
     ((*MASKED, "--inverse", "dps"), "`noise_std` is 0"),
     ((*MASKED, "--inverse", "ddrm", "--method", "ddim"), "leave --method out"),
     ((*MASKED, "--inverse", "ddrm", "--option", "eta=1"), "--inverse ddrm:key=value"),
     (("--noise", "0.1"), "`noise` needs a measurement"),
-    (("--operator", "grey"), "`operator` needs a measurement"),
     (MEASURED, "`operator` is missing"),
-    ((*MEASURED, "--operator", "gray"), "did you mean 'grey'"),
     ((*MEASURED, "--operator", "block_average"), "write block_average:factor=…"),
     ((*MEASURED, "--operator", "block_average:factor=3"), "`operator` 'block_average': `factor` must divide"),
     ((*MEASURED, "--operator", "block_average:factor=2"), "must be one of shape (1, 4, 4)"),
     (("--measurement", "two.npz", "--operator", "grey"), "has no array 'y'"),
     (("--measurement", "rank.npz", "--operator", "random_projection:rows=80"), "`rows` must be at most 64, got 80"),
-    (("--measurement", "none.npz"), "`measurement` 'none.npz' cannot be read"),
     (("--measurement", "broken.npz", "--operator", "grey"), "`measurement` 'broken.npz' cannot be read"),
     (("--measurement", "whole.npz", "--operator", "grey"), "got integers"),
 )
@@ -215,7 +194,6 @@ REFUSED = (
 def test_what_does_not_fit(run: Run, fake: Any, half: None, files: Files) -> None:
     picture("grey.png", np.full((8, 8), 12))
     picture("white.png", np.full((8, 8), 255))
-    picture("black.png", np.zeros((8, 8)))
     picture("large.png", np.eye(12, 16) * 255)
     picture("clear.png", np.full((8, 8, 4), 255))
     np.savez("two.npz", x=np.zeros((2, 1, 8, 8)))
@@ -234,13 +212,12 @@ def test_what_does_not_fit(run: Run, fake: Any, half: None, files: Files) -> Non
 
 def test_what_measure_refuses(run: Run, files: Files) -> None:
     np.savez("data.npz", x=np.zeros((2, 1, 8, 8)))
-    for arguments, said, code in (
-        (("--operator", "gray"), "did you mean 'grey'", 2),
-        (("--operator", "grey", "--noise", "nan"), "`noise`", 2),
-        (("--operator", "grey", "--index", 2), "`index` must be below 2", 2),
-        (("--operator", "grey", "--out", "a.png"), "`out` must end in .npz or .safetensors", 2),
-        (("--operator", "random_projection:rows=65"), "`rows` must be at most 64", 2),
+    for arguments, said in (
+        (("--operator", "gray"), "did you mean 'grey'"),
+        (("--operator", "grey", "--index", 2), "`index` must be below 2"),
+        (("--operator", "grey", "--out", "a.png"), "`out` must end in .npz or .safetensors"),
+        (("--operator", "random_projection:rows=65"), "`rows` must be at most 64"),
     ):
-        expect(run("measure", "data.npz", *arguments), code, said)
+        expect(run("measure", "data.npz", *arguments), 2, said)
     assert files() == ["data.npz"]
     expect(run("measure", "data.npz", "--operator", "random_projection:rows=64"), 0)

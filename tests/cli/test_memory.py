@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
 import zipfile
 from pathlib import Path
@@ -17,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 import scoresde.zoo
-from scoresde.errors import InvalidArgumentError, OutOfMemoryError, out_of_memory
 from tests.cli.common import Files, Run, arrays, expect, fails
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried to allocate "
@@ -72,9 +70,7 @@ def test_events_of_another_model_are_not_read(run: Run, fake: Any, unread: None,
 def test_headers_that_claim_more_than_there_is(run: Run, fake: Any) -> None:
     for shape, dtype, said in (
         ((1 << 45, 1), "<f8", "281,474,976,710,656"),  # 256 TiB
-        ((1 << 62, 1 << 62), "<f8", "bytes, but 5 follow"),  # more than any integer of the machine
         ((3, 2), "<f8", "an array of shape (3, 2), 48 bytes, but 5 follow"),
-        ((-3, -2), "<f8", "shape (-3, -2)"),
     ):
         content = header(shape, dtype) + b"01234"
         Path("a.npy").write_bytes(content)
@@ -83,16 +79,12 @@ def test_headers_that_claim_more_than_there_is(run: Run, fake: Any) -> None:
         for name in ("a.npy", "a.npz"):
             for command in (("likelihood", name), ("train", "--data", name, "--out", "m")):
                 expect(run(*command), 2, f"`data` {name!r} cannot be read: Its header", said)
-    with zipfile.ZipFile("a.npz", "w") as file:
-        file.writestr("x", b"no array")
-    expect(run("encode", "a.npz"), 2, "'a.npz' cannot be read")
     assert not Path("m").exists()
 
 
 def test_nothing_of_another_size_is_read(run: Run, fake: Any, unread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for shape in ((1, 500), (500, 1, 8, 9)):
-        sparse(Path("y.npy"), shape)
-        expect(run("sample", "--measurement", "y.npy", "--operator", "grey"), 2, "must be one of shape (1, 8, 8)")
+    sparse(Path("y.npy"), (500, 1, 8, 9))
+    expect(run("sample", "--measurement", "y.npy", "--operator", "grey"), 2, "must be one of shape (1, 8, 8)")
     Image.new("L", (100, 100)).save("mask.png")
     Image.new("L", (8, 8)).save("image.png")
     load = Image.Image.load
@@ -156,34 +148,3 @@ def test_batches_are_halved_for_every_kind(ddim: Run, fake: Any) -> None:
         expect(ddim("--count", 7, "--out", "b.npz"), 0, "batches of 1.")
         found = arrays("b.npz")
         assert np.allclose(found["x"], whole["x"], atol=1e-5) and found["index"].tolist() == [*range(7)], error
-
-
-def test_other_errors_are_not_of_memory() -> None:
-    assert all(map(out_of_memory, (TORCH, CUDA, NUMPY, OutOfMemoryError("no"))))
-    assert not any(map(out_of_memory, (RuntimeError("a bug"), ValueError("memory"), InvalidArgumentError("no"))))
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process in /proc")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_process_with_a_limit(run: Run, fake: Any, files: Files) -> None:
-    """Half a GiB is left, for data of one GiB."""
-    import resource
-
-    expect(run("likelihood", "none.npy"), 2)  # what is imported for it is there
-    sparse(Path("fits.npy"), (1 << 24, 1, 8, 8), "|u1")
-    sparse(Path("other.npy"), (1, 1, 1 << 15, 1 << 15), "|u1")
-    for command, said, code in (
-        (("likelihood", "fits.npy", "--levels", "256"), "too little memory to read `data` 'fits.npy': ", 1),
-        (("likelihood", "other.npy"), "got samples of shape (1, 32768, 32768)", 2),
-        (("train", "--data", "fits.npy", "--out", "m"), "too little memory to read `data` 'fits.npy': ", 1),
-        (("measure", "fits.npy", "--operator", "grey", "--levels", "17"), "too little memory to read `data` ", 1),
-    ):
-        child = os.fork()
-        if not child:
-            now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (now + (500 << 20),) * 2)
-            result = run(*command)
-            lines = result.output.count("\n")
-            os._exit(result.exit_code if said in result.output and lines == 1 else 100)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code, command
-    assert files() == ["fits.npy", "other.npy"]

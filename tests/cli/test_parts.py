@@ -17,9 +17,6 @@ from scoresde.files.shards import Store
 from scoresde.generation import Samples
 from tests.cli.common import COMMANDS, Result, Run, arrays, column, expect, fails, loses, metadata, near
 
-# Parts
-
-
 MEASURED = ("--operator", "block_average:factor=2", "--noise", 0.1, "--measurement", "y.npz", "--count", 6)
 
 
@@ -101,18 +98,7 @@ def test_an_output_that_has_come_meanwhile_is_kept(draw: Run, fake: Any) -> None
     assert fake.calls == 0 and os.listdir() == ["a.npz"]
 
 
-def test_what_is_refused_leaves_nothing(typed: Run, fake: Any) -> None:
-    """Tolerances that the dtype does not have, and logs that cannot be."""
-    adaptive = ("sample", "--method", "rk45", "--rtol", 1e-9, "--atol", 1e-9, "--count", 9, "--batch-size", 3)
-    for out in (("--out", "a.npz"), ("--shard-size", 3, "--out", "set/")):
-        expect(typed(*adaptive, *out), 2)
-    for log, code in (("set/log", 2), ("no/log", 4)):
-        expect(typed("sample", "--count", 3, "--shard-size", 3, "--out", "set/", "--log-json", log), code)
-    assert not os.listdir()
-
-
 def test_two_commands_do_not_share_parts(draw: Run, fake: Any) -> None:
-    """The second ends at once, and leaves the first alone."""
     results: list[Result | None] = []
     command = ("--count", 9, "--batch-size", 3, "--out", "a.npz")
 
@@ -142,9 +128,6 @@ def test_one_file_is_no_set_and_of_one_process(typed: Run, fake: Any, monkeypatc
     assert os.listdir() == ["x.npz"]
 
 
-# Sets of other commands
-
-
 def test_a_set_of_likelihoods_has_the_values_of_the_table(run: Run, fake: Any) -> None:
     np.savez("x.npz", x=near(fake, 5))
     options = ("likelihood", "x.npz", "--rtol", 1e-2, "--atol", 1e-2, "--probes", 2, "--batch-size", 2)
@@ -159,8 +142,6 @@ def test_a_set_of_likelihoods_has_the_values_of_the_table(run: Run, fake: Any) -
     events = [json.loads(line)["event"] for line in Path("log.jsonl").read_text().splitlines()]
     assert events[0] == "start" and events[-1] == "end" and events.count("shard") == 2
     expect(run(*options, *made), 0, "of which 0 were made now")
-    expect(run(*options, *made, "--seed", 1), 2, "its seed is 0, not 1")
-    expect(run("verify", "set"), 0, "all 5 samples are there")
 
 
 def test_a_set_of_latents_has_the_values_of_the_file(typed: Run, fake: Any) -> None:
@@ -206,45 +187,16 @@ def test_the_samples_of_several_measurements(typed: Run, fake: Any, inverse: str
     expect(typed("sample", *MEASURED, "--inverse", "twisted_smc", "--steps", 3, "--out", "b.npz"), 0)
 
 
-# Replay
-
-
 def test_failed_samples_are_drawn_again_alone(typed: Run, fake: Any) -> None:
     fake.change = lambda s, x, t: loses(1)(s, x, t) if len(x) > 1 else s
     command = ("--count", 8, "--shard-size", 4, "--batch-size", 4, "--max-failures", 1.0, "--denoise")
     method = ("--method", "euler_maruyama", "--steps", 5, "--stochasticity", 0.5)
     expect(typed("sample", *method, *command, "--label", 1, "--out", "set/"), 0)
-    note = json.loads(Path("set/set.json").read_text())["note"]
-    assert note["command"] == "sample" and "num" not in note["options"]
-    told = {name: note["options"][name] for name in ("label", "stochasticity", "denoise")}
-    assert told == {"label": "1", "stochasticity": "0.5", "denoise": "true"}
     again = typed("sample", "--replay", "set")
     expect(again, 0)
     assert again.output.splitlines() == ["sample 1: succeeds alone", "sample 5: succeeds alone"]
-    record = "set/records/00000001.json"
-    assert expect(typed("sample", "--replay", record), 0) == "sample 5: succeeds alone"
     fake.change = lambda s, x, t: torch.full_like(s, torch.nan)
-    expect(typed("sample", "--replay", record), 3, "1 of 1 samples fail again", "sample 5:")
-    expect(typed("sample", "--replay", "set", "--seed", 3), 2, "its seed is 0, not 3")
-    Path(record).unlink()
-    for nothing in ("x" * 4000, "nowhere", "set/records/00000009.json", "set/records/a.json", record):
-        expect(typed("sample", "--replay", nothing), 2)
-    assert "Shards that are not complete: 1" in typed("sample", "--replay", "set/set.json").output
-
-
-def test_a_set_without_failures_has_nothing_to_replay(draw: Run, typed: Run, fake: Any) -> None:
-    expect(draw("--count", 3, "--shard-size", 4, "--out", "set/"), 0)
-    expect(typed("sample", "--replay", "set"), 0, "No sample of 'set' failed.")
-    sde = scoresde.VPSDE()
-    options: dict[str, Any] = {"shape": (1, 8, 8), "identity": "f", "method": "ddim", "steps": 2}
-    scoresde.generate("plain", sde, fake.score(sde), 2, **options)
-    expect(typed("sample", "--replay", "plain"), 2, "`replay` is for sets of `scoresde sample`")
-    np.savez("x.npz", x=near(fake, 2))
-    expect(typed("encode", "x.npz", "--method", "heun", "--steps", 2, "--shard-size", 2, "--out", "enc/"), 0)
-    expect(typed("sample", "--replay", "enc"), 2, "made by `scoresde encode`")
-
-
-# Sets of samples: what is written, continued, verified and refused
+    expect(typed("sample", "--replay", "set/records/00000001.json"), 3, "1 of 1 samples fail again", "sample 5:")
 
 
 def contents(folder: str) -> dict[str, bytes]:
@@ -329,13 +281,9 @@ def test_pictures(draw: Run, fake: Any) -> None:
 def test_what_does_not_fit_is_refused(draw: Run, fake: Any) -> None:
     for arguments, said in (
         (("--out", "a.npz", "--shard-size", 4), "`out` must be a folder"),
-        (("--out", "set/", "--format", "zip"), "`format`: unknown name 'zip'"),
         (("--out", "set/", "--format", "npz", "--force"), "`force` is not for sets"),
-        (("--out", "set/", "--shard-size", 4, "--scale", 2), "`scale`"),
         (("--out", "set/", "--shard-size", 4, "--animate", "a.gif"), "`animate` is not for sets"),
-        (("--out", "set/", "--shard-size", 4, "--tune"), "`tune` is not for sets"),
         (("--out", "a.npz", "--extend"), "`extend` and `max-failures` are for sets"),
-        (("--out", "set/", "--max-failures", 0.5), "`extend` and `max-failures` are for sets"),
     ):
         expect(draw("--count", 3, *arguments), 2, said)
     assert not os.listdir()
@@ -356,17 +304,6 @@ def test_torchrun_claims_no_option() -> None:
         for option in {option for parameter in command.params for option in parameter.opts} - kept:
             clash = [other for other in theirs if option.startswith("--") and other.startswith(option)]
             assert not clash, f"scoresde {name} {option}: torchrun reads {clash}"
-
-
-def test_ranks_begin_at_places_of_their_own(draw: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a rank does alone, with the others' work not done, is the whole set."""
-    command = ("--count", 10, "--shard-size", 2, "--batch-size", 2)
-    expect(draw(*command, "--out", "plain/"), 0)
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    expect(draw(*command, "--out", "set/"), 0)
-    assert contents("set") == contents("plain")
-    assert scoresde.generation.verify("set").complete
 
 
 def test_where_a_model_and_a_method_lie_does_not_matter(typed: Run) -> None:

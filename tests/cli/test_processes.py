@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -36,39 +34,6 @@ def test_a_signal_leaves_no_file(run: Run, fake: Any, files: Files, number: sign
     expect(run("sample", "--count", 2, "--steps", 20), 75, "Interrupted")
     assert files() == ["samples.png"] and Path("samples.png").read_bytes() == b"old"
     assert signal.getsignal(number) == before and fake.calls <= 6
-
-
-def test_an_import_is_not_left_half_done(
-    run: Run, fake: Any, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command ends after it, though."""
-    (tmp_path / "imported_halfway.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\ndone = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    seen: list[int] = []
-
-    def change(s: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        if not seen:
-            seen.append(importlib.import_module("imported_halfway").done)
-        time.sleep(0.01)
-        return s
-
-    fake.change = change
-    expect(run("sample", "--count", 2, "--steps", 300), 75, "Interrupted")
-    assert seen == [1] and "samples.png" not in files()
-
-
-def test_a_file_that_grows_too_large(run: Run, fake: Any, files: Files) -> None:
-    import resource
-
-    Path("a.npz").write_bytes(b"old")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        result = run("sample", "--method", "ddim", "--steps", 1, "--out", "a.npz")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    expect(result, 4, "File too large")
-    assert files() == ["a.npz"] and Path("a.npz").read_bytes() == b"old"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import scoresde
 from scoresde.errors import CorruptCheckpointError
-from tests.cli.common import Files, Run, arrays, expect, fails, loses, metadata
+from tests.cli.common import Files, Run, arrays, expect, loses, metadata
 
 PROCESSES = {
     **{"vp": scoresde.VPSDE, "ve": scoresde.VESDE, "subvp": scoresde.SubVPSDE, "cosine": scoresde.CosineVPSDE},
@@ -132,21 +132,8 @@ def test_solver_options_and_process_reach_the_solver(run: Run, fake: Any) -> Non
         noise = scoresde.SampleNoise(0, indices=range(2))
         expected = scoresde.solve(sde, fake.score(sde), steps=3, shape=(2, 1, 8, 8), noise=noise, **told).x
         assert np.array_equal(x, expected.numpy()), told
-    for text, value in (("1", 1), ("1e-3", 1e-3), ("true", "True"), ("none", "None"), ("x=y", "'x=y'")):
-        result = run(*given, "--method", "ddim_eta", "--option", f"eta={text}")
-        if isinstance(value, str):
-            expect(result, 2, f"got {value}")
-        else:
-            expect(result, 0)
-            assert metadata("a.npz")["options"] == {"eta": value}
-
-
-def test_an_adaptive_method(run: Run, fake: Any) -> None:
-    command = ("sample", "--method", "rk45", "--num", 3, "--out", "a.npz")
-    expect(run(*command, "--rtol", 1e-2, "--atol", 1e-2), 0, "adaptive steps")
-    loose = arrays("a.npz")["nfe"].mean()
-    expect(run(*command, "--rtol", 1e-5, "--atol", 1e-5), 0)
-    assert arrays("a.npz")["nfe"].mean() > 1.5 * loose
+    for text, value in (("true", "True"), ("none", "None"), ("x=y", "'x=y'")):
+        expect(run(*given, "--method", "ddim_eta", "--option", f"eta={text}"), 2, f"got {value}")
 
 
 def test_denoise_is_on_for_pictures(ddim: Run, fake: Any) -> None:
@@ -183,26 +170,17 @@ def test_colour_and_events_that_are_no_pictures(ddim: Run, fake: Any, files: Fil
 
 def test_usage_is_exit_2(run: Run, fake: Any, files: Files) -> None:
     for arguments, said in (
-        (["--seed", -1], "seed"),
         (["--steps", 0], "`steps` must be at least 1"),
         (["--method", "eulr"], "did you mean 'euler'"),
-        (["--method", "DPM2"], "is method='dpm_2s', form='dpmsolver' here"),
         (["--method", "DPM++ 2M Karras"], "is method='dpmpp_2m', grid='karras' here"),
-        (["--method", ""], "`method`: unknown name ''"),
         (["--sde", "vpp"], "did you mean 'vp'"),
-        (["--grid", "log_sn"], "log_snr"),
-        (["--option", "snr"], "key=value"),
         (["--option", "snr=0.1", "--option", "snr=0.2"], "twice"),
         (["--method", "pc", "--option", "snrr=0.1"], "did you mean 'snr'"),
-        (["--method", "pc", "--option", "snr=-1"], "snr"),
         (["--method", "ddim", "--rtol", "1e-3"], "rk45"),
         (["--option", "snr=0.1"], "give 'snr' with the name of a method"),
-        (["--method", "rk45", "--rtol", "nan"], "rtol"),
         (["--method", "rk45", "--steps", 5], "rtol"),
-        (["--stochasticity", 1], "stochasticity"),
         (["--device", "gpu9"], "got 'gpu9'"),
         (["--out", "a.jpg"], ".png, .npz, .safetensors or /"),
-        (["--stepz", 3], "--steps"),
         (["--label", "three"], "`label` must be the number of a class, or all"),
     ):
         expect(run("sample", *arguments), 2, said)
@@ -212,35 +190,18 @@ def test_usage_is_exit_2(run: Run, fake: Any, files: Files) -> None:
     assert files() == [] and fake.calls == 0
 
 
-def test_output_is_checked_before_sampling(ddim: Run, fake: Any, files: Files) -> None:
-    Path("file").write_bytes(b"")
-    Path("folder.png").mkdir()
-    Path("device.npz").symlink_to("/dev/full")
-    before = files()
-    for out in ("missing/a.png", "file/a.png", "folder.png", "device.npz", f"{'n' * 300}.png"):
-        assert expect(ddim("--out", out), 4).startswith("Error: "), out
-    assert files() == before and not any(Path("folder.png").iterdir()) and fake.calls == 0
-
-
 @pytest.mark.parametrize("out", ["a.png", "a.npz", "a.safetensors"])
 def test_a_failed_write_keeps_what_is_there(
     ddim: Run, fake: Any, files: Files, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
     Path(out).write_bytes(b"old")
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+    for error, code in ((OSError(errno.ENOSPC, "No space left on device"), 4), (KeyboardInterrupt(), 75)):
 
-        def full(descriptor: int, number: int = number) -> None:
-            raise OSError(number, os.strerror(number))
+        def failing(descriptor: int, error: BaseException = error) -> None:
+            raise error
 
-        monkeypatch.setattr(os, "fsync", full)
-        text = expect(ddim("--num", 2, "--out", out), 4, os.strerror(number))
-        assert ("bytes are needed" in text) == (number != errno.EIO)
-
-    def interrupted(descriptor: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupted)
-    expect(ddim("--num", 2, "--out", out), 75)
+        monkeypatch.setattr(os, "fsync", failing)
+        expect(ddim("--num", 2, "--out", out), code)
     assert files() == [out] and Path(out).read_bytes() == b"old"
 
 
@@ -295,13 +256,6 @@ def test_models_that_cannot_be_read(run: Run, files: Files, monkeypatch: pytest.
     monkeypatch.setattr(scoresde.zoo, "load", load)
     expect(run("sample"), 5, "altered")
     assert files() == ["model.pt"]
-
-
-def test_other_errors_of_a_network_are_not_hidden(ddim: Run, fake: Any, files: Files) -> None:
-    fake.change = fails(RuntimeError("a bug"))
-    result = ddim("--num", 3)
-    assert result.exit_code == 1 and str(result.exception) == "a bug"
-    assert files() == []
 
 
 def test_the_number_of_threads_is_put_back(ddim: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 
-import scoresde.training
 from scoresde.files.locks import owned
 from scoresde.presets import DEFAULT, PRESETS
 from scoresde.training import Recipe
 from scoresde.zoo import Sampler
-from tests.cli.common import Files, Run, expect
+from tests.cli.common import Run, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"channels": 8, "blocks": 1, "width": 8}
@@ -104,25 +103,6 @@ def test_a_second_signal_stops_at_once(run: Run, losses: Losses) -> None:
     assert checkpoints() == [4]
 
 
-def test_at_the_last_step_the_run_is_completed(run: Run, losses: Losses) -> None:
-    losses.signal(STEPS, signal.SIGTERM)
-    expect(run(*COMMAND), 0)
-    assert scoresde.load("model").event_shape == (1, 8, 8)
-
-
-def test_an_interrupt_while_data_are_read(run: Run, losses: Losses, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not claim that nothing is there."""
-    losses.signal(2, signal.SIGTERM)
-    expect(run(*COMMAND), 75)
-
-    def interrupted(*args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(scoresde.training, "read", interrupted)
-    for resume, said in (((), "command resumes"), (("--no-resume",), "without --no-resume")):
-        expect(run(*COMMAND, *resume), 75, said, "at step 2")
-
-
 def test_handlers_are_put_back_and_ignored_signals_stay_ignored(run: Run, losses: Losses) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -132,29 +112,6 @@ def test_handlers_are_put_back_and_ignored_signals_stay_ignored(run: Run, losses
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before[1])
-
-
-def test_an_error_after_a_signal_that_ended_a_worker_is_an_interrupt(run: Run, losses: Losses) -> None:
-    def dying() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise RuntimeError("DataLoader worker is killed by signal: Terminated.")
-
-    losses.at[1] = dying
-    expect(run(*COMMAND), 75, "Interrupted")
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_signal_to_all_processes_of_a_run_with_workers(run: Run, losses: Losses, files: Files) -> None:
-    """As torchrun sends it to a rank's group: the workers do not end before the step is done."""
-    losses.at[3] = lambda: os.killpg(0, signal.SIGTERM)
-    child = os.fork()
-    if not child:
-        os.setsid()  # a group of its own
-        result = run(*COMMAND, "--workers", 1)
-        Path("said").write_text(result.output)
-        os._exit(result.exit_code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
-    assert Path("said").read_text().endswith("the same command resumes at step 3.\n") and checkpoints() == [3]
 
 
 def test_a_folder_that_another_run_holds(run: Run) -> None:

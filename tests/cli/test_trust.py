@@ -107,9 +107,6 @@ def test_options_reach_the_measurement(run: Run, fake: Any, monkeypatch: pytest.
         assert np.array_equal(seen["held_out"][0], near(fake, 2))
 
 
-# diagnose
-
-
 def rows(text: str) -> dict[str, list[str]]:
     """The words of each line of the table, by the first of them."""
     return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line and line[0] != " "}
@@ -136,21 +133,12 @@ def test_swapped_labels_are_found(run: Run, fake: Any) -> None:
 
 
 def test_what_cannot_be_diagnosed(run: Run, fake: Any) -> None:
-    np.savez("small.npz", x=np.zeros((40, 3), dtype=np.float32))
     np.savez("x.npz", x=near(fake, 40), half=np.arange(40) % 2)
     for given, said in (
         ((), "`data` is missing"),
         (("--data", "nothing.npz"), "nothing.npz"),
-        (("--data", "small.npz"), "small.npz"),
-        (("x.npz", "--held-out", "nothing.npz"), "nothing.npz"),
         (("x.npz", "--pilot", 3), "pilot"),
         (("digits", "--labels", "classes"), "under the name label"),
         (("x.npz", "--labels", "half", "--label", 1), "leave --label out"),
-        (("x.npz", "--confidence", 2), "`confidence`"),
     ):
         expect(run("diagnose", "--model", "any", *given), 2, said)
-
-
-def test_a_model_of_the_digits_has_data(run: Run, fake: Any) -> None:
-    fake.config.data = "scikit-learn digits"
-    expect(run("diagnose", "--labels", "classes"), 2, "under the name label")

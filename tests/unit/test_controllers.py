@@ -27,9 +27,6 @@ def process_of(sde: Any = SDE) -> ReverseProcess:
     return ReverseProcess(sde, Network(lambda x, t: -x))
 
 
-# --- fixed grid -----------------------------------------------------------------------------------------------------
-
-
 def test_nodes_of_a_fixed_grid_are_python_floats_computed_before_the_first_step() -> None:
     for sde in (VPSDE(), SubVPSDE(), VESDE(), EDMSDE()):
         times = torch.linspace(sde.t_max, sde.t_min, 6, dtype=torch.float64)
@@ -48,9 +45,6 @@ def test_nodes_of_a_fixed_grid_are_python_floats_computed_before_the_first_step(
         for node in seen:
             assert all(type(v) is float for v in node)
             assert list(node) == pytest.approx(list(sde.node(node.t)), rel=1e-14)
-
-
-# --- adaptive -------------------------------------------------------------------------------------------------------
 
 
 def adapt(
@@ -238,16 +232,3 @@ def test_nothing_is_evaluated_outside_the_interval_and_the_end_is_exact(method: 
         assert min(times) >= min(t_start, t_end) and max(times) <= max(t_start, t_end)
         assert solution.t.tolist() == [t_end] * 5
         assert set(inner) <= set(times)  # the targets are nodes of every sample
-
-
-@pytest.mark.parametrize("method", ["rk45", "adams"])
-def test_the_error_follows_the_tolerance(method: str) -> None:
-    target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 4.0]).double())
-    x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    exact = target.flow_map(x, SDE, SDE.t_max, SDE.t_min)
-    errors = []
-    for tolerance in (1e-3, 1e-5, 1e-7, 1e-9):
-        solution = solve(SDE, target.score(SDE), x, method=method, rtol=tolerance, atol=tolerance)
-        errors.append(float((solution.x - exact).abs().max()))
-        assert errors[-1] < 100 * tolerance
-    assert errors == sorted(errors, reverse=True)

@@ -6,7 +6,6 @@ no data and is refused: a refusal shows that the function has asked.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ import scoresde
 from scoresde import InvalidArgumentError, guidance
 from scoresde.scores import Clip, as_score
 from scoresde.scores.base import device_of
-from scoresde.training import Batches, Recipe, Stateless, read, train, train_classifier
-from scoresde.training.loader import as_stream
+from scoresde.training import read, train, train_classifier
 
 SDE = scoresde.VPSDE()
 META = torch.device("meta")
@@ -51,8 +49,6 @@ def test_the_device_is_that_of_the_parameters_or_buffers() -> None:
     assert as_score(Net()).network_device == cpu
     assert as_score(lambda x, t: -x).network_device is None
     assert scoresde.ScoreModel(lambda x, t: -x, SDE, "noise").network_device is None
-    assert device_of(functools.partial(Net(), t=torch.zeros(1))) == device_of(Net().forward) == cpu
-    assert device_of(torch.nn.DataParallel(Net())) == cpu
     held = torch.nn.Module()
     held.register_buffer("mean", torch.zeros(2))
     assert device_of(held) == cpu
@@ -99,16 +95,6 @@ def test_a_network_on_a_gpu() -> None:
     model = scoresde.ScoreModel(Net().cuda(), SDE, "noise")
     solution = scoresde.solve(SDE, model, method="ddim", steps=2, shape=(3, 2), seeds=[0, 1, 2])
     assert solution.x.is_cuda
-
-
-def test_pieces_go_to_the_device_of_the_network_that_is_trained() -> None:
-    stream = Stateless(Batches(read("digits"), 2))
-    recipe = Recipe(steps=1, batch_size=2)
-    with pytest.raises(InvalidArgumentError, match="must hold data, got 'meta'"):
-        as_stream(stream, recipe, META)
-    on_the_cpu = Stateless(Batches(read("digits"), 2), "cpu")
-    assert as_stream(on_the_cpu, recipe, META) is on_the_cpu
-    assert next(stream(0, 1)).x0.device.type == "cpu"
 
 
 def test_training_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,9 +162,6 @@ def test_hutch_plus_plus_has_no_bias_and_less_variance_on_a_falling_spectrum() -
     assert float(ours.var()) < 0.25 * float(other.var())
 
 
-# --- XTrace -----------------------------------------------------------------------------------------------------------
-
-
 def by_definition(a: Tensor, omega: Tensor) -> float:
     """XTrace of the transpose, each leave-one-out basis by itself: the mean of its terms. What is left of a vector is
     orthogonal to the basis after the second projection, however short it is."""
@@ -228,11 +225,6 @@ def test_xtrace_is_exact_for_a_small_rank() -> None:
             torch.testing.assert_close(got, a.trace().expand(5, 4), rtol=1e-8, atol=1e-8)
 
 
-def test_xtrace_is_exact_for_a_multiple_of_the_identity() -> None:
-    got = XTrace(normal(5, 3, 10, seed=2))(product(-4 * torch.eye(10, dtype=F64), (10,)))
-    torch.testing.assert_close(got, torch.full((5, 3), -40.0, dtype=F64))
-
-
 def test_xtrace_has_less_variance_than_the_others_on_a_falling_spectrum() -> None:
     """Twelve products each; the variances of 4,000 draws are known to 10 % or so."""
     a, n, event = falling(), 4_000, (20,)
@@ -265,9 +257,6 @@ def test_the_error_of_xtrace_is_not_too_small(name: str) -> None:
         assert float(claimed.square().mean()) > 0.92 * float(mean.var()), m
         inside = (mean - a.trace()).abs() <= float(special.stdtrit(m - 1, 0.975)) * claimed
         assert float(inside.double().mean()) > 0.925, m
-
-
-# --- products ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
@@ -316,9 +305,6 @@ def test_products_one_by_one_where_autograd_refuses_several() -> None:
         torch.testing.assert_close(got, v * x.detach().cos()[:, None])
         assert backward.at_once is at_once
     assert torch.equal(Backward()(torch.zeros(2, 3), x, v, False), torch.zeros_like(v))
-
-
-# --- controls ---------------------------------------------------------------------------------------------------------
 
 
 def laws() -> dict[str, Any]:

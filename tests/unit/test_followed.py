@@ -141,18 +141,6 @@ def test_memory_holds_what_lies_ahead_only() -> None:
     assert max(v.numel() for v in vars(path).values() if isinstance(v, Tensor)) < 8
 
 
-def test_shapes_and_dtypes() -> None:
-    start, stop = torch.ones(2, dtype=F64), torch.zeros(2, dtype=F64)
-    for dtype in (torch.float32, F64):
-        z = FollowedPath(SampleNoise([1, 2])).increment(start, stop, torch.zeros(2, 3, 4, dtype=dtype))
-        assert z.shape == (2, 3, 4) and z.dtype == dtype
-    assert FollowedPath(SampleNoise([])).increment(1.0, 0.0, torch.zeros(0, 2)).shape == (0, 2)
-    assert float(FollowedPath(SampleNoise([1, 2])).increment(1.0, start, torch.zeros(2, 1)).abs().max()) == 0
-    source = SampleNoise([3])
-    assert torch.equal(FollowedPath(SampleNoise([3])).normal(torch.zeros(1, 2)), source.normal(torch.zeros(1, 2)))
-    assert not FollowedPath(source).whole_batch and FollowedPath(CallableNoise(lambda k, x: x)).whole_batch
-
-
 def test_a_step_from_nowhere_is_refused() -> None:
     path, like = FollowedPath(SampleNoise([1])), torch.zeros(1, 1, dtype=F64)
     path.increment(1.0, 0.5, like)

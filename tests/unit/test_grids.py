@@ -95,29 +95,12 @@ def test_grids_of_random_processes(schedule: Any, name: str, steps: int, a: floa
     torch.testing.assert_close(quantity, line, rtol=1e-8, atol=1e-8 * float(line.abs().max()))
 
 
-def test_both_directions_have_the_same_times() -> None:
-    sde = VPSDE()
-    for name in NAMES:
-        down, up = grids.GRIDS[name](sde, 1.0, 1e-3, 17), grids.GRIDS[name](sde, 1e-3, 1.0, 17)
-        torch.testing.assert_close(down.flip(0), up, rtol=1e-11, atol=0, msg=name)
-        assert torch.equal(grids.resolve(name, sde, 1.0, 1e-3, 17), down), name
-
-
 def test_karras_is_the_published_formula() -> None:
     for low, high, steps, rho in itertools.product((0.002, 0.02), (50.0, 80.0), (1, 17), (7.0, 3.0)):
         times = grids.karras(EDMSDE(low, high), high, low, steps, **({} if rho == 7 else {"exponent": rho}))
         for i, t in enumerate(times.tolist()):
             sigma = (high ** (1 / rho) + i / steps * (low ** (1 / rho) - high ** (1 / rho))) ** rho
             assert t == pytest.approx(sigma, rel=1e-12), (low, high, steps, rho)
-
-
-def test_karras_is_even_in_a_power_of_rho_on_any_process() -> None:
-    sde = FlowSDE()
-    times = grids.karras(sde, 0.9, 0.1, 8)
-    roots = (times / (1 - times)) ** (1 / 7)
-    torch.testing.assert_close(
-        roots, torch.linspace(float(roots[0]), float(roots[-1]), 9, dtype=F64), rtol=1e-12, atol=0
-    )
 
 
 def test_spacings_written_out() -> None:
@@ -201,30 +184,21 @@ def test_invalid_grids_are_refused() -> None:
         ("logsnr", InvalidArgumentError, "did you mean 'log_snr'"),
         (5, InvalidTypeError, "a name or a function"),
         (lambda *a: [1.0, 0.5], InvalidArgumentError, r"4 times from 1 to 0.1, got 2 from 1 to 0.5"),
-        (lambda *a: [1.0, 0.8, 0.5, 0.2], InvalidArgumentError, r"4 times from 1 to 0.1, got 4 from 1 to 0.2"),
         (lambda *a: [0.1, 0.5, 0.8, 1.0], InvalidArgumentError, r"4 times from 1 to 0.1, got 4 from 0.1 to 1"),
-        (lambda *a: [1.0, 0.5, 0.5, 0.1], InvalidArgumentError, "monotone; entries 1 and 2 are 0.5 and 0.5"),
         (lambda *a: [1.0, 0.2, 0.5, 0.1], InvalidArgumentError, "monotone; entries 1 and 2 are 0.2 and 0.5"),
         (lambda *a: [1.0, math.nan, 0.5, 0.1], InvalidArgumentError, "must be finite; entry 1"),
         (lambda *a: [1.0, 1.2, 0.5, 0.1], InvalidArgumentError, r"must lie in .*; entry 1"),
-        (lambda *a: 1.0, InvalidArgumentError, r"got shape \(\)"),
         (lambda *a: [[1.0, 0.1]], InvalidArgumentError, r"got shape \(1, 2\)"),
         (lambda *a: None, InvalidTypeError, "`grid`"),
-        (lambda *a: "abc", InvalidTypeError, "`grid`"),
     ]
     for grid, error, message in cases:
         with pytest.raises(error, match=message):
             grids.resolve(grid, VPSDE(), 1.0, 0.1, 3)
     for make in (
         lambda: grids.Beta(0.0, 1.0),
-        lambda: grids.Levels((1.0,)),
-        lambda: grids.Levels((1.0, 2.0)),
-        lambda: grids.Levels((1.0, 0.0)),
-        lambda: grids.Levels((math.inf, 1.0)),
-        lambda: grids.Shifted(-1.0),
-        lambda: grids.Shifted(2.0, "time"),
-        *(lambda v=v: grids.VPTime(scale=v) for v in (0.0, -1.0)),
-        *(lambda v=v: grids.VPTime(power=v) for v in (0.0, math.nan)),
+        *(lambda v=v: grids.Levels(v) for v in ((1.0,), (1.0, 2.0), (1.0, 0.0), (math.inf, 1.0))),
+        *(lambda v=v: grids.Shifted(*v) for v in ((-1.0,), (2.0, "time"))),
+        *(lambda v=v: grids.VPTime(*v) for v in ((0.0,), (1.0, math.nan))),
     ):
         with pytest.raises(ScoreSDEError):
             make()
@@ -256,26 +230,6 @@ def test_checked_times_are_inside_finite_and_strictly_monotone(times: list[float
     else:
         with pytest.raises(ScoreSDEError, match="`grid` must"):
             grids.check_times(tensor, 0.0, 1.0)
-
-
-def test_the_first_bad_entry_is_named() -> None:
-    for times, message in (
-        ([0.0, 0.5, math.inf, math.nan], "`mine` must be finite; entry 2 is inf"),
-        ([0.0, 0.5, -0.1, -0.2], r"`mine` must lie in .*; entry 2 is -0.1"),
-        ([0.0, 0.5, 0.4, 0.3], "entries 1 and 2 are 0.5 and 0.4"),
-        ([1.0, 0.5, 0.5, 0.7], "entries 1 and 2 are 0.5 and 0.5"),
-        ([0.3, 0.5, 0.3], "entries 0 and 1"),
-    ):
-        with pytest.raises(InvalidArgumentError, match=message):
-            grids.check_times(torch.tensor(times, dtype=F64), 0.0, 1.0, "mine")
-
-
-def test_cosine_is_even_in_the_angle_and_nearly_the_cosine_schedules_time() -> None:
-    sde = CosineVPSDE()
-    times = grids.angle(sde, sde.t_max, sde.t_min, 10)
-    torch.testing.assert_close(times, grids.time(sde, sde.t_max, sde.t_min, 10), rtol=0, atol=0.005)
-    angles = torch.atan2(sde.sigma(times), sde.alpha(times))
-    torch.testing.assert_close(angles.diff(), angles.diff().mean().expand(10))
 
 
 def test_a_shift_multiplies_rho_on_the_whole_flow() -> None:

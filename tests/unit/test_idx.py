@@ -46,8 +46,6 @@ def test_broken_files(tmp_path):
     path = tmp_path / "t10k-images-idx3-ubyte"
     for content, said in (
         (b"", "does not start as a file of unsigned bytes"),
-        (b"\x1f\x8b\x08\x00", "does not start as a file of unsigned bytes"),
-        (raw(IMAGES, kind=13), "does not start as a file of unsigned bytes"),
         (raw(IMAGES)[:10], "ends within its header"),
         (raw(IMAGES)[:-1], "140 bytes, but 139 follow"),
         (raw(IMAGES) + b"0", "140 bytes, but more follow"),
@@ -56,10 +54,6 @@ def test_broken_files(tmp_path):
         path.write_bytes(content)
         with pytest.raises(scoresde.InvalidArgumentError, match=said):
             read(path)
-    path = written(tmp_path, ".gz")
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(scoresde.InvalidArgumentError, match="cannot be read"):
-        read(path)
 
 
 def test_held_out_samples_are_never_seen():
@@ -71,9 +65,6 @@ def test_held_out_samples_are_never_seen():
     assert hold_out(source, 400, seed=3)[1].indices.equal(held_out.indices)
     assert not hold_out(source, 400, seed=4)[1].indices.equal(held_out.indices)
     assert train.fingerprint() != held_out.fingerprint() != source.fingerprint()
-    values, labels = held_out.rows(torch.tensor([0, 399]))
-    wanted = source.rows(held_out.indices[[0, 399]])
-    assert values.equal(wanted[0]) and labels is not None and wanted[1] is not None and labels.equal(wanted[1])
     batches = Batches(train, 100, seed=0)
     assert max(int(batches.indices(step).max()) for step in range(11)) < len(train)
     for count in (0, len(source), -1, 1.5):

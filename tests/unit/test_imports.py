@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +44,6 @@ def test_python_finds_the_names_that_type_checkers_see() -> None:
         assert value is getattr(module, name) and not isinstance(value, ModuleType), name
         assert name in getattr(module, "__all__", [name]), name
         assert (name in scoresde.__all__) == (name in dir(scoresde)), name
-        assert pickle.loads(pickle.dumps(value)) is value, name
 
 
 def test_importing_every_module_leaves_every_public_name_what_it_was() -> None:
@@ -96,10 +94,5 @@ for name in [found.name for found in pkgutil.iter_modules(scoresde.__path__, "sc
 
 def test_modules_are_attributes_and_unknown_names_are_refused() -> None:
     assert isinstance(scoresde.likelihood, ModuleType) and isinstance(scoresde.sdes, ModuleType)
-    for name in ("slove", "__wrapped__", "__main__", "solve.solve"):
-        with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
-            getattr(scoresde, name)
-    with pytest.raises(ImportError, match="slove"):
-        from scoresde import slove  # noqa: F401
-    with pytest.raises(ImportError, match="TAB9"):
-        from scoresde.solvers.deis import TAB9  # noqa: F401
+    with pytest.raises(AttributeError, match="no attribute 'slove'"):
+        _ = scoresde.slove

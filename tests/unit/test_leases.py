@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from scoresde.errors import OutputError
 from scoresde.files.leases import Lease, Leases
@@ -51,9 +49,6 @@ def taken(leases: Leases, name: str = "7") -> Lease:
 def elsewhere(path: Path, beat: int = 0, **owner: object) -> None:
     """A lease of a process on another machine."""
     path.write_bytes(json.dumps({"host": "elsewhere", "process": 1, "started": "5", "beat": beat, **owner}).encode())
-
-
-# Taking and giving back
 
 
 def test_one_holds_a_part(tmp_path: Path) -> None:
@@ -170,9 +165,6 @@ def test_two_that_take_over_at_once_both_work(tmp_path: Path, clock: Clock, monk
     assert not first.path.exists()
 
 
-# Processes that have ended
-
-
 @proc
 def test_an_ended_process_of_this_machine_is_relieved_at_once(tmp_path: Path) -> None:
     """A killed child that nobody has waited for, which stays in the list of processes, and one that is gone."""
@@ -205,31 +197,7 @@ def test_an_ended_process_of_this_machine_is_relieved_at_once(tmp_path: Path) ->
     assert Leases(tmp_path, PATIENCE).take("7") is not None
 
 
-@proc
-def test_names_of_processes_may_be_any_bytes(tmp_path: Path) -> None:
-    name = tmp_path / os.fsdecode(b"a\xff) R 1 (")
-    name.symlink_to("/bin/sleep")
-    child = subprocess.Popen([str(name), "60"])
-    try:
-        stat = Path(f"/proc/{child.pid}/stat")
-        deadline = time.monotonic() + 30
-        while b"\xff" not in stat.read_bytes() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        started = stat.read_bytes().rpartition(b")")[2].split()[19].decode()  # after its name
-        owner = {"host": platform.node(), "process": child.pid}
-        elsewhere(tmp_path / "7.json", **owner, started=started)
-        assert Leases(tmp_path, PATIENCE).take("7") is None
-        elsewhere(tmp_path / "7.json", **owner, started=str(int(started) - 1))
-        assert Leases(tmp_path, PATIENCE).take("7") is not None
-    finally:
-        child.kill()
-        child.wait()
-
-
-# Broken files and disks
-
-BROKEN = [b"", b"{", b'{"host": "a"', b"null", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b"\0" * 500, b"{}"]
-NUMBERS: list[object] = ["x", None, -1, 0, 2**70, 1e300, float("inf"), float("nan"), [], {}]
+BROKEN = [b"", b'{"host": "a"', b"null", b"\xff\xfe", b"{}"]
 
 
 def test_a_half_written_lease_is_waited_for(tmp_path: Path, clock: Clock) -> None:
@@ -239,23 +207,10 @@ def test_a_half_written_lease_is_waited_for(tmp_path: Path, clock: Clock) -> Non
         assert waiting.take(f"{i}") is None, content[:20]
         clock.now += PATIENCE
         assert waiting.take(f"{i}") is not None, content[:20]
-    for i, process in enumerate(NUMBERS, len(BROKEN)):
-        elsewhere(tmp_path / f"{i}.json", process=process, host=platform.node())
-        waiting = Leases(tmp_path, PATIENCE)
-        lease = waiting.take(f"{i}")  # at once, if there is no such process
-        clock.now += PATIENCE
-        assert lease or waiting.take(f"{i}"), process
-
-
-@given(st.binary(max_size=200))
-def test_bytes_of_chance(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    folder = tmp_path_factory.mktemp("leases")
-    (folder / "7.json").write_bytes(content)
-    assert Leases(folder, PATIENCE).take("7") is None and Leases(folder, 0.0).take("7") is not None
 
 
 def test_a_folder_in_place_of_a_lease_and_leases_that_are_removed(tmp_path: Path, clock: Clock) -> None:
-    """Work goes on without a lease that nobody can write; who has completed the set removes those of the others."""
+    """Work goes on without a lease that nobody can write."""
     (tmp_path / "7.json").mkdir()
     waiting = Leases(tmp_path, PATIENCE)
     assert waiting.take("7") is None
@@ -273,37 +228,24 @@ def test_a_folder_in_place_of_a_lease_and_leases_that_are_removed(tmp_path: Path
     lease.beat()
     lease.release()
     assert not lease.path.exists()
-    other = taken(leases, "8")
-    assert other.path.exists()
-    other.release()
-    assert not other.path.exists()
 
 
 def test_disks_that_refuse(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease saves work, and stops none."""
     leases = Leases(tmp_path / "leases", PATIENCE)
     held = taken(leases, "6")
-    for number in (errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES):
 
-        def refuse(*args: Any, number: int = number, **kwargs: Any) -> Any:
-            raise OSError(number, os.strerror(number))
-
-        for where, name in ((builtins, "open"), (os, "replace")):
-            with monkeypatch.context() as patch:
-                patch.setattr(where, name, refuse)
-                clock.now += PATIENCE
-                held.beat()
-                lease = taken(leases, f"7{name}{number}")
-                lease.release()
-            assert held.path.exists() and not lease.path.exists(), (number, name)
-
-    def full(self: Lease) -> bytes:  # in the middle: no half of a lease is left, which others would wait for
+    def refuse(*args: Any, **kwargs: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Lease, "content", full)
-        assert leases.take("7") is not None
-    assert list((tmp_path / "leases").iterdir()) == [held.path]
+    for where, name in ((builtins, "open"), (os, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, refuse)
+            clock.now += PATIENCE
+            held.beat()
+            lease = taken(leases, f"7{name}")
+            lease.release()
+        assert held.path.exists() and not lease.path.exists(), name
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(6, marks=pytest.mark.slow)])

@@ -25,9 +25,6 @@ def sequence(source: Noise, shape: tuple[int, ...], count: int, dtype: torch.dty
     return torch.stack([source.normal(torch.zeros(shape, dtype=dtype)) for _ in range(count)])
 
 
-# One generator for the batch
-
-
 def test_batch_noise_is_the_stream_of_its_generator() -> None:
     got = sequence(BatchNoise.seeded(3, CPU), (2, 3), 4)
     generator = torch.Generator().manual_seed(3)
@@ -36,28 +33,11 @@ def test_batch_noise_is_the_stream_of_its_generator() -> None:
     assert not torch.equal(got, sequence(BatchNoise.seeded(4, CPU), (2, 3), 4))
 
 
-def test_batch_noise_without_a_generator_is_torchs_global_one() -> None:
-    torch.manual_seed(5)
-    got = sequence(BatchNoise(), (2, 3), 3)
-    torch.manual_seed(5)
-    assert torch.equal(got, torch.stack([torch.randn(2, 3, dtype=torch.float64) for _ in range(3)]))
-
-
 def test_a_seed_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
     sequence(BatchNoise.seeded(3, CPU), (2, 3), 3)
     sequence(SampleNoise([1, 2]), (2, 3), 3)
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_draws_have_the_shape_and_dtype_asked_for() -> None:
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        for source in (BatchNoise.seeded(0, CPU), SampleNoise([1, 2]), CallableNoise(lambda k, x: torch.ones(2, 3, 4))):
-            z = source.normal(torch.zeros(2, 3, 4, dtype=dtype))
-            assert (z.shape, z.dtype) == ((2, 3, 4), dtype), source
-
-
-# One stream per sample
 
 
 @given(seeds=st.lists(SEEDS, min_size=1, max_size=6), event=EVENTS, count=st.integers(1, 4), data=st.data())
@@ -179,20 +159,10 @@ def test_draws_are_standard_normal() -> None:
             assert abs(float(product.mean())) < 4.9 / math.sqrt(product.numel())
 
 
-# Draws that are given
-
-
 def test_given_draws_are_asked_for_in_order() -> None:
-    asked: list[tuple[int, torch.Size, torch.dtype]] = []
-
-    def draw(k: int, like: Tensor) -> Tensor:
-        asked.append((k, like.shape, like.dtype))
-        return torch.full_like(like, float(k))
-
-    source = CallableNoise(draw)
-    values = [float(source.normal(torch.zeros(shape)).mean()) for shape in ((1, 2), (1, 2), (3, 2))]
-    assert values == [0.0, 1.0, 2.0]
-    assert asked == [(0, (1, 2), torch.float32), (1, (1, 2), torch.float32), (2, (3, 2), torch.float32)]
+    source = CallableNoise(lambda k, like: torch.full_like(like, float(k)))
+    for k, shape in enumerate(((1, 2), (1, 2), (3, 2))):
+        assert torch.equal(source.normal(torch.zeros(shape)), torch.full(shape, float(k)))
     assert source.take(torch.tensor([0])) is source
 
 
@@ -200,9 +170,6 @@ def test_given_draws_of_another_shape_are_refused() -> None:
     for value, got in ((torch.zeros(1, 2), r"\(1, 2\)"), (torch.zeros(()), r"\(\)"), (None, "NoneType")):
         with pytest.raises(InvalidArgumentError, match=rf"`noise` must return a tensor of shape \(3, 2\), got {got}"):
             CallableNoise(lambda k, like, value=value: value).normal(torch.zeros(3, 2))
-
-
-# Arguments
 
 
 def choose(**given: Any) -> Noise:
@@ -231,7 +198,6 @@ def test_bad_arguments_are_refused() -> None:
         (7, [-1], r"`indices\[0\]` must be at least 0"),
         (7, [2**63], r"`indices` must be below 2\*\*63"),
         (7, [0.5], r"`indices\[0\]` must be an integer"),
-        (7, 3, "`indices` must be a sequence"),
         ([7], [3], r"`seeds` must be an integer"),
         (2**64, [0], r"`seeds` must be below 2\*\*64"),
     ]
@@ -242,20 +208,13 @@ def test_bad_arguments_are_refused() -> None:
         SampleNoise([1, 2, 3]).normal(torch.zeros(2, 2))
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"seed": 1, "seeds": [1, 2, 3]}, InvalidArgumentError, "at most one of .* got seed, seeds"),
-        ({"seed": 1, "noise": lambda k, like: like}, InvalidArgumentError, "got seed, noise"),
-        ({"seeds": [1, 2, 3], "generator": torch.Generator()}, InvalidArgumentError, "got seeds, generator"),
         ({"seed": -1}, InvalidArgumentError, "`seed` must be at least 0, got -1"),
         ({"seed": 2**64}, InvalidArgumentError, r"`seed` must be below 2\*\*64"),
-        ({"seed": True}, InvalidTypeError, "`seed` must be an integer"),
         ({"seed": 1.0}, InvalidTypeError, "`seed` must be an integer"),
         ({"seeds": 5}, InvalidTypeError, "`seeds` must be a sequence of integers, one per sample"),
-        ({"seeds": torch.tensor(5)}, InvalidTypeError, "`seeds` must be a sequence of integers"),
         ({"seeds": [1, 2]}, InvalidArgumentError, "3 samples, 2 seeds"),
-        ({"seeds": []}, InvalidArgumentError, "3 samples, 0 seeds"),
-        ({"seeds": [1, -2, 3]}, InvalidArgumentError, r"`seeds\[1\]` must be at least 0, got -2"),
         ({"seeds": [1, 2, 2**64]}, InvalidArgumentError, r"`seeds\[2\]` must be below"),
         ({"seeds": [1, 2.5, 3]}, InvalidTypeError, r"`seeds\[1\]` must be an integer"),
-        ({"seeds": torch.tensor([[1], [2], [3]])}, InvalidTypeError, "`seeds` must be a sequence of integers"),
         ({"generator": 5}, InvalidTypeError, "`generator` must be a torch.Generator, got int"),
         ({"noise": torch.zeros(3, 2)}, InvalidTypeError, "`noise` must be a Noise or a callable .* got Tensor"),
     ]

@@ -58,21 +58,6 @@ def test_every_block_is_run() -> None:
     assert not left, left
 
 
-WIDTH = 85  # of a code block on the site, at the width of a laptop
-
-
-def test_code_needs_no_scrolling() -> None:
-    long = [f"{b.page}: {line}" for b in blocks() for line in b.text.splitlines() if len(line) > WIDTH]
-    one_line = [line for line in long if line.startswith("README.md: python3 -m venv")]  # which `.ci/run` takes
-    assert len(one_line) == 2 and long == one_line, long
-    examples = re.compile(r"^ *((?:>>>|\.\.\.) .*)$", re.MULTILINE)
-    sources = sorted((ROOT / "scoresde").rglob("*.py"))
-    wide = [
-        line for file in sources for line in examples.findall(file.read_text(encoding="utf-8")) if len(line) > WIDTH
-    ]
-    assert not wide, wide
-
-
 def test_the_table_has_no_others_and_the_tests_name_what_they_run() -> None:
     marked = {(block.page, block.mark) for block in blocks() if block.mark and block.language == "python"}
     assert marked == set(PROGRAMS)

@@ -13,7 +13,6 @@ import weakref
 from dataclasses import replace
 from pathlib import Path as FilePath
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from torch import Tensor
 import scoresde
 from scoresde import guidance, paths
 from scoresde.correctors import LangevinCorrector, MALACorrector, UnderdampedCorrector
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, NonFiniteError, ScoreFnError
 from scoresde.solvers import DDIMEta, make_solver
 
 F64 = torch.float64
@@ -341,8 +340,6 @@ def test_without_checkpoints_the_network_is_called_once_and_the_gradient_is_the_
             assert all(torch.equal(a, b) for a, b in zip(*found, strict=True)), name
             once = calls[0][0]
             assert calls == [(once, 2 * once), (once, once)] and once, name
-            with pytest.raises(InvalidTypeError, match="`checkpoint`"):
-                way(checkpoint=1)
 
 
 def tilted_pair(sde):
@@ -457,13 +454,6 @@ def test_rows_keep_their_labels_and_seeds_and_a_file_keeps_all(tmp_path: FilePat
         paths.log_ratio(loaded, score_fn)
     other = paths.log_prob(path, sde, score_fn, context={"label": 1 - kept})
     assert bool((other != path.log_prob).any())
-    file.write_bytes(b"nothing")
-    with pytest.raises(InvalidArgumentError, match="cannot be read"):
-        paths.Path.load(file)
-    for kind in (torch.tensor, tuple, np.array):
-        few = path_of(sde, gaussian().score(sde), shape=(3, 2), seed=None, seeds=kind([1, 2, 3]))
-        few.save(file)
-        assert few[[2]].seeds == [3] and paths.Path.load(file).seeds == [1, 2, 3], kind
 
 
 def test_networks_that_are_not_prepared_for_a_grid_and_shifts_of_the_mean() -> None:
@@ -518,13 +508,10 @@ def test_what_cannot_be_recorded_is_refused_with_the_reason() -> None:
         with pytest.raises(InvalidArgumentError, match=f"path_log_prob.*{reason}"):
             scoresde.solve(sde, gaussian().score(sde), method=name, shape=(2, 2), path_log_prob=True)
     cases = [
-        ({"method": "pc", "rule": "batch"}, "size of a move depends on its draw"),
         ({"method": "pc", "corrector": LangevinCorrector(rule="sample")}, "size of a move depends on its draw"),
         ({"method": "pc", "corrector": MALACorrector(lambda x, t: -x.square().sum(1))}, "rejected"),
         ({"method": "pc", "predictor": "ddim"}, "Jacobian"),
         ({"method": "sa_solver", "correct_last": True}, "Jacobian"),
-        ({"method": "ddim_eta", "eta": 0.0}, "draws nothing"),
-        ({"method": "sa_solver", "tau": 0.0}, "draws nothing"),
         ({"method": "euler_maruyama", "stochasticity": 0.0}, "draws nothing"),
         ({"throw": False}, "throw=True"),
         ({"differentiable": True}, "scoresde.paths.log_prob"),
@@ -542,35 +529,22 @@ def test_what_does_not_fit_a_path_is_refused() -> None:
     score_fn = gaussian().score(sde)
     path = path_of(sde, score_fn)
     sums = scoresde.solve(sde, score_fn, method="ancestral", steps=3, shape=(2, 2), path_log_prob="sums").path
-    pc_path, predicted = (path_of(sde, score_fn, method=name) for name in ("pc", "sa_solver"))
     cases = [
         ("by another process", lambda: paths.log_prob(path, scoresde.VPSDE(beta_max=10.0), score_fn)),
-        ("by another process", lambda: paths.log_prob(path, SDES["ve"], score_fn)),
         ("other random states", lambda: paths.log_prob(path, sde, score_fn, method="seeds2")),
-        (
-            "other random states",
-            lambda: paths.log_prob(pc_path, sde, score_fn, method=make_solver("pc", {"order": "pc"})),
-        ),
-        ("other random states", lambda: paths.log_prob(predicted, sde, score_fn, method="ancestral")),
         ("draws no noise", lambda: paths.log_prob(path, sde, score_fn, method="ddim")),
         ("no `stochasticity`", lambda: paths.log_prob(path, sde, score_fn, stochasticity=0.5)),
         ("events of shape", lambda: paths.log_prob(path, sde, gaussian(3).score(sde))),
         ("holds no states", lambda: paths.log_prob(sums, sde, score_fn)),
         *(("steps", lambda s=s: paths.log_prob(path, sde, score_fn, steps=s)) for s in ([3], [-1], [0, 0])),
         ("context", lambda: paths.log_prob(path, sde, score_fn, context={"label": torch.ones(2)})),
-        ("device", lambda: path.to("nowhere")),
-        ("device", lambda: path.to("meta")),
     ]
     for reason, call in cases:
         with pytest.raises(InvalidArgumentError, match=reason):
             call()
-    with pytest.raises(InvalidTypeError, match="a Path"):
-        paths.log_prob(None, sde, score_fn)
-    assert torch.equal(paths.log_prob(path.to("cpu"), sde, score_fn), path.log_prob)
-    for factor in (math.nan, math.inf):
-        for function in (paths.log_prob, lambda path, sde, bad: paths.kl(path, bad, score_fn)):
-            with pytest.raises(NonFiniteError, match="check the network"):
-                function(path, sde, lambda x, t, factor=factor: x * factor)
+    for function in (paths.log_prob, lambda path, sde, bad: paths.kl(path, bad, score_fn)):
+        with pytest.raises(NonFiniteError, match="check the network"):
+            function(path, sde, lambda x, t: x * math.nan)
 
 
 def test_close_networks_are_compared_in_float64() -> None:
@@ -671,31 +645,17 @@ def test_a_file_is_not_trusted(tmp_path: FilePath) -> None:
     arrays = safetensors.torch.load_file(file)
     with safetensors.safe_open(file, "pt") as content:
         known = json.loads(content.metadata()["scoresde.path"])
-    wrong_arrays = [
-        {"times": arrays["times"][:, None]},
-        {"start": arrays["start"].long()},
-        {"prior_log_prob": torch.zeros(())},
-        {"log_probs": arrays["log_probs"].long()},
-        {"state.0": arrays["state.0"] * math.nan},
-    ]
-    wrong_values = [
-        {"stochasticity": -1.0},
-        {"stochasticity": math.nan},
-        {"steps": "01"},
-        {"steps": [0.5, 1.5]},
-        {"noisy": [[1], [1]]},
-        {"seeds": [1]},
-        {"format": 0},
-    ]
-    cases = [(arrays | changed, json.dumps(known)) for changed in wrong_arrays]
-    cases += [(arrays, json.dumps(known | values)) for values in wrong_values]
-    for some, text in [*cases, ({"x": torch.ones(1)}, json.dumps(known)), (arrays, "[" * 100_000)]:
-        safetensors.torch.save_file(some, file, {"scoresde.path": text})
+    for changed, values in (
+        ({"times": arrays["times"][:, None]}, {}),
+        ({"state.0": arrays["state.0"] * math.nan}, {}),
+        ({}, {"stochasticity": math.nan}),
+        ({}, {"steps": [0.5, 1.5]}),
+        ({}, {"seeds": [1]}),
+        ({}, {"format": 0}),
+    ):
+        safetensors.torch.save_file(arrays | changed, file, {"scoresde.path": json.dumps(known | values)})
         with pytest.raises(CorruptCheckpointError, match="no path"):
             paths.Path.load(file)
-    safetensors.torch.save_file({"x": torch.ones(1)}, file)
-    with pytest.raises(CorruptCheckpointError, match="no path"):
-        paths.Path.load(file)
 
 
 def test_a_network_that_is_refused_leaves_the_path_as_it_was() -> None:
@@ -722,8 +682,6 @@ def test_a_network_of_another_precision_is_named() -> None:
     with pytest.warns(UserWarning, match=r"returns torch\.float64, but the state is torch\.float32"):
         wide = paths.log_ratio(path, lambda x, t: score_fn(x.double(), t))
     assert bool((narrow != 0).all()) and bool((wide == 0).all())
-    with pytest.raises(ScoreFnError, match=r"must return torch\.float32, like x, got torch\.int64"):
-        paths.log_prob(path, sde, lambda x, t: x.long())
 
 
 def test_every_method_declares_whether_its_steps_are_gaussian() -> None:

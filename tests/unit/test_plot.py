@@ -44,9 +44,6 @@ def pixels(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture).astype(int)
 
 
-# Pictures
-
-
 def test_values_become_grey_levels() -> None:
     x = torch.tensor([-1.0, 0.0, 1.0, -0.5]).reshape(1, 1, 2, 2)
     assert pixels(image_grid(x, scale=1)).tolist() == [[0, 128], [255, 64]]
@@ -85,13 +82,7 @@ def test_an_animation_as_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_invalid_animations_are_refused(tmp_path: Path) -> None:
     image = torch.zeros(2, 1, 4, 4)
-    for states, options, said in (
-        ([], {}, "at least one"),
-        (image, {}, "a list of tensors"),
-        ([image, torch.zeros(3, 1, 4, 4)], {}, "one shape"),
-        ([image * torch.nan], {}, "NaN"),
-        ([image], {"seconds": 0.0}, "`seconds`"),
-    ):
+    for states, options, said in (([], {}, "at least one"), ([image], {"seconds": 0.0}, "`seconds`")):
         with pytest.raises(ScoreSDEError, match=said):
             image_animation(states, tmp_path / "a.gif", **options)
     assert not list(tmp_path.iterdir())
@@ -110,13 +101,7 @@ def test_images_stand_row_by_row_and_are_magnified_exactly() -> None:
             assert np.array_equal(picture[area], expected[i].repeat(3, 0).repeat(3, 1))
             covered[area] = True
         assert len(np.unique(picture[~covered])) == 1
-    for count, event, size in (
-        (64, (1, 8, 8), (270, 270)),
-        (1, (1, 8, 8), (32, 32)),
-        (3, (1, 8, 8), (66, 66)),
-        (1, (3, 5, 9), (63, 35)),
-    ):
-        assert image_grid(torch.zeros(count, *event)).size == size, event
+    assert image_grid(torch.zeros(64, 1, 8, 8)).size == (270, 270)
 
 
 def test_the_file_is_the_picture_and_invalid_images_are_refused(tmp_path: Path) -> None:
@@ -126,20 +111,17 @@ def test_the_file_is_the_picture_and_invalid_images_are_refused(tmp_path: Path) 
         assert read.format == "PNG" and np.array_equal(pixels(read), pixels(picture))
     with pytest.raises(OutputError):
         image_grid(good, tmp_path / "missing" / "a.png")
-    for value in (math.nan, -math.inf):
-        x = good.clone()
-        x[2, 0, 1, 1] = value
-        with pytest.raises(NonFiniteError, match="1 of 4 samples") as caught:
-            image_grid(x, tmp_path / "a.png")
-        assert caught.value.indices == [2] and caught.value.stage == "input"
+    x = good.clone()
+    x[2, 0, 1, 1] = math.nan
+    with pytest.raises(NonFiniteError, match="1 of 4 samples") as caught:
+        image_grid(x, tmp_path / "a.png")
+    assert caught.value.indices == [2] and caught.value.stage == "input"
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
     cases: list[tuple[Any, dict[str, Any], type[Exception]]] = [
         (good[:, 0], {}, InvalidArgumentError),
         (good.expand(4, 2, 8, 8), {}, InvalidArgumentError),
         (good.to(torch.uint8), {}, InvalidTypeError),
-        (good.numpy(), {}, InvalidTypeError),
         (good, {"data_range": (1, -1)}, InvalidArgumentError),
-        (good, {"data_range": (0, math.nan)}, InvalidArgumentError),
         (good, {"columns": 0}, InvalidArgumentError),
         (good, {"scale": 1.5}, InvalidTypeError),
     ]
@@ -148,35 +130,19 @@ def test_the_file_is_the_picture_and_invalid_images_are_refused(tmp_path: Path) 
             image_grid(x, **arguments)
 
 
-def test_dtypes_layouts_and_gradients_make_no_difference() -> None:
-    x = torch.rand((4, 3, 8, 8), generator=torch.Generator().manual_seed(0)).mul(64).round() / 32 - 1
-    plain = pixels(image_grid(x))
-    kept = x.clone()
-    for other in (x.double(), x.bfloat16(), x.to(memory_format=torch.channels_last), x.clone().requires_grad_()):
-        assert np.array_equal(pixels(image_grid(other)), plain)
-    assert torch.equal(x, kept)
-    expanded = torch.zeros(1, 1, 1, 1).expand(4, 1, 8, 8)
-    assert np.array_equal(pixels(image_grid(expanded)), pixels(image_grid(torch.zeros(4, 1, 8, 8))))
-
-
-# Figures
-
-
 def test_the_histogram_shows_all_values_and_their_mean(tmp_path: Path) -> None:
     bits = torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
     axes = bits_histogram(bits, tmp_path / "a.png", bins=7, title="digits")
-    bars = [patch for patch in axes.patches if patch.get_height() != 1.0]
     assert len(axes.containers[0]) == 7 and sum(bar.get_height() for bar in axes.containers[0]) == 200
     error = float(bits.std()) / 200**0.5
     assert axes.lines[0].get_xdata()[0] == pytest.approx(float(bits.mean()), abs=1e-12)
     band = axes.patches[-1]
-    assert band.get_width() == pytest.approx(2 * error) and len(bars) == 7
+    assert band.get_width() == pytest.approx(2 * error)
     assert band.get_x() == pytest.approx(float(bits.mean()) - error)
     text = axes.get_legend().get_texts()[0].get_text()
     assert text == f"mean {float(bits.mean()):.4f} ± {error:.4f}" and axes.get_title() == "digits"
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.format == "PNG" and picture.size == (960, 600)
-    assert bits_histogram(torch.tensor([3.0])).get_legend().get_texts()[0].get_text() == "mean 3.0000"
 
 
 def test_error_bars_of_the_histogram_are_those_of_the_exact_values() -> None:
@@ -235,12 +201,6 @@ def test_causes_are_bars(tmp_path: Path) -> None:
     bars = axes.containers[0]
     assert [bar.get_width() for bar in bars] == pytest.approx([0.1, 0.6, 0.0])  # 1.2 times the largest number
     assert len({bar.get_facecolor() for bar in bars}) == 2 and bars[0].get_facecolor() == bars[2].get_facecolor()
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "chance alone: up to 0.2",
-        "samples to data: 0.5",
-    ]
-    top, bottom = axes.get_ylim()[::-1]
-    assert top < 0 < 2 < bottom
 
 
 def test_invalid_figures_are_refused(tmp_path: Path) -> None:
@@ -249,34 +209,17 @@ def test_invalid_figures_are_refused(tmp_path: Path) -> None:
         (NonFiniteError, lambda: bits_histogram(nan, path)),
         (InvalidArgumentError, lambda: bits_histogram(torch.ones(2), path, bins=0)),
         (InvalidArgumentError, lambda: bits_histogram(torch.ones(2), path, errors=torch.ones(3))),
-        (InvalidArgumentError, lambda: bits_histogram(torch.ones(2), path, errors=-torch.ones(2))),
-        (NonFiniteError, lambda: bits_histogram(torch.ones(2), path, errors=nan)),
         (OutputError, lambda: bits_histogram(torch.ones(2), path / "missing" / "a.png")),
         (NonFiniteError, lambda: error_curves(torch.ones(3), nan, path)),
         (NonFiniteError, lambda: cause_bars(["a", "b"], nan, [], path)),
         (InvalidArgumentError, lambda: cause_bars(["a"], torch.ones(2), [], path)),
-        (InvalidArgumentError, lambda: divergence_profile(torch.ones(3), torch.ones(1, 3), path)),
         (InvalidArgumentError, lambda: divergence_profile(three, torch.ones(1, 2), path)),
         (NonFiniteError, lambda: divergence_profile(three, torch.full((1, 3), torch.inf), path)),
-        (ValueError, lambda: divergence_profile(three, torch.ones(1, 3), path, names=["a", "b"])),
     ]
     for error, figure in cases:
         with pytest.raises(error):
             figure()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_figures_without_their_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    for library, figure in (
-        ("corner", lambda: plot.corner(torch.randn(9, 2))),
-        ("matplotlib.figure", lambda: bits_histogram(torch.ones(2))),
-    ):
-        monkeypatch.setitem(sys.modules, library, None)
-        with pytest.raises(ImportError, match=r"pip install 'scoresde\[plot\]'"):
-            figure()
-
-
-# Figures of solves
 
 
 def test_one_element_is_drawn_against_the_time_with_noise_on_the_left() -> None:
@@ -343,8 +286,7 @@ def test_a_row_of_nodes_for_each_grid() -> None:
     shown = {line.get_ydata()[0]: line.get_xdata().tolist() for line in ax.lines if line.get_linestyle() == "None"}
     assert shown[0] == pytest.approx([1.0, 0.7, 0.4, 0.1]) and shown[1] == [1.0, 0.5, 0.1]
     left, right = ax.get_xlim()
-    top, bottom = ax.get_ylim()[::-1]
-    assert left > right and top < bottom
+    assert left > right
 
 
 def test_points_move_from_frame_to_frame(tmp_path: Path) -> None:
@@ -354,19 +296,12 @@ def test_points_move_from_frame_to_frame(tmp_path: Path) -> None:
     assert len({frame.tobytes() for frame in frames}) == 4
 
 
-# Work, posteriors, images
-
-
 def test_curves_are_in_the_order_of_their_work() -> None:
     ax = plot.work_precision({"a": ([20, 5], [0.1, 0.4]), "b": (torch.tensor([5.0]), [0.3])}, orders=(2,))
     slope, first, second = ax.lines
     assert first.get_xydata().tolist() == [[5.0, 0.4], [20.0, 0.1]] and second.get_xydata().tolist() == [[5.0, 0.3]]
     assert slope.get_ydata()[1] / slope.get_ydata()[0] == pytest.approx((5 / 20) ** 2)
     assert ax.get_xscale() == ax.get_yscale() == "log"
-    looks = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in (first, second)]
-    assert all(one != other for one, other in zip(*looks, strict=True))  # they stay apart without colour
-    many = plot.work_precision({str(i): ([1, 2], [1.0, 0.5]) for i in range(12)}).lines
-    assert len({(line.get_color(), line.get_linestyle()) for line in many}) == 12
 
 
 def test_posteriors_over_each_other() -> None:
@@ -377,11 +312,6 @@ def test_posteriors_over_each_other() -> None:
     figure = rows[0][0].figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
     assert any(line.get_xdata()[0] == 0.25 for line in rows[0][0].lines if len(line.get_xdata()))
-    # options of the library reach it
-    rows = plot.corner(sets["a"], color="red", hist_kwargs={"linewidth": 3.0, "density": False})
-    (outline,) = rows[0][0].patches
-    assert outline.get_linewidth() == 3.0 and outline.get_edgecolor() == (1.0, 0.0, 0.0, 1.0)
-    assert float(outline.get_path().vertices[:, 1].max()) > 5  # counts
 
 
 def test_a_table_of_images_names_its_rows_and_columns() -> None:
@@ -438,24 +368,14 @@ def test_what_cannot_be_drawn_is_named() -> None:
         ("no saved states", lambda: plot.trajectories(solved(save_at=None))),
         ("scoresde.solve returns", lambda: plot.trajectories(torch.zeros(3))),
         (r"`dims\[0\]`", lambda: plot.trajectories(solution, dims=[2])),
-        ("one or two places", lambda: plot.trajectories(solution, dims=[0, 1, 0])),
-        ("log-SNR", lambda: plot.trajectories(solution, sde=1)),
         ("`bins`", lambda: plot.density_evolution(solution, bins=1)),
         ("two saved times", lambda: plot.density_evolution(solved(save_at=[0.5]))),
-        ("at least one grid", lambda: plot.grid_nodes({})),
-        ("NaN", lambda: plot.grid_nodes({"a": [1.0, math.nan]})),
         ("one length", lambda: plot.work_precision({"a": ([1, 2], [1])})),
         ("positive", lambda: plot.work_precision({"a": ([1, 2], [1, 0])})),
         ("n > 3", lambda: plot.corner(torch.zeros(2, 3))),
-        ("`truth`", lambda: plot.corner(torch.randn(9, 2), truth=torch.zeros(3))),
-        ("`names`", lambda: plot.corner(torch.randn(9, 2), names=["a"])),
         ("`behind`", lambda: plot.point_animation(solution, behind=torch.zeros(3, 3))),
         ("rows, columns", lambda: image_table(image)),
-        ("`rows`", lambda: image_table(image[None], rows=["a", "b"])),
         ("two images", lambda: mean_and_spread(image[:1])),
-        ("`truth`", lambda: mean_and_spread(image, truth=torch.zeros(8, 8))),
-        ("NaN", lambda: mean_and_spread(image * math.nan)),
-        ("2 Matplotlib axes", lambda: error_curves(torch.ones(1), torch.ones(1), ax=[])),
     ):
         with pytest.raises(ScoreSDEError, match=said):
             figure()

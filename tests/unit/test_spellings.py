@@ -102,12 +102,3 @@ def test_a_solve_takes_them() -> None:
     sde, x = scoresde.VPSDE(), torch.ones(2, 2)
     a = scoresde.solve(sde, lambda x, t: -x, x, method="DPM++ 2M", steps=4).x
     assert torch.equal(a, scoresde.solve(sde, lambda x, t: -x, x, method="dpmpp_2m", steps=4).x)
-
-
-def test_a_name_like_none_says_how_a_solver_of_ones_own_is_passed() -> None:
-    own = "In Python, a solver of your own is passed as an object"
-    with pytest.raises(InvalidArgumentError, match=own):
-        find("my_method")
-    with pytest.raises(InvalidArgumentError) as caught:
-        find("unipcc")
-    assert own not in str(caught.value) and "did you mean" in str(caught.value)

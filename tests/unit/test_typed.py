@@ -7,7 +7,6 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -133,8 +132,3 @@ def test_a_type_checker_accepts_every_option_of_every_method_and_no_other(tmp_pa
     errors = [line for line in done.stdout.splitlines() if ": error:" in line]
     assert len(errors) == 1, done.stdout[:3000] + done.stderr
     assert f':{len(lines()) + 1}: error: No overload variant of "solve" matches' in errors[0]
-
-
-def test_the_decorated_functions_are_what_they_were() -> None:
-    parameters: Any = inspect.signature(scoresde.solve).parameters
-    assert parameters["method"].default == "pc" and scoresde.solve.__module__ == "scoresde.solving"

@@ -76,17 +76,6 @@ def alike(one: scoresde.Solution, other: scoresde.Solution) -> None:
         assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
-def test_finished_samples_leave(monkeypatch: Any) -> None:
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        return torch.where((x[:, :1] > 0) & (t[:, None] < 0.5), torch.nan, -0.1 * x)
-
-    model = ScoreModel(network, SDE, "noise")
-    now, late = (solved(late, monkeypatch, model, "dpmpp_2m", throw=False) for late in (False, True))
-    assert now.status.tolist() == [0, 0, 0, 1, 1]
-    alike(now, late)
-    assert torch.equal(now.x[:3], late.x[:3])
-
-
 def test_a_callback_and_saved_states_see_a_failure_in_its_step(monkeypatch: Any) -> None:
     seen: dict[bool, list[Any]] = {False: [], True: []}
     saved = []
@@ -135,12 +124,3 @@ def test_the_draws_of_those_who_stay_do_not_change(call: int, monkeypatch: Any) 
         model = ScoreModel(Breaking({call: [1]}, value), SDE, "noise")  # whose samples may leave
         results.append(solved(late, monkeypatch, model, "restart", throw=False).x[[0, 2, 3, 4]])
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
-
-
-def test_large_numbers_are_finite(monkeypatch: Any) -> None:
-    """Whose sum is infinite."""
-    for late in (False, True):
-        monkeypatch.setattr(_watch, "waits", lambda x, late=late: late)
-        large = torch.full((4, 3), 2e38)
-        x = scoresde.solve(scoresde.VESDE(), lambda x, t: 0 * x, large, method="ddim", steps=40).x
-        assert torch.equal(x, large)
