@@ -127,8 +127,5 @@ def three_times(draw: st.DrawFn, sde: Any) -> tuple[float, float, float]:
     """r < s < t inside the interval, a twentieth of it apart at least."""
     gaps = [draw(_floats(0.05, 1.0)) for _ in range(4)]
     total = sum(gaps)
-    r = gaps[0] / total
-    s = r + gaps[1] / total
-    t = s + gaps[2] / total
-    r, s, t = (sde.t_min + (sde.t_max - sde.t_min) * u for u in (r, s, t))
+    r, s, t = (sde.t_min + (sde.t_max - sde.t_min) * sum(gaps[:k]) / total for k in (1, 2, 3))
     return r, s, t

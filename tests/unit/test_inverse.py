@@ -16,6 +16,7 @@ from scoresde.inverse.samplers import SAMPLERS
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.testing import affine_law
 from scoresde.training import digits_split, grey_to_x
+from tests.unit.refusals import assert_refused
 
 # Most tests here take few steps of a network that is no denoiser, whose samples are far from the measurement.
 pytestmark = pytest.mark.filterwarnings("ignore:.* do not fit the measurement")
@@ -28,6 +29,7 @@ SDES = {
     "EDM": scoresde.EDMSDE(),
 }
 VP = SDES["VP"]
+SCORE = Gaussian(torch.zeros(4, dtype=F64), torch.tensor([0.2, 0.5, 1.0, 2.0], dtype=F64)).score(VP)
 FULL = {"steps": 3, "shape": (2, 4), "seed": 0, "dtype": F64}
 
 
@@ -80,9 +82,6 @@ def law(target, operator, y, std, method, sde=VP, steps=40, **options):
         return inverse.sample_posterior(sde, target.score(sde), operator, y, std, **given).x
 
     return affine_law(run, target.event_shape)
-
-
-# --- (i) exact where they are exact -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
@@ -154,15 +153,6 @@ def test_what_is_exact_for_independent_pixels(method):
             torch.testing.assert_close(got, exact, rtol=1e-10, atol=1e-10 * float(exact.abs().max()))
 
 
-def test_the_width_matters():
-    target, operator = Gaussian(draw(4), 0.36), inverse.Mask(torch.tensor([True, False, True, True]))
-    x, y = spread(target, VP, 0.2), draw(3, seed=5)
-    exact = target.posterior(operator, y, 0.2).score(VP)(x, 0.2)
-    for method, options in (("pigdm", {"data_std": 1.0}), ("dps", {}), ("ddnm", {}), ("diffpir", {})):
-        got = inverse.condition(target.score(VP), operator, y, 0.2, method=method, **options)(x, 0.2)
-        assert float((got - exact).abs().max()) > 0.1
-
-
 @pytest.mark.parametrize("t", [0.001, 0.2, 0.7])
 def test_moment_matching_is_its_formula_on_a_mixture(t):
     target, (matrix, y, std) = mixture(), measured()
@@ -217,16 +207,16 @@ def test_the_default_solver_of_a_rule_has_the_width_of_the_posterior(method, sde
 
 
 def test_every_rule_says_which_solver_is_its_default():
-    target, (matrix, y, std) = mixture(), measured()
-    for name, rule in RULES.items():
-        own = {"exact": {"target": target}}.get(name, {})
-        problem = {**FULL, **own, "method": name}
-        default = inverse.sample_posterior(VP, target.score(VP), matrix, y, std, **problem)
-        told = inverse.sample_posterior(VP, target.score(VP), matrix, y, std, sampler=rule.sampler, **problem)
-        assert torch.equal(default.x, told.x), name
     assert {name: rule.sampler for name, rule in RULES.items() if rule.sampler != inverse.Rule.sampler} == {
         "dps": "ancestral"
     }
+    for rule in (inverse.DPS, inverse.MMPS):
+        problem = {**FULL, "method": rule.name}
+        default, told = (
+            inverse.sample_posterior(VP, SCORE, *measured(), **problem, **options).x
+            for options in ({}, {"sampler": rule.sampler})
+        )
+        assert torch.equal(default, told), rule.name
 
 
 @pytest.mark.parametrize("method", ["dps", "pigdm"])
@@ -250,9 +240,6 @@ def test_the_exact_rule_is_bayes_rule():
     for t in (0.001, 0.3, 1.0):
         x = spread(target, VP, t)
         torch.testing.assert_close(posterior(x, t), wanted.score(VP)(x, t), rtol=1e-9, atol=1e-9)
-    flow = {"method": "dpmpp_2m", "steps": 20, "x": spread(target, VP, 1.0)}
-    a, b = scoresde.solve(VP, posterior, **flow).x, scoresde.solve(VP, wanted.score(VP), **flow).x
-    torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
 def test_a_covariance_is_divided_out():
@@ -281,8 +268,6 @@ def test_exact_rules_sample_the_posterior():
         found, got = law(target, matrix, y, std, "mmps", steps=steps, iterations=2, radius=None)
         errors.append(max(float((got - cov).abs().max()), float((found - mean).abs().max())))
     assert errors[1] < 0.6 * errors[0] < 0.1
-    got = law(target, matrix, y, std, "dps", steps=400)[1]
-    assert float((got - cov).diagonal().max()) < -errors[1]  # too narrow
 
 
 @pytest.mark.parametrize("std", [0.0, 0.3])
@@ -303,9 +288,6 @@ def test_split_gibbs_samples_what_it_says(std):
     # an SDE solver started afresh in each descent is right in the mean, but for the noise that is left at the end
     torch.testing.assert_close(means[0], means[1], rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(means[1], exact, rtol=0, atol=1e-3)
-
-
-# --- (ii) limits ------------------------------------------------------------------------------------------------------
 
 
 NOTHING = [
@@ -363,10 +345,8 @@ def test_what_is_known_is_perturbed_to_its_level():
     """Imputation and colourisation: at the end the known part is alpha y with the variance sigma^2, exactly, and not
     the mean of the last step without noise."""
     target = Gaussian(torch.zeros(3, 1, 2, dtype=F64), 0.7 * torch.ones(3, 1, 2, dtype=F64))
-    for operator in (
-        inverse.Grey((3, 1, 2)),
-        inverse.Mask(torch.tensor([True, False, True]).reshape(3, 1, 1), (3, 1, 2)),
-    ):
+    mask = inverse.Mask(torch.tensor([True, False, True]).reshape(3, 1, 1), (3, 1, 2))
+    for operator in (inverse.Grey((3, 1, 2)), mask):
         y = draw(*operator.measurement_shape, seed=3)
         for corrector in (None, scoresde.LangevinCorrector()):
             mean, cov = law(target, operator, y, 0.0, "replacement", steps=10, corrector=corrector)
@@ -393,16 +373,8 @@ def test_every_evaluation_sees_the_known_part_at_its_own_level():
         assert len(seen) == count
         for t, value in seen[1:]:
             assert math.isclose(value, 3.0 * float(VP.alpha(t)), rel_tol=1e-9)
-    coupled = scoresde.LangevinCorrector(rule="batch")
-    assert inverse.Replacement(SEEN, corrector=coupled).batch_coupled
-    assert not inverse.Replacement(SEEN, corrector=scoresde.LangevinCorrector()).batch_coupled
-
-
-def test_rows_that_depend_on_each_other_need_noise():
-    operator = inverse.random_projection((4,), 6)
-    y = operator.forward(draw(1, 4))[0]
-    with pytest.raises(scoresde.InvalidArgumentError, match="rank 4 with 6 rows"):
-        inverse.condition(mixture().score(VP), operator, y, 0.0, method="mmps", sde=VP)
+    for rule, coupled in (("batch", True), ("sample", False)):
+        assert inverse.Replacement(SEEN, corrector=scoresde.LangevinCorrector(rule=rule)).batch_coupled == coupled
 
 
 def test_imputation_leaves_independent_pixels_to_the_sampler():
@@ -497,13 +469,8 @@ def test_ddnm_plus_is_its_formula():
     assert limits == [False, True, True] or limits == [False, False, True]
 
 
-# --- (iv) bad input ---------------------------------------------------------------------------------------------------
-
-SCORE = gaussian(4).score(VP)
 TWICE = torch.cat([torch.eye(4, dtype=F64)[:2]] * 2)  # rows that repeat each other
-
-
-V, T = scoresde.InvalidArgumentError, scoresde.InvalidTypeError
+V = scoresde.InvalidArgumentError
 ROW, ONE = torch.ones(1, 4), torch.ones(1)
 SEEN = inverse.Measurement(torch.eye(4), torch.ones(4))
 REFUSED = [
@@ -525,13 +492,27 @@ REFUSED = [
     (lambda: inverse.SplitGibbs(SEEN, solver=scoresde.solvers.DDIM()), V, "draw noise"),
     (lambda: inverse.TwistedSMC(SEEN, twist=inverse.MMPS()), V, "density"),
     (lambda: scoresde.solvers.PredictorCorrector(scoresde.solvers.SMC()), V, "weights"),
+    (lambda: posterior(torch.eye(4), SEEN.y, sampler="ddim"), V, "'ddrm' is a solver itself"),
+    (lambda: posterior(torch.eye(4), SEEN.y, method="mmps", sampler="zz"), V, "`sampler`: .*unknown name 'zz'"),
+    (lambda: posterior(ROW, draw(5, 1)), V, "batch of 2"),
+    (lambda: posterior(ROW, draw(5, 1), method="mmps"), V, "batch of 2"),
+    (lambda: posterior(ROW, ONE, method="twisted_smc", particles=3), V, "whole sets"),
+    (lambda: inverse.condition(SCORE, ROW, draw(5, 1), 1.0, method="exact", target=gaussian(4)), V, "one `y`"),
+    (lambda: inverse.Measurement(torch.eye(4), torch.ones(4), torch.ones(7)), V, "noise_std"),
+    (lambda: inverse.Measurement(torch.eye(4), torch.ones(4), torch.zeros(4)), V, "above 0"),
+    (lambda: inverse.Measurement(torch.eye(2), torch.ones(2), torch.ones(5, 2)), V, "one for each measured value"),
+    (lambda: inverse.Measurement(torch.eye(2), torch.ones(2, 2), 0.1 * torch.eye(2) + 0.1), V, "may be a covariance"),
+    (lambda: posterior(torch.eye(4), torch.ones(2, 4), torch.full((2, 4), 0.5)), V, ""),
+    (lambda: posterior(torch.eye(4), torch.ones(2, 4), torch.full((2, 4), 0.5), method="twisted_smc"), V, ""),
 ]
 
 
+def posterior(operator, y, std=1.0, method="ddrm", **options):
+    return inverse.sample_posterior(VP, SCORE, operator, y, std, method=method, **FULL, **options)
+
+
 def test_nonsense_is_refused():
-    for call, error, words in REFUSED:
-        with pytest.raises(error, match=words):
-            call()
+    assert_refused(REFUSED)
 
 
 def test_an_inverse_that_does_not_exist_is_refused_or_replaced_by_the_pseudo_inverse():
@@ -558,17 +539,6 @@ def test_a_score_that_is_not_finite_is_an_error():
         options = FULL | options_for(method, target)
         with pytest.raises(scoresde.NonFiniteError):
             inverse.sample_posterior(VP, score_fn, matrix, y, std, method=method, **options)
-
-
-def test_a_batch_of_measurements_must_fit_the_batch():
-    matrix, _, std = measured()
-    for method in ("mmps", "ddrm", "twisted_smc", "dps_step"):
-        with pytest.raises(scoresde.InvalidArgumentError, match="batch of 2"):
-            inverse.sample_posterior(VP, SCORE, matrix, draw(5, 3), std, method=method, **FULL)
-    with pytest.raises(scoresde.InvalidArgumentError, match="one `y`"):
-        inverse.condition(SCORE, matrix, draw(5, 3), std, method="exact", target=gaussian(4))
-    with pytest.raises(scoresde.InvalidArgumentError, match="whole sets"):
-        inverse.sample_posterior(VP, SCORE, matrix, draw(3), std, method="twisted_smc", particles=3, **FULL)
 
 
 def test_particles_of_a_set_share_what_they_are_told():
@@ -605,9 +575,6 @@ def test_a_network_that_blocks_gradients_is_refused():
         with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
             inverse.sample_posterior(VP, blocked, matrix, y, std, method=method, **FULL)
     assert bool(inverse.sample_posterior(VP, blocked, matrix, y, std, method="ddrm", **FULL).x.isfinite().all())
-
-
-# --- (v) work, memory, samples ----------------------------------------------------------------------------------------
 
 
 class Counted(torch.autograd.Function):
@@ -686,6 +653,7 @@ def test_the_measurement_leaves_the_batch_with_its_sample(method):
     """A sample that fails leaves a batch with a measurement for each, and the others do not notice."""
     target, (matrix, _, std) = mixture(), measured()
     ys = draw(3, 3, seed=30)
+    std = draw(3, 3, seed=31).abs() + 0.2 if method in ("mmps", "dps_step") else std
     inner = target.score(VP)
 
     class Broken:
@@ -696,8 +664,9 @@ def test_the_measurement_leaves_the_batch_with_its_sample(method):
             return torch.where(bad, math.nan, inner(x, t))
 
     run = {"method": method, "steps": 6, "dtype": F64, **options_for(method, target)}
-    whole = inverse.sample_posterior(VP, inner, matrix, ys, std, seeds=[4, 5, 6], **run)
-    got = inverse.sample_posterior(VP, Broken(), matrix, ys, std, seeds=[4, 5, 6], throw=False, **run)
+    operator = inverse.Nonlinear(lambda x: x @ matrix.mT, (3,)) if method == "dps_step" else matrix
+    whole = inverse.sample_posterior(VP, inner, operator, ys, std, seeds=[4, 5, 6], **run)
+    got = inverse.sample_posterior(VP, Broken(), operator, ys, std, seeds=[4, 5, 6], throw=False, **run)
     assert bool(got.x[0].isnan().all()) and got.solution.success.tolist() == [False, True, True]
     torch.testing.assert_close(got.x[1:], whole.x[1:], rtol=1e-9, atol=1e-9)
 
@@ -706,21 +675,16 @@ def test_the_measurement_leaves_the_batch_with_its_sample(method):
 def test_nothing_leaks(method):
     target, (matrix, y, std) = mixture(), measured()
     y.requires_grad_()
-    state, before = torch.get_rng_state(), y.detach().clone()
-    x = draw(4, 4)
-    start = x.clone()
+    state, x = torch.get_rng_state(), draw(4, 4)
 
     def run():
         options = {"method": method, "x": x, "steps": 3, "generator": torch.Generator().manual_seed(0)}
         return inverse.sample_posterior(VP, target.score(VP), matrix, y, std, **options).x
 
     got = run()
-    assert not got.requires_grad and torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(y.detach(), before) and torch.equal(x, start) and not x.requires_grad
-    assert not inverse.condition(target.score(VP), matrix, y, std)(x, 0.5).requires_grad
+    assert not got.requires_grad and torch.equal(torch.get_rng_state(), state) and torch.equal(x, draw(4, 4))
     with torch.inference_mode():
-        inside = run()
-    torch.testing.assert_close(inside.clone(), got)
+        torch.testing.assert_close(run().clone(), got)
 
 
 @pytest.mark.parametrize("method", ["mmps", "pigdm", "dps_step"])
@@ -749,40 +713,11 @@ def test_a_solve_can_be_differentiated(method):
 
 def test_adaptive_methods_take_a_rule():
     target, (matrix, y, std) = gaussian(4), measured()
-    exact = target.posterior(matrix, y, std)
+    exact, posterior = target.posterior(matrix, y, std), inverse.condition(target.score(VP), matrix, y, std)
     x = spread(exact, VP, 1.0)
-    for method in ("mmps", "pigdm", "diffpir", "tmpd"):
-        posterior = inverse.condition(target.score(VP), matrix, y, std, method=method)
-        got = scoresde.solve(VP, posterior, x, method="rk45", rtol=1e-4, atol=1e-4)
-        assert bool(got.success.all())
-        if method == "mmps":
-            wanted = scoresde.solve(VP, exact.score(VP), x, method="rk45", rtol=1e-6, atol=1e-6).x
-            torch.testing.assert_close(got.x, wanted, rtol=3e-3, atol=3e-3)  # of the tolerance
-
-
-def test_context_reaches_the_network():
-    labels, x = torch.tensor([1.0, -2.0]), draw(2, 4)
-    score_fn = lambda x, t, label: -(x - label[:, None])  # noqa: E731
-    posterior, run = inverse.condition(score_fn, *measured(), sde=VP), {"method": "ddim", "steps": 3}
-    both = scoresde.solve(VP, posterior, x, context={"label": labels}, **run).x
-    for i in range(2):
-        alone = scoresde.solve(VP, posterior, x[i : i + 1], context={"label": labels[i : i + 1]}, **run).x
-        torch.testing.assert_close(alone[0], both[i])
-
-
-def test_any_function_is_measured_by_gradients():
-    """DPS for a function is DPS for the matrix that it is, and its Jacobian that of autograd."""
-    target, (matrix, y, std) = mixture(), measured()
-    x = spread(target, VP, 0.4)
-    a = inverse.condition(target.score(VP), matrix, y, std, method="dps")(x, 0.4)
-    b = inverse.condition(target.score(VP), lambda v: v @ matrix.mT, y, std, method="dps")(x, 0.4)
-    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    for method in ("dps", "dps_step", "twisted_smc"):
-        options = {"twist": inverse.DPS()} if method == "twisted_smc" else {}
-        got = inverse.sample_posterior(
-            VP, target.score(VP), lambda v: v[:, :2].square(), y[:2].abs(), 1.0, method=method, **FULL, **options
-        )
-        assert bool(got.x.isfinite().all())
+    got = scoresde.solve(VP, posterior, x, method="rk45", rtol=1e-4, atol=1e-4).x
+    wanted = scoresde.solve(VP, exact.score(VP), x, method="rk45", rtol=1e-6, atol=1e-6).x
+    torch.testing.assert_close(got, wanted, rtol=3e-3, atol=3e-3)  # of the tolerance
 
 
 def halves(count: int) -> tuple[inverse.Mask, torch.Tensor]:
@@ -833,17 +768,6 @@ def test_samples_that_do_not_fit_the_measurement_are_named() -> None:
     expected = (near.x[:, 0] - 0.9).abs() / 0.1
     torch.testing.assert_close(near.residual, expected)
     assert inverse.sample_posterior(sde, target.score(sde), *seen, 0.0, method="ddnm", **run).residual is None
-    ddrm = inverse.sample_posterior(sde, target.score(sde), *seen, 0.1, method="ddrm", **run)
-    torch.testing.assert_close(ddrm.residual, (ddrm.x[:, 0] - 0.9).abs() / 0.1)
-
-
-def test_residuals_have_one_number_per_sample_and_the_covariance_divided_out() -> None:
-    noise = torch.tensor([[4.0, 1.0], [1.0, 2.0]])
-    x, y = torch.randn(3, 2), torch.randn(3, 2)
-    measurement = inverse.Measurement(torch.eye(2), y, noise)
-    away = y - x
-    expected = (torch.einsum("ni,ij,nj->n", away, torch.linalg.inv(noise), away) / 2).sqrt()
-    torch.testing.assert_close(measurement.residual(x), expected)
 
 
 def test_noise_of_each_value_is_a_diagonal_covariance() -> None:
@@ -862,8 +786,6 @@ def test_noise_of_each_value_is_a_diagonal_covariance() -> None:
         torch.testing.assert_close(log_density, normal.log_prob(y.flatten()).sum(1))
         one, other = (target.posterior(operator, y, noise) for noise in (stds.reshape(shape), stds.square().diag()))
         torch.testing.assert_close(one.means, other.means)
-        with pytest.raises(scoresde.InvalidArgumentError, match="above 0"):
-            inverse.Measurement(operator, y, torch.zeros(shape))
 
 
 @pytest.mark.parametrize(("method", "linear"), [("mmps", True), ("tmpd", True), ("dps", True), ("dps", False)])
@@ -884,43 +806,13 @@ def test_noise_of_each_sample_is_that_of_the_sample_alone(method: str, linear: b
         torch.testing.assert_close(samples.residual[i], single.residual[0], rtol=1e-6, atol=1e-6)
 
 
-def test_noise_of_each_sample_is_refused_where_it_has_no_place() -> None:
-    y, stds = torch.zeros(5, 2), torch.rand(5, 2) + 0.1
-    with pytest.raises(scoresde.InvalidArgumentError, match="one for each measured value"):
-        inverse.Measurement(torch.eye(2), y[0], stds)
-    with pytest.raises(scoresde.InvalidArgumentError, match="above 0"):
-        inverse.Measurement(torch.eye(2), y, torch.zeros(5, 2))
-    for size in (1, 2):
-        square = torch.full((size, size), 0.5).fill_diagonal_(0.9)
-        with pytest.raises(scoresde.InvalidArgumentError, match=r"may be a covariance, or the standard deviations"):
-            inverse.Measurement(torch.eye(size), torch.ones(size, size), square)
-        several = inverse.Measurement(torch.eye(size), torch.ones(size, size), square[None])
-        torch.testing.assert_close(several.y[0], inverse.Measurement(torch.eye(size), torch.ones(size), square).y)
+def test_a_square_of_deviations_is_one_only_where_it_is_no_covariance() -> None:
+    square = torch.tensor([[0.9, 0.5], [0.5, 0.9]])
+    several = inverse.Measurement(torch.eye(2), torch.ones(2, 2), square[None])
+    torch.testing.assert_close(several.y[0], inverse.Measurement(torch.eye(2), torch.ones(2), square).y)
     skew = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
     torch.testing.assert_close(inverse.Measurement(torch.eye(2), torch.ones(2, 2), skew).y, 1 / skew)
-    alike = inverse.Measurement(inverse.Diagonal(torch.ones(5, 2), (2,)), y, torch.tensor([0.1, 0.2]))
-    assert alike.log_normaliser == inverse.Measurement(torch.eye(2), y[0], torch.tensor([0.1, 0.2])).log_normaliser
-    assert math.isnan(inverse.Measurement(torch.eye(2), y, stds).log_normaliser)
-    score_fn = Gaussian(torch.zeros(2), torch.ones(2)).score(VP)
-    for method in ("twisted_smc", "ddrm"):
-        with pytest.raises(scoresde.InvalidArgumentError):
-            inverse.sample_posterior(VP, score_fn, torch.eye(2), y, stds, method=method, shape=(5, 2))
-
-
-@pytest.mark.parametrize("linear", [True, False])
-def test_noise_of_each_sample_stays_with_the_sample_when_another_fails(linear: bool) -> None:
-    score_fn = Gaussian(torch.zeros(2), torch.ones(2)).score(VP)
-    operator: object = torch.eye(2) if linear else inverse.Nonlinear(lambda x: x.sin(), (2,))
-
-    def fails(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        x = x.where((x.abs().sum(1, keepdim=True) < 1e3) & ((t > 0.5)[:, None] | (x != x[2:3]).any(1, True)), math.nan)
-        return score_fn(x, t)
-
-    fails.rowwise = True  # type: ignore[attr-defined]
-    y, stds = torch.zeros(5, 2), torch.rand(5, 2, generator=torch.Generator().manual_seed(0)) + 0.1
-    options = {"method": "dps_step", "steps": 10, "shape": (5, 2), "seeds": range(5), "throw": False}
-    got = inverse.sample_posterior(VP, fails, operator, y, stds, **options)
-    assert got.solution.success.tolist() == [True, True, False, True, True]
+    assert math.isnan(inverse.Measurement(torch.eye(2), torch.zeros(5, 2), torch.ones(5, 2)).log_normaliser)
 
 
 def test_a_function_is_measured_with_the_noise_of_each_value() -> None:
@@ -934,27 +826,22 @@ def test_a_function_is_measured_with_the_noise_of_each_value() -> None:
 ROWS = [[1.0, 0.5, 0.0], [0.0, 1.0, 1.0]]
 
 
-@pytest.mark.parametrize(
-    ("rows", "noise"),
-    [
-        (ROWS, 0.5),
-        (ROWS, [0.4, 0.7]),
-        (ROWS, [[0.3, 0.1], [0.1, 0.4]]),
-        ([*ROWS, ROWS[0]], 0.5),  # y is not in the range of A
-    ],
-)
+NOISES = [0.5, [0.4, 0.7], [[0.3, 0.1], [0.1, 0.4]]]
+
+
+# In the last case y is not in the range of A.
+@pytest.mark.parametrize(("rows", "noise"), [*((ROWS, noise) for noise in NOISES), ([*ROWS, ROWS[0]], 0.5)])
 def test_particles_estimate_the_evidence(rows: list[list[float]], noise: Any) -> None:
-    sde, a = scoresde.VPSDE(), torch.tensor(rows)
+    a = torch.tensor(rows)
     means = torch.tensor([[1.0, 0.0, 0.5], [-1.0, 0.3, 0.0]])
     target = GaussianMixture(torch.ones(2), means, scales=0.4)
     seen = a, torch.tensor([0.6, 0.4, 0.9])[: len(a)], noise if isinstance(noise, float) else torch.tensor(noise)
     run = {"method": "twisted_smc", "particles": 250, "shape": (1000, 3), "steps": 120, "seed": 0}
-    got = inverse.sample_posterior(sde, target.score(sde), *seen, **run)
+    got = inverse.sample_posterior(VP, target.score(VP), *seen, **run)
     assert got.log_evidence is not None and got.log_evidence.shape == (4,)
     exact = target.log_evidence(inverse.Matrix(a), *seen[1:])
     # The bias of 120 steps is .03 here, the spread of the four sets .02.
     assert bool((got.log_evidence - exact).abs().max() < 0.12), (got.log_evidence, exact)
-    assert inverse.sample_posterior(sde, target.score(sde), *seen, shape=(2, 3), steps=5).log_evidence is None
 
 
 def test_each_set_of_particles_has_the_evidence_of_its_measurement() -> None:
@@ -991,8 +878,6 @@ def test_sets_that_do_not_arrive_have_no_evidence() -> None:
     assert not got.solution.success.any() and (got.log_evidence is None or bool(got.log_evidence.isnan().all()))
     early = inverse.sample_posterior(VP, score_fn, *seen, t_end=0.5, **run)
     assert early.log_evidence is not None and bool(early.log_evidence.isnan().all())
-    run |= {"shape": (0, 2), "particles": None}
-    assert inverse.sample_posterior(VP, score_fn, *seen, **run).x.shape == (0, 2)
 
 
 @pytest.mark.filterwarnings("error:.* do not fit the measurement")
@@ -1017,24 +902,3 @@ def test_a_measurement_without_noise_that_samples_miss() -> None:
     for y in (0.5, 0.0):  # also where nothing but the noise of the last level is left
         for options in ({}, {"denoise": True}, {"t_end": 0.3}):
             inverse.sample_posterior(VP, score, mask, torch.tensor([y]), 0.0, method="mmps", **run, **options)
-
-
-def test_a_solver_refuses_the_solver_of_a_rule() -> None:
-    score, mask = Gaussian(torch.zeros(2), torch.ones(2)).score(VP), inverse.Mask(torch.tensor([True, False]))
-    with pytest.raises(scoresde.InvalidArgumentError, match="'ddrm' is a solver itself"):
-        inverse.sample_posterior(VP, score, mask, torch.ones(1), 0.1, method="ddrm", sampler="ddim", shape=(2, 2))
-    for name, told in (("zz", "unknown name 'zz'"), ("dpmpp2m_sd", "did you mean"), ("DPM++ 2M Karras", "karras")):
-        with pytest.raises(scoresde.InvalidArgumentError, match=f"`sampler`: .*{told}"):
-            inverse.sample_posterior(VP, score, mask, torch.ones(1), 0.1, sampler=name, shape=(2, 2))
-
-
-def test_standard_deviations_of_another_shape_are_refused_and_those_that_are_given_are_copied() -> None:
-    operator = inverse.Matrix(torch.eye(6), (6,), (2, 3))
-    for noise in (torch.ones(3, 2), torch.ones(1, 6), torch.ones(7)):
-        with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
-            inverse.Measurement(operator, torch.ones(2, 3), noise)
-    stds = torch.ones(2, 3, dtype=torch.float64)
-    measurement = inverse.Measurement(operator, torch.ones(2, 3), stds)
-    stds[:] = 5.0
-    assert bool((measurement.operator.forward(torch.ones(1, 6)) == 1).all())
-    assert inverse.Measurement(operator, torch.ones(2, 3), 0.0).log_normaliser == math.inf

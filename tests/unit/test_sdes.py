@@ -31,6 +31,7 @@ from scoresde import (
 )
 from scoresde.discrete import BetaChain
 from tests.unit import high_precision
+from tests.unit.refusals import assert_refused
 from tests.unit.strategies import PROCESSES, Schedule, monotone, named, schedules, three_times, times
 
 F64 = torch.float64
@@ -67,9 +68,6 @@ def autodiff_agrees(sde: Any, t: Tensor) -> None:
     nodes = sde.nodes(t)
     close(nodes.dalpha, gradient(sde.alpha, t), rtol=1e-10, atol=1e-14)
     close(nodes.dsigma, gradient(sde.sigma, t), rtol=1e-10, atol=1e-14)
-
-
-# Rates
 
 
 def test_rates_agree_with_autodiff(sde: Any) -> None:
@@ -115,22 +113,6 @@ def test_node_has_the_values_of_the_public_methods_as_floats(sde: Any) -> None:
 def test_log_snr_is_that_of_alpha_and_sigma(sde: Any) -> None:
     t = times(sde, 33)
     close(sde.log_snr(t), torch.log(sde.alpha(t) ** 2 / sde.sigma(t) ** 2), rtol=1e-12, atol=1e-12)
-    with torch.no_grad():
-        g = sde.diffusion(t)
-    assert not g.requires_grad
-    assert torch.equal(g, sde.diffusion(t))
-
-
-# Published constants
-
-
-def test_vp_constants() -> None:
-    sde = VPSDE()
-    assert float(sde.alpha(1.0)) ** 2 == pytest.approx(math.exp(-10.05), rel=1e-13)
-    assert float(sde.diffusion(1.0)) == pytest.approx(math.sqrt(20.0), rel=1e-12)
-    assert float(sde.drift(torch.ones(1, 1, dtype=F64), 0.5)) == pytest.approx(-0.5 * 10.05, rel=1e-13)
-    # the log-SNR falls by 23.8645 on [1e-5, 1]: the normaliser of likelihood weighting
-    assert float(sde.log_snr(1e-5) - sde.log_snr(1.0)) == pytest.approx(23.8645, abs=5e-5)
 
 
 @given(t=st.floats(1e-3, 1.0), low=st.floats(0.05, 1.0), high=st.floats(2.0, 30.0))
@@ -146,17 +128,6 @@ def test_vp_and_sub_vp_follow_their_beta(t: float, low: float, high: float) -> N
     assert float(vp.drift(x, t)) == float(sub.drift(x, t)) == pytest.approx(-beta / 2, rel=1e-13)
 
 
-def test_ve_constants() -> None:
-    for low, high in ((0.01, 50.0), (0.01, 348.0), (0.002, 80.0)):
-        sde = VESDE(low, high)
-        for t in (0.0, 0.25, 1.0):
-            sigma = low * (high / low) ** t
-            assert float(sde.alpha(t)) == 1.0
-            assert float(sde.sigma(t)) == pytest.approx(sigma, rel=1e-13)
-            assert float(sde.diffusion(t)) == pytest.approx(sigma * math.sqrt(2 * math.log(high / low)), rel=1e-13)
-        assert sde.prior.std == pytest.approx(high, rel=1e-13)
-
-
 def test_cosine_constants() -> None:
     sde = CosineVPSDE(t_max=1.0)
 
@@ -170,13 +141,7 @@ def test_cosine_constants() -> None:
     assert 1e-3 * alpha_bar(3999, 4000) == pytest.approx(1.5e-10, rel=2e-2)
     clipped = [1 - alpha_bar(i, 1000) / alpha_bar(i - 1, 1000) > 0.999 for i in range(1, 1001)]
     assert clipped == [False] * 999 + [True]
-    for t in (0.1, 0.5, 0.9):
-        angle = (t + 0.008) / 1.008 * math.pi / 2
-        assert float(sde.alpha(t)) == pytest.approx(math.cos(angle) / math.cos(0.008 / 1.008 * math.pi / 2), rel=1e-13)
-        assert float(sde.alpha(t)) ** 2 + float(sde.sigma(t)) ** 2 == pytest.approx(1.0, rel=1e-15)
-    default = CosineVPSDE()
-    assert default.t_max == 0.9946
-    assert float(default.log_snr(0.9946)) / 2 == pytest.approx(-4.8, abs=0.05)
+    assert float(sde.log_snr(CosineVPSDE().t_max)) / 2 == pytest.approx(-4.8, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -211,30 +176,6 @@ def test_shifted_gamma_shifts_the_log_snr() -> None:
     autodiff_agrees(sde, t)
     bisected = VDMSDE(lambda u: ShiftedGamma(base, 1.0)(u), t_min=base.t_min, t_max=base.t_max)
     close(bisected.time(bisected.log_snr(t)), t, rtol=1e-12)
-    with pytest.raises(InvalidTypeError, match="`sde` must be an affine process"):
-        ShiftedGamma(lambda t: t, 1.0)
-    with pytest.raises(InvalidArgumentError, match="`shift`"):
-        ShiftedGamma(base, math.nan)
-
-
-def test_vdm_constants() -> None:
-    sde = VDMSDE()
-    for t in (0.0, 0.3, 1.0):
-        gamma = -13.3 + 18.3 * t
-        assert float(sde.log_snr(t)) == pytest.approx(-gamma, rel=1e-13)
-        assert float(sde.alpha(t)) ** 2 == pytest.approx(1 / (1 + math.exp(gamma)), rel=1e-13)
-        assert float(sde.sigma(t)) ** 2 == pytest.approx(1 / (1 + math.exp(-gamma)), rel=1e-13)
-        # g^2 = sigma^2 gamma'
-        assert float(sde.diffusion(t)) ** 2 == pytest.approx(18.3 / (1 + math.exp(-gamma)), rel=1e-13)
-
-
-def test_edm_and_flow_constants() -> None:
-    edm, flow = EDMSDE(), FlowSDE()
-    for t in (0.01, 0.3, 0.9):
-        assert (float(edm.alpha(t)), float(edm.sigma(t))) == (1.0, pytest.approx(t, rel=1e-15))
-        assert float(edm.diffusion(t)) == pytest.approx(math.sqrt(2 * t), rel=1e-14)
-        assert (float(flow.alpha(t)), float(flow.sigma(t))) == pytest.approx((1 - t, t), rel=1e-15)
-        assert float(flow.diffusion(t)) == pytest.approx(math.sqrt(2 * t / (1 - t)), rel=1e-13)
 
 
 def test_default_interval_and_prior() -> None:
@@ -267,13 +208,12 @@ def test_prior_follows_t_max() -> None:
 
 
 def test_priors_of_images_print_in_a_line_and_differ_where_their_means_do() -> None:
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16):
         mean = torch.linspace(0, 1, 2352).reshape(3, 28, 28).to(dtype)
         other = mean.clone()
         other[1, 3, 3] += 0.1
         texts = [repr(VPSDE(prior=NormalPrior(mean=m))) for m in (mean, other, mean.clone(), mean[None])]
-        assert texts[0] == texts[2] and len(set(texts)) == 3
-        assert all(len(text) < 200 and "\n" not in text for text in texts)
+        assert texts[0] == texts[2] and len(set(texts)) == 3 and max(map(len, texts)) < 200
 
 
 # Precision
@@ -339,9 +279,6 @@ def test_twelve_digits_for_any_sigmoid(start: float, width: float, tau: float, e
     assert max(errors) < 1e-13 * (10 + abs(start / tau) + abs(end / tau)) + 1e-15 / (1 - t)
 
 
-# The inverse of the log-SNR
-
-
 def test_time_inverts_log_snr(sde: Any) -> None:
     t = torch.cat([torch.tensor([sde.t_min], dtype=F64), times(sde, 65), torch.tensor([sde.t_max], dtype=F64)])
     close(sde.time(sde.log_snr(t)), t, rtol=1e-11, atol=1e-13)
@@ -365,17 +302,6 @@ def test_functions_of_time_are_differentiable(sde: Any) -> None:
     t = times(sde, 5, margin=0.2).requires_grad_()
     for name in ("alpha", "sigma", "log_snr", "diffusion"):
         assert torch.autograd.gradcheck(getattr(sde, name), (t,), eps=1e-6 * sde.t_max), name
-
-
-def test_time_refuses_what_the_schedule_does_not_reach() -> None:
-    sde = GaussianSDE(lambda t: torch.cos(t), lambda t: torch.sin(t), t_min=0.1, t_max=1.5)
-    with pytest.raises(InvalidArgumentError, match=r"log\(alpha/sigma\) = 10 is not reached on \[0.1, 1.5\]"):
-        sde.time(20.0)
-    with pytest.raises(InvalidArgumentError, match=r"= -10 is not reached on \[0, 1\]"):
-        VDMSDE().time(torch.tensor([0.0, -20.0], dtype=F64))
-
-
-# Learned schedules
 
 
 class LineGamma(nn.Module):
@@ -468,9 +394,6 @@ def test_vdm_with_the_gamma_of_vp_is_vp() -> None:
     assert not EDMSDE(0.1, 0.2).same_schedule(EDMSDE(1.0, 2.0))
 
 
-# Kernels
-
-
 def one(value: float = 1.0) -> Tensor:
     return torch.full((1, 1), value, dtype=F64)
 
@@ -509,22 +432,6 @@ def test_kernels_compose(sde: Any) -> None:
 def test_kernels_of_random_schedules_compose(data: st.DataObject) -> None:
     sde = data.draw(schedules).sde
     kernels_compose(sde, *data.draw(three_times(sde)))
-
-
-@given(st.data())
-@settings(max_examples=40)
-def test_bayes_holds_for_densities(data: st.DataObject) -> None:
-    sde = data.draw(schedules).sde
-    _, s, t = data.draw(three_times(sde))
-    torch.manual_seed(data.draw(st.integers(0, 2**32)))
-    x0, z_s, z_t = torch.randn(3, 4, 2, 3, dtype=F64)
-    normal = torch.distributions.Normal
-    x_s, _ = sde.perturb(x0, s, z_s)
-    mean, std = sde.transition(x_s, s, t)
-    x_t = mean + std * z_t
-    left = normal(*sde.posterior(x_t, x0, s, t)).log_prob(x_s) + normal(*sde.marginal(x0, t)).log_prob(x_t)
-    right = normal(mean, std).log_prob(x_t) + normal(*sde.marginal(x0, s)).log_prob(x_s)
-    close(left, right, rtol=1e-12, atol=1e-10)
 
 
 def test_kernels_take_a_time_per_sample_and_any_event_rank(sde: Any) -> None:
@@ -590,12 +497,8 @@ def test_kernels_have_limits_where_signal_or_noise_is_gone(make: Callable[[], An
     assert (float(mean), float(std)) == (3.0, 0.0)
     mean, std = sde.transition(x, 0.0, 1.0)
     assert (float(mean), float(std)) == (0.0, pytest.approx(1.0, rel=1e-15))
-
-
-def test_equal_times_do_nothing_where_the_log_snr_is_infinite() -> None:
-    flow, x = FlowSDE(t_min=0.0, t_max=1.0), one(2.0)
-    for end in (0.0, 1.0):
-        for mean, std in (flow.transition(x, end, end), flow.posterior(x, x, end, end)):
+    for end in (0.0, 1.0):  # equal times do nothing
+        for mean, std in (sde.transition(x, end, end), sde.posterior(x, x, end, end)):
             assert (float(mean), float(std)) == (2.0, 0.0)
 
 
@@ -607,15 +510,6 @@ def test_rates_have_their_limits_at_time_zero() -> None:
         assert make(t_min=0.0).node(0.0).dsigma == pytest.approx(dsigma, rel=1e-12), make
 
 
-def test_nothing_is_written_into_the_inputs(sde: Any) -> None:
-    x, x0, t = torch.randn(3, 2, dtype=F64), torch.randn(3, 2, dtype=F64), times(sde, 3)
-    s = 0.5 * (t + sde.t_min)
-    before = [v.clone() for v in (x, x0, t, s)]
-    sde.marginal(x, t), sde.perturb(x, t), sde.transition(x, s, t), sde.posterior(x, x0, s, t), sde.drift(x, t)
-    sde.alpha(t), sde.sigma(t), sde.log_snr(t), sde.diffusion(t), sde.prior_log_prob(x)
-    assert all(torch.equal(a, b) for a, b in zip(before, (x, x0, t, s), strict=True))
-
-
 # Dtypes
 
 FUNCTIONS = ["alpha", "sigma", "log_snr", "diffusion", "time"]
@@ -623,24 +517,19 @@ FUNCTIONS = ["alpha", "sigma", "log_snr", "diffusion", "time"]
 
 def test_times_decide_the_dtype(sde: Any) -> None:
     """A float gives a float64 scalar, and a tensor its dtype, or float32 of half precision."""
-    wider = {
-        torch.float64: torch.float64,
-        **dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), torch.float32),
-    }
+    wider = {F64: F64, **dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), torch.float32)}
     for name in FUNCTIONS:
         function = getattr(sde, name)
         value = float(sde.log_snr(0.5)) if name == "time" else 0.5
-        for default in (torch.float32, torch.float64):
+        for default in (torch.float32, F64):
             torch.set_default_dtype(default)
-            out = function(value)
-            assert (out.dtype, out.shape) == (F64, ()), name
+            assert (function(value).dtype, function(value).shape) == (F64, ()), name
         for dtype, expected in wider.items():
             for shape in ((), (3,)):
                 given = torch.full(shape, 0.5, dtype=dtype)
-                out = function(given)
-                assert (out.dtype, out.shape) == (expected, shape), (name, dtype)
                 # computed in float64 from the value as it is, and rounded once
-                assert torch.equal(out, function(given.to(F64)).to(expected)), (name, dtype)
+                wanted = function(given.to(F64)).to(expected)
+                torch.testing.assert_close(function(given), wanted, rtol=0, atol=0, msg=f"{name}, {dtype}")
 
 
 def test_kernels_keep_the_dtype_of_the_state(sde: Any) -> None:
@@ -666,9 +555,6 @@ def test_everything_works_in_inference_mode(sde: Any) -> None:
         sde.perturb(torch.ones(4, 2, dtype=F64), t), sde.prior_sample((2, 3)), sde.node(float(t[0]))
         assert VDMSDE(LineGamma()).diffusion(t / sde.t_max).shape == (4,)
     assert all(torch.equal(a, b) for a, b in zip(inside, everything(), strict=True))
-
-
-# Forms
 
 
 def test_reverse_form_is_the_formula(sde: Any) -> None:
@@ -710,17 +596,8 @@ def test_score_function_of_a_form_sees_the_time_in_float32_or_wider() -> None:
             VPSDE().reverse(score, value)
 
 
-# Priors
-
-
-def test_prior_is_the_normal_of_torch(sde: Any) -> None:
-    x = torch.randn(5, 2, 3, dtype=F64, generator=torch.Generator().manual_seed(5))
-    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=F64), torch.tensor(sde.prior.std, dtype=F64))
-    close(sde.prior_log_prob(x), normal.log_prob(x).sum((1, 2)), rtol=1e-13)
-
-
-@pytest.mark.parametrize("mean", [1.5, torch.tensor([1.0, -2.0], dtype=F64)])
-def test_a_prior_with_a_mean(mean: Any) -> None:
+@pytest.mark.parametrize("mean", [0.0, 1.5, torch.tensor([1.0, -2.0], dtype=F64)])
+def test_a_prior_is_the_normal_of_torch(mean: Any) -> None:
     prior = NormalPrior(0.7, mean)
     sde = VPSDE(prior=prior)
     x = torch.randn(5, 2, dtype=F64, generator=torch.Generator().manual_seed(6))
@@ -729,6 +606,8 @@ def test_a_prior_with_a_mean(mean: Any) -> None:
     draws = sde.prior_sample((3, 2), generator=torch.Generator().manual_seed(7), dtype=F64)
     z = torch.randn((3, 2), generator=torch.Generator().manual_seed(7), dtype=F64)
     close(draws, torch.as_tensor(mean) + 0.7 * z, rtol=1e-13)
+    wide = torch.ones(1, 3072)  # whose density is summed in float32
+    close(VPSDE().prior_log_prob(wide.bfloat16()), VPSDE().prior_log_prob(wide), rtol=1e-4)
 
 
 def test_prior_samples_follow_the_generator(sde: Any) -> None:
@@ -737,93 +616,37 @@ def test_prior_samples_follow_the_generator(sde: Any) -> None:
 
     z = torch.randn((3, 2), generator=torch.Generator().manual_seed(8), dtype=F64)
     close(draw(dtype=F64), sde.prior.std * z, rtol=1e-15)
-    assert draw().dtype == torch.float32
     assert draw(dtype=torch.bfloat16).dtype == torch.bfloat16
-    torch.set_default_dtype(F64)
-    assert draw().dtype == F64
-    torch.manual_seed(9)
-    first = sde.prior_sample((3, 2))
-    torch.manual_seed(9)
-    assert torch.equal(first, sde.prior_sample((3, 2)))
-
-
-def test_prior_density_of_half_precision_is_summed_in_float32() -> None:
-    x = torch.ones(1, 3072)
-    exact = float(VPSDE().prior_log_prob(x.double()))
-    got = float(VPSDE().prior_log_prob(x.bfloat16()))
-    assert got == pytest.approx(exact, rel=1e-4)
+    for default in (torch.float32, F64):
+        torch.set_default_dtype(default)
+        assert draw().dtype == default
 
 
 # Refusals
 
-LINE = lambda t: 1 - t  # noqa: E731
-RISE = lambda t: t  # noqa: E731
-
-REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (lambda: VPSDE(t_min=0.5, t_max=0.5), InvalidArgumentError, r"t_min=0.5 must be below t_max=0.5"),
-    (lambda: VPSDE(t_min=-0.1), InvalidArgumentError, r"`t_min` must be in \[0, inf\), got -0.1"),
-    (lambda: EDMSDE(t_max=math.inf), InvalidArgumentError, r"`t_max` .* got inf"),
-    (lambda: VPSDE(t_max="1"), InvalidTypeError, r"`t_max` must be a number, got '1'"),
-    (lambda: FlowSDE(t_max=1.5), InvalidArgumentError, r"`t_max` must be in \[0, 1\], got 1.5"),
-    (lambda: CosineVPSDE(t_max=1.1), InvalidArgumentError, r"`t_max` must be in .*1\], got 1.1"),
-    (lambda: VESDE(0.0), InvalidArgumentError, r"`sigma_min` must be in \(0, inf\), got 0.0"),
-    (lambda: VESDE(5.0, 1.0), InvalidArgumentError, r"`sigma_min` must be below `sigma_max`, got 5.0 and 1"),
-    (lambda: EDMSDE(sigma_max=0.0), InvalidArgumentError, r"`sigma_max` .* got 0.0"),
-    (lambda: EDMSDE(80.0, 0.002, t_min=0.0), InvalidArgumentError, r"`sigma_min` .* 80.0 and 0.002"),
-    (lambda: EDMSDE(2.0, 1.0), InvalidArgumentError, r"t_min=2.0 must be below t_max=1.0"),
-    (lambda: VPSDE(beta_min=-0.1), InvalidArgumentError, r"`beta_min` .* got -0.1"),
-    (lambda: SubVPSDE(3.0, 2.0), InvalidArgumentError, r"`beta_min` must not exceed `beta_max`"),
-    (lambda: CosineVPSDE(0.0), InvalidArgumentError, r"`s` must be in \(0, inf\), got 0.0"),
-    (lambda: VDMSDE(3.0), InvalidTypeError, r"`gamma` must be a function of t or an nn.Module, got float"),
-    (lambda: LinearGamma(5.0, -13.3), InvalidArgumentError, r"`gamma_min` must be below `gamma_max`"),
-    (
-        lambda: VDMSDE(lambda t: -t),
-        InvalidArgumentError,
-        r"signal-to-noise ratio must fall strictly .* at t=0 and .* at t=0.00390625 \(index 1 of 257 on \[0.0, 1.0\]\)",
-    ),
-    (
-        lambda: VDMSDE(lambda t: -((t - 0.5) ** 2)),
-        InvalidArgumentError,
-        r"at t=0.5 and .* at t=0.503906 \(index 129 of 257",
-    ),
-    (
-        lambda: VDMSDE(lambda t: torch.clamp(t, max=0.5)),
-        InvalidArgumentError,
-        r"is -0.25 at t=0.5 and -0.25 at t=0.503906 \(index 129 of 257",
-    ),
-    (
-        lambda: VDMSDE(lambda t: torch.where(t < 0.5, t, torch.nan * t)),
-        InvalidArgumentError,
-        r"must be positive and finite: at t=0.5 they are not",
-    ),
-    (lambda: GaussianSDE(1.0, RISE, 0.1, 0.9), InvalidTypeError, r"`alpha` must be a function"),
-    (lambda: GaussianSDE(math.cos, RISE, 0.1, 0.9), InvalidTypeError, r"`alpha` must take a tensor of times"),
-    (
-        lambda: GaussianSDE(lambda t: 0.5 - t, RISE, 0.1, 0.9),
-        InvalidArgumentError,
-        r"alpha and sigma must be positive and finite: at t=0.5\d* they are not",
-    ),
-    (
-        lambda: GaussianSDE(LINE, lambda t: 0.5 - t, 0.1, 0.9),
-        InvalidArgumentError,
-        r"sigma\(t_max\) must be positive, got -0.4 at t_max=0.9",
-    ),
-    (lambda: GaussianSDE(lambda t: 1.0, lambda t: 1.0, 0.1, 0.9), InvalidArgumentError, r"must fall strictly"),
-    (lambda: SigmoidVPSDE(3.0, -3.0), InvalidArgumentError, r"`start` must be below `end`, got 3.0"),
-    (lambda: SigmoidVPSDE(tau=0.0), InvalidArgumentError, r"`tau` must be in \(0, inf\), got 0.0"),
-    (lambda: SigmoidVPSDE(tau=1e-3), InvalidArgumentError, r"`tau` must be at least 0.01 .* got 0.001"),
-    (lambda: SigmoidVPSDE(t_max=1.0), InvalidArgumentError, r"`t_max` must be in \(0, 1\), got 1.0"),
-    (lambda: BetaChain.sigmoid(10, max_beta=1.0), InvalidArgumentError, r"`max_beta`"),
-    (lambda: VPSDE(prior=1.0), InvalidTypeError, r"`prior` must have the method from_normal"),
-    (lambda: NormalPrior(0.0), InvalidArgumentError, r"`std` must be in \(0, inf\), got 0.0"),
-    (lambda: VESDE(t_max=1e6), InvalidArgumentError, r"`t_max`"),
-]
-
 
 def test_constructors_refuse() -> None:
-    for make, error, message in REFUSED:
-        with pytest.raises(error, match=message):
-            make()
+    """What the table of tests/contract does not have."""
+    waves, off = GaussianSDE(torch.cos, torch.sin, t_min=0.1, t_max=1.5), torch.tensor([0.0, -20.0], dtype=F64)
+    cases: list[tuple[Callable[[], Any], type[Exception], str]] = [
+        (lambda: VESDE(5.0, 1.0), InvalidArgumentError, r"`sigma_min` must be below `sigma_max`, got 5.0 and 1"),
+        (lambda: EDMSDE(80.0, 0.002, t_min=0.0), InvalidArgumentError, r"`sigma_min` .* 80.0 and 0.002"),
+        (lambda: VDMSDE(lambda t: -t), InvalidArgumentError, r"\(index 1 of 257 on \[0.0, 1.0\]\)"),
+        (lambda: VDMSDE(lambda t: -((t - 0.5) ** 2)), InvalidArgumentError, r"at t=0.5 and .* \(index 129 of 257"),
+        (lambda: VDMSDE(lambda t: torch.clamp(t, max=0.5)), InvalidArgumentError, r"-0.25 at t=0.5 and -0.25 at t=0"),
+        (lambda: SigmoidVPSDE(3.0, -3.0), InvalidArgumentError, r"`start` must be below `end`, got 3.0"),
+        (lambda: SigmoidVPSDE(tau=0.0), InvalidArgumentError, r"`tau` must be in \(0, inf\), got 0.0"),
+        (lambda: SigmoidVPSDE(tau=1e-3), InvalidArgumentError, r"`tau` must be at least 0.01 .* got 0.001"),
+        (lambda: SigmoidVPSDE(t_max=1.0), InvalidArgumentError, r"`t_max` must be in \(0, 1\), got 1.0"),
+        (lambda: BetaChain.sigmoid(10, max_beta=1.0), InvalidArgumentError, r"`max_beta`"),
+        (lambda: ShiftedGamma(lambda t: t, 1.0), InvalidTypeError, "`sde` must be an affine process"),
+        (lambda: ShiftedGamma(VPSDE(), math.nan), InvalidArgumentError, "`shift`"),
+        (lambda: waves.time(20.0), InvalidArgumentError, r"log\(alpha/sigma\) = 10 is not reached on \[0.1, 1.5\]"),
+        (lambda: VDMSDE().time(off), InvalidArgumentError, r"= -10 is not reached on \[0, 1\]"),
+        (lambda: VPSDE().time(torch.ones(2, 2)), InvalidArgumentError, r"`log_snr`.*got shape \(2, 2\)"),
+        (lambda: VPSDE().time(None), InvalidTypeError, "`log_snr` must be a number, got None"),
+    ]
+    assert_refused(cases)
 
 
 def test_states_are_checked() -> None:
@@ -840,28 +663,8 @@ def test_states_are_checked() -> None:
         VPSDE().perturb(torch.ones(3, 2), 0.5, torch.ones(1, 2))
     with pytest.raises(InvalidArgumentError, match="`x0`"):
         VPSDE().posterior(torch.ones(3, 2), torch.ones(1, 2), 0.2, 0.5)
-    shape: Any
-    for shape in (3, (3, -1), ("a",)):
-        with pytest.raises((InvalidArgumentError, InvalidTypeError), match="`shape"):
-            VPSDE().prior_sample(shape)
-
-
-def test_times_are_checked() -> None:
-    refused: list[tuple[Any, type[Exception], str]] = [
-        (None, InvalidTypeError, "must be a number, got None"),
-        (True, InvalidTypeError, "must be a number, got True"),
-        (math.nan, InvalidArgumentError, "got nan"),
-        (torch.tensor([1, 2]), InvalidTypeError, "floating-point tensor, got torch.int64"),
-        (torch.ones(2, 2), InvalidArgumentError, r"scalar or \(batch,\), got shape \(2, 2\)"),
-    ]
-    for method in FUNCTIONS:
-        for t, error, message in refused:
-            with pytest.raises(error, match=f"`{'log_snr' if method == 'time' else 't'}`.*" + message):
-                getattr(VPSDE(), method)(t)
-    for method in ("marginal", "drift", "perturb"):
-        for batch in (1, 2):
-            with pytest.raises(InvalidArgumentError, match="`t`"):
-                getattr(VPSDE(), method)(torch.ones(batch, 2), torch.tensor([0.1, 0.2, 0.3]))
+    with pytest.raises(InvalidArgumentError, match="`shape"):
+        VPSDE().prior_sample((3, -1))
 
 
 def test_kernels_refuse_swapped_times() -> None:
@@ -873,9 +676,6 @@ def test_kernels_refuse_swapped_times() -> None:
             kernel(x, torch.tensor([0.1, 0.5]), torch.tensor([0.2, 0.2]))
         with pytest.raises(InvalidArgumentError):
             kernel(x, 0.1, torch.tensor(math.nan))
-
-
-# Processes that are not affine
 
 
 class Cubic(SDE):
@@ -896,24 +696,8 @@ def test_a_process_known_by_drift_and_diffusion_only() -> None:
     close(form.drift(x, 0.5), -(x**3) + 0.5 * 1.25 * g**2 * x, rtol=1e-14)
     close(form.diffusion(0.5), 0.5 * g, rtol=1e-15)
     assert sde.affine is False
-    node = sde.node(0.5)
-    assert node.t == 0.5
-    assert all(math.isnan(value) for value in node[1:])
-    assert sde.nodes(torch.ones(2)).t.dtype == F64
+    assert sde.node(0.5).t == 0.5 and all(math.isnan(value) for value in sde.node(0.5)[1:])
     assert sde.prior_log_prob(x).shape == (3,)
-    with pytest.raises(InvalidArgumentError, match="interval is empty"):
-        Cubic(t_min=1.0, t_max=1.0, prior=NormalPrior())
-    with pytest.raises(InvalidTypeError, match="`prior` must have the method"):
-        Cubic(t_min=0.0, t_max=1.0, prior=None)
-    with pytest.raises(TypeError):
-        SDE(t_min=0.0, t_max=1.0, prior=NormalPrior())
-
-
-def test_repr_shows_the_parameters(sde: Any) -> None:
-    text = repr(sde)
-    assert text.startswith(type(sde).__name__ + "(")
-    assert f"t_max={sde.t_max!r}" in text
-    assert "_rate" not in text
 
 
 def test_a_row_does_not_depend_on_its_place(sde: Any) -> None:
