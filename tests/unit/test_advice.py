@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from scoresde import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from scoresde.sdes import LinearGamma, NormalPrior
 from scoresde.trust import advice as module
 from scoresde.trust.advice import HarmlessEnd, advise, shifted
+from tests.unit.refusals import assert_refused
 
 F64 = torch.float64
 ENDS = [10.0, 4.0, 2.5]  # sigma/alpha
@@ -31,6 +33,10 @@ def process(alpha: float, sigma: float, prior: NormalPrior | None = None) -> sco
     return scoresde.GaussianSDE(lambda t: 1 + (alpha - 1) * t, lambda t: sigma * t, 0.01, 1.0, prior=prior)
 
 
+def ends_of(x: Tensor, sde: scoresde.AffineSDE) -> Any:
+    return advise(x, sde=sde).ends
+
+
 def of_normal(mean: Tensor, variances: Tensor, std: float) -> float:
     """The chi-square of a normal distribution against N(0, std^2 I): the integral of p^2/q, dimension by dimension."""
     r = variances / std**2
@@ -42,16 +48,8 @@ def u_centred(x: Tensor) -> Tensor:
     n, flat = len(x), x.flatten(1)
     a = [[float(flat[i] @ flat[j]) if i != j else 0.0 for j in range(n)] for i in range(n)]
     sums, total = [sum(row) for row in a], sum(map(sum, a))
-    return torch.tensor(
-        [
-            [a[i][j] - (sums[i] + sums[j]) / (n - 2) + total / ((n - 1) * (n - 2)) if i != j else 0.0 for j in range(n)]
-            for i in range(n)
-        ],
-        dtype=F64,
-    )
-
-
-# The noise end
+    means = [[(sums[i] + sums[j]) / (n - 2) - total / ((n - 1) * (n - 2)) for j in range(n)] for i in range(n)]
+    return (torch.tensor(a, dtype=F64) - torch.tensor(means, dtype=F64)).fill_diagonal_(0.0)
 
 
 @pytest.mark.parametrize("tv", [0.001, 0.05, 0.4])
@@ -131,11 +129,9 @@ def test_the_chi_square_of_a_process_is_that_of_normal_data(rho: float, std: flo
     """Against a prior of any scale, within four standard errors (a probability of 6e-5 per case)."""
     variances = torch.tensor([1.0, 0.3, 0.1], dtype=F64)
     x = mean + variances.sqrt() * normal(400, 3, seed=3)
-    alpha = 1 / math.hypot(1, rho)
-    sigma = rho * alpha
+    alpha, sigma = 1 / math.hypot(1, rho), rho / math.hypot(1, rho)
     prior = NormalPrior(std * sigma, 0.2 * alpha)
-    ends = advise(x, sde=process(alpha, sigma, prior)).ends
-    assert ends is not None
+    ends = ends_of(x, process(alpha, sigma, prior))
     known = of_normal(alpha * torch.full((3,), mean - 0.2, dtype=F64), alpha**2 * variances + sigma**2, prior.std)
     assert abs(ends.chi2 - known) < 4 * ends.error
     assert ends.error < 0.15 * known + 0.01
@@ -155,22 +151,14 @@ def test_the_chi_square_of_two_points_is_exact(std: float) -> None:
         return -0.5 * ((u - centre) / scale) ** 2 - math.log(scale * math.sqrt(2 * math.pi))
 
     for rho in ENDS:
-        alpha = 1 / math.hypot(1, rho)
-        sigma = rho * alpha
-        prior = NormalPrior(std * sigma, 0.1)
-        integral = [
-            float(
-                (log_density(alpha * a, sigma) + log_density(alpha * b, sigma) - log_density(0.1, prior.std))
-                .exp()
-                .sum()
-                * (u[1] - u[0])
-            )
-            for a, b in ((points[0], points[0]), (points[1], points[1]), points)
-        ]
+        alpha, sigma = 1 / math.hypot(1, rho), rho / math.hypot(1, rho)
+        prior, integral = NormalPrior(std * sigma, 0.1), []
+        for a, b in ((points[0], points[0]), (points[1], points[1]), points):
+            kernels = log_density(alpha * a, sigma) + log_density(alpha * b, sigma)
+            integral.append(float((kernels - log_density(0.1, prior.std)).exp().sum() * (u[1] - u[0])))
         same = n // 2 * (n // 2 - 1)  # ordered pairs of different rows with one value
         total = same * sum(integral[:2]) + 2 * (n // 2) ** 2 * integral[2]
-        ends = advise(x, sde=process(alpha, sigma, prior)).ends
-        assert ends is not None
+        ends = ends_of(x, process(alpha, sigma, prior))
         assert ends.chi2 == pytest.approx(total / (n * (n - 1)) - 1, rel=1e-9, abs=1e-11)
 
 
@@ -179,20 +167,16 @@ def test_a_prior_with_the_mean_of_the_rows_has_no_bias() -> None:
     the same rows would give a negative one here. Within four standard errors (a probability of 6e-5)."""
     x = normal(100, 200, mean=2.0)
     sde = process(1.0, 20.0, NormalPrior(20.0, x.mean(0)))
-    ends = advise(x, sde=sde).ends
-    assert ends is not None
+    ends = ends_of(x, sde)
     known = of_normal(torch.zeros(200, dtype=F64), torch.full((200,), 401.0, dtype=F64), 20.0) + 200 / 100 / 400
     assert abs(ends.chi2 - known) < 4 * ends.error < 0.2 * known
 
 
 def test_ends_that_are_limits() -> None:
     x = normal(50, 3)
-    nothing = advise(x, sde=scoresde.FlowSDE(t_max=1.0)).ends  # alpha = 0 and the prior is N(0, I)
-    narrow = advise(x, sde=process(0.1, 1.0, NormalPrior(0.5))).ends
-    wide = advise(x, sde=process(0.1, 1.0, NormalPrior(1e200))).ends
-    assert nothing is not None and narrow is not None and wide is not None
+    nothing = ends_of(x, scoresde.FlowSDE(t_max=1.0))  # alpha = 0 and the prior is N(0, I)
     assert (nothing.chi2, nothing.tv, nothing.rho_max, nothing.noise_harmless) == (0.0, 0.0, math.inf, True)
-    for ends in (narrow, wide):
+    for ends in (ends_of(x, process(0.1, 1.0, NormalPrior(std))) for std in (0.5, 1e200)):
         assert (ends.chi2, ends.tv, ends.noise_harmless) == (math.inf, 1.0, False)
 
 
@@ -200,11 +184,10 @@ def test_processes_whose_noise_does_or_does_not_suffice() -> None:
     centred, away = normal(300, 4), normal(300, 4, mean=3.0)
 
     def harmless(x: Tensor, sde: scoresde.AffineSDE) -> bool:
-        ends = advise(x, sde=sde).ends
-        assert ends is not None
-        return ends.noise_harmless
+        return bool(ends_of(x, sde).noise_harmless)
 
     assert harmless(centred, scoresde.VPSDE()) and not harmless(away, scoresde.VPSDE())
+    assert advise(away).mean_matters and not advise(centred).mean_matters
     assert harmless(centred, scoresde.VPSDE(0.1, 4.0))  # which keeps N(0, I) as it is
     assert not harmless(0.3 * centred, scoresde.VPSDE(0.1, 4.0))
     assert harmless(100 * centred, scoresde.VESDE(sigma_max=1e4))
@@ -219,8 +202,7 @@ def test_the_advised_process_has_harmless_ends(kind: str) -> None:
     found = advise(x)
     for centred, end in ((True, found.centred), (False, found.uncentred)):
         sde = found.sde(kind, centred=centred)
-        ends = advise(x, sde=sde).ends
-        assert ends is not None
+        ends = ends_of(x, sde)
         assert ends.noise_harmless and ends.data_harmless
         assert ends.rho_min == pytest.approx(found.sigma_min, rel=1e-3)
         top = max(found.sigma_max, end.high) if kind in ("ve", "edm") else end.high
@@ -228,7 +210,6 @@ def test_the_advised_process_has_harmless_ends(kind: str) -> None:
         prior = found.prior(sde, centred=centred)
         assert sde.prior.std == pytest.approx(prior.std, rel=1e-12)
         assert torch.allclose(torch.as_tensor(sde.prior.mean, dtype=F64), torch.as_tensor(prior.mean, dtype=F64))
-        assert sde.prior_sample((3, 2, 3)).shape == (3, 2, 3)
 
 
 def test_a_prior_has_the_moments_of_the_states() -> None:
@@ -255,13 +236,6 @@ def test_schedules_reach_the_end() -> None:
     assert small.beta_max == 0.1 and float(scoresde.VPSDE(0.1, 0.1).alpha(1.0)) < small.alpha
 
 
-def test_whether_the_mean_matters() -> None:
-    for mean in (0.0, 3.0):
-        found = advise(normal(300, 4, mean=mean))
-        assert found.mean_matters == (mean != 0)
-        assert torch.allclose(found.mean, torch.full((4,), mean, dtype=F64), atol=4 / math.sqrt(300))
-
-
 def test_rows_at_right_angles_have_the_bound_of_their_norm() -> None:
     """No pair has a positive product; with chi-square at most exp(max |x|^2 / rho^2) - 1 the end is safe."""
     found = advise(3 * torch.eye(6, dtype=F64))
@@ -270,15 +244,11 @@ def test_rows_at_right_angles_have_the_bound_of_their_norm() -> None:
     assert 0 < found.centred.rho < math.inf  # there is the error of the mean
 
 
-# The data end
-
-
 def test_the_bound_at_the_data_end() -> None:
     r"""In one dimension the distance of two normal distributions is known, and below the bound."""
     x = normal(400, 1, std=0.5)
     sde = scoresde.VPSDE(t_min=0.05)
-    ends = advise(x, sde=sde).ends
-    assert ends is not None
+    ends = ends_of(x, sde)
     alpha, sigma, v = float(sde.alpha(0.05)), float(sde.sigma(0.05)), float(x.square().mean())
     assert ends.w2 == pytest.approx(math.sqrt((1 - alpha) ** 2 * v + sigma**2), rel=1e-12)
     assert abs(math.sqrt(alpha**2 * v + sigma**2) - math.sqrt(v)) < ends.w2
@@ -287,13 +257,11 @@ def test_the_bound_at_the_data_end() -> None:
 
 def test_t_min_has_the_least_noise() -> None:
     for sde in (scoresde.VPSDE(), scoresde.EDMSDE(), scoresde.VDMSDE(), scoresde.CosineVPSDE()):
-        found = advise(normal(50, 2), sde=sde)
-        assert found.ends is not None and found.ends.t_min is not None
-        t = found.ends.t_min
-        assert float(sde.sigma(t) / sde.alpha(t)) == pytest.approx(found.sigma_min, rel=1e-6), sde
+        t = ends_of(normal(50, 2), sde).t_min
+        wanted = advise(normal(50, 2)).sigma_min
+        assert float(sde.sigma(t) / sde.alpha(t)) == pytest.approx(wanted, rel=1e-6), sde
     for sde in (scoresde.VESDE(sigma_min=0.1), scoresde.VDMSDE(LinearGamma(-4.0, 5.0))):  # which have more
-        ends = advise(normal(50, 2), sde=sde).ends
-        assert ends is not None and ends.t_min is None and "none" in repr(ends), sde
+        assert ends_of(normal(50, 2), sde).t_min is None, sde
 
 
 GREY = torch.arange(256).repeat(4).reshape(64, 16)
@@ -341,9 +309,6 @@ def test_steps_that_are_given() -> None:
     assert (found.origin, found.step) == ("data_range", 2 / 255)
     found = advise(other, data_range=(-1.0, 1.0), resolution=0.5)
     assert (found.origin, found.step) == ("given", 0.5)
-
-
-# The other values
 
 
 def test_edm_s_distribution_follows_the_data() -> None:
@@ -399,8 +364,7 @@ def test_repeated_rows_are_counted() -> None:
     assert advise(x).repeated == 0.0
     assert advise(torch.cat([x, x[:10]])).repeated == 0.5
     found = advise(torch.cat([x, x]))
-    assert found.repeated == 1.0 and "repeated rows" in str(found)
-    assert found.uncentred.rho > advise(x).uncentred.rho
+    assert found.repeated == 1.0 and found.uncentred.rho > advise(x).uncentred.rho
 
 
 def test_near_rows_among_distant_ones_are_not_repeated() -> None:
@@ -409,9 +373,6 @@ def test_near_rows_among_distant_ones_are_not_repeated() -> None:
         x[:20] += far
         assert advise(x).repeated == 0.0
         assert advise(torch.cat([x, x[:8]])).repeated == 16 / 48
-
-
-# How the data are read
 
 
 def test_arrays_and_blocks(tmp_path: Path) -> None:
@@ -441,20 +402,12 @@ def test_a_subset_depends_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> 
     assert advise(x).rows == 70
 
 
-def test_data_keep_no_graph_and_are_not_changed() -> None:
-    x = normal(20, 3).requires_grad_()
-    before = x.detach().clone()
-    assert not advise(x).mean.requires_grad and torch.equal(x.detach(), before)
-
-
 BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (torch.zeros(9, 3, dtype=torch.uint8), {}, InvalidTypeError, "data / 127.5 - 1"),
     (torch.zeros(9), {}, InvalidArgumentError, r"reshape\(-1, 1\)"),
-    (torch.zeros(9, 0), {}, InvalidArgumentError, "one element or more"),
     (torch.zeros(1, 3), {}, InvalidArgumentError, "at least 4 rows, got 1"),
     (torch.full((9, 3), 0.1), {}, InvalidArgumentError, "all 9 are the same"),
     (torch.tensor([0.0, 1.0, torch.nan, 3.0, 4.0])[:, None], {}, NonFiniteError, r"1 of 5 rows \(first: \[2\]\)"),
-    (torch.tensor([0.0, 1.0, 2.0, 3.0, -torch.inf])[:, None], {}, NonFiniteError, r"\[4\]"),
     (1e150 * normal(9, 2), {}, InvalidArgumentError, "within"),
     (normal(9, 2), {"tv": 0.0}, InvalidArgumentError, "`tv`"),
     (normal(9, 2), {"resolution": 1e3}, InvalidArgumentError, "`resolution` must give a step below"),
@@ -465,33 +418,23 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
 
 
 def test_bad_input_is_named() -> None:
-    for data, options, error, text in BAD:
-        with pytest.raises(error, match=text):
-            advise(data, **options)
-    calls: list[Callable[[Any], object]] = [
-        lambda a: a.sde("flow"),
-        lambda a: a.sde(centred=1),
-        lambda a: a.prior("vp"),
+    assert_refused((partial(advise, data, **options), error, text) for data, options, error, text in BAD)
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: advise(normal(9, 2)).sde("flow"), "kind"),
+        (lambda: advise(normal(9, 2)).prior("vp"), "sde"),
+        (lambda: advise(normal(9, 2), sde=scoresde.VPSDE(prior=Laplace())), "normal prior"),  # type: ignore[arg-type]
+        (lambda: shifted(scoresde.FlowSDE(t_max=1.0), 64, 32), "finite at both ends"),
+        (lambda: shifted("vp", 64, 32), "level"),  # type: ignore[call-overload]
     ]
-    for call in calls:
-        with pytest.raises((InvalidArgumentError, InvalidTypeError), match=r"kind|centred|sde"):
-            call(advise(normal(9, 2)))
+    assert_refused(calls)
 
 
-def test_a_prior_that_is_not_normal_is_refused() -> None:
-    class Laplace:
-        def from_normal(self, z: Tensor) -> Tensor:
-            return z
+class Laplace:
+    def from_normal(self, z: Tensor) -> Tensor:
+        return z
 
-        def log_prob(self, x: Tensor) -> Tensor:
-            return -x.abs().flatten(1).sum(1)
-
-    sde = scoresde.VPSDE(prior=Laplace())  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgumentError, match="normal prior"):
-        advise(normal(9, 2), sde=sde)
-
-
-# What is shown
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -x.abs().flatten(1).sum(1)
 
 
 def test_the_table_has_a_rule_and_a_source_for_each_value() -> None:
@@ -500,18 +443,9 @@ def test_the_table_has_a_rule_and_a_source_for_each_value() -> None:
     for found in (plain, whole):
         lines = found.table().splitlines()
         assert str(found) == found.table() and max(map(len, lines)) <= 100
-        assert all(line == line.rstrip() for line in lines)
-        assert "nan" not in found.table().lower()
         for name in ("sigma_data", "sigma_min", "sigma_max", "P_mean", "gamma_min", "beta_max", "rho at t_max"):
             assert any(name in line for line in lines)
-        assert "\n" not in repr(found) and repr(found).startswith("Advice(n=")
-        assert "Karras 2022, table 1" in found._repr_html_()
-        assert all(repr(end).startswith("HarmlessEnd(rho=") for end in (found.centred, found.uncentred))
     assert "sde at t_max" in whole.table() and "sde at" not in plain.table()
-    assert "harmful" in repr(whole.ends)
-
-
-# The resolution of images
 
 
 def test_levels_for_another_resolution() -> None:
@@ -524,14 +458,6 @@ def test_levels_for_another_resolution() -> None:
     assert torch.allclose(larger.log_snr(t), vp.log_snr(t) - 2 * math.log(4))
     assert torch.allclose(larger.alpha(t) ** 2 + larger.sigma(t) ** 2, torch.ones_like(t))
     assert (larger.t_min, larger.t_max) == (vp.t_min, vp.t_max)
-    level: Any
-    for level, resolution, text in (
-        (0.0, 0, "resolution"),
-        (scoresde.FlowSDE(t_max=1.0), 64, "finite at both ends"),
-        ("vp", 64, "level"),
-    ):
-        with pytest.raises((InvalidArgumentError, InvalidTypeError), match=text):
-            shifted(level, resolution, 32)
 
 
 def test_a_flow_is_shifted_by_its_time() -> None:
