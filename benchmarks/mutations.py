@@ -26,6 +26,7 @@ from benchmarks._defects import DEFECTS, Defect
 from benchmarks._mutants import EQUIVALENT, KERNEL, mutants
 from benchmarks._record import write
 from benchmarks._tables import load
+from scoresde.solvers.registry import ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 SURVIVED = "survived"
@@ -82,11 +83,19 @@ class Tests:
         return set(json.loads(file.read_text()))
 
     def running(self, change: Change) -> list[str]:
-        """The tests that run the changed lines, the cheapest first; if they run at import, all that use the file."""
-        by_line = self.data.contexts_by_lineno(self._measured[f"scoresde/{change.path}"])
+        """The tests that run the changed lines, the cheapest first. Lines that run at import have those that use the
+        file or, if it only declares, those with the name of the file, or of a class or a method in it."""
+        file = f"scoresde/{change.path}"
+        by_line = self.data.contexts_by_lineno(self._measured[file])
         found = {test for line in change.lines for test in by_line.get(line, ())} - {""}
         if not found:
             found = {test for tests in by_line.values() for test in tests} - {""}
+        if not found:
+            stem = Path(file).stem
+            names = {stem, *re.findall(r"^class (\w+)", change.source, re.MULTILINE)}
+            names |= {row.name for row in ROWS if row.path.partition(".")[0] == stem}
+            words = re.compile(rf"(?<![a-z\d])({'|'.join(sorted(names))})(?![a-z\d])")
+            found = {test for test in self.costs if words.search(test)}
         return sorted(found, key=lambda test: self.costs.get(test, 0.0))
 
 
