@@ -42,6 +42,16 @@ def times(sde: Any, n: int = 9, margin: float = 0.02) -> Tensor:
     return sde.t_min + (sde.t_max - sde.t_min) * t
 
 
+def between(t: float) -> Any:
+    """A grid of two steps that meet at t, or of one step."""
+
+    def grid(sde: Any, start: float, end: float, steps: int) -> Tensor:
+        return torch.tensor([start, t, end] if steps == 2 else [start, end], dtype=torch.float64)
+
+    grid.__name__ = f"at {t}"
+    return grid
+
+
 @dataclass(frozen=True)
 class Wave:
     """A smooth decreasing half log-SNR: a line and a few steps down, and its derivative written out."""

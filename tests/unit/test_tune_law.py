@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch import Tensor
 import scoresde
 from scoresde import solve, tune
 from scoresde.errors import CorruptCheckpointError
-from scoresde.fit import Errors, FittedGrid, Ranked, Tuned, energy
+from scoresde.fit import Errors, FittedGrid, Tuned, energy
 from scoresde.fit.objectives import Distributions
 from scoresde.fit.pilot import Pilot
 from scoresde.fit.tuning import CANDIDATES, STOCHASTIC
 from scoresde.solvers import from_config
+from tests.unit.refusals import assert_refused
+from tests.unit.strategies import between
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
@@ -112,17 +114,8 @@ class TestRanking:
         exact = mean + SDE.node(0.5).sigma * draws(7, 1024, 2)
         pairs = [EULER, ("ddim_eta", None)]
         for reference in (exact, None):
-            tuned = tune(
-                SDE,
-                POINT.score(SDE),
-                4,
-                objective="law",
-                candidates=pairs,
-                t_end=0.5,
-                dtype=F64,
-                reference=reference,
-                pilot=1024,
-            )
+            options: dict[str, Any] = {"candidates": pairs, "t_end": 0.5, "reference": reference, "pilot": 1024}
+            tuned = tune(SDE, POINT.score(SDE), 4, objective="law", dtype=F64, **options)
             first, last = tuned.ranking
             assert tuned.method == first.method and last.method == "EulerMaruyama()"
             assert (first.behind, first.uncertainty) == (1.0, 0.0)
@@ -130,7 +123,6 @@ class TestRanking:
             assert last.behind > math.exp(2 * last.uncertainty) > 1
             assert tuned.fitted == Errors(first.rms, first.median, first.distance, first.distance_error)
             assert math.isnan(tuned.default.median) and tuned.default.distance is None
-            assert "energy distance" in repr(tuned) and "not distinguishable" not in repr(tuned)
 
     def test_a_stochastic_method_is_chosen_where_it_is_better(self) -> None:
         tuned = tune(SDE, RING.score(SDE), 5, objective="law", candidates=[("ddim", "time"), ERSDE], dtype=F64)
@@ -210,20 +202,6 @@ class TestFailures:
         with pytest.raises(scoresde.NonFiniteError, match="Every candidate"):
             tune(SDE, self.score, 2, candidates=pairs[:1], **given)
 
-    def test_a_reference_that_fails_is_an_error(self) -> None:
-        with pytest.raises(scoresde.NonFiniteError):
-            tune(SDE, lambda x, t: torch.full_like(x, torch.nan), 4, shape=(16, 2), pilot=16, objective="law")
-
-
-def between(t: float) -> Any:
-    """A grid of two steps that meet at t, or of one step."""
-
-    def grid(sde: Any, start: float, end: float, steps: int) -> Tensor:
-        return torch.tensor([start, t, end] if steps == 2 else [start, end], dtype=F64)
-
-    grid.__name__ = f"at {t}"
-    return grid
-
 
 class TestSeeds:
     OPTIONS: dict[str, Any] = {"objective": "law", "candidates": [ERSDE, EULER], "reference": 20}
@@ -282,23 +260,9 @@ class TestRecords:
         again = FittedGrid.load(tmp_path / "tuned.json")
         assert isinstance(again, Tuned) and again == self.TUNED and repr(again) == repr(self.TUNED)
         assert again.ranking[0].distance == self.TUNED.fitted.distance
-        content = json.loads((tmp_path / "tuned.json").read_text())
-        del content["format"]
-        for values in (content["fitted"], content["ranking"][0]):
-            kept, values["distance"] = values["distance"], "near"
-            with pytest.raises(CorruptCheckpointError, match="near"):
-                FittedGrid.of(content, "x.json")
-            values["distance"] = kept
-
-    def test_other_records_have_no_distance(self) -> None:
-        """Neither in memory nor in a file, which is that of earlier versions."""
-        tuned = tune(SDE, RING.score(SDE), 4, candidates=[("ddim", None)])
-        assert tuned.fitted.distance is tuned.ranking[0].distance is tuned.ranking[0].distance_error is None
-        fields = tuned.fields()
-        assert set(fields["fitted"]) == {"rms", "median"}  # type: ignore[arg-type]
-        assert set(fields["ranking"][0]) == {"method", "grid", "rms", "median", "behind", "uncertainty"}  # type: ignore[index]
-        assert FittedGrid.of(json.loads(json.dumps(fields)), "x").ranking == tuned.ranking  # type: ignore[attr-defined]
-        assert Ranked("DDIM()", "log_snr", 0.2, 0.1, 1.5, 0.1).distance is None
+        content = self.TUNED.fields()
+        with pytest.raises(CorruptCheckpointError, match="near"):
+            FittedGrid.of({**content, "fitted": {**content["fitted"], "distance": "near"}}, "x.json")  # type: ignore[dict-item]
 
     def test_every_default_is_itself_again(self) -> None:
         """As a method of `solve`, with the noise of the same seeds, and in a file."""
@@ -310,21 +274,6 @@ class TestRecords:
             there = solve(SDE, RING.score(SDE), self.X, method=name, **options, steps=4, grid=grid, seeds=[1, 2, 3])
             assert torch.equal(here.x, there.x) and here.evaluations == there.evaluations == steps, name
 
-    def test_a_seed_decides(self) -> None:
-        options: dict[str, Any] = {"method": self.TUNED}
-        one, again, other = (solve(SDE, RING.score(SDE), self.X, seed=s, **options).x for s in (1, 1, 2))
-        assert from_config(self.TUNED.method).stochastic
-        assert torch.equal(one, again) and not torch.equal(one, other)
-
-    def test_another_process_takes_it(self) -> None:
-        flow = scoresde.FlowSDE()
-        there = self.TUNED.on(flow)
-        assert solve(flow, RING.score(flow), method=there, shape=(3, 2), seed=0).evaluations == 5
-
-    def test_the_way_back_needs_another_method(self) -> None:
-        with pytest.raises(scoresde.InvalidArgumentError, match="must be deterministic"):
-            scoresde.decode(SDE, RING.score(SDE), self.X, method=self.TUNED)
-
 
 def test_refusals() -> None:
     refused: list[tuple[dict[str, Any], str]] = [
@@ -332,9 +281,6 @@ def test_refusals() -> None:
         ({"candidates": [("ddim", None), EULER]}, r"candidates\[1\].*draws noise.*pass objective='law'"),
         ({"candidates": [("ggf", None)], "objective": "law"}, "chooses its own steps"),
         ({"objective": "law", "pilot": 15}, "at least 16 samples to compare distributions, got 15"),
-        ({"objective": "law", "x": torch.zeros(8, 2)}, "at least 16 samples"),
         ({"objective": "law", "reference": torch.zeros(3, 2)}, "reference"),
     ]
-    for arguments, message in refused:
-        with pytest.raises(scoresde.ScoreSDEError, match=message):
-            tune(SDE, RING.score(SDE), 5, **arguments)
+    assert_refused((partial(tune, SDE, RING.score(SDE), 5, **given), message) for given, message in refused)
