@@ -1,4 +1,4 @@
-"""What needs no package of the Hugging Face Hub: addresses, arguments, the card."""
+"""What needs no package of the Hugging Face Hub: addresses and arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 import scoresde
 from scoresde.errors import InvalidArgumentError, InvalidTypeError
-from scoresde.zoo.card import card
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch):
@@ -33,8 +32,6 @@ def test_arguments_are_checked_before_anything_is_written(tmp_path, monkeypatch)
     network = scoresde.load("digits")
     for options, wrong in (
         ({"push_to": "name"}, "push_to"),
-        ({"push_to": "hf:owner/name"}, "push_to"),
-        ({"push_to": "owner/name@main"}, "push_to"),
         ({"push_to": "owner/name", "license": "MIT License\n"}, "license"),
         ({"path": "folder", "license": "mit"}, "license"),
     ):
@@ -43,10 +40,3 @@ def test_arguments_are_checked_before_anything_is_written(tmp_path, monkeypatch)
     with pytest.raises(InvalidTypeError, match="`path`"):
         scoresde.save(network)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_card_says_what_the_network_is():
-    text = card(scoresde.load("digits"), "owner/digits", None)
-    assert "license:" not in text
-    for line in ("| process | any affine process |", "| prediction | `edm` |", "| labels | `label`, 0 to 9 |"):
-        assert line in text

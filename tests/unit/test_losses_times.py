@@ -259,6 +259,7 @@ REFUSED = {
     "levels beyond the process": (lambda: FINE.at(VP, ZERO), V, "no level"),
     "a time beyond the process": (lambda: losses.Fixed(2.0).at(VP, ZERO), V, "`t`"),
     "a deviation of 0": (lambda: losses.LogitNormal(std=0.0), V, "std"),
+    "levels upside down": (lambda: losses.NoiseLevels(rho_min=2.0, rho_max=1.0), V, "distribution of noise levels"),
     "negative levels": (lambda: losses.FromLevels(lambda u: -u).at(VP, ZERO), V, "levels"),
     "no chain": (lambda: losses.UniformIndex(VP), T, "chain"),  # type: ignore[arg-type]
     "too few weights": (lambda: losses.WeightedIndex(CHAIN, [1.0]), V, "weights"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -125,11 +126,6 @@ def test_every_public_process_and_gamma_can_be_saved() -> None:
     assert gammas | {Rising} == set(FUNCTIONS.values())
 
 
-def test_what_is_learned_inside_a_shift_is_not_lost_in_silence() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"gamma is learned.*model\.on"):
-        to_config(scoresde.VDMSDE(scoresde.ShiftedGamma(scoresde.VDMSDE(rising()), 1.5)))
-
-
 def test_a_chain_comes_back_from_its_config() -> None:
     off = torch.linspace(-12, 12, 50, dtype=torch.float64)
     for name, make in CHAINS.items():
@@ -152,6 +148,9 @@ def test_what_cannot_be_saved_says_what_to_do() -> None:
     with pytest.raises(InvalidArgumentError, match=r"zoo.FUNCTIONS"):
         to_config(scoresde.VDMSDE(lambda t: 10 * t - 5))
 
+    with pytest.raises(InvalidArgumentError, match=r"gamma is learned.*model\.on"):
+        to_config(scoresde.VDMSDE(scoresde.ShiftedGamma(scoresde.VDMSDE(rising()), 1.5)))
+
     class Other(scoresde.NormalPrior):
         pass
 
@@ -169,18 +168,16 @@ def conventions() -> Iterator[tuple[str, str, str]]:
     yield "v", "index", "x/alpha"
 
 
-def native_model(prediction: str, time_input: str, scale: str) -> ScoreModel:
-    chain = (
-        BetaChain.linear(200, 1e-3, 0.06) if time_input == "index" and (scale == "x" or prediction == "edm") else None
-    )
-    if time_input == "index" and chain is None:
-        chain = NoiseScales.geometric(200, 0.03, 20.0)
-    sde = scoresde.VPSDE(t_min=0.01, t_max=0.9) if chain is None else chain.sde()
-    return ScoreModel(tiny().double(), sde, prediction, time_input, scale, chain=chain, sigma_data=0.6)
-
-
 KINDS = (scoresde.VESDE, scoresde.FlowSDE, scoresde.SubVPSDE, scoresde.VPSDE, scoresde.CosineVPSDE, scoresde.EDMSDE)
 OTHERS = (*(kind() for kind in KINDS), scoresde.VDMSDE(scoresde.LinearGamma(-13.3, 13.3)))
+
+
+def native_model(prediction: str, time_input: str, scale: str) -> ScoreModel:
+    chain: Any = None
+    if time_input == "index":
+        chain = BetaChain.linear(200, 1e-3, 0.06) if scale == "x" else NoiseScales.geometric(200, 0.03, 20.0)
+    sde = scoresde.VPSDE(t_min=0.01, t_max=0.9) if chain is None else chain.sde()
+    return ScoreModel(tiny().double(), sde, prediction, time_input, scale, chain=chain, sigma_data=0.6)
 
 
 @pytest.mark.parametrize(("prediction", "time_input", "scale"), list(conventions()))
@@ -214,6 +211,8 @@ def test_a_served_network_knows_score_v_and_flow_of_the_process_that_it_serves()
     torch.testing.assert_close(served.flow(x, t), noise - data)
     for i in range(2):  # a batch of times and one time alike
         torch.testing.assert_close(served.data(x[i : i + 1], float(t[i])), data[i : i + 1])
+    assert torch.equal(served.on(model.native).data(x, t), model.data(x, t))
+    assert torch.autograd.gradcheck(lambda x: served(x, t), x.requires_grad_())
 
 
 def test_beyond_what_the_network_knows_is_refused_and_can_be_trimmed() -> None:
@@ -227,14 +226,6 @@ def test_beyond_what_the_network_knows_is_refused_and_can_be_trimmed() -> None:
     assert within(scoresde.VPSDE(), model.limits).prior.std == 1.0
     with pytest.raises(InvalidArgumentError, match="nothing is between"):
         within(scoresde.FlowSDE(t_min=0.999, t_max=0.9999), model.limits)
-
-
-def test_serving_in_turn_starts_from_the_network_each_time() -> None:
-    model = native_model("v", "sigma", "x")
-    served = model.on(within(scoresde.VESDE(), model.limits))
-    x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
-    assert torch.equal(served.on(model.native).data(x, 0.5), model.data(x, 0.5))
-    assert "VESDE" in repr(served) and served.native is model.native
 
 
 def test_the_limit_without_signal_is_kept() -> None:
@@ -262,35 +253,23 @@ def test_a_learned_variance_belongs_to_its_own_process() -> None:
     assert served.on(chain.sde()).variance(x, 5.0).shape == x.shape
 
 
-def test_gradients_reach_the_state_through_the_adapter() -> None:
-    model = native_model("noise", "log_snr", "x")
-    served = model.on(within(scoresde.VESDE(), model.limits))
-    x = torch.ones(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: served(x, torch.tensor([0.5], dtype=torch.float64)), x)
-
-
-def models() -> Iterator[Any]:
-    vp, ddpm = PROCESSES["vp"], BetaChain.linear
-    for i, (name, make) in enumerate(PROCESSES.items()):
-        prediction = list(PREDICTIONS)[i % len(PREDICTIONS)]
-        yield pytest.param(lambda m=make, p=prediction: ScoreModel(tiny(), m(), p), id=f"{name}-{prediction}")
+def models() -> dict[str, Callable[[], ScoreModel]]:
+    vp, ddpm, found = PROCESSES["vp"], BetaChain.linear, {}
+    for (name, make), prediction in zip(PROCESSES.items(), itertools.cycle(PREDICTIONS)):
+        found[name] = lambda m=make, p=prediction: ScoreModel(tiny(), m(), p)
     for prediction in PREDICTIONS:
-        yield pytest.param(lambda p=prediction: ScoreModel(tiny(), vp(), p), id=f"prediction-{prediction}")
+        found[f"prediction-{prediction}"] = lambda p=prediction: ScoreModel(tiny(), vp(), p)
     for form in TIME_INPUTS:
-        yield pytest.param(lambda t=form: ScoreModel(tiny(), vp(), "data", t, "x/alpha"), id=f"time-{form}")
+        found[f"time-{form}"] = lambda t=form: ScoreModel(tiny(), vp(), "data", t, "x/alpha")
     for name, chain in CHAINS.items():
-        yield pytest.param(
-            lambda c=chain: ScoreModel(tiny(), c().sde(), "noise", "index", chain=c()), id=f"chain-{name}"
-        )
-    yield pytest.param(
-        lambda: ScoreModel(tiny(2), ddpm().sde(), "noise", "index", chain=ddpm(), variance="learned_range"),
-        id="learned-variance",
-    )
+        found[f"chain-{name}"] = lambda c=chain: ScoreModel(tiny(), c().sde(), "noise", "index", chain=c())
+    options: dict[str, Any] = {"time_input": "index", "variance": "learned_range"}
+    return found | {"learned": lambda: ScoreModel(tiny(2), ddpm().sde(), "noise", chain=ddpm(), **options)}
 
 
-@pytest.mark.parametrize("make", list(models()))
-def test_what_is_saved_is_what_is_loaded(make: Callable[[], ScoreModel], tmp_path: Path) -> None:
-    model = make()
+@pytest.mark.parametrize("name", models())
+def test_what_is_saved_is_what_is_loaded(name: str, tmp_path: Path) -> None:
+    model = models()[name]()
     save(model, tmp_path / "m", event_shape=(1, 1, 2), levels=17, data_range=(0, 1), labels=Labels("label", 3, 3))
     back = load(tmp_path / "m")
     assert back.config.levels == 17 and back.config.data_range == (0.0, 1.0) and back.event_shape == (1, 1, 2)
@@ -317,13 +296,8 @@ def test_a_learned_gamma_is_in_the_file_of_the_weights(tmp_path: Path) -> None:
     assert back.sde.log_snr(0.4) == model.sde.log_snr(0.4) != scoresde.VDMSDE(Rising()).log_snr(0.4)
     with pytest.raises(InvalidArgumentError, match="learned"):
         Pretrained(back.net, back.config)
-
-
-def test_a_gamma_of_another_kind_does_not_fit(tmp_path: Path) -> None:
-    save(ScoreModel(tiny(), scoresde.VDMSDE(rising()), "noise", "log_snr", event_shape=(1, 2, 2)), tmp_path)
-    rewrite(
-        tmp_path, lambda c: c["process"]["arguments"].update(gamma=to_config(scoresde.VDMSDE())["arguments"]["gamma"])
-    )
+    straight = to_config(scoresde.VDMSDE())["arguments"]["gamma"]
+    rewrite(tmp_path, lambda c: c["process"]["arguments"].update(gamma=straight))
     with pytest.raises(CheckpointMismatchError, match=r"unexpected @process.gamma.bend"):
         load(tmp_path)
 
@@ -369,30 +343,21 @@ def test_what_a_user_forgets_is_named(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def gamma_of(**kept: Any) -> dict[str, Any]:
-    return {"name": "LinearGamma", "arguments": {}, **kept}
-
-
 def chain_of(**kept: Any) -> Callable[[dict], None]:
     return put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0, 1], "places": None, **kept})
 
 
 HOSTILE = [
-    *[put("process", value) for value in (None, [])],
-    *[put("process", "name", name) for name in ("GaussianSDE", "os.system", ["chain"])],
+    put("process", None),
+    *[put("process", "name", name) for name in ("GaussianSDE", "os.system")],
     put("process", "arguments", {}),
     put("process", "arguments", "s", "0.008"),
-    put("process", "arguments", "s", gamma_of(arguments={"gamma_min": -1.0, "gamma_max": 1.0})),
-    put("process", "arguments", "s", gamma_of(dtype="float32")),
-    put("process", "arguments", "s", {"s": 1}),
+    put("process", "arguments", "s", {"name": "LinearGamma", "arguments": {"gamma_min": -1.0, "gamma_max": 1.0}}),
     put("process", "arguments", "t_min", 0.1),
     put("process", "t_min", 2.0),
-    put("process", "t_max", True),
     put("process", "prior", {"std": 0.0, "mean": 0.0}),
     put("process", "prior", {"std": 1.0, "mean": [[1.0], [1.0, 2.0]]}),
-    put("process", "prior", {"std": 1.0}),
     put("process", "extra", 1),
-    put("chain", {"name": "BetaChain"}),
     *[chain_of(name=name) for name in ("Chain", ["BetaChain"])],
     *[chain_of(log_snrs=values) for values in ([0.0, 1.0], [1.0, "a"])],
     *[chain_of(labels=values) for values in ([0], [0, 1.5], [0, 10**30])],
@@ -413,20 +378,20 @@ def test_a_hostile_config_is_refused(tmp_path: Path) -> None:
     assert_refused([(lambda c=c: loaded(c), CorruptCheckpointError, r"config\.json") for c in HOSTILE])
 
 
+class Line(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(8.0))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.slope * (t - 0.5)
+
+
 def test_a_learned_gamma_that_does_not_rise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Line(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.slope = nn.Parameter(torch.tensor(8.0))
-
-        def forward(self, t: Tensor) -> Tensor:
-            return self.slope * (t - 0.5)
-
     monkeypatch.setitem(FUNCTIONS, "Line", Line)
-    model = ScoreModel(tiny(), scoresde.VDMSDE(Line()), "noise", event_shape=(1, 2, 2))
-    save(model, tmp_path)
-    load(tmp_path)
-    model.sde.gamma.slope.data.neg_()  # type: ignore[attr-defined]
+    gamma = Line()
+    model = ScoreModel(tiny(), scoresde.VDMSDE(gamma), "noise", event_shape=(1, 2, 2))
+    gamma.slope.data.neg_()
     save(model, tmp_path)
     with pytest.raises(CheckpointError, match="learned part"):
         load(tmp_path)

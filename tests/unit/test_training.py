@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidArgumentError, NonFiniteError
+from scoresde.errors import NonFiniteError
 from scoresde.losses import NoiseLevels, edm
 from scoresde.nets import UNet
 from scoresde.training import DIGITS_LEVELS, Recipe, digits_split, fit, grey_to_x, main, train_digits
-from scoresde.training.seeds import WEIGHTS, seed_of
 from scoresde.zoo import load
 
 
@@ -56,12 +55,6 @@ def test_noise_levels_are_finite_at_the_ends() -> None:
         assert bool((torch.isfinite(rho) & (rho > 0)).all())
 
 
-def test_noise_levels_refuse() -> None:
-    for wrong in ({"std": 0.0}, {"uniform": 1.1}, {"rho_min": 2.0, "rho_max": 1.0}, {"std": math.nan}):
-        with pytest.raises(InvalidArgumentError, match="distribution of noise levels"):
-            NoiseLevels(**wrong)
-
-
 def test_digits_levels_cover_the_processes() -> None:
     """At least 3 % of the draws at each end: below ρ = 0.003 (sub-VP, flow, VDM start) and above 20 (VE, VP, flow)."""
     rho = DIGITS_LEVELS((torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000)
@@ -99,10 +92,6 @@ def test_a_run_is_its_seed() -> None:
     other = train_digits(1, recipe, progress=False).net.state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["stem.weight"], other["stem.weight"])
-
-
-def test_a_seed_may_be_a_tensor() -> None:
-    assert seed_of(torch.tensor(3), WEIGHTS) == seed_of(3, WEIGHTS)  # type: ignore[arg-type]
 
 
 def test_fit_stops_at_a_nan_with_step_and_noise_level() -> None:

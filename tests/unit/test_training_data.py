@@ -15,7 +15,6 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from scoresde.errors import InvalidArgumentError, NonFiniteError
 from scoresde.training import Arrays, Batches, Folder, Stateless, read
@@ -149,14 +148,10 @@ def test_arrays_of_files(tmp_path: Path) -> None:
         assert source.classes == (6 if labelled else None), suffix
         again = read(path).fingerprint()
         assert source.fingerprint() == again and len(again) == 64, suffix
-
-
-def test_every_type_of_numbers(tmp_path: Path) -> None:
-    numbers = np.arange(6).reshape(3, 2)
     for dtype in (">u2", "uint16", ">i8", ">f4", "float16"):
-        np.savez(tmp_path / "a.npz", x=numbers.astype(dtype))
+        np.savez(tmp_path / "a.npz", x=np.arange(6).reshape(3, 2).astype(dtype))
         source = read(str(tmp_path / "a.npz"), levels=None if "f" in dtype else 6)
-        assert source.rows(torch.arange(3))[0].tolist() == numbers.tolist(), dtype
+        assert source.rows(torch.arange(3))[0].tolist() == [[0, 1], [2, 3], [4, 5]], dtype
 
 
 def test_a_fingerprint_tells_data_apart() -> None:
@@ -173,23 +168,18 @@ def save_images(folder: Path, images: dict[str, np.ndarray]) -> Path:
     return folder
 
 
-def test_a_folder_of_images(tmp_path: Path) -> None:
+def test_a_folder_of_images_whose_folders_are_classes(tmp_path: Path) -> None:
     images = {f"{i}.png": np.full((4, 6, 3), i, np.uint8) for i in range(5)}
     images["2.png"][0, 1] = (7, 8, 9)
-    source = read(str(save_images(tmp_path, images)))
+    source = read(str(save_images(tmp_path / "flat", images)))
     assert (len(source), source.event_shape, source.levels, source.classes) == (5, (3, 4, 6), 256, None)
     values, labels = source.rows(torch.tensor([4, 2]))
     assert values[0].unique().tolist() == [4] and values[1, :, 0, 1].tolist() == [7, 8, 9] and labels is None
-    x, _ = Batches(source, 3)[0]
-    assert x.shape == (3, 3, 4, 6)
-
-
-def test_folders_are_classes_and_images_can_be_resized(tmp_path: Path) -> None:
     images = {f"{kind}/{i}.png": np.full((4 + i, 5), 10 * i, np.uint8) for kind in ("cat", "dog") for i in range(2)}
-    save_images(tmp_path, images)
+    folder = str(save_images(tmp_path / "classes", images))
     with pytest.raises(InvalidArgumentError, match=r"one shape.*\(1, 4, 5\).*\(1, 5, 5\).*size"):
-        read(str(tmp_path))
-    source = read(str(tmp_path), size=4)
+        read(folder)
+    source = read(folder, size=4)
     assert source.event_shape == (1, 4, 4) and source.classes == 2
     values, labels = source.rows(torch.tensor([3, 0, 1]))
     assert labels is not None and labels.tolist() == [1, 0, 0] and values.shape == (3, 1, 4, 4)
@@ -197,26 +187,18 @@ def test_folders_are_classes_and_images_can_be_resized(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     black = np.zeros((4, 4, 4), np.uint8)
-
-    def refused(words: str, **images: np.ndarray) -> None:
-        save_images(tmp_path, {f"{name}.png": image for name, image in images.items()})
-        with pytest.raises(InvalidArgumentError, match=words):
-            Folder(tmp_path)
-
-    refused("no images")
-    (tmp_path / "a.png").write_bytes(b"not an image")
-    refused(r"a\.png.*cannot be read")
-    refused(r"\(1, 4, 4\).*\(3, 4, 4\)", a=black[..., 0], b=black[..., :3])
-    refused("RGBA", a=black)
-    save_images(tmp_path, {"a.png": black[..., :3]})
+    with pytest.raises(InvalidArgumentError, match="no images"):
+        Folder(tmp_path)
+    save_images(tmp_path, {"a.png": black})
+    with pytest.raises(InvalidArgumentError, match="RGBA"):
+        Folder(tmp_path)
+    save_images(tmp_path, {"a.png": black[..., :3], "b.png": black[..., :3]})
     source = Folder(tmp_path)
     raw = (tmp_path / "b.png").read_bytes()
-    (tmp_path / "b.png").write_bytes(raw[:-30])  # truncated: the header is good
-    with pytest.raises(InvalidArgumentError, match=r"b\.png.*cannot be read"):
-        source.rows(torch.arange(2))
-    (tmp_path / "b.png").unlink()
-    (tmp_path / "b.png").symlink_to(tmp_path / "nothing.png")  # a broken link is not passed over
-    refused(r"b\.png.*cannot be read")
+    for content, read_them in ((raw[:-30], lambda: source.rows(torch.arange(2))), (b"text", lambda: Folder(tmp_path))):
+        (tmp_path / "b.png").write_bytes(content)  # the header of the first is good
+        with pytest.raises(InvalidArgumentError, match=r"b\.png.*cannot be read"):
+            read_them()
 
 
 def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
@@ -226,11 +208,9 @@ def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (sentinel,))
 
-    bomb = np.array([Bomb()], dtype=object)
-    np.savez(tmp_path / "a.npz", x=bomb)
-    np.save(tmp_path / "a.npy", bomb)
+    np.savez(tmp_path / "a.npz", x=np.array([Bomb()], dtype=object))
     (tmp_path / "b.npz").write_bytes(pickle.dumps(Bomb()))
-    for name in ("a.npz", "a.npy", "b.npz"):
+    for name in ("a.npz", "b.npz"):
         with pytest.raises(InvalidArgumentError, match=r"cannot be read.*[Pp]ickle"):
             read(str(tmp_path / name))
     assert not sentinel.exists()
@@ -244,65 +224,36 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 
         return made
 
-    def raw(name: str, content: bytes) -> Callable[[], Any]:
-        (tmp_path / name).write_bytes(content)
-        return lambda: read(str(tmp_path / name))
-
     good = np.zeros((3, 2), np.uint8)
-    np.savez(tmp_path / "whole.npz", x=good)
-    half = (tmp_path / "whole.npz").read_bytes()[:100]
+    np.savez(tmp_path / "cut.npz", x=good)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:100])
     assert_refused(
         {
-            "no file": (lambda: read(str(tmp_path / "none.npz")), V, "must be a file"),
-            "text": (raw("a.txt", b"text"), V, "must end in"),
-            "cut short": (raw("cut.npz", half), V, "cannot be read"),
-            "noise": (raw("a.safetensors", b"\xff" * 20), V, "cannot be read"),
+            "cut short": (lambda: read(str(tmp_path / "cut.npz")), V, "cannot be read"),
             "two arrays": (npz(a=good, b=good), V, "called x"),
-            "no samples": (npz(label=np.zeros(3, np.uint8)), V, "it has none"),
             "booleans": (npz(x=good, label=np.zeros(3, bool)), V, "must be integer grey levels .* got bool"),
-            "no event": (npz(x=np.zeros(3, np.uint8)), V, "samples"),
-            "empty": (npz(x=np.zeros((0, 2), np.uint8)), V, "samples"),
             "levels missing": (npz(x=np.zeros((3, 2), np.int64)), V, "levels"),
-            "two labels": (npz(x=good, label=np.arange(2)), V, "labels"),
-            "real labels": (npz(x=good, label=np.zeros(3)), V, "labels"),
             "a negative label": (npz(x=good, label=np.array([0, -1, 1])), V, "labels"),
             "above": (npz(17, x=np.array([[0], [200]], np.uint8)), V, "0 to 16, got 0 to 200"),
-            "below": (npz(17, x=np.array([[0], [-3]])), V, "got -3"),
-            "levels of floats": (npz(17, x=np.zeros((2, 2))), V, "levels"),
             "NaN": (npz(x=np.array([[0.0], [np.nan]])), NonFiniteError, r"1 of 2 samples \(first: \[1\]\)"),
         }
     )
 
 
 def test_torchvision_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def images(data: Any) -> type:
-        def init(self: Any, root: str, train: bool, download: bool) -> None:
-            if data is None:
-                raise OSError("Temporary failure in name resolution")
-            self.__dict__.update(data)
+    def images(x: Any) -> type:
+        told = {"data": x, "targets": [0, 1, 2]}
+        return type("Images", (), {"__init__": lambda self, root, train, download: self.__dict__.update(told)})
 
-        return type("Images", (), {"__init__": init})
-
-    def install(package: Any, sets: Any) -> None:
-        monkeypatch.setitem(sys.modules, "torchvision", package)
-        monkeypatch.setitem(sys.modules, "torchvision.datasets", sets)
-
-    install(None, None)
+    for package in ("torchvision", "torchvision.datasets"):
+        monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InvalidArgumentError, match="pip install torchvision"):
         read("torchvision:MNIST")
-    mnist = images({"data": torch.zeros(3, 4, 5, dtype=torch.uint8), "targets": [0, 1, 2]})
-    cifar = images({"data": np.zeros((3, 4, 5, 3), np.uint8), "targets": [0, 1, 2]})
-    sets = SimpleNamespace(MNIST=mnist, CIFAR10=cifar, Offline=images(None), Paths=images({}))
-    sets.__all__ = ["MNIST", "CIFAR10"]
-    install(SimpleNamespace(datasets=sets), sets)
+    mnist, cifar = images(torch.zeros(3, 4, 5, dtype=torch.uint8)), images(np.zeros((3, 4, 5, 3), np.uint8))
+    sets = SimpleNamespace(MNIST=mnist, CIFAR10=cifar, __all__=["MNIST", "CIFAR10"])
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=sets))
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", sets)
     assert read("torchvision:MNIST").event_shape == (1, 4, 5)
     assert read("torchvision:CIFAR10").event_shape == (3, 4, 5)
-    offline = "could not be downloaded: Temporary failure"
-    for name, words in (("MNITS", "did you mean 'MNIST'"), ("Offline", offline), ("Paths", "in memory")):
-        with pytest.raises(InvalidArgumentError, match=words):
-            read(f"torchvision:{name}")
-
-
-def test_a_loader_of_ones_own_reads_batches_too() -> None:
-    loader = DataLoader(Batches(grey(), 4), batch_size=None, sampler=range(2, 4))
-    assert [x.shape for x, _ in loader] == [(4, 1, 2, 2)] * 2
+    with pytest.raises(InvalidArgumentError, match="did you mean 'MNIST'"):
+        read("torchvision:MNITS")

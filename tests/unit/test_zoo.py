@@ -26,6 +26,7 @@ from scoresde.errors import (
     UnsafeCheckpointError,
 )
 from scoresde.nets import UNet
+from scoresde.training import digits_split, grey_to_x
 from scoresde.zoo import Config, Labels, Pretrained, load, names, save
 
 from .refusals import assert_refused
@@ -80,38 +81,32 @@ def test_noncontiguous_weights_are_saved(model: Pretrained, tmp_path: Path) -> N
     assert torch.equal(load(tmp_path / "model").net.noise.layers[0].weight, weight)
 
 
-def test_the_shipped_network_of_the_digits() -> None:
+@pytest.mark.parametrize(("name", "size"), [("digits", 8), ("mnist", 28)])
+def test_the_networks_that_come_with_the_package(name: str, size: int) -> None:
+    """Their solvers beat the default ones; a nought of MNIST takes more ink than a one."""
     assert names() == ["digits", "mnist"]
-    model = load("digits")
-    assert model.event_shape == (1, 8, 8) and model.labels == Labels("label", 10, 10)
-    assert sum(p.numel() for p in model.net.parameters()) < 400_000
-    assert model.config.command.startswith("python -m scoresde.training digits")
-
-
-def test_the_shipped_network_of_mnist() -> None:
-    model = load("mnist")
-    assert model.event_shape == (1, 28, 28) and model.labels == Labels("label", 10, 10)
-    assert model.config.command.startswith("scoresde train --data t10k-images-idx3-ubyte.gz --preset mnist")
-    assert (Path(scoresde.__file__).parent / "zoo/weights/mnist/model.safetensors").stat().st_size <= 4_000_000
-    drawn = model.sample(4, label=torch.tensor([0, 1, 1, 0]), seed=0)
-    assert int(drawn.nfe.max()) <= 30
-    ink = (drawn.x > 0).flatten(1).float().mean(1)  # a nought takes more of it than a one
-    assert bool((drawn.x.mean((1, 2, 3)) < -0.5).all()) and float(ink[[0, 3]].min()) > float(ink[[1, 2]].max())
+    network = load(name)
+    assert network.event_shape == (1, size, size) and network.labels == Labels("label", 10, 10)
+    assert (Path(scoresde.__file__).parent / f"zoo/weights/{name}/model.safetensors").stat().st_size <= 4_000_000
+    if name == "mnist":
+        drawn = network.sample(4, label=torch.tensor([0, 1, 1, 0]), seed=0)
+        ink = (drawn.x > 0).flatten(1).float().mean(1)
+        assert int(drawn.nfe.max()) <= 30 and float(ink[[0, 3]].min()) > float(ink[[1, 2]].max())
+    for steps in (4, 5, 8, 10, 20):
+        solver = network.solver(steps)
+        assert solver.steps == steps and solver.fitted.median < solver.default.median, steps
+    assert bool(network.sample(1, label=3, method=network.solver(4), seed=0).x.isfinite().all())
 
 
 def test_the_shipped_network_denoises() -> None:
     """It removes a good part of the noise of held-out digits."""
-    from scoresde.training import digits_split, grey_to_x
-
-    generator = torch.Generator().manual_seed(0)
+    generator, sde = torch.Generator().manual_seed(0), scoresde.EDMSDE()
     x0 = grey_to_x(digits_split().test_images[:40], generator)
-    sde = scoresde.EDMSDE()
     score = load("digits").score(sde)
     for rho, bound in ((0.2, 0.5), (0.5, 0.25)):  # the share of the noise's variance that may be left
         xt, _ = sde.perturb(x0, rho, torch.randn(x0.shape, generator=generator))
         with torch.no_grad():
-            error = (score.data(xt, rho) - x0).square().mean()
-        assert error < bound * rho**2
+            assert (score.data(xt, rho) - x0).square().mean() < bound * rho**2
 
 
 def test_labels_reach_the_network(model: Pretrained) -> None:
@@ -129,15 +124,14 @@ def test_labels_reach_the_network(model: Pretrained) -> None:
 
 def test_labels_that_are_refused(model: Pretrained) -> None:
     sde, plain = scoresde.VPSDE(), Pretrained(model.net, Config("unet", KWARGS, 0.7, (1, 2, 2)))
-    outside = (2, -1, torch.tensor(2), torch.tensor([0, 3]), torch.tensor([[0]]))
-    others = (1.0, "1", True, torch.tensor([1.0]), torch.tensor([True]))
+    wrong = [(x, InvalidArgumentError) for x in (2, -1, torch.tensor([0, 3]), torch.tensor([[0]]))]
+    wrong += [(x, InvalidTypeError) for x in (1.0, torch.tensor([1.0]))]
     assert_refused(
-        {
-            **{f"{x}": (lambda x=x: model.score(sde, label=x), InvalidArgumentError, "label") for x in outside},
-            **{f"{x!r}": (lambda x=x: model.score(sde, label=x), InvalidTypeError, "label") for x in others},
-            "another name": (lambda: model.score(sde, labels=1), InvalidArgumentError, "did you mean 'label'"),
-            "without labels": (lambda: plain.score(sde, label=1), InvalidArgumentError, "no context"),
-        }
+        [
+            *[(lambda x=x: model.score(sde, label=x), error, "label") for x, error in wrong],
+            (lambda: model.score(sde, labels=1), InvalidArgumentError, "did you mean 'label'"),
+            (lambda: plain.score(sde, label=1), InvalidArgumentError, "no context"),
+        ]
     )
 
 
@@ -193,14 +187,11 @@ def test_pickles_are_refused_unread(saved: Path, tmp_path: Path, protocol: int) 
 
 
 def test_torch_save_is_refused(saved: Path, tmp_path: Path) -> None:
-    torch.save({"weight": torch.zeros(2)}, tmp_path / "renamed.safetensors")
-    with pytest.raises(UnsafeCheckpointError, match="pickle"):
-        load(tmp_path / "renamed.safetensors")
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    torch.save({"weight": torch.zeros(2)}, folder / "pytorch_model.bin")
-    with pytest.raises(UnsafeCheckpointError, match=r"pytorch_model\.bin"):
-        load(folder)
+    for name, words in (("renamed.safetensors", "pickle"), ("folder/pytorch_model.bin", r"pytorch_model\.bin")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save({"weight": torch.zeros(2)}, tmp_path / name)
+        with pytest.raises(UnsafeCheckpointError, match=words):
+            load(tmp_path / name.partition("/")[0])
     with pytest.raises(CheckpointError, match="give that"):
         load(saved / "model.safetensors")
 
@@ -277,14 +268,8 @@ def test_a_mismatch_lists_every_key(model: Pretrained, saved: Path) -> None:
     rewrite_weights(saved, safetensors.torch.save(state))
     with pytest.raises(CheckpointMismatchError) as caught:
         load(saved)
-    for line in (
-        "missing head.bias (1,)",
-        "missing stem.bias (8,)",
-        "unexpected extra (3,)",
-        "head.weight has shape (1, 8, 5, 5), expected (1, 8, 3, 3)",
-        "norm.bias has dtype torch.float64, expected torch.float32",
-    ):
-        assert line in str(caught.value)
+    for words in ("missing head.bias (1,)", "missing stem.bias", "unexpected extra", "(1, 8, 5, 5)", "torch.float64"):
+        assert words in str(caught.value)
 
 
 def test_weights_that_are_not_finite(model: Pretrained, saved: Path, tmp_path: Path) -> None:
@@ -301,21 +286,12 @@ def test_weights_that_are_not_finite(model: Pretrained, saved: Path, tmp_path: P
 
 
 def test_hostile_weights(saved: Path) -> None:
-    huge = b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}'
-    for length, rest in (
-        (0, b""),
-        (2**64 - 1, b""),
-        (1 << 63, b"{}"),
-        (2, b"{}"),
-        (10**8, b"{}"),
-        (66, huge + b"1234"),
-    ):
-        rewrite_weights(saved, length.to_bytes(8, "little") + rest)
+    huge = b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}1234'
+    headers = ((0, b""), (2**64 - 1, b""), (1 << 63, b"{}"), (2, b"{}"), (10**8, b"{}"), (66, huge))
+    for raw in (b"", *(length.to_bytes(8, "little") + rest for length, rest in headers)):
+        rewrite_weights(saved, raw)
         with pytest.raises(CheckpointError):
             load(saved)
-    rewrite_weights(saved, b"")
-    with pytest.raises(CheckpointError):
-        load(saved)
 
 
 def test_hostile_json(saved: Path) -> None:
@@ -352,23 +328,14 @@ OTHER_CONFIGS = [
     (put("extra", 1), "unknown keys"),
     (lambda c: c.pop("data"), "missing keys"),
     (put("weights", "path", "../../secret"), "unknown keys"),
-    (put("weights", "bytes", "many"), "bytes"),
-    (put("weights", []), "weights"),
-    (put("architecture", "name", "unt"), "unet"),
     (put("architecture", "name", "../unet"), "unet"),
     (put("architecture", "kwargs", "channels", 10**30), "channels"),
-    (put("architecture", "kwargs", "blocks", 10**9), "blocks"),
-    (put("architecture", "kwargs", "channels", "8"), "channels"),
     (put("architecture", "kwargs", "event_shape", None), "event_shape"),
     (put("architecture", "kwargs", "depth", 3), "depth"),
     (put("prediction", "score"), "prediction"),
     (put("sigma_data", 0.0), "sigma_data"),
-    (put("sigma_data", "0.5"), "sigma_data"),
-    (put("event_shape", []), "event_shape"),
     (put("event_shape", [1, -2, 2]), "event_shape"),
     (put("event_shape", [1, 4, 4]), "event_shape"),
-    (put("labels", {}), "missing keys"),
-    (put("labels", "count", 0), "labels"),
     (put("labels", "count", 5), "labels"),
     (put("labels", "name", "not a name"), "labels"),
 ]
@@ -487,13 +454,3 @@ def test_learned_solvers_travel_apart_from_grids(model: Pretrained) -> None:
         both.solver(4)
     with pytest.raises(InvalidArgumentError, match="for 3 evaluations"):
         model.solver(3)
-
-
-@pytest.mark.parametrize("name", ["digits", "mnist"])
-def test_solvers_that_come_with_a_network(name: str) -> None:
-    network = load(name)
-    for steps in (4, 5, 8, 10, 20):
-        solver = network.solver(steps)
-        assert solver.steps == steps and solver.fitted.median < solver.default.median, steps
-        if steps == 4 or name == "digits":
-            assert bool(network.sample(1, label=3, method=solver, seed=0).x.isfinite().all()), steps
