@@ -89,10 +89,3 @@ def test_what_does_not_fit(run: Run, fake: Any, x: torch.Tensor, files: Files) -
     ):
         expect(run("encode", "data.npz", *arguments), code, said)
     assert files() == ["data.npz"] and fake.calls == 0
-
-
-def test_progress_follows_the_solve(run: Run, fake: Any, x: torch.Tensor, shown: list[float]) -> None:
-    expect(run("encode", "data.npz", "--batch-size", 3, "--rtol", 1e-3, "--atol", 1e-3), 0)
-    assert shown == sorted(shown) and shown[-1] == 5 and 3 in shown and len(shown) > 8
-    expect(run("encode", "data.npz", "--method", "ddim", "--steps", 10), 0)
-    assert shown[-11:] == [pytest.approx(0.5 * min(i, 10)) for i in range(1, 12)]

@@ -99,20 +99,6 @@ def test_a_folder_has_one_owner_who_is_named(tmp_path: Path) -> None:
                 pass
 
 
-def test_a_lock_on_a_file_that_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fcntl = pytest.importorskip("fcntl")
-    flock = fcntl.flock
-
-    def late(file: Any, operation: int) -> None:
-        (tmp_path / "a").unlink(missing_ok=True)  # the other process was done between our opening and our asking
-        flock(file, operation)
-
-    monkeypatch.setattr(fcntl, "flock", late)
-    with pytest.raises(OutputError, match="Another process"):
-        with locked(tmp_path / "a"):
-            pass
-
-
 def test_write_replaces_completely_and_permissions_are_the_usual_ones(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for content in (b"first", b"2", b""):

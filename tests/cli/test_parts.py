@@ -117,9 +117,7 @@ def test_two_commands_do_not_share_parts(draw: Run, fake: Any) -> None:
 
 def test_one_file_is_no_set_and_of_one_process(typed: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez("x.npz", x=near(fake, 2))
-    for command in ("likelihood", "encode"):
-        expect(typed(command, "x.npz", "--out", "a/"), 2, "give --shard-size or --format")
-        expect(typed(command, "x.npz", "--patience", 3), 2, "`patience` is for sets")
+    expect(typed("likelihood", "x.npz", "--out", "a/"), 2, "give --shard-size or --format")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     for command, out in (("sample", "out.npz"), ("likelihood", "out.csv"), ("encode", "out.npz")):

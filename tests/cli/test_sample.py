@@ -156,18 +156,6 @@ def test_every_process(ddim: Run, fake: Any, name: str) -> None:
     assert metadata("a.npz")["sde"] == repr(PROCESSES[name]())
 
 
-def test_colour_and_events_that_are_no_pictures(ddim: Run, fake: Any, files: Files) -> None:
-    fake.event_shape = (3, 4, 4)
-    expect(ddim("--num", 2, "--out", "a.png"), 0)
-    with Image.open("a.png") as image:
-        assert image.mode == "RGB"
-    fake.event_shape, fake.calls = (5,), 0
-    expect(ddim("--num", 2, "--out", "b.png"), 2, "--out b.npz")
-    assert fake.calls == 0
-    expect(ddim("--num", 2, "--out", "b.npz"), 0)
-    assert files() == ["a.png", "b.npz"]
-
-
 def test_usage_is_exit_2(run: Run, fake: Any, files: Files) -> None:
     for arguments, said in (
         (["--steps", 0], "`steps` must be at least 1"),

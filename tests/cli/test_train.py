@@ -182,14 +182,6 @@ def test_options_reach_the_training(run: Run, monkeypatch: pytest.MonkeyPatch, n
     assert {key: getattr(seen["recipe"], key) for key in told} == told
 
 
-def test_width_and_learning_rate(run: Run) -> None:
-    expect(train(run, "--channels", 16, "--learning-rate", 0.001, "--sample-every", 0), 0)
-    network = scoresde.load("model")
-    assert network.config.kwargs == {"event_shape": [1, 8, 8], "labels": 10, **SMALL, "channels": 16}
-    last = Recipe(steps=4, batch_size=8, learning_rate=0.001).learning_rate_at(3)
-    assert f"learning_rate,{last}" in Path("model/log.csv").read_text()
-
-
 def test_a_classifier(run: Run) -> None:
     """Beside the presets: it is loaded and guides the shipped network; data without labels are refused."""
     text = expect(run("train", "--preset", "classifier", "--out", "c", "--steps", 2, "--batch-size", 4), 0)

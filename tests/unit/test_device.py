@@ -90,13 +90,6 @@ def test_a_state_that_is_given_stays_where_it_is() -> None:
     assert scoresde.solve(SDE, elsewhere(), x, method="ddim", steps=2).x.device == x.device
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_network_on_a_gpu() -> None:
-    model = scoresde.ScoreModel(Net().cuda(), SDE, "noise")
-    solution = scoresde.solve(SDE, model, method="ddim", steps=2, shape=(3, 2), seeds=[0, 1, 2])
-    assert solution.x.is_cuda
-
-
 def test_training_takes_the_best_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU if there is one, that of this process's rank among several."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -163,20 +163,8 @@ def test_the_tangent_grid_is_even_in_the_angle_of_a_root() -> None:
 
 
 def test_a_function_is_a_grid() -> None:
-    asked: list[Any] = []
-    sde = VPSDE()
-
-    def mine(*arguments: Any) -> list[float]:
-        asked.append(arguments)
-        return [1.0, 0.9, 0.25]
-
-    times = grids.resolve(mine, sde, 1.0, 0.25, 2)
-    assert asked == [(sde, 1.0, 0.25, 2)]
-    assert times.dtype == F64
-    assert times.tolist() == [1.0, 0.9, 0.25]
-
-
-# Refusals
+    times = grids.resolve(lambda sde, start, end, steps: [start, 0.9, end], VPSDE(), 1.0, 0.25, 2)
+    assert times.dtype == F64 and times.tolist() == [1.0, 0.9, 0.25]
 
 
 def test_invalid_grids_are_refused() -> None:

@@ -92,8 +92,6 @@ def test_what_has_no_weights_is_refused() -> None:
         ),
         (r"shape \(4,\)", lambda: paths.weights(path, lambda x: x, score_fn)),
         ("finite", lambda: paths.weights(path, lambda x: x[:, 0] * math.nan, score_fn)),
-        (r"shape \(4,\)", lambda: paths.weights(path, density, score_fn, prior_log_prob=torch.zeros(2))),
-        ("no samples", lambda: paths.weights(path[[]], density, score_fn)),
         ("no samples", lambda: paths.girsanov(path[[]], score_fn, score_fn)),
         *(
             ("two samples", lambda p=p, steps=steps: paths.divergence(p, score_fn, score_fn, steps=steps))
@@ -149,11 +147,6 @@ def test_a_ratio_in_continuous_time_needs_states_at_the_nodes() -> None:
             paths.girsanov(path_of(2, **options), NORMAL.score(VP), NORMAL.score(VP))
     with pytest.raises(InvalidArgumentError, match="stochasticity"):
         paths.girsanov(path_of(2, **LARGE), NORMAL.score(VP), NORMAL.score(VP), stochasticity=0.0)
-    with pytest.raises(InvalidArgumentError, match=r"must be that of the path, 1, got 0\.5"):
-        paths.girsanov(path_of(2, **LARGE), NORMAL.score(VP), NORMAL.score(VP), stochasticity=0.5)
-    sums = scoresde.solve(VP, NORMAL.score(VP), shape=(2, 2), seed=0, path_log_prob="sums", **LARGE, steps=4).path
-    with pytest.raises(InvalidArgumentError, match="holds no states"):
-        paths.girsanov(sums, NORMAL.score(VP), NORMAL.score(VP))
     flow = scoresde.FlowSDE(t_min=0.0)
     last = scoresde.solve(flow, NORMAL.score(flow), shape=(2, 2), method="ancestral", steps=4, path_log_prob=True).path
     with pytest.raises(InvalidArgumentError, match="draws nothing in step 3"):
@@ -211,28 +204,3 @@ def test_the_gradient_from_paths_is_that_of_the_mean_reward() -> None:
     found = reinforcement.one_dimension(count=4000, chunks=40)
     assert abs(found["z with a baseline"]) < 3.5 and abs(found["z without"]) < 3.5
     assert found["spread per path with a baseline"] < found["spread per path without"]
-
-
-def test_squared_means_of_pairs() -> None:
-    """For r = c z + z1^2 the mean of r z is c; |z| < 4 over 10,000 states, twice."""
-    for count in (3, 48):
-        source = torch.Generator().manual_seed(count)
-        z = torch.randn(10_000, count, 3, generator=source, dtype=F64)
-        slope = torch.tensor([0.5, -1.0, 2.0], dtype=F64)
-        found = reinforcement.squared_means(z @ slope + z[..., 0].square(), z)
-        error = float(found.std()) / math.sqrt(len(found))
-        assert error < 0.3 and abs(float(found.mean()) - float(slope.square().sum())) < 4 * error, count
-
-
-def test_the_optimum_and_best_of_n_at_a_divergence() -> None:
-    """For a normal reward the tilted distribution gains the square root of twice the divergence."""
-    rewards = torch.special.ndtri((torch.arange(20_000, dtype=F64) + 0.5) / 20_000)
-    assert reinforcement.tilted(rewards, 0.5).reward == pytest.approx(1.0, abs=0.01)
-    best, n = reinforcement.best_of(rewards, math.log(4) - 3 / 4)
-    assert n == pytest.approx(4, rel=1e-3) and best == pytest.approx(1.0294, abs=1e-3)  # of four normal numbers
-    ties = torch.tensor([0.0, 0.0, 1.0, 2.0], dtype=F64)
-    best, n = reinforcement.best_of(ties, 0.3)
-    shares = torch.tensor([0.5**n, 0.75**n - 0.5**n, 1 - 0.75**n], dtype=F64)
-    known = torch.tensor([0.5, 0.25, 0.25], dtype=F64)
-    assert float((shares * (shares / known).log()).sum()) == pytest.approx(0.3)
-    assert best == pytest.approx(float(shares[1] + 2 * shares[2]))

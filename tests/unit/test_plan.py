@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -130,20 +129,6 @@ def test_solves_that_differ_in_one_thing_do_not_take_each_others_numbers() -> No
         assert not torch.equal(same(solves[i]), first[i])
 
 
-@dataclass(frozen=True)
-class Mine(scoresde.solvers.DDIM):
-    """A solver of a user."""
-
-    def step(self, *args: Any) -> Any:
-        return scoresde.StepResult(super().step(*args).x + 1.0)
-
-
-def test_a_class_that_is_derived_from_one_of_the_package_makes_its_own_steps() -> None:
-    model = ScoreModel(net, SDE, "noise")
-    plain, own = (scoresde.solve(SDE, model, start(), method=m, steps=1).x for m in (scoresde.solvers.DDIM(), Mine()))
-    assert torch.equal(own, plain + 1.0)
-
-
 def test_a_schedule_that_changed_between_the_nodes_is_read_again() -> None:
     bump = [0.0]
 
@@ -171,9 +156,7 @@ def test_functional_transforms_and_modes_of_gradients_give_the_same_values() -> 
             return sum(factor * solution.x.sum() for solution in solutions)  # type: ignore[return-value]
 
         wanted = total(one)
-        assert torch.allclose(torch.func.grad(total)(one), wanted), method
-        assert torch.allclose(torch.func.jvp(total, (one,), (torch.tensor(0.0),))[0], wanted), method
-        assert torch.equal(total(one), wanted), method
+        assert torch.allclose(torch.func.grad(total)(one), wanted) and torch.equal(total(one), wanted), method
         results = []
         for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
             with mode():

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -66,18 +64,6 @@ def test_an_animation_is_its_grids(tmp_path: Path) -> None:
             film.seek(i)
             times.append(film.info["duration"])
         assert times == [400, 400, 1000]
-
-
-def test_an_animation_as_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = [torch.full((1, 1, 5, 7), level) for level in (-0.5, 0.0, 0.5)]
-    frames = image_animation(states, tmp_path / "a.mp4", scale=9, seconds=0.6)  # an odd number of pixels
-    shown = iio.imread(tmp_path / "a.mp4", plugin="pyav")
-    assert shown.shape == (4, 46, 64, 3) and iio.immeta(tmp_path / "a.mp4", plugin="pyav")["fps"] == 5.0
-    for frame, picture in zip([*frames, frames[-1]], shown, strict=True):
-        assert np.abs(pixels(frame)[:, :, None] - picture[:45, :63]).mean() < 6
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImportError, match=r"scoresde\[video\]"):
-        image_animation(states, tmp_path / "b.mp4")
 
 
 def test_invalid_animations_are_refused(tmp_path: Path) -> None:
@@ -259,13 +245,6 @@ def test_samples_of_an_adaptive_method_have_times_of_their_own() -> None:
     with pytest.raises(InvalidArgumentError, match="save_at=times"):
         plot.density_evolution(solution)
     assert plot.density_evolution(solved("tsit5", save_at=[1.0, 0.5, 0.001])).collections
-
-
-def test_steps_of_all_samples_are_one_line() -> None:
-    ax = plot.step_sizes(solved(), sde=SDE)
-    (line,) = ax.lines
-    assert len(line.get_ydata()) == 6 and np.allclose(line.get_ydata(), line.get_ydata()[0], rtol=1e-6)
-    assert ax.get_legend().get_texts()[0].get_text() == "all samples"
 
 
 def test_each_time_has_a_histogram() -> None:

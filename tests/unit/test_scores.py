@@ -91,18 +91,6 @@ def test_a_bare_callable_is_read_once() -> None:
         as_score(scoresde.targets.Gaussian(torch.zeros(2), 1.0))  # type: ignore[arg-type]
 
 
-def test_another_method_of_the_name_estimate_is_not_meant() -> None:
-    class Other:
-        def estimate(self, data: Tensor) -> float:
-            raise AssertionError("not asked for")
-
-        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-            return -x
-
-    assert as_score(Other()).only_scores and not as_score(Duck()).only_scores
-    assert scoresde.solve(VP, Other(), method="unipc", steps=3, shape=(2, 2)).x.shape == (2, 2)
-
-
 def test_the_estimate_of_a_score() -> None:
     x, node = states(), VP.node(0.4)
     estimate = estimate_of(-x, x, node)

@@ -22,7 +22,6 @@ from scoresde import (
     NonFiniteError,
     NormalPrior,
     ScoreSDEError,
-    Status,
     simulate,
 )
 from tests.unit.strategies import PROCESSES, schedules
@@ -156,13 +155,6 @@ def test_other_processes_go_by_euler_maruyama() -> None:
         variance = (1 - 0.7 * h) ** 2 * variance + 0.09 * (0.5 + i * h) * h
     assert float(start[-1]) == pytest.approx(mean, rel=1e-12)
     assert float(draws[-1].square().sum()) == pytest.approx(variance, rel=1e-12)
-
-
-def test_nothing_is_evaluated() -> None:
-    solution = simulate(VPSDE(), torch.zeros(3, 2), steps=7, seed=0)
-    assert (solution.evaluations, solution.steps) == (0, 7) and simulate(VPSDE(), torch.zeros(3, 2)).steps == 100
-    for name, value in (("nfe", 0), ("accepted", 7), ("rejected", 0), ("status", Status.SUCCESS), ("t", 1.0)):
-        assert getattr(solution, name).tolist() == [value] * 3, name
 
 
 def test_seeds_make_a_path_of_each_sample_its_own() -> None:

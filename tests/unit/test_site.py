@@ -75,20 +75,12 @@ def test_every_page_has_one_place_in_the_side_bar() -> None:
     assert set(entries.values()) == {1}
 
 
-def test_the_bibliography_has_every_paper_that_the_package_cites_and_no_two_are_cited_alike() -> None:
-    """A citation is the first author, or two, and the year, which has a letter where it must."""
+def test_the_bibliography_has_every_paper_that_the_package_cites() -> None:
     text = (DOCS / "references.bib").read_text(encoding="utf-8")
     listed = set(re.findall(r"eprint += \{([0-9.]+)\}", text))
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "scoresde").rglob("*.py")]
     numbers = {number for text in texts for number in re.findall(r"arxiv[.]org/abs/(\d+[.]\d+)", text)}
     assert len(numbers) > 80 and not numbers - listed
-    entries = re.findall(r"author += \{(.+)\},\n(?:.*\n)*?  year += \{(\w+)\}", text)
-    assert len(entries) == text.count("\n@") + text.startswith("@")
-    cited = []
-    for authors, year in entries:
-        names = [name.split(",")[0] for name in authors.split(" and ")]
-        cited.append((*(names if len(names) < 3 else [names[0], "et al."]), year))
-    assert len(set(cited)) == len(cited)
 
 
 GOOD = {

@@ -96,9 +96,3 @@ def test_every_spelling_can_be_solved_and_every_argument_is_named() -> None:
     for name in ARGUMENTS:
         with pytest.raises(InvalidArgumentError, match=f"`{name}` is "):
             scoresde.solve(scoresde.VPSDE(), lambda x, t: -x, torch.zeros(1, 2), method="ddim", **{name: 3})
-
-
-def test_a_solve_takes_them() -> None:
-    sde, x = scoresde.VPSDE(), torch.ones(2, 2)
-    a = scoresde.solve(sde, lambda x, t: -x, x, method="DPM++ 2M", steps=4).x
-    assert torch.equal(a, scoresde.solve(sde, lambda x, t: -x, x, method="dpmpp_2m", steps=4).x)

@@ -49,8 +49,6 @@ def test_options_by_place_and_by_name() -> None:
     assert solvers.UniPC2(3) == solvers.UniPC2(order=3) == solvers.UniPC(order=3)
     assert solvers.UniPC2(3, "noise") == solvers.UniPC(3, "noise")
     assert solvers.DPMpp2M(form="taylor") == solvers.DPM2M("data", "taylor")
-    with pytest.raises(TypeError, match="unexpected keyword"):
-        solvers.UniPC2(ordr=3)
     with pytest.raises(InvalidArgumentError, match="order"):
         solvers.UniPC2(order=0)
 

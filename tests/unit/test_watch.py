@@ -101,26 +101,3 @@ def test_a_state_that_recovers_has_failed(monkeypatch: Any) -> None:
             scoresde.solve(flow, model, start(), method="ddim", steps=10)
         assert caught.value.step == 9 and caught.value.indices == [2]
         assert bool(caught.value.partial.x[[0, 1, 3, 4]].isfinite().all())
-
-
-@pytest.mark.parametrize("throw", [True, False])
-def test_the_limit_of_steps_hides_no_failure(throw: bool, monkeypatch: Any) -> None:
-    found = []
-    for late in (False, True):
-        network = Breaking({3: [1]}, torch.nan)
-        try:
-            solution = solved(late, monkeypatch, network, "ddim", max_steps=5, throw=throw)
-        except scoresde.ScoreSDEError as error:
-            found.append((type(error), str(error)))
-        else:
-            found.append((solution.status.tolist(), str(solution.t[1]), str(solution.nfe[1])))
-    assert found[0] == found[1] and (not throw or found[0][0] is scoresde.NonFiniteError)
-
-
-@pytest.mark.parametrize("call", [1, 2, 9])
-def test_the_draws_of_those_who_stay_do_not_change(call: int, monkeypatch: Any) -> None:
-    results = []
-    for late, value in ((False, 0.0), (False, torch.nan), (True, torch.nan)):
-        model = ScoreModel(Breaking({call: [1]}, value), SDE, "noise")  # whose samples may leave
-        results.append(solved(late, monkeypatch, model, "restart", throw=False).x[[0, 2, 3, 4]])
-    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])

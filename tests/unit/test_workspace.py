@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde import ScoreModel, solvers
+from scoresde import ScoreModel
 
 SDE = scoresde.VPSDE()
 # How a network may keep the state that it is given.
@@ -64,24 +64,3 @@ def test_what_a_network_returns_and_keeps_does_not_change() -> None:
         kept[-1][0].zero_()
         wanted = scoresde.solve(SDE, ScoreModel(net, SDE, "data"), states(), method=method, steps=10, seed=1).x
         assert torch.equal(x, wanted), method
-
-
-def test_a_method_of_ones_own_may_keep_its_state() -> None:
-    kept: list[tuple[Tensor, Tensor]] = []
-
-    class Delayed(solvers.DDIM):
-        """Keeps all the states that it was given."""
-
-        name = "delayed"
-
-        def init(self, process: Any, x: Tensor, start: Any) -> Any:
-            return ()
-
-        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
-            kept.append((x, x.clone()))
-            return super().step(process, x, start, stop, None, noise)._replace(state=state)
-
-    model = ScoreModel(net, SDE, "noise")
-    x, plain = (scoresde.solve(SDE, model, states(), method=method, steps=20).x for method in (Delayed(), "ddim"))
-    assert torch.equal(x, plain)
-    assert len(kept) == 20 and all(torch.equal(a, b) for a, b in kept)
