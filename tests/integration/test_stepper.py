@@ -101,7 +101,6 @@ def whole(network: Callable[..., Tensor], kind: Any) -> ScoreModel:
     return model
 
 
-@pytest.mark.cells(len(METHODS))  # all of SOME in each turn
 @pytest.mark.parametrize(
     "method", [*SOME, *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS if name not in SOME)]
 )
