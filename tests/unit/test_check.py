@@ -427,23 +427,16 @@ class Trained(torch.nn.Module):
 
 
 def test_training_mode():
+    """Dropout is named; running statistics and the draws of the global generator are kept."""
     net, data = exact()
     module = Trained(net, data.shape[1], drop=True)
     report = check_score(VP, ScoreModel(module, VP, "noise"), data)
     assert report.convention == "evaluation mode" and "net.eval()" in report.suggestion, str(report)
-    assert module.training and module.drop.training
-
-
-def test_a_network_in_training_mode_keeps_its_state():
-    """Running statistics, and the draws of the global generator."""
-    net, data = exact()
     module = Trained(net, data.shape[1], drop=False)
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    state = torch.get_rng_state()
+    before, state = {name: value.clone() for name, value in module.state_dict().items()}, torch.get_rng_state()
     assert check_score(VP, ScoreModel(module, VP, "noise"), data).ok
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state)
-    assert module.training
+    assert torch.equal(torch.get_rng_state(), state) and module.training
 
 
 @pytest.mark.parametrize(("bad", "levels"), [(torch.nan, 8), (torch.inf, 50)])

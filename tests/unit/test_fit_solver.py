@@ -74,19 +74,6 @@ class TestSteps:
             moved = solve(sde, RING.score(sde), x, method=method, grid=[t, t * (1 - 1e-9)]).x
             torch.testing.assert_close(moved, x, rtol=1e-6, atol=1e-6)
 
-    def test_a_shift_tells_the_network_another_level(self) -> None:
-        seen: list[float] = []
-
-        def net(x: Tensor, t: Tensor) -> Tensor:
-            seen.append(float(SDE.log_snr(t[0].double())))
-            return 0.1 * x
-
-        model = scoresde.ScoreModel(net, SDE, "noise")
-        x, grid = states(SDE, 3), [1.0, 0.5, 0.1]
-        solve(SDE, model, x, method=Learned(ONE[:2], ONE[:2], (0.0, 0.25)), grid=grid)
-        wanted = [float(SDE.log_snr(t)) + 2 * s for t, s in ((1.0, 0.0), (0.5, 0.25))]
-        assert seen == pytest.approx(wanted, abs=1e-6)
-
     def test_on_a_vp_process_the_noise_is_that_of_the_other_level(self) -> None:
         """x' = alpha' (x - sigma n) / alpha + sigma' n with n what a network of the noise returns there."""
         x, (t, end) = states(SDE, 3), (0.6, 0.3)
@@ -166,13 +153,6 @@ class TestFit:
         times = torch.tensor(start.times, dtype=F64)
         same = solve(SDE, RING.score(SDE), x, method=from_config(method), grid=times)
         torch.testing.assert_close(solve(SDE, RING.score(SDE), x, method=start).x, same.x, rtol=1e-8, atol=1e-9)
-
-    @pytest.mark.slow
-    def test_the_cost(self) -> None:
-        grid = scoresde.fit_grid(SDE, RING.score(SDE), 5, pilot=32, dtype=F64)
-        solver = fit_solver(SDE, RING.score(SDE), 5, dtype=F64)
-        assert solver.fitted.rms <= solver.default.rms
-        assert 1600 < solver.cost.pilots <= 3 * grid.cost.pilots
 
     def test_it_is_a_function_of_its_seed(self) -> None:
         given: dict[str, Any] = {"pilot": 4, "iterations": 3, "reference": 10, "dtype": F64}

@@ -146,17 +146,6 @@ def test_the_noise_of_the_physics_is_that_of_the_measurement():
     assert inverse.Measurement(lambda x: x, torch.ones(2)).std == 0.0
 
 
-def test_a_rule_uses_the_noise_and_the_operator():
-    sde = scoresde.VPSDE()
-    score_fn = scoresde.targets.Gaussian(torch.zeros(SHAPE), 1.0).score(sde)
-    matrix, y, std = draw(6, 16) / 4, draw(6, seed=1), 0.5
-    physics = Linear(matrix.double(), noise=GaussianNoise(std))
-    options = {"steps": 20, "shape": (3, *SHAPE), "seed": 0, "method": "mmps"}
-    got = inverse.sample_posterior(sde, score_fn, from_deepinv(physics, SHAPE), y, **options).x
-    want = inverse.sample_posterior(sde, score_fn, inverse.Matrix(matrix, SHAPE), y, std, **options).x
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-
-
 def test_what_is_not_linear_is_a_function():
     score_fn = scoresde.targets.Gaussian(torch.zeros(SHAPE), 1.0).score(scoresde.VPSDE())
     for function in (lambda x: x.square(), lambda x: x + 1, lambda x: x.abs().sum(1)):

@@ -42,9 +42,7 @@ class Net(torch.nn.Module):
         self.rows.append(len(x))
         self.labels.append(None if label is None else label.tolist())
         index = torch.full((len(x),), 9) if label is None else label
-        return self.gain * x + 0.1 * index.to(x).reshape(-1, *[1] * (x.ndim - 1)) * (
-            1 + t.reshape(-1, *[1] * (x.ndim - 1))
-        )
+        return self.gain * x + 0.1 * index.to(x)[:, None] * (1 + t[:, None])
 
 
 def model(net: Net, **options: Any) -> ScoreModel:
@@ -497,18 +495,6 @@ def test_no_graph_leaks_and_inference_mode_works(make: str) -> None:
     (trained(x, 0.4) ** 2).sum().backward()  # a network that is being trained keeps its gradient
     assert net.gain.grad is not None and float(net.gain.grad.abs()) > 0
     assert not scoresde.solve(SDE, trained, x, method="ddim", steps=2).x.requires_grad
-
-
-def test_samples_do_not_feel_their_batch_mates() -> None:
-    """With times of their own, an interval and finished samples that leave."""
-    interval = (float(SDE.log_snr(0.8)), float(SDE.log_snr(0.05)))
-    guided = guidance.classifier_guidance(
-        guidance.classifier_free(RIGHT.score(SDE), PAIR.score(SDE), 3.0, interval=interval), right, 2.0
-    )
-    whole = scoresde.solve(SDE, guided, states(6, 2), method="rk45").x
-    for i in range(6):
-        alone = scoresde.solve(SDE, guided, states(6, 2)[i : i + 1], method="rk45").x
-        assert torch.allclose(alone[0], whole[i], rtol=1e-9, atol=1e-9)
 
 
 def test_a_blocked_gradient_is_told_from_none_and_from_zero() -> None:

@@ -494,6 +494,8 @@ REFUSED = [
     (lambda: scoresde.solvers.PredictorCorrector(scoresde.solvers.SMC()), V, "weights"),
     (lambda: posterior(torch.eye(4), SEEN.y, sampler="ddim"), V, "'ddrm' is a solver itself"),
     (lambda: posterior(torch.eye(4), SEEN.y, method="mmps", sampler="zz"), V, "`sampler`: .*unknown name 'zz'"),
+    (lambda: posterior(ROW, ONE, score_fn=blocked, method="mmps"), scoresde.ScoreFnError, "blocks gradients"),
+    (lambda: posterior(ROW, ONE, score_fn=blocked, method="dps_step"), scoresde.ScoreFnError, "blocks gradients"),
     (lambda: posterior(ROW, draw(5, 1)), V, "batch of 2"),
     (lambda: posterior(ROW, draw(5, 1), method="mmps"), V, "batch of 2"),
     (lambda: posterior(ROW, ONE, method="twisted_smc", particles=3), V, "whole sets"),
@@ -507,12 +509,17 @@ REFUSED = [
 ]
 
 
-def posterior(operator, y, std=1.0, method="ddrm", **options):
-    return inverse.sample_posterior(VP, SCORE, operator, y, std, method=method, **FULL, **options)
+def posterior(operator, y, std=1.0, method="ddrm", score_fn=SCORE, **options):
+    return inverse.sample_posterior(VP, score_fn, operator, y, std, method=method, **FULL, **options)
+
+
+def blocked(x, t):
+    return -x.detach()
 
 
 def test_nonsense_is_refused():
     assert_refused(REFUSED)
+    assert bool(posterior(ROW, ONE, score_fn=blocked).x.isfinite().all())  # DDRM needs no gradient
 
 
 def test_an_inverse_that_does_not_exist_is_refused_or_replaced_by_the_pseudo_inverse():
@@ -530,28 +537,22 @@ def test_an_inverse_that_does_not_exist_is_refused_or_replaced_by_the_pseudo_inv
 
 def test_a_score_that_is_not_finite_is_an_error():
     target, (matrix, y, std) = gaussian(4), measured()
-
-    def score_fn(x, t):
-        score = target.score(VP)(x, t)
-        return torch.where((t < 0.5)[:, None], math.nan * score, score)
-
+    score_fn = lambda x, t: target.score(VP)(x, t).where((t > 0.5)[:, None], math.nan)  # noqa: E731
     for method in (*RULES, *SAMPLERS):
-        options = FULL | options_for(method, target)
         with pytest.raises(scoresde.NonFiniteError):
-            inverse.sample_posterior(VP, score_fn, matrix, y, std, method=method, **options)
+            inverse.sample_posterior(VP, score_fn, matrix, y, std, method=method, **FULL, **options_for(method, target))
 
 
 def test_particles_of_a_set_share_what_they_are_told():
     """Weights compare particles: a set cannot have two measurements, nor two labels; two sets can."""
-    matrix, _, std = measured()
-    two = draw(2, 3)
+    (matrix, _, std), two = measured(), draw(2, 3).repeat_interleave(3, 0)
     run = {"method": "twisted_smc", "shape": (6, 4), "steps": 3, "seed": 0, "dtype": F64}
-    with pytest.raises(scoresde.InvalidArgumentError, match="`y` must be the same for all 6 particles"):
-        inverse.sample_posterior(VP, SCORE, matrix, two.repeat_interleave(3, 0), std, **run)
-    inverse.sample_posterior(VP, SCORE, matrix, two.repeat_interleave(3, 0), std, particles=3, **run)
-    labelled = lambda x, t, label: SCORE(x, t) + label[:, None]  # noqa: E731
-    with pytest.raises(scoresde.InvalidArgumentError, match="label"):
-        inverse.sample_posterior(VP, labelled, matrix, two[0], std, context={"label": torch.arange(6.0)}, **run)
+    inverse.sample_posterior(VP, SCORE, matrix, two, std, particles=3, **run)
+    with pytest.raises(V, match="`y` must be the same for all 6 particles"):
+        inverse.sample_posterior(VP, SCORE, matrix, two, std, **run)
+    labelled, run["context"] = lambda x, t, label: SCORE(x, t) + label[:, None], {"label": torch.arange(6.0)}
+    with pytest.raises(V, match="label"):
+        inverse.sample_posterior(VP, labelled, matrix, two[0], std, **run)
 
 
 def test_conditioned_scores_keep_their_labels():
@@ -566,15 +567,6 @@ def test_conditioned_scores_keep_their_labels():
     inner = scoresde.solve(VP, condition(free(scoresde.ScoreModel(net, VP, "score"), null)), x, **run).x
     outer = scoresde.solve(VP, free(condition(scoresde.ScoreModel(net, VP, "score")), condition(null)), x, **run).x
     torch.testing.assert_close(inner, outer)
-
-
-def test_a_network_that_blocks_gradients_is_refused():
-    blocked = lambda x, t: -x.detach()  # noqa: E731
-    matrix, y, std = measured()
-    for method in ("mmps", "dps_step"):
-        with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
-            inverse.sample_posterior(VP, blocked, matrix, y, std, method=method, **FULL)
-    assert bool(inverse.sample_posterior(VP, blocked, matrix, y, std, method="ddrm", **FULL).x.isfinite().all())
 
 
 class Counted(torch.autograd.Function):
@@ -616,22 +608,20 @@ def test_evaluations_and_products_are_counted(method):
 
 @pytest.mark.parametrize("method", ["mmps", "dps_step", "twisted_smc", "split_gibbs", "replacement"])
 def test_memory_does_not_grow_with_the_steps(method):
-    target, (matrix, y, std) = mixture(), measured()
-    alive = []
+    target, alive = mixture(), []
 
     def callback(info):
         if info.step in (3, 11):
             gc.collect()
             alive.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
 
-    kept = {"record": lambda info: None} if method == "twisted_smc" else {}
-    solver = {"dps_step": inverse.DPSStep, "twisted_smc": inverse.TwistedSMC, "split_gibbs": inverse.SplitGibbs}
-    seen = inverse.Measurement(matrix, y, std)
-    if method == "mmps":
-        run = {"score_fn": inverse.condition(target.score(VP), matrix, y, std), "method": "ancestral"}
-    else:
-        run = {"score_fn": target.score(VP), "method": solver.get(method, inverse.Replacement)(seen, **kept)}
-    scoresde.solve(VP, **run, steps=15, shape=(8, 4), seed=0, callback=callback, dtype=F64, max_steps=15, throw=False)
+    seen, score_fn = inverse.Measurement(*measured()), target.score(VP)
+    solvers = {"dps_step": inverse.DPSStep(seen), "split_gibbs": inverse.SplitGibbs(seen), "mmps": "ancestral"}
+    solvers |= {"replacement": inverse.Replacement(seen)}
+    solvers |= {"twisted_smc": inverse.TwistedSMC(seen, record=lambda info: None)}
+    score_fn = inverse.condition(score_fn, *measured()) if method == "mmps" else score_fn
+    run = {"steps": 15, "shape": (8, 4), "seed": 0, "dtype": F64, "max_steps": 15, "throw": False}
+    scoresde.solve(VP, score_fn, method=solvers[method], callback=callback, **run)
     assert alive[1] <= alive[0]
 
 
@@ -720,14 +710,6 @@ def test_adaptive_methods_take_a_rule():
     torch.testing.assert_close(got, wanted, rtol=3e-3, atol=3e-3)  # of the tolerance
 
 
-def halves(count: int) -> tuple[inverse.Mask, torch.Tensor]:
-    """The upper half of digits, and held-out ones."""
-    upper = torch.zeros(1, 8, 8, dtype=torch.bool)
-    upper[:, :4] = True
-    images = grey_to_x(digits_split(seed=0).test_images[:count], torch.Generator().manual_seed(1))
-    return inverse.Mask(upper), images
-
-
 def test_unlikely_measurements_are_met() -> None:
     """What a measurement needs is not shortened, however many values are how far off."""
     target = Gaussian(torch.zeros(64, dtype=F64), torch.ones(64, dtype=F64))
@@ -747,7 +729,10 @@ def test_unlikely_measurements_are_met() -> None:
 )
 def test_few_steps_of_mmps_stay_in_the_range_of_the_data(count: int, steps: int) -> None:
     """The part that is not measured, too. Without the `radius` the largest value of six after eight steps is 21."""
-    digits, (half, images) = scoresde.load("digits"), halves(count)
+    upper = torch.zeros(1, 8, 8, dtype=torch.bool)
+    upper[:, :4] = True
+    digits, half = scoresde.load("digits"), inverse.Mask(upper)
+    images = grey_to_x(digits_split(seed=0).test_images[:count], torch.Generator().manual_seed(1))
     y = half.forward(images) + 0.05 * torch.randn(count, 32, generator=torch.Generator().manual_seed(0))
     run = {"steps": steps, "shape": images.shape, "seed": 1}
     got = inverse.sample_posterior(VP, digits.score(VP), half, y, 0.05, **run)
@@ -755,7 +740,7 @@ def test_few_steps_of_mmps_stay_in_the_range_of_the_data(count: int, steps: int)
 
 
 def test_samples_that_do_not_fit_the_measurement_are_named() -> None:
-    sde = scoresde.VPSDE()
+    sde = VP
     target = GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1)
     seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9])
     run = {"shape": (8, 2), "seed": 0, "steps": 20}
@@ -856,7 +841,7 @@ def test_each_set_of_particles_has_the_evidence_of_its_measurement() -> None:
 
 @pytest.mark.parametrize("noise", [1e-3, pytest.param(1e-2, marks=pytest.mark.slow)])
 def test_the_evidence_is_right_where_the_measurement_has_less_noise_than_t_min_leaves(noise: float) -> None:
-    sde = scoresde.VPSDE()
+    sde = VP
     target = Gaussian(torch.zeros(2), torch.eye(2))
     seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), noise
     run = {"method": "twisted_smc", "particles": 200, "shape": (800, 2), "steps": 200, "seed": 0}
@@ -882,7 +867,7 @@ def test_sets_that_do_not_arrive_have_no_evidence() -> None:
 
 @pytest.mark.filterwarnings("error:.* do not fit the measurement")
 def test_the_noise_that_samples_have_left_is_no_misfit() -> None:
-    sde = scoresde.VPSDE()
+    sde = VP
     target = Gaussian(torch.zeros(2), torch.eye(2))
     seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 1e-3
     every: list[dict[str, Any]] = [{}, {"t_end": 0.5}, {"denoise": True}]
