@@ -345,7 +345,6 @@ def test_repeated_rows_are_counted() -> None:
     assert advise(torch.cat([x, x[:10]])).repeated == 0.5
     found = advise(torch.cat([x, x]))
     assert found.repeated == 1.0 and found.uncentred.rho > advise(x).uncentred.rho
-
     for far in (1e4, 1e7):
         x = normal(40, 2)
         x[:20] += far
@@ -384,12 +383,10 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (torch.zeros(9, 3, dtype=torch.uint8), {}, InvalidTypeError, "data / 127.5 - 1"),
     (torch.zeros(9), {}, InvalidArgumentError, r"reshape\(-1, 1\)"),
     (torch.zeros(1, 3), {}, InvalidArgumentError, "at least 4 rows, got 1"),
-    (torch.full((9, 3), 0.1), {}, InvalidArgumentError, "all 9 are the same"),
     (torch.tensor([0.0, 1.0, torch.nan, 3.0, 4.0])[:, None], {}, NonFiniteError, r"1 of 5 rows \(first: \[2\]\)"),
     (1e150 * normal(9, 2), {}, InvalidArgumentError, "within"),
     (normal(9, 2), {"tv": 0.0}, InvalidArgumentError, "`tv`"),
     (normal(9, 2), {"resolution": 1e3}, InvalidArgumentError, "`resolution` must give a step below"),
-    (normal(9, 2), {"data_range": (-1e6, 1e6)}, InvalidArgumentError, "`data_range` must give a step below"),
     (normal(9, 2), {"data_range": (0.0, 1.0)}, InvalidArgumentError, "`data_range` must hold all values"),
     (normal(9, 2), {"sde": process(0.1, 1.0, NormalPrior(1.0, torch.zeros(3)))}, InvalidArgumentError, "mean"),
 ]
@@ -435,7 +432,6 @@ def test_levels_for_another_resolution() -> None:
     t = torch.linspace(1e-3, 1.0, 9, dtype=F64)
     assert torch.allclose(larger.log_snr(t), vp.log_snr(t) - 2 * math.log(4))
     assert torch.allclose(larger.alpha(t) ** 2 + larger.sigma(t) ** 2, torch.ones_like(t))
-    assert (larger.t_min, larger.t_max) == (vp.t_min, vp.t_max)
 
 
 def test_a_flow_is_shifted_by_its_time() -> None:

@@ -230,8 +230,7 @@ def test_a_schedule_that_has_no_name_is_measured_in_few_calls():
     report = check_score(VP, ScoreModel(counted, VP, "noise"), data)
     assert report.verdict == "another fits better"
     assert report.convention.startswith(("process scoresde.VPSDE(", "time ")), str(report)
-    assert report.calls == len(calls) <= 200
-    assert max(calls) <= 256
+    assert report.calls == len(calls) <= 200 and max(calls) <= 256
 
 
 def test_a_factor_that_has_no_name_is_noticed():

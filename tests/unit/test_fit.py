@@ -173,15 +173,12 @@ class TestFit:
         assert grid.fitted.median < 0.5 * grid.default.median
         assert grid.fitted.median < 1.5 * same.fitted.median
 
-    def test_objectives(self):
-        given = {"x": X, "reference": EXACT, "iterations": 6, "starts": "cosine"}
-        rms = fit_grid(SDE, SCORE, 5, objective="rms", **given)
-        assert rms.fitted.rms < rms.default.rms
-
     @pytest.mark.parametrize("method", ["ddim", "ipndm", "dpm_2s", UniPC(order=3, start_up="published")])
-    def test_other_methods(self, method):
-        grid = fit_grid(SDE, SCORE, 5, method, x=X, reference=EXACT, iterations=6, starts="cosine")
-        assert grid.fitted.median < grid.default.median
+    def test_other_methods_and_objectives(self, method):
+        for name, objective in (("median", "log"), ("rms", "rms")):
+            given = {"x": X, "reference": EXACT, "iterations": 6, "starts": "cosine", "objective": objective}
+            grid = fit_grid(SDE, SCORE, 5, method, **given)
+            assert getattr(grid.fitted, name) < getattr(grid.default, name), objective
 
     @pytest.mark.parametrize("process", OTHERS)
     def test_other_processes(self, process):

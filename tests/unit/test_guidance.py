@@ -161,11 +161,10 @@ def test_the_interval_is_in_log_snr(kind: str) -> None:
         calls.append(len(x))
         return right(x, t)
 
-    def make(**options: Any) -> Any:
-        if kind == "classifier_free":
-            return guidance.classifier_free(RIGHT.score(SDE), PAIR.score(SDE), 3.0, **options)
-        return guidance.classifier_guidance(PAIR.score(SDE), log_prob, 3.0, **options)
-
+    make = {
+        "classifier_free": partial(guidance.classifier_free, RIGHT.score(SDE), PAIR.score(SDE), 3.0),
+        "classifier_guidance": partial(guidance.classifier_guidance, PAIR.score(SDE), log_prob, 3.0),
+    }[kind]
     plain, x = (RIGHT if kind == "classifier_free" else PAIR).score(SDE), states(6, 2)
     some, whole = make(interval=(low, high)), make()
     for t in (0.1, 0.19, 0.61, 0.9):
@@ -185,13 +184,11 @@ def test_the_interval_is_in_log_snr(kind: str) -> None:
 
 
 SCALED: dict[str, Any] = {
-    "classifier_free": lambda w, **o: guidance.classifier_free(RIGHT.score(SDE), PAIR.score(SDE), w, **o),
-    "autoguidance": lambda w, **o: guidance.autoguidance(PAIR.score(SDE), LEFT.score(SDE), w, **o),
-    "negation": lambda w, **o: guidance.negation(PAIR.score(SDE), LEFT.score(SDE), w, **o),
-    "classifier_guidance": lambda w, **o: guidance.classifier_guidance(PAIR.score(SDE), right, w, **o),
-    "likelihood_guidance": lambda w, **o: guidance.likelihood_guidance(
-        PAIR.score(SDE), lambda data: -data.square().sum(1), w, **o
-    ),
+    "classifier_free": partial(guidance.classifier_free, RIGHT.score(SDE), PAIR.score(SDE)),
+    "autoguidance": partial(guidance.autoguidance, PAIR.score(SDE), LEFT.score(SDE)),
+    "negation": partial(guidance.negation, PAIR.score(SDE), LEFT.score(SDE)),
+    "classifier_guidance": partial(guidance.classifier_guidance, PAIR.score(SDE), right),
+    "likelihood_guidance": partial(guidance.likelihood_guidance, PAIR.score(SDE), lambda d: -d.square().sum(1)),
 }
 by_scaled = pytest.mark.parametrize("kind", SCALED)
 
@@ -258,17 +255,6 @@ def test_what_guides_is_weighed_by_the_scale_of_its_sample() -> None:
     got = guided.twisted(x, node, w=scales)
     assert torch.allclose(got.log_twist, scales * once.log_twist)
     assert torch.allclose(got.shift, scales[:, None] * once.shift)
-
-
-def test_without_guidance_a_scale_that_differs_is_at_most_one() -> None:
-    from scoresde.trust.repairs.wrappers import without
-
-    guided, x = SCALED["classifier_guidance"]("w"), states()
-    plain = without(guided, "guidance")
-    scales = torch.tensor([-1.0, 0.0, 0.5, 1.0, 3.0], dtype=F64)
-    assert plain is not None and torch.equal(plain(x, 0.4, w=scales), guided(x, 0.4, w=scales.clamp(0, 1)))
-    free = SCALED["classifier_free"]("w")
-    assert without(free, "guidance") is free.score_fns[0]
 
 
 def test_the_scale_of_samples_is_for_the_guidance_alone() -> None:

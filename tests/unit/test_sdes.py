@@ -187,11 +187,10 @@ def test_default_interval_and_prior() -> None:
 
 
 def test_prior_follows_t_max() -> None:
+    mine = NormalPrior(3.0, 1.0)
     for make in (VESDE, EDMSDE, FlowSDE):
         sde: Any = make(t_max=0.5)
-        assert sde.t_max == 0.5
         assert sde.prior.std == pytest.approx(float(sde.sigma(0.5)), rel=1e-13), make
-        mine = NormalPrior(3.0, 1.0)
         assert make(t_max=0.5, prior=mine).prior is mine, make
 
 
@@ -218,36 +217,30 @@ CHECKED = {
 }
 
 
+def digits(make: Any, exact: Any, t: float, *parameters: float) -> tuple[float, float]:
+    """The relative errors of alpha and sigma."""
+    sde = make(*parameters)
+    return high_precision.relative_errors(float(sde.alpha(t)), float(sde.sigma(t)), exact, t, *parameters)
+
+
 @pytest.mark.parametrize("name", CHECKED)
 def test_twelve_digits(name: str) -> None:
     make, exact, parameters = CHECKED[name]
-    sde = make(*parameters)
     for t in (1e-6, 1e-5, 1e-3, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6):
-        found = float(sde.alpha(t)), float(sde.sigma(t))
-        errors = high_precision.relative_errors(*found, exact, t, *parameters)
-        assert max(errors) < 1e-12, t
+        assert max(digits(make, exact, t, *parameters)) < 1e-12, t
 
 
-@given(
-    name=st.sampled_from(["vp", "sub_vp"]),
-    low=st.floats(1e-3, 2.0),
-    high=st.floats(2.0, 40.0),
-    exponent=st.floats(-8.0, 0.0),
-)
+@given(st.sampled_from(["vp", "sub_vp"]), st.floats(1e-3, 2.0), st.floats(2.0, 40.0), st.floats(-8.0, 0.0))
 @settings(max_examples=60)
 def test_twelve_digits_for_any_beta(name: str, low: float, high: float, exponent: float) -> None:
-    make, exact, _ = CHECKED[name]
-    sde, t = make(low, high), 10.0**exponent
-    errors = high_precision.relative_errors(float(sde.alpha(t)), float(sde.sigma(t)), exact, t, low, high)
-    assert max(errors) < 1e-12
+    assert max(digits(*CHECKED[name][:2], 10.0**exponent, low, high)) < 1e-12
 
 
 @given(s=st.floats(1e-4, 0.3), exponent=st.floats(-8.0, -1e-6))
 @settings(max_examples=60)
 def test_twelve_digits_for_any_cosine(s: float, exponent: float) -> None:
     t = 10.0**exponent
-    sde = CosineVPSDE(s)
-    errors = high_precision.relative_errors(float(sde.alpha(t)), float(sde.sigma(t)), high_precision.cosine, t, s)
+    errors = digits(CosineVPSDE, high_precision.cosine, t, s)
     # alpha is cos of an angle near pi/2 at the noise end, where half an ulp of t is 1e-16 / (1 - t) of alpha
     assert errors[1] < 1e-12
     assert errors[0] < 1e-12 + 1e-15 / (1 - t)
@@ -259,10 +252,7 @@ def test_twelve_digits_for_any_cosine(s: float, exponent: float) -> None:
 @settings(max_examples=60)
 def test_twelve_digits_for_any_sigmoid(start: float, width: float, tau: float, exponent: float) -> None:
     t, end = 10.0**exponent, start + width
-    sde = SigmoidVPSDE(start, end, tau)
-    errors = high_precision.relative_errors(
-        float(sde.alpha(t)), float(sde.sigma(t)), high_precision.sigmoid, t, start, end, tau
-    )
+    errors = digits(SigmoidVPSDE, high_precision.sigmoid, t, start, end, tau)
     # logarithms of size u have an error of u eps, and half an ulp of t is 1e-16 / (1 - t) of alpha
     assert max(errors) < 1e-13 * (10 + abs(start / tau) + abs(end / tau)) + 1e-15 / (1 - t)
 

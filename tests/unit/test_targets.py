@@ -77,11 +77,8 @@ def matrices(target: Any) -> tuple[Tensor, Tensor, Tensor]:
     values = values.reshape(-1, size)
     basis = torch.eye(size, dtype=F64).expand(len(values), size, size) if basis is None else basis
     basis = basis.reshape(-1, size, size)
-    return (
-        torch.ones(1, dtype=F64) if single else target.log_weights.exp(),
-        means,
-        basis @ torch.diag_embed(values) @ basis.mT,
-    )
+    weights = torch.ones(1, dtype=F64) if single else target.log_weights.exp()
+    return weights, means, basis @ torch.diag_embed(values) @ basis.mT
 
 
 def law(target: Any, alpha: float, sigma: float) -> torch.distributions.Distribution:
@@ -210,8 +207,7 @@ def test_moments_of_samples(target: Any, at: float | None) -> None:
     x = target.sample(n, sde, at, generator=torch.Generator().manual_seed(11)).flatten(1)
     assert x.shape == (n, math.prod(target.event_shape))
     weights, means, covs = matrices(target)
-    mean = weights @ means
-    centred = means - mean
+    mean, centred = weights @ means, means - weights @ means
     cov = (weights[:, None, None] * (covs + centred[:, :, None] * centred[:, None, :])).sum(0)
     cov = alpha**2 * cov + sigma**2 * torch.eye(len(mean), dtype=F64)
     assert ((x.mean(0) - alpha * mean).abs() < 4.9 * (cov.diagonal() / n).sqrt()).all()
@@ -295,17 +291,14 @@ def test_flow_map_changes_volume_as_the_spectrum_says(name: str) -> None:
     for make in PROCESSES.values():
         sde = make()
         s, t = times(sde, 2).tolist()
-        jacobian = torch.autograd.functional.jacobian(
-            lambda y, sde=sde, s=s, t=t: target.flow_map(y, sde, s, t), x
-        ).reshape(size, size)
+        move = lambda y, sde=sde, s=s, t=t: target.flow_map(y, sde, s, t)  # noqa: E731
+        jacobian = torch.autograd.functional.jacobian(move, x).reshape(size, size)
         spread = [float(sde.alpha(u)) ** 2 * eigenvalues + float(sde.sigma(u)) ** 2 for u in (s, t)]
         volume = 0.5 * (spread[1] / spread[0]).log().sum()
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, volume, rtol=1e-10, atol=1e-11)
         # and so the density is carried along
-        moved = target.flow_map(x, sde, s, t)
-        torch.testing.assert_close(
-            target.log_prob(moved, sde, t) + volume, target.log_prob(x, sde, s), rtol=1e-9, atol=1e-9
-        )
+        carried = target.log_prob(target.flow_map(x, sde, s, t), sde, t) + volume
+        torch.testing.assert_close(carried, target.log_prob(x, sde, s), rtol=1e-9, atol=1e-9)
 
 
 def test_flow_map_takes_a_time_per_sample() -> None:
@@ -380,17 +373,12 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: GaussianMixture(PAIR, E2, scales=-1.0), "`scales` are standard deviations"),
     (lambda: GaussianMixture(PAIR, E2, torch.ones(2, 3)), r"`covs` must have shape .*\(2, 3\)"),
     (lambda: GaussianMixture(PAIR, E2, torch.stack([E2, INDEFINITE])), "`covs` must be positive semi-definite"),
-    (lambda: Empirical(torch.zeros(0, 2)), r"`data` must be .*got shape \(0, 2\)"),
     (lambda: Empirical(E2, -0.1), "`bandwidth` must be in"),
-    (lambda: Uniform(torch.tensor(0.0), 1.0), "`low` must be .* of the event's shape"),
     (lambda: Uniform(E2, PAIR), r"`high` must be a number or .* \(2, 2\), got \(2,\)"),
     (lambda: Uniform(Z2, torch.tensor([1.0, -1.0])), "`high` must be above `low` .* difference of -1"),
-    (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(2, 1), 0.1)), "D = 3"),
     (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 4), 0.1)), "r <= D"),
-    (lambda: Gaussian(torch.zeros(3), LowRank(torch.full((3, 1), math.nan), 0.1)), "finite"),
     (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 1), -0.1)), "variance"),
     (lambda: Gaussian.fit(torch.ones(1, 3)), "2 samples"),
-    (lambda: Gaussian.fit(torch.ones(4, 3), 3), "covariance"),
     (lambda: Gaussian.fit(torch.ones(4, 3), "denes"), "did you mean 'dense'"),
 ]
 

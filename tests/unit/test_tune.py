@@ -241,7 +241,7 @@ class TestOtherEntrances:
             (tuned, r"`method` .* tune\(sde, score_fn, 6\)"),
             (grid, r"fit_grid\(sde, score_fn, 4\)"),
         ):
-            with pytest.raises(scoresde.InvalidArgumentError, match=rf"was fitted for.*{maker}|{maker}"):
+            with pytest.raises(scoresde.InvalidArgumentError, match=maker):
                 solve(sde, RING.score(sde), self.Z, method=record)
 
 

@@ -149,14 +149,6 @@ class TestRanking:
         assert batch.from_noise
         assert abs(energy.energy(found, exact).value) < 1e-9  # as far as the start changes it: 1e-6
 
-    @pytest.mark.parametrize("sde", [scoresde.FlowSDE(t_min=0.0, t_max=1.0), scoresde.VPSDE(t_min=0.0)])
-    def test_ends_without_noise_and_without_signal(self, sde: Any) -> None:
-        """Where the grids of the list have no end, all candidates have the default grid."""
-        tuned = tune(sde, RING.score(sde), 6, objective="law", pilot=32, dtype=F64)
-        assert all(math.isfinite(row.distance) for row in tuned.ranking)
-        noisy = [row for row in tuned.ranking if from_config(row.method).stochastic]
-        assert len(noisy) == len(STOCHASTIC) and {row.grid for row in noisy} == {"default"}
-
     def test_luck_is_not_ahead_of_what_is_known(self) -> None:
         """Of a small distance that is known well and a negative estimate with a large error, the former is first, and
         the other cannot be told from it."""
