@@ -13,8 +13,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import hypothesis
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
@@ -110,8 +108,6 @@ class OrnsteinUhlenbeck(scoresde.SDE):
 GENERAL = OrnsteinUhlenbeck(t_min=0.0, t_max=2.0, prior=NormalPrior(1.0))
 
 
-# --- the state ------------------------------------------------------------------------------------------------------
-
 BAD_STATES: list[tuple[Any, type[ScoreSDEError], tuple[str, ...]]] = [
     (torch.tensor(1.0), V, ("`x`", "()", "reshape")),
     (torch.ones(3), V, ("`x`", "(3,)", "reshape(-1, 1)")),
@@ -152,17 +148,13 @@ def test_a_state_with_one_bad_element_is_named() -> None:
 # By method: name, class, a phrase of the message, and values of which each is refused so.
 ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
     "ddim": [
-        ("shape", T, "tuple", [5]),
         ("shape", V, "shape", [(3,)]),
         ("shape", V, "(3, 2)", [(3, 4)]),
         ("device", V, "`device`", ["gpu", "meta"]),
-        ("dtype", T, "floating", [torch.int32, torch.complex64]),
-        ("dtype", T, "`dtype`", ["float32", torch.float8_e5m2]),
+        ("dtype", T, "`dtype`", ["float32"]),
         ("context", T, "`context`", [[1], "label", {1: torch.ones(3)}]),
-        ("context", V, "`context", [{"x": torch.ones(3)}, {"t": torch.ones(3)}]),
         ("context", V, "`context['label']`", [{"label": v} for v in (torch.ones(4), torch.tensor(1), 1, [1, 2, 3])]),
         ("save_at", V, '"steps"', ["step"]),
-        ("save_at", T, "`save_at`", [["a"], [None], object()]),
         ("save_at", V, "[0.001, 1]", [[0.5, 2.0], [0.0]]),
         ("callback", T, "`callback`", [5, "stop"]),
         ("steps", V, "at least 1", [0, -1]),
@@ -170,23 +162,18 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("steps", V, "`steps`", [10**13]),
         ("t_start", V, "[0.001, 1]", [2.0]),
         ("t_start", V, "t_min", [0.0]),
-        ("t_start", V, "`t_start`", [NAN]),
         ("t_start", T, "`t_start`", ["1", True, torch.ones(2)]),
         ("t_end", V, "t_max", [-1.0]),
         ("t_end", V, "`t_end`", [1e-4, -INF]),
         ("grid", V, "'log_snr'", ["log"]),
-        ("grid", T, "`grid`", [5, {}, ["a", "b"], [1.0, None], Grid(None), torch.ones(2, dtype=torch.complex64)]),
+        ("grid", T, "`grid`", [5, {}, ["a", "b"]]),
         ("grid", V, "`grid`", [[], torch.tensor(0.5), torch.ones(2, 2)]),
-        ("grid", V, "at least 2", [[0.5]]),
         ("grid", V, "entries 1 and 2", [[1.0, 0.5, 0.5, 0.1], [1.0, 0.4, 0.5, 0.1], Grid((1.0, 0.5, 0.7))]),
-        ("grid", V, "entry 1", [[1.0, NAN, 0.1]]),
         ("grid", V, "entry 2", [[1.0, 0.5, -0.1]]),
-        ("grid", V, "entry 0", [[1.5, 0.5]]),
         ("grid", V, "entries 0 and 1", [[1.0, 1.0], lambda sde, a, b, n: torch.ones(n + 1)]),
         ("grid", V, "steps + 1 = 4", [lambda sde, a, b, n: [a, b]]),
         ("grid", V, "from 1 to 0.001", [lambda sde, a, b, n: [b, 0.1, 0.2, a]]),
         ("rtol", V, "rk45", [1e-3]),
-        ("atol", V, "rk45", [1e-3]),
         ("stochasticity", V, "euler_maruyama", [1.0, 0.0]),
         ("stochasticity", V, "`stochasticity`", [-1.0, NAN]),
         ("max_steps", V, "at least 1", [0]),
@@ -195,25 +182,19 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("seeds", T, "`seed=`", [5, torch.tensor(5)]),
         ("seeds", V, "2 seeds", [[1, 2]]),
         ("seeds", V, "`seeds[2]`", [[1, 2, -3], [1, 2, 2**64]]),
-        ("seeds", T, "`seeds", ["abc", [1, 2.0, 3], torch.ones(3)]),
         ("generator", T, "`seed=`", [5]),
         ("noise", T, "callable", [5]),
         ("method", V, "did you mean 'euler'", ["eulr"]),
-        ("method", V, "did you mean 'ddim'", ["ddimm"]),
         ("method", T, "methods()", [5, None]),
         ("eta", V, "'ddim'", [1.0]),
         ("stpes", V, "did you mean 'steps'", [5]),
     ],
     "rk45": [
         ("rtol", V, "`rtol`", [-1.0, NAN, INF]),
-        ("rtol", T, "`rtol`", ["tight", True]),
         ("rtol", V, "dtype=torch.float64", [1e-7]),
-        ("atol", V, "`atol`", [-1e-3, NAN]),
         ("steps", V, "rtol", [5]),
         ("grid", V, "'rk45'", ["time", [1.0, 0.5]]),
         ("stochasticity", V, "'rk45'", [1.0]),
-        ("t_end", V, "`t_end`", [5.0]),
-        ("save_at", V, "`save_at`", [[5.0]]),
     ],
     "pc": [
         ("snrr", V, "did you mean 'snr'", [0.1]),
@@ -222,20 +203,13 @@ ARGUMENTS: dict[str, list[tuple[str, type[ScoreSDEError], str, list[Any]]]] = {
         ("moves", V, "at least 1", [0]),
         ("predictor", V, "did you mean 'ancestral'", ["ancestrl"]),
         ("predictor", V, "ancestral", ["rk45", "pc", "annealed_langevin"]),
-        ("predictor", T, "`predictor`", [5, solvers.Ancestral]),
-        ("corrector", V, "did you mean 'langevin'", ["langvin"]),
         ("corrector", T, "LangevinCorrector()", [None]),
         ("rule", V, "batch", [["batch"]]),
-        ("stochasticity", V, "euler_maruyama", [1.0]),
     ],
     "edm": [("a", V, "(0, 1]", [0.0]), ("s_max", T, "`s_max`", ["a"]), ("s_churn", V, "[0, inf)", [INF])],
-    "cas": [("epsilon", V, "(0, 1]", [0.0])],
     "res_2s": [("c2", V, "(0, 1]", [0.0, 1.1])],
     "unipc": [("lower_order_final", T, "`lower_order_final`", ["no"]), ("correct_last", T, "`correct_last`", [1])],
-    "sa_solver": [
-        ("tau", T, "`tau(t)`", [lambda t: None]),
-        ("tau", V, "`tau(t)`", [lambda t: NAN]),
-    ],
+    "sa_solver": [("tau", T, "`tau(t)`", [lambda t: None])],
     "euler_maruyama": [("stochasticity", V, "`stochasticity`", [1e200])],
 }
 
@@ -252,22 +226,10 @@ def test_an_invalid_argument_is_refused_by_name(method: str) -> None:
             refused(lambda: solve(SDE_VP, spy, x, **arguments), kind, name, phrase, spy=spy)
 
 
-def test_tolerances_below_the_resolution_are_refused_together() -> None:
-    for arguments, words in (
-        ({"rtol": 0.0, "atol": 0.0}, ("rtol=0", "atol=0")),
-        ({"rtol": 1e-7, "atol": 1e-7}, ("rtol=1e-07", "atol=1e-07", "float32")),
-        ({"rtol": 0.0, "atol": 1e-8}, ("atol=1e-08", "float32")),
-        ({"rtol": 1e-16, "dtype": torch.float64}, ("rtol=1e-16", "float64")),
-    ):
-        spy, x = Spy(), states(dtype=torch.float32)
-        refused(lambda: solve(SDE_VP, spy, x, method="rk45", **arguments), V, *words, spy=spy)
-
-
 def test_an_object_carries_its_own_options() -> None:
     spy, x = Spy(), states()
     corrector: dict[str, Any] = {"method": "pc", "corrector": LangevinCorrector(), "snr": 0.1}
-    error = refused(lambda: solve(SDE_VP, spy, x, steps=3, **corrector), V, "snr", "corrector", spy=spy)
-    assert "did you mean 'snr'" not in str(error)  # it is no typing error
+    refused(lambda: solve(SDE_VP, spy, x, steps=3, **corrector), V, "snr", "corrector", spy=spy)
     langevin = solvers.Langevin()
     refused(lambda: solve(SDE_VP, spy, x, method=langevin, steps=3, snr=0.1), V, "snr", "Langevin(...)", spy=spy)
 
@@ -363,8 +325,6 @@ def test_what_needs_alpha_and_sigma_is_refused_where_there_are_none() -> None:
         refused(lambda: solve(GENERAL, spy, states(), seed=0, **given), V, *words, spy=spy)
 
 
-# --- ends of the interval -------------------------------------------------------------------------------------------
-
 NOISE_END = FlowSDE(t_max=1.0)
 DATA_END = FlowSDE(t_min=0.0)
 
@@ -421,19 +381,13 @@ def test_a_solve_that_touches_sigma_0_is_finite_or_refused(prediction: str) -> N
                 assert "sigma is 0 at t=0" in message and spy.calls == 0, m.name
 
 
-# --- the score function ---------------------------------------------------------------------------------------------
-
 BAD_SCORES: dict[str, tuple[Callable[[Tensor, Tensor], Any], tuple[str, ...]]] = {
     "broadcastable": (lambda x, t: x[:1], ("(3, 2)", "(1, 2)")),
-    "event only": (lambda x, t: x[0], ("(3, 2)", "(2,)")),
     "summed": (lambda x, t: x.sum(1, keepdim=True), ("(3, 2)", "(3, 1)")),
     "transposed": (lambda x, t: x.T, ("(3, 2)", "(2, 3)")),
     "number": (lambda x, t: 0.0, ("float", "tensor")),
-    "tuple": (lambda x, t: (x, x), ("tuple", "tensor")),
     "None": (lambda x, t: None, ("NoneType", "tensor")),
-    "numpy": (lambda x, t: x.numpy(), ("ndarray", "tensor")),
     "int": (lambda x, t: x.int(), ("int32", "float")),
-    "bool": (lambda x, t: x > 0, ("bool", "float")),
     "complex": (lambda x, t: torch.complex(x, x), ("complex", "float")),
     "device": (lambda x, t: x.to("meta"), ("meta", "cpu")),
     "in place": (lambda x, t: x.mul_(0.5), ("in place", "x.clone()")),
@@ -446,10 +400,7 @@ def test_an_invalid_score_is_refused_at_the_first_call(method: str) -> None:
     for name, (function, words) in BAD_SCORES.items():
         spy, x = Spy(function), states(dtype=torch.float32)
         before = x.clone()
-        refused(
-            lambda: solve(SDE_VP, spy, x, method=method, seed=0),
-            ScoreFnError, "core function", "call 1", *words,
-        )  # fmt: skip
+        refused(lambda: solve(SDE_VP, spy, x, method=method, seed=0), ScoreFnError, "call 1", *words)
         with pytest.raises(ScoreFnError):
             solve(SDE_VP, ScoreModel(Spy(function), SDE_VP, "noise"), x, method=method, seed=0)
         assert spy.calls == 1 and torch.equal(x, before), name
@@ -459,22 +410,12 @@ def test_an_invalid_estimate_is_refused() -> None:
     """A score function may offer its own estimate; it is checked like a score."""
     x = states(dtype=torch.float32)
     for bad in (
-        lambda x: (x,),
         lambda x: None,
         lambda x: scoresde.Estimate(x.int(), x.int()),
         lambda x: scoresde.Estimate(x[:1], x[:1]),
     ):
         with pytest.raises(ScoreFnError):
             solve(SDE_VP, Spy(estimate=lambda x, node, bad=bad: bad(x)), x, method="ddim", steps=2)
-
-    class Net(torch.nn.Module):  # a method of its own that happens to be called so is not asked
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return -x
-
-        def estimate(self, batch: Tensor) -> float:
-            return float(batch.mean())
-
-    assert torch.equal(solve(SDE_VP, Net(), x, method="ddim").x, solve(SDE_VP, Spy(), x, method="ddim").x)
 
 
 def test_a_score_of_another_dtype_is_cast() -> None:
@@ -488,19 +429,6 @@ def test_a_score_of_another_dtype_is_cast() -> None:
     assert seen[0].filename == __file__
     assert solution.x.dtype == narrow.x.dtype == torch.float32
     assert torch.equal(solution.x, solve(SDE_VP, lambda x, t: -x, x, method="heun", steps=5).x)
-
-
-def test_an_input_changed_in_place_in_inference_mode() -> None:
-    """Inference tensors have no version counter; the change must still not go unseen, or not count."""
-    with torch.inference_mode():
-        x = states()
-        before = x.clone()
-        expected = solve(SDE_VP, lambda x, t: -2 * x, x, method="ddim", steps=3).x
-        try:
-            got = solve(SDE_VP, lambda x, t: -x.mul_(2.0), x, method="ddim", steps=3).x
-        except ScoreFnError:
-            return
-        assert torch.equal(x, before) and torch.equal(got, expected)
 
 
 def test_a_time_changed_in_place_does_not_move_the_clock() -> None:
@@ -551,9 +479,6 @@ def test_an_invalid_noise_function_is_refused() -> None:
     for given in ({"x": states(), "method": "ancestral"}, {"shape": (3, 2), "method": "ddim"}):
         with pytest.raises(NonFiniteError):
             solve(VE, Spy(), steps=3, noise=draw, **given)
-
-
-# --- values that stop being finite ----------------------------------------------------------------------------------
 
 
 def _sick(when: float, value: float, elements: int | None = None, **attributes: Any) -> Spy:
@@ -682,8 +607,6 @@ def test_codes_and_densities_leave_the_same_samples_out() -> None:
     alone = scoresde.reconstruct(SDE_VP, score, x[well], **loose)
     assert torch.equal(back.error[well], alone.error) and bool(back.error[1].isnan()) and back.nfe[1] == 0
     assert torch.equal(back.x[well], alone.x) and bool(back.latent[1].isnan().all())
-    density = scoresde.log_likelihood(SDE_VP, score, x, throw=False, seeds=range(3), **loose)
-    assert density.status.tolist() == [0, 1, 0] and bool(density.log_prob[1].isnan())
     prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2).double(), 1.0), 1)
     for sick in (lambda x, t: torch.where(x[:, :1] > 0.5, NAN, -x), score):  # torch's distributions refuse NaN
         got = scoresde.log_likelihood(SDE_VP, sick, x + 0.3, throw=False, prior=prior, check=False, **loose)
@@ -704,12 +627,6 @@ def test_samples_that_are_stepped_together_must_all_be_finite() -> None:
         solution = solve(SDE_VP, lambda x, t: -x, x, method=method, throw=False)
         assert solution.status.tolist() == [0, 0, 1, 0] and bool(solution.x[2].isnan().all())
         assert bool(solution.x[[0, 1, 3]].isfinite().all())
-
-
-def test_a_solve_cannot_be_vmapped() -> None:
-    x, spy = states(4, 3, 2), Spy()
-    mapped = torch.func.vmap(lambda x: solve(SDE_VP, spy, x, method="ddim", steps=2).x)
-    refused(lambda: mapped(x), V, "`x`", "vmap", "batch dimension", spy=spy)
 
 
 def test_a_state_that_blows_up_or_overflows_is_found() -> None:
@@ -778,9 +695,6 @@ def test_only_the_hard_samples_fail(rowwise: bool) -> None:
         assert solution.status.tolist() == [0, status, 0] and torch.equal(solution.x[[0, 2]], x[[0, 2]])
 
 
-# --- what must work -------------------------------------------------------------------------------------------------
-
-
 def test_empty_and_tiny_batches() -> None:
     for method in KINDS:
         for save_at in (None, [0.5], "steps"):
@@ -795,35 +709,7 @@ def test_empty_and_tiny_batches() -> None:
             assert solution.x.shape == shape and bool(solution.success.all())
 
 
-def test_no_absolute_tolerance_at_the_origin() -> None:
-    """rtol alone asks for an exact zero at x = 0; that is met there, or said in words: it is not a diverging score."""
-    with contextlib.suppress(InvalidArgumentError):
-        solution = solve(SDE_VP, Spy(), torch.zeros(2, 2), method="rk45", atol=0.0)
-        assert torch.equal(solution.x, torch.zeros(2, 2)) and bool(solution.success.all())
-
-
-def test_a_layout_changes_nothing() -> None:
-    base = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(3))
-    layouts = {
-        "transposed": base.transpose(2, 3),
-        "strided": torch.randn(4, 3, 4, 8, generator=torch.Generator().manual_seed(3))[::2, :, :, ::2],
-        "expanded": base[:1].expand(2, 3, 4, 4),
-        "expanded channel": base[:, :1].expand(2, 3, 4, 4),
-        "channels last": base.contiguous(memory_format=torch.channels_last),
-    }
-    for name, x in layouts.items():
-        for method in ("pc", "ancestral", "ddim", "heun", "rk45"):
-            plain = x.contiguous(memory_format=torch.contiguous_format)
-            before, stride = plain.clone(), x.stride()
-            a, b = (solve(SDE_VP, Spy(), given, seed=0, **few(method)) for given in (x, plain))
-            torch.testing.assert_close(a.x, b.x, rtol=1e-6, atol=1e-6)
-            assert torch.equal(a.nfe, b.nfe) and torch.equal(x, before) and x.stride() == stride, (name, method)
-
-
-def test_gradients_and_inference_mode_do_not_leak() -> None:
-    leaf = states().requires_grad_()
-    inner = leaf * 2
-
+def test_gradients_inside_a_score_and_inference_mode_do_not_leak() -> None:
     def energy(x: Tensor, t: Tensor) -> Tensor:
         """Guidance differentiates its input; the flag of the caller's tensor is not its to set."""
         with torch.enable_grad():
@@ -831,13 +717,6 @@ def test_gradients_and_inference_mode_do_not_leak() -> None:
             return torch.autograd.grad(-0.5 * x.square().sum(), x)[0]
 
     for method in KINDS:
-        for x in (leaf, inner, torch.nn.Parameter(states())):
-            flag, is_leaf, before = x.requires_grad, x.is_leaf, x.detach().clone()
-            solution = solve(SDE_VP, Spy(), x, seed=0, save_at=[0.5], denoise=True, **few(method))
-            assert not solution.x.requires_grad and solution.x.grad_fn is None
-            assert solution.xs is not None and not solution.xs.requires_grad
-            assert (x.requires_grad, x.is_leaf) == (flag, is_leaf) and leaf.grad is None
-            assert torch.equal(x.detach(), before)
         x = states()
         solution = solve(SDE_VP, energy, x, seed=0, **few(method))
         assert not x.requires_grad and x.is_leaf and not solution.x.requires_grad
@@ -848,11 +727,6 @@ def test_gradients_and_inference_mode_do_not_leak() -> None:
         assert torch.equal(solve(SDE_VP, Spy(), x, seed=0, **few(method)).x, expected.x)  # outside
 
 
-def test_numbers_of_numpy_and_torch_are_numbers() -> None:
-    for number in (np.float64(0.5), np.float32(0.5), torch.tensor(0.5)):
-        assert solve(SDE_VP, Spy(), states(), method="ddim", t_start=number, steps=np.int64(2)).steps == 2
-
-
 def test_times_that_were_rounded_to_single_precision_are_the_ends() -> None:
     """torch.linspace(t_max, t_min, n) is float32: its ends may lie outside by one rounding, and mean the ends."""
     for sde in (VESDE(), VPSDE(), CosineVPSDE(), FlowSDE(), EDMSDE()):
@@ -860,9 +734,6 @@ def test_times_that_were_rounded_to_single_precision_are_the_ends() -> None:
         assert bool(solve(sde, Spy(), shape=(2, 2), method="ddim", grid=times).success.all())
         solution = solve(sde, Spy(), shape=(2, 2), method="ddim", steps=3, save_at=times[[0, -1]])
         assert solution.xs is not None and bool(solution.xs.isfinite().all())
-
-
-# --- processes ------------------------------------------------------------------------------------------------------
 
 
 def _gaussian(alpha: Any = torch.cos, sigma: Any = torch.sin, t_min: Any = 0.1, t_max: Any = 1.0) -> GaussianSDE:
@@ -876,28 +747,19 @@ PROCESSES: list[tuple[Callable[..., Any], str, type[ScoreSDEError], str, list[An
     (VPSDE, "beta_max", V, "`beta_max`", [INF, 0.05]),
     (VPSDE, "t_min", V, "empty", [1.0, 2.0]),
     (VPSDE, "t_min", V, "`t_min`", [-1, NAN]),
-    (VPSDE, "t_max", V, "`t_max`", [INF]),
     (VPSDE, "t_max", V, "signal-to-noise", [1e300]),
     (VPSDE, "prior", T, "NormalPrior", [1.0]),
-    (SubVPSDE, "beta_min", V, "`beta_min`", [-1]),
     (VESDE, "sigma_min", V, "`sigma_min`", [0, 60.0]),
-    (VESDE, "sigma_max", V, "`sigma_max`", [-1]),
-    (VESDE, "t_max", V, "t_max", [1000]),
     (VESDE, "t_max", V, "empty", [0.0]),
     (EDMSDE, "sigma_min", V, "`sigma_min`", [0]),
-    (EDMSDE, "t_min", V, "`t_min`", [-1]),
     (CosineVPSDE, "s", V, "`s`", [0, NAN]),
-    (CosineVPSDE, "t_max", V, "`t_max`", [1.5]),
-    (FlowSDE, "t_max", V, "`t_max`", [1.5]),
     (FlowSDE, "t_max", V, "empty", [0.0]),
     (VDMSDE, "gamma", V, "signal-to-noise", [lambda t: t * 0, lambda t: -t]),
     (VDMSDE, "gamma", V, "finite", [lambda t: t * NAN]),
     (VDMSDE, "gamma", V, "(3,)", [lambda t: torch.zeros(3)]),
     (VDMSDE, "gamma", T, "`gamma`", [5, lambda t: 1.0, lambda t: None, math.exp]),
-    (LinearGamma, "gamma_min", V, "`gamma_min`", [NAN, 6.0]),
     (NormalPrior, "std", V, "`std`", [0.0, -1.0, NAN]),
     (NormalPrior, "mean", V, "`mean`", [NAN, torch.tensor([NAN])]),
-    (NormalPrior, "mean", T, "`mean`", [None, "a"]),
     (_gaussian, "alpha", T, "`alpha`", [1.0, lambda t: math.exp(-t), lambda t: "a", lambda t: None]),
     (_gaussian, "alpha", V, "positive", [lambda t: -1 - t]),
     (_gaussian, "alpha", V, "(3,)", [lambda t: torch.ones(3)]),
@@ -905,10 +767,8 @@ PROCESSES: list[tuple[Callable[..., Any], str, type[ScoreSDEError], str, list[An
     (_gaussian, "sigma", V, "sigma(t_max)", [lambda t: -t]),
     (_gaussian, "sigma", V, "positive", [lambda t: t - 0.5]),
     (_gaussian, "sigma", V, "t=0.1 ", [lambda t: 3 * (t - 0.5) ** 2 + 0.1]),
-    (_gaussian, "t_max", T, "`t_max`", ["a", None]),
     (_gaussian, "t_max", V, "t_max", [NAN, 0.05]),
     (lambda t_max=1.0: OrnsteinUhlenbeck(t_min=1.0, t_max=t_max, prior=NormalPrior()), "t_max", V, "empty", [1.0]),
-    (lambda prior: OrnsteinUhlenbeck(t_min=0.0, t_max=1.0, prior=prior), "prior", T, "`prior`", [None]),
 ]
 
 
@@ -922,30 +782,22 @@ def test_an_invalid_process_is_refused() -> None:
 
 
 def test_an_invalid_time_is_refused() -> None:
-    model = ScoreModel(_shrunk, SDE_VP, "noise")
-    functions = [getattr(SDE_VP, name) for name in ("alpha", "sigma", "log_snr", "diffusion")]
-    functions += [lambda t: model(states(), t), lambda t: model.data(states(), t)]
-    bad = [("a", T), (None, T), (1j, T), (True, T), (NAN, V), (torch.tensor([1, 1, 1]), T), (torch.ones(3, 1), V)]
-    for t, kind in bad:
-        for function in functions:
+    for t, kind in (("a", T), (None, T), (NAN, V), (torch.tensor([1, 1, 1]), T), (torch.ones(3, 1), V)):
+        for name in ("alpha", "sigma", "log_snr", "diffusion"):
             with pytest.raises(kind, match="`t`"):
-                function(t)
+                getattr(SDE_VP, name)(t)
     # Five times for one or three samples are an error, not a broadcast.
     for rows in (1, 3):
-        for call in (SDE_VP.marginal, SDE_VP.perturb, SDE_VP.drift, model):
+        for call in (SDE_VP.marginal, SDE_VP.perturb, SDE_VP.drift, ScoreModel(_shrunk, SDE_VP, "noise")):
             with pytest.raises(InvalidArgumentError, match="`t`"):
                 call(states(rows), torch.full((5,), 0.5))
 
 
 MODELS: list[tuple[str, type[ScoreSDEError], str, list[Any]]] = [
-    ("net", T, "net(x, time)", [5]),
     ("sde", T, "VPSDE()", ["vp"]),
-    ("sde", T, "OrnsteinUhlenbeck", [GENERAL]),
-    ("prediction", V, "did you mean 'noise'", ["nois"]),
     ("prediction", V, "noise", [None]),
     ("time_input", V, "did you mean 'log_snr'", ["logsnr"]),
     ("input_scale", V, "did you mean 'x/alpha'", ["x/alph"]),
-    ("sigma_data", V, "`sigma_data`", [-1, NAN]),
     ("context", T, "`context`", [[1], "ab"]),
     ("event_shape", T, "`event_shape`", [3, "ab"]),
     ("event_shape", V, "`event_shape", [(-1,), ()]),
@@ -953,64 +805,11 @@ MODELS: list[tuple[str, type[ScoreSDEError], str, list[Any]]] = [
 
 
 def test_an_invalid_score_model_is_refused() -> None:
+    """What the table of tests/unit does not have."""
     full: dict[str, Any] = {"net": _shrunk, "sde": SDE_VP, "prediction": "noise"}
     for name, kind, phrase, values in MODELS:
         for value in values:
             refused(lambda: ScoreModel(**(full | {name: value})), kind, name, phrase)
-    edm = {"prediction": "edm", "input_scale": "x/alpha"}
-    refused(lambda: ScoreModel(**(full | edm)), V, "input_scale", "edm", "leave")
-
-
-JUNK = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 6),
-    st.sampled_from([2**64, -(2**70)]),
-    st.floats(allow_nan=True, allow_infinity=True),
-    st.text(max_size=4),
-    st.complex_numbers(max_magnitude=2),
-    st.lists(st.floats(-1, 2), max_size=4),
-    st.tuples(st.integers(-1, 3), st.integers(-1, 3)),
-    st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),
-    st.sampled_from([int, torch.zeros(3, 2), torch.tensor(0.5), torch.ones(3, dtype=torch.int64), np.ones(3)]),
-    st.sampled_from([torch.float32, torch.int8, torch.device("cpu"), torch.Generator(), scoresde.VPSDE()]),
-)
-NAMES = "sde score_fn x method shape grid rtol atol t_start t_end stochasticity context seed seeds generator noise"
-OTHERS = "save_at callback max_steps dtype device steps snr predictor corrector order bogus"
-
-
-@hypothesis.settings(max_examples=150)
-@hypothesis.given(
-    name=st.sampled_from([*NAMES.split(), *OTHERS.split()]),
-    value=JUNK,
-    method=st.sampled_from(KINDS),
-    given_x=st.booleans(),
-)
-def test_any_garbage_is_refused_in_words_or_works(name: str, value: Any, method: str, given_x: bool) -> None:
-    arguments: dict[str, Any] = {"sde": SDE_VP, "score_fn": Spy(), "method": method}
-    arguments |= {"x": states(dtype=torch.float32)} if given_x else {"shape": (3, 2)}
-    if method not in ADAPTIVE and not (name == "grid" and not isinstance(value, str)):
-        arguments["steps"] = 2
-    arguments[name] = value
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            solution = solve(**arguments)
-        except ScoreSDEError:
-            return
-    # What the caller hands in as a function is the caller's, and anything else that came through is a finite result.
-    assert bool(torch.isfinite(solution.x).all()) or name == "callback"
-    assert bool(solution.success.all())
-
-
-def test_a_batch_that_does_not_fit_in_memory_says_what_to_write_instead() -> None:
-    """torch's own error, with a note of the batch and what to do."""
-    spy = Spy()
-    with pytest.raises((RuntimeError, MemoryError)) as caught:
-        solve(SDE_VP, spy, shape=(10**13, 1), method="ddim", steps=2)
-    told = str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
-    assert ("10000000000000" in told and "batch" in told) or not hasattr(caught.value, "add_note")  # Python 3.10
-    assert spy.calls == 0
 
 
 def test_errors_survive_the_way_between_processes() -> None:
@@ -1019,10 +818,7 @@ def test_errors_survive_the_way_between_processes() -> None:
         solve(SDE_VP, Spy(lambda x, t: x * NAN), states(), method="ddim")
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value) and again.stage == "score" and again.indices == [0, 1, 2]
-    with pytest.raises(MaxStepsError) as late:
-        solve(SDE_VP, lambda x, t: -x / (1 + column(t, x)), states(), method="rk45", max_steps=1)
-    sent = pickle.loads(pickle.dumps(late.value))
-    assert str(sent) == str(late.value) and sent.partial.status.tolist() == [3, 3, 3]
+    assert again.partial.status.tolist() == [Status.NON_FINITE] * 3
 
 
 def test_a_solver_of_ones_own_that_forgets_a_part_is_told() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -81,9 +79,6 @@ ENTRIES: dict[str, Callable[..., Any]] = {
 by_entry = pytest.mark.parametrize("entry", ENTRIES)
 
 
-# --- states and score functions ---------------------------------------------------------------------------------------
-
-
 def with_value(value: float) -> Tensor:
     x = X.clone()
     x[1, 2] = value
@@ -93,13 +88,10 @@ def with_value(value: float) -> Tensor:
 STATES: list[tuple[Any, type[ScoreSDEError], str]] = [
     (torch.tensor(1.0), V, "rank 1 or more"),
     (torch.ones(4), V, "reshape"),
-    ([[1.0, 2.0, 3.0, 4.0]], T, "must be a tensor"),
     (torch.ones(2, 4, dtype=torch.long), T, "floating-point"),
-    (torch.ones(2, 4) + 0j, T, "floating-point"),
     (torch.ones(2, 4, device="meta"), T, "dense"),
     (torch.ones(2, 5), V, "events of shape"),
     (with_value(NAN), NonFiniteError, "NaN or infinite"),
-    (with_value(-INF), NonFiniteError, "NaN or infinite"),
 ]
 
 
@@ -113,14 +105,8 @@ def raising(x: Tensor, t: Tensor) -> Tensor:
 
 SCORES: list[tuple[Any, type[Exception], str]] = [
     (lambda x, t: None, ScoreFnError, "NoneType"),
-    (lambda x, t: (x, x), ScoreFnError, "tuple"),
-    (lambda x, t: x.detach().numpy(), ScoreFnError, "ndarray"),
-    (lambda x, t: torch.tensor(0.0), ScoreFnError, r"got \(\)"),
     (lambda x, t: -x[:1], ScoreFnError, r"\(1, 4\)"),
-    (lambda x, t: -x[:, :1], ScoreFnError, r"\(4, 1\)"),
     (lambda x, t: -x + 0j, ScoreFnError, "complex"),
-    (lambda x, t: -x.long(), ScoreFnError, "int64"),
-    (lambda x, t: torch.empty(x.shape, device="meta"), ScoreFnError, "meta"),
     (inplace, ScoreFnError, "in place"),
     (raising, KeyError, "mine"),
     ("score", T, "callable"),
@@ -171,11 +157,8 @@ def test_an_empty_batch_is_an_empty_result() -> None:
     assert discrete(GREY[:0]).log_prob.shape == (0,) and discrete(GREY[:0]).bits_per_dim.shape == (0,)
     assert decoder(GREY[:0], levels=17).log_prob.shape == (0,) and bound(GREY[:0], levels=17).total.shape == (0,)
     assert interpolate(X[:0], X[:0], torch.ones(2)).shape == (2, 0, 4)
-    assert decode(SDE, SCORE, X[:0], temperature=0.5).x.shape == (0, 4)
     with pytest.raises(InvalidArgumentError):  # an empty event has no density
         density(elementwise, torch.zeros(2, 0))
-    with pytest.raises(InvalidArgumentError):
-        discrete(torch.zeros(2, 0, dtype=torch.long))
 
 
 class Net(nn.Module):
@@ -246,16 +229,6 @@ def test_inference_mode() -> None:
         assert torch.equal(call(x=given, **LOOSE).log_prob, call(**LOOSE).log_prob)  # of tensors from there
 
 
-def test_grey_values_keep_their_owner() -> None:
-    v = GREY[:1].expand(3, 4)
-    assert discrete(v, **LOOSE).log_prob.isfinite().all() and decoder(v, levels=17, **LOOSE).log_prob.isfinite().all()
-    assert bound(v, levels=17).total.isfinite().all() and v.stride()[0] == 0
-    v = GREY.float().requires_grad_(True)
-    assert not dequantize(v, levels=17).requires_grad and v.requires_grad
-    assert dequantize(GREY.half(), levels=17, dtype=F64).dtype == F64
-    assert dequantize(GREY[:0], levels=17).shape == (0, 4)
-
-
 @QUIET
 def test_very_small_and_very_large_values() -> None:
     """The log-density of the Gaussian, whatever the size; and a huge sample does not harm the others."""
@@ -266,16 +239,6 @@ def test_very_small_and_very_large_values() -> None:
     assert torch.equal(got.log_prob[:4], density(Rowwise(elementwise), X, **LOOSE).log_prob)
     assert bool(got.log_prob[4] < -1e290) or not bool(got.success[4])
 
-
-def test_a_wider_score_is_cast_with_one_warning() -> None:
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        got = density(lambda x, t: -x.double(), X.float())
-    assert [w.category for w in found] == [scoresde.ScoreSDEWarning] and got.latent.dtype == torch.float32
-    torch.testing.assert_close(got.log_prob, density(lambda x, t: -x, X).log_prob, rtol=1e-4, atol=1e-4)
-
-
-# --- samples that fail ------------------------------------------------------------------------------------------------
 
 DIVERGENCES: list[dict[str, Any]] = [
     {},
@@ -317,14 +280,6 @@ def test_healthy_samples_are_the_same_to_the_last_bit(options: dict[str, Any]) -
         assert torch.equal(got.log_prob[:4], good.log_prob[:4]) and bool(got.log_prob[4].isnan())
 
 
-def test_all_samples_may_fail() -> None:
-    for score_fn, x in ((lambda x, t: x * NAN, X), (SCORE, X * NAN)):
-        got = density(score_fn, x, throw=False)
-        assert got.log_prob.isnan().all() and got.latent.isnan().all() and not got.success.any()
-    with pytest.raises(NonFiniteError, match="4 of 4"):
-        density(lambda x, t: x * NAN)
-
-
 def test_an_infinite_gradient_of_a_finite_score() -> None:
     def score(x: Tensor, t: Tensor) -> Tensor:
         kink = torch.sqrt(torch.relu(x) - torch.relu(x).detach())  # 0, with an infinite slope where x > 0
@@ -362,52 +317,32 @@ def test_the_steps_run_out() -> None:
     assert partial is not None and partial.x.isnan().all() and partial.status.tolist() == [Status.MAX_STEPS] * 4
     got = density(max_steps=2, throw=False)
     assert got.log_prob.isnan().all() and got.status.tolist() == [Status.MAX_STEPS] * 4
-    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
-    stiff = Rowwise(lambda x, t: -1e8 * x * torch.sin(1e6 * x) ** 2)
-    got = density(stiff, throw=False, check=False, max_steps=50)
-    assert bool((got.log_prob.isnan() == ~got.success).all())
 
-
-# --- arguments --------------------------------------------------------------------------------------------------------
 
 HUTCH: dict[str, Any] = {"divergence": "hutchinson"}
 # Error, what the message matches, and options of which each is refused so.
 ARGUMENTS: list[tuple[type[ScoreSDEError], str, list[dict[str, Any]]]] = [
     (T, "mapping", [{"context": [1]}]),
     (V, r"\(4, …\)", [{"context": {"label": torch.zeros(3)}}]),
-    (V, "int", [{"context": {"label": 3}}]),
-    (V, "at least 1", [{**HUTCH, "probes": 0}, {"probes": 0}, {**HUTCH, "probes": -1}]),
-    (T, "integer", [{**HUTCH, "probes": 1.5}, {**HUTCH, "probes": True}, {**HUTCH, "probes": "two"}]),
+    (V, "at least 1", [{**HUTCH, "probes": 0}, {"probes": 0}]),
+    (T, "integer", [{**HUTCH, "probes": 1.5}]),
     (V, "multiple of 3", [{"divergence": "hutch++", "probes": 4}]),
     (V, "at least 0", [{"seed": -1}]),
-    (V, "2\\*\\*64", [{"seed": 2**64}]),
-    (T, "integer", [{"seed": 0.5}, {"seed": True}, {"seed": "7"}]),
-    (V, "4 samples, 2 seeds", [{"seed": None, "seeds": [1, 2]}]),
     (V, r"seeds\[3\]", [{"seed": None, "seeds": [1, 2, 3, -4]}]),
-    (T, r"seeds\[0\]", [{"seed": None, "seeds": torch.ones(4)}]),
     (V, "at most one", [{"seeds": [1, 2, 3, 4]}]),
-    (T, "Generator", [{"seed": None, "generator": 3}]),
     (V, "resolution", [{"rtol": 1e-16, "atol": 1e-16}, {"rtol": 0.0, "atol": 0.0}]),
-    (V, "rtol", [{"rtol": -1e-3}]),
     (V, "atol", [{"atol": NAN}, {"atol": INF}]),
-    (T, "rtol", [{"rtol": "1e-3"}]),
     (V, "max_steps", [{"max_steps": 0}]),
-    (T, "max_steps", [{"max_steps": 2.5}]),
     (V, "t_start", [{"t_start": 0.9, "t_end": 0.1}, {"t_start": NAN}, {"t_start": 0.0}]),
-    (V, "t_end", [{"t_end": 2.0}]),
-    (T, "t_start", [{"t_start": torch.tensor([0.1, 0.2])}]),
     (V, "stepsize", [{"stepsize": 0.1}]),
     (V, "max_order", [{"max_order": 99}]),
     (V, "did you mean 'adams'", [{"method": "adms"}]),
     (V, "adams", [{"method": "pc"}, {"method": "ddim"}]),
-    (T, "method", [{"method": 3}]),
     (V, "divergence", [{"divergence": None}, {"divergence": "hutch"}]),
-    (V, "probe", [{"probe": None}]),
     (V, "did you mean 'rademacher'", [{"probe": "rademacher "}]),
     (V, "control", [{"control": targets.Gaussian(torch.zeros(3), 1.0)}]),
     (V, "adjoint", [{"differentiable": "no"}]),
     (V, "`prior` is missing", [{"t_end": 0.5}]),
-    (T, "prior", [{"prior": torch.distributions.Normal}]),
     (T, "log_prob", [{"prior": 3}, {"prior": "normal"}]),
     *((T, flag, [{flag: 3}, {flag: X}]) for flag in ("throw", "solver_error", "differentiable", "check")),
 ]
@@ -429,30 +364,15 @@ def test_invalid_arguments_of_a_likelihood_are_refused_before_the_first_evaluati
     assert calls == []
 
 
-def test_exotic_seeds() -> None:
-    for seed in (0, 2**64 - 1, 2**63):
-        first, again = (density(seed=seed, **HUTCH, **LOOSE).log_prob for _ in range(2))
-        assert torch.equal(first, again) and first.isfinite().all()
-        assert density(seed=None, seeds=[seed] * 4, **HUTCH, **LOOSE).log_prob.isfinite().all()
-
-
 DISCRETE: list[tuple[Any, dict[str, Any], type[ScoreSDEError], str]] = [
     (GREY > 3, {}, T, "grey values"),
-    (GREY[0], {}, V, "rank 1"),
     (GREY + 0.5, {}, V, "whole numbers"),
-    (GREY - 17, {}, V, "whole numbers 0 … 16"),
     (GREY + 17, {}, V, "whole numbers 0 … 16"),
-    (GREY * NAN, {}, V, "whole numbers"),
-    (GREY.to("meta"), {}, T, "dense"),
     (GREY, {"draws": 0}, V, "draws"),
-    (GREY, {"importance": "yes"}, T, "importance"),
     (GREY, {"importance": True, **HUTCH}, V, "divergence='exact'"),
     (GREY, {"generator": torch.Generator()}, V, "both"),
-    (GREY, {"seed": None, "generator": 3}, T, "Generator"),
-    (GREY, {"seed": -1}, V, "seed"),
     (GREY, {"seeds": [1, 2, 3]}, V, "seeds"),
     (GREY, {"differentiable": True}, V, "differentiable"),
-    (GREY, {"drws": 3}, V, "drws"),
 ]
 
 
@@ -468,36 +388,23 @@ def test_invalid_dequantisers_are_refused() -> None:
         return type("Q", (), {"levels": 17, "sample": lambda self, v, **options: result})()
 
     nan = GREY.double() / 17, torch.full((3,), NAN)
-    make, learned, uniform = (
-        scoresde.TruncatedNormalDequantizer,
-        scoresde.VariationalDequantizer,
-        scoresde.UniformDequantizer,
-    )
+    make, learned = scoresde.TruncatedNormalDequantizer, scoresde.VariationalDequantizer
     broken = learned((4,), levels=17)
     with torch.no_grad():
         next(broken.parameters()).fill_(NAN)
     cases: list[tuple[Callable[[], Any], type[ScoreSDEError], str]] = [
         (lambda: discrete(dequantizer=3), T, "UniformDequantizer"),
         (lambda: discrete(dequantizer=sampler((GREY.double(), torch.zeros(())))), T, "log_q"),
-        (lambda: discrete(dequantizer=sampler((GREY[:1].double(), torch.zeros(3)))), T, "log_q"),
         (lambda: discrete(dequantizer=sampler(nan)), NonFiniteError, "log_q"),
         (lambda: make(SDE, t=5.0), V, "`t`"),
-        (lambda: make(SDE, levels=1), V, "levels"),
         (lambda: make(scoresde.FlowSDE(t_max=1.0), t=1.0), V, "alpha"),
-        (lambda: learned((4,), hidden=0), V, "hidden"),
         (lambda: learned((5,), levels=17).sample(GREY), V, "events of shape"),
         (lambda: learned((4,), levels=17, net=nn.Linear(4, 8)).sample(GREY), ScoreFnError, "log-scale"),
         (lambda: broken.sample(GREY), NonFiniteError, "dequantiser"),
-        (lambda: uniform(17).sample(GREY, dtype=torch.float16), T, "dtype"),
-        (lambda: uniform(17, (1.0, 1.0)), V, "data_range"),
         (lambda: decoder(**LOOSE).bits_per_dim, V, "grey values"),
         (lambda: bits_per_dim(torch.tensor([NAN, 0.0]), (2,)), NonFiniteError, "`log_prob` has 1 NaN or infinite"),
         (lambda: bits_per_dim(torch.zeros(1), (2,), data_range=(1.0, -1.0)), V, "data_range"),
-        (lambda: bits_per_dim(torch.zeros(1), (0,)), V, "event_shape"),
-        (lambda: dequantize(torch.zeros(1, dtype=torch.long), levels=1), V, "levels"),
         *((lambda v=v: dequantize(torch.tensor([v])), V, "whole numbers") for v in (-1.0, 256.0, 0.5, NAN)),
-        *((lambda d=d: dequantize(GREY, dtype=d), T, "dtype") for d in (torch.int64, torch.bfloat16)),
-        *((lambda r=r: dequantize(GREY, data_range=r), ScoreSDEError, "data_range") for r in (5, (1,))),
     ]
     for call, kind, words in cases:
         with pytest.raises(kind, match=words):
@@ -508,17 +415,10 @@ def test_invalid_dequantisers_are_refused() -> None:
 
 LATENTS: list[tuple[Callable[[], Any], type[ScoreSDEError], str]] = [
     *((lambda f=f: f(None, SCORE, X), T, "sde") for f in (encode, decode, reconstruct)),
-    (lambda: encode(SDE, SCORE, X, t_start="a"), T, "t_start"),
-    (lambda: encode(SDE, SCORE, X, t_end=NAN), V, "t_end"),
     (lambda: encode(SDE, SCORE, X, foo=1), V, "foo"),
     (lambda: encode(SDE, SCORE, X, max_steps=2), MaxStepsError, "max_steps"),
-    (lambda: decode(SDE, SCORE, X, method="foo"), V, "method"),
-    (lambda: decode(SDE, SCORE, X, temperature=NAN), V, "temperature"),
     (lambda: interpolate(X * NAN, X, [0.5]), NonFiniteError, "NaN"),  # type: ignore[arg-type]
-    (lambda: interpolate(X, X * INF, [0.5]), NonFiniteError, "NaN"),  # type: ignore[arg-type]
     (lambda: interpolate(GREY, GREY, torch.ones(1)), T, "`a`"),
-    (lambda: interpolate(X, X, 0.5), V, "weights"),  # type: ignore[arg-type]
-    (lambda: interpolate(X, X, torch.ones(1), mode=None), V, "mode"),  # type: ignore[arg-type]
 ]
 
 
@@ -526,5 +426,3 @@ def test_invalid_arguments_of_latents_are_refused() -> None:
     for call, kind, words in LATENTS:
         with pytest.raises(kind, match=words):
             call()
-    assert torch.equal(encode(SDE, SCORE, X, t_start=None, t_end=None, **LOOSE).x, encode(SDE, SCORE, X, **LOOSE).x)
-    assert torch.equal(decode(SDE, SCORE, X, t_start=None, **LOOSE).x, decode(SDE, SCORE, X, **LOOSE).x)

@@ -187,8 +187,6 @@ def test_a_solver_comes_back_from_its_text() -> None:
             scoresde.solvers.from_config(text)
 
 
-# --- the scale of the data --------------------------------------------------------------------------------------------
-
 FEW = [2, 5, 8, 14]
 CENTRES = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=F64)
 
@@ -222,8 +220,9 @@ def test_another_scale_is_told_once(steps: int, scale: float) -> None:
     assert 0.3 * scale < std < 3 * scale
     x = sde.prior_sample((64, 8), generator=torch.Generator().manual_seed(1), dtype=F64)
     tight = solve(sde, score_fn, x, method="adams", rtol=1e-5, atol=1e-5 * scale).x
-    with pytest.warns(ScoreSDEWarning, match="standard deviation near 1"):
+    with pytest.warns(ScoreSDEWarning, match="standard deviation near 1") as found:
         before = solve(sde, score_fn, x, method="auto", steps=steps).x
+    assert [one.filename for one in found] == [__file__]  # the line of the caller
     score_fn.data_std = std
     assert not warned(sde, score_fn, steps=steps)
     after = solve(sde, score_fn, x, method="auto", steps=steps).x
@@ -241,13 +240,6 @@ def test_a_sample_far_from_all_others_is_no_scale() -> None:
         warnings.simplefilter("error")
         got = solve(sde, scaled(1.0, sde), far * x, method="auto", steps=5).x
     assert 300 < float(got.std()) < 1e4
-
-
-def test_the_line_of_the_caller_is_named() -> None:
-    sde = scoresde.EDMSDE(sigma_min=0.2, sigma_max=8000.0)
-    with pytest.warns(ScoreSDEWarning) as found:
-        solve(sde, scaled(100.0, sde), method="auto", steps=5, shape=(16, 8), dtype=F64, seed=0)
-    assert [Path(one.filename).name for one in found] == [Path(__file__).name]
 
 
 def test_a_stepper_tells_it_once() -> None:
@@ -336,110 +328,12 @@ def test_no_false_alarms_on_shipped_networks(name: str, sde: str | None) -> None
         assert not warned(process, lambda x, t: score(x, t), steps=steps, **options)
 
 
-# --- the committed figures, as the pages tell them --------------------------------------------------------------------
-
-
-def results(name: str) -> Any:
-    return json.loads((RESULTS / f"{name}.json").read_text())["results"]
-
-
-def test_few_evaluations() -> None:
-    """Of networks that took no part in choosing the rule."""
-    ratios = results("few")["ratios"]
-    for budget, mean in (("5", 1.5), ("8", 1.6), ("10", 1.8)):
-        figures = ratios[budget]["auto"]
-        assert figures["report, networks"]["median"]["mean"] <= mean and figures["exact"]["median"]["worst"] <= 7
-    assert all(ratios[budget]["auto"] == ratios[budget]["before"] for budget in ("15", "20"))
-    for budget, mean, worst in (("5", 1.1, 1.5), ("8", 1.1, 1.5), ("10", 1.1, 1.5), ("20", 1.2, 2.0)):
-        figures = ratios[budget]["tuned / best candidate"]["report, networks"]["median"]
-        assert figures["mean"] <= mean and figures["worst"] <= worst
-
-
-def test_learned_solvers() -> None:
-    """With 32 pilots, of problems that took no part: about half the error of the best fitted grid, at three times its
-    cost at most. The median is not smaller on badly trained networks and in 16 dimensions, and the RMS is not smaller
-    on each: it is decided by samples that end far away, where there are any."""
-    learned = results("fitted_solvers")
-    for budget, mean in (("5", 0.5), ("8", 0.6), ("10", 0.6)):
-        assert learned["ratios"]["report"][budget]["median"]["mean"] <= mean
-    rows = {(n, b): row for n, p in learned["problems"].items() for b, row in p["budgets"].items()}
-    median, rms = (
-        {at: row["learned"][figure] / row["best grid"][figure] for at, row in rows.items()}
-        for figure in ("median", "rms")
-    )
-    larger = {at: ratio for at, ratio in median.items() if ratio > 1}
-    assert {at for at in larger if "badly trained" not in at[0]} == {("mixture, 16 dimensions", "8")}
-    assert larger["mixture, 16 dimensions", "8"] < 1.15 and max(larger.values()) < 3.45
-    far = {name for name, problem in learned["problems"].items() if problem["farthest"] > 10}
-    assert max(ratio for (name, _), ratio in rms.items() if name not in far) < 1.75 and max(rms.values()) < 36.5
-    costs = {at: row["cost / grid"] for at, row in rows.items()}
-    assert max(cost for (name, _), cost in costs.items() if "badly trained" not in name) <= 3
-    assert max(costs.values()) <= 3.5
-    for budget, gaussian, ring in (("5", 1e-3, 2.5e-3), ("10", 2e-5, 3e-4)):
-        assert rows["gaussian", budget]["learned"]["rms"] <= gaussian
-        assert rows["ring", budget]["learned"]["median"] <= ring
-        assert rows["ring", budget]["learned"]["rms"] <= rows["ring", budget]["best grid"]["rms"]
-    for network in ("digits", "mnist"):
-        for row in results("shipped_solvers")[network].values():
-            assert row["EDM"]["learned"]["median"] < 0.6 * row["EDM"]["auto"]["median"]
-    for budget, row in results("few_laws").items():
-        assert budget not in ("5", "8", "10") or row["learned"]["energy"] <= row["auto"]["energy"]
-
-
-def test_no_labels_of_a_chain_hinder_the_choice() -> None:
-    labels = results("integer_labels")
-    for name, problem in labels["problems"].items():
-        for budget, row in problem.items():
-            levels = row["ddim, chain.grid"], row["dpmpp_2m, chain.grid"]
-            assert row["tune"] < min(levels) and (budget == "20" or row["auto"] < min(levels))
-            assert row["dpmpp_2m"] < row["dpmpp_2m, chain.grid"] or name.endswith("cosine")
-    for budget, ratio in (("10", 5), ("20", 10)):
-        assert labels["ratios"][budget]["dpmpp_2m, chain.grid"] > ratio
-
-
-def test_no_single_pair_is_good_on_all_networks() -> None:
-    """A pair that fails less is worse on average, and every pair fails somewhere."""
-    rules = results("few_rules")
-    assert rules["problems"] == 21
+def test_no_single_pair_is_much_better_on_the_measured_networks() -> None:
+    rules = json.loads((RESULTS / "few_rules.json").read_text())["results"]
     for budget in ("5", "8", "10"):
-        best, safest = (rules[budget][kind][0] for kind in ("smallest mean", "smallest maximum"))
-        assert rules[budget]["pairs"] > 300 and safest["worst"] > 8 and safest["mean"] > 1.3 * best["mean"]
-        assert rules[budget]["auto"]["mean"] < 1.06 * best["mean"]
+        assert rules[budget]["auto"]["mean"] < 1.06 * rules[budget]["smallest mean"][0]["mean"]
         assert rules[budget]["auto"]["pair"] == few_rules.pair_of_auto(int(budget))
     found = {"one": {"a": 2.0, "b": 1.0, "c": 1.0}, "two": {"a": 2.0, "b": 9.0}}
     a, b = few_rules.rules(found, {"one": 1.0, "two": 1.0})
     assert a == few_rules.Rule("a", pytest.approx(2.0), 2.0, "one")
     assert b == few_rules.Rule("b", pytest.approx(3.0), 9.0, "two")
-
-
-def test_velocities_of_flow_matching() -> None:
-    velocities = results("velocities")
-    means = {b: {name: ratio["mean"] for name, ratio in row.items()} for b, row in velocities["ratios"].items()}
-    for budget, wanted in {"4": "tune", "8": "tune", "12": "ipndm, quadratic", "24": "ipndm, quadratic"}.items():
-        assert min(means[budget], key=means[budget].__getitem__) == wanted
-    assert means["48"]["auto"] < 1.05 * min(means["48"].values())
-    fixed = velocities["problems"]["mnist"]["fixed"]
-    assert 0.9 < fixed["12"]["ipndm, quadratic"] / fixed["12"]["euler"] < 1.1
-    assert all(min(fixed[b], key=fixed[b].__getitem__) == "midpoint" for b in ("8", "12", "24"))
-    for problem in velocities["problems"].values():
-        assert problem["reference"] < 0.1 * min(min(row.values()) for row in problem["fixed"].values())
-        for tolerance, found in problem["adaptive"]["adams"].items():
-            others = (problem["adaptive"][name][tolerance] for name in ("torchdiffeq:dopri5", "rk45"))
-            assert all(found["evaluations"] < 1.05 * other["evaluations"] for other in others)
-
-
-def test_with_guidance() -> None:
-    guided = results("guided_solvers")
-    for scale, row in guided["digits"].items():
-        few, more, many = row["10"], row["20"], row["50"]
-        assert {*sorted(few, key=few.__getitem__)[:2]} == {"auto", "tune"}
-        assert max(few["auto"], few["tune"]) < 1.25 * many["ddim"]
-        assert min(more, key=more.__getitem__) == "tune" and more["dpm_3m"] < 1.7 * more["tune"]
-        assert more["dpm_3m"] < more["dpmpp_2m"]
-        if float(scale) > 1:
-            assert few["dpm_2m"] < 0.5 * few["dpmpp_2m"] and few["dpm_3m"] < 0.55 * few["dpmpp_3m"]
-    assert len(guided["mnist"]) == 3
-    for budget, tune, auto in (("10", 1.4, 2.5), ("20", 1.1, 1.5)):
-        for name, worst in (("tune", tune), ("auto", auto)):
-            over = (row[budget][name] / min(row[budget].values()) for row in guided["mnist"].values())
-            assert max(over) == pytest.approx(worst, abs=0.06)
