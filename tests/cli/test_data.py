@@ -90,6 +90,7 @@ BAD: dict[str, tuple[Make, tuple[object, ...], str]] = {
     "no array": (npz(), (), "it has none"),
     "several arrays": (npz(a=GOOD, b=GOOD), (), "by --key; it has a, b"),
     "missing key": (npz(x=GOOD), ("--key", "y"), "no array 'y', it has x"),
+    "missing key, safetensors": (tensors(x=torch.zeros(1, 1, 8, 8)), ("--key", "y"), "no array 'y', it has x"),
     "key of an image": (image(), ("--key", "x"), "`key` names an array of a file"),
     "no samples": (npz(x=GOOD[:0]), (), "holds no samples"),
     "wrong shape": (npz(x=np.zeros((2, 8, 8))), (), "shape (1, 8, 8), as the model, got samples of shape (8, 8)"),
