@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +14,7 @@ from torch.nn import functional as F
 
 import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, ScoreFnError, ScoreModel, nets
-from scoresde.discrete import BetaChain, NoiseScales
+from scoresde.discrete import BetaChain
 from scoresde.losses import NoiseLevels, edm
 from scoresde.nets import MLP, Classifier, External, NoiseEmbedding, UNet, fourier_features, from_diffusers
 from scoresde.training import Recipe, fit
@@ -56,7 +54,9 @@ NAMES = {"unet": "unet", "unet deep": "unet", "unet plain": "unet", "mlp": "mlp"
 def net(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
     kind, arguments = SCORES[request.param]
-    return filled(kind(**arguments))
+    net = kind(**arguments)
+    assert bool((net(*inputs(net)) == 0).all())  # as it starts
+    return filled(net)
 
 
 def inputs(net: Any, n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,38 +64,19 @@ def inputs(net: Any, n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.linspace(0.3, 1.2, n), torch.arange(n) % 3
 
 
-@pytest.mark.parametrize("multipliers", [(1, 2), (2, 1), (1, 2, 2), (1, 1, 2, 2)])
-def test_images_of_any_size(multipliers: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
-    for size in ((8, 8), (7, 7), (9, 6), (5, 12), (2, 2), (1, 1), (3, 1)):
-        shape = (2, *size)
-        x, t = torch.randn(3, *shape, generator=generator()), torch.zeros(3)
-        unet = filled(UNet(shape, channels=8, blocks=1, width=4, labels=0, multipliers=multipliers))
-        classifier = filled(Classifier(shape, 5, channels=8, blocks=1, width=4, multipliers=multipliers))
-        for out, wanted in ((unet(x, t), x.shape), (classifier(x, t), (3, 5))):
-            assert out.shape == wanted and bool(torch.isfinite(out).all()), size
-
-
 def test_every_pixel_is_seen_and_answered() -> None:
     """Odd sizes lose neither their last row nor their last column, on the way down nor on the way up."""
-    for size in ((7, 9), (8, 8), (13, 5)):
+    for size in ((7, 9), (8, 8), (13, 5), (3, 1), (1, 1)):
         torch.manual_seed(0)
         net = filled(UNet((1, *size), channels=8, blocks=1, width=4, labels=0, multipliers=(1, 1, 1)))
-        x = torch.randn(1, 1, *size, generator=generator()).requires_grad_()
-        out = net(x, torch.zeros(1))
+        x = torch.randn(2, 1, *size, generator=generator()).requires_grad_()
+        out = net(x, torch.zeros(2))
         (whole,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
         assert bool((whole != 0).all()), size
         corner = torch.autograd.grad(out[0, 0, -1, -1], x, retain_graph=True)[0]
         assert float(corner[0, 0, -1, -1].abs()) > 0, size
         # far pixels are coupled through the lowest resolution
         assert float(corner[0, 0, 0, 0].abs()) > 0, size
-
-
-def test_vectors_of_any_shape() -> None:
-    for shape in ((1,), (64,), (3, 4), (2, 2, 2, 2)):
-        x = torch.randn(5, *shape, generator=generator())
-        out = filled(MLP(shape, channels=16, width=4))(x, torch.zeros(5))
-        assert out.shape == x.shape and bool((out != 0).all()), shape
 
 
 @pytest.mark.parametrize(
@@ -114,17 +95,6 @@ def test_twice_the_channels_for_a_learned_variance(net: nn.Module, event: tuple[
         sde, model, shape=(2, *event), method="ancestral", variance="learned", grid=chain.grid(4), seed=0
     )
     assert bool(torch.isfinite(solution.x).all())
-
-
-# What they start as, and what they are told
-
-
-def test_networks_start_at_zero() -> None:
-    for kind, arguments in SCORES.values():
-        net = kind(**arguments)
-        x, t, label = inputs(net)
-        assert bool((net(x, t, label) == 0).all())
-    assert bool((Classifier(channels=8)(torch.randn(2, 1, 8, 8, generator=generator()), torch.zeros(2)) == 0).all())
 
 
 def test_everything_that_is_told_changes_the_output(net: Any) -> None:
@@ -189,46 +159,19 @@ def test_save_and_load(name: str, tmp_path: Path) -> None:
     assert {NAMES[n] for n in SCORES} == set(nets.ARCHITECTURES)
 
 
-def test_arguments_by_position_are_known_too() -> None:
+def test_arguments_by_position_are_known_too_but_not_those_of_a_subclass() -> None:
+    class Scaled(MLP):
+        def __init__(self, gain: float) -> None:
+            super().__init__((2,))
+
     assert UNet((3, 16, 16), 8, heads=1).arguments == UNet(event_shape=[3, 16, 16], channels=8, heads=1).arguments
-    assert pickle.loads(pickle.dumps(MLP((2,), 16))).arguments == MLP((2,), 16).arguments
-    shape = MLP((np.int64(2),)).arguments["event_shape"]
-    assert shape == [2] and type(shape[0]) is int
+    assert MLP((2,), 16).arguments["channels"] == 16 and not hasattr(Scaled(2.0), "arguments")
 
 
 def test_forms_of_labels_agree() -> None:
     net, x, t = filled(MLP((2,), 16, labels=3)), torch.randn(3, 2, generator=generator()), torch.full((3,), 0.2)
     assert torch.equal(net(x, t, 2), net(x, t, torch.tensor([2, 2, 2])))
     assert torch.equal(net(x, t, 2), net(x, torch.tensor(0.2), torch.tensor([2, 2, 2], dtype=torch.int32)))
-
-
-def test_a_subclass_with_arguments_of_its_own_does_not_have_those_of_its_base() -> None:
-    class Scaled(MLP):
-        def __init__(self, gain: float) -> None:
-            super().__init__((2,))
-            self.gain = gain
-
-    class Same(MLP):
-        pass
-
-    assert not hasattr(Scaled(2.0), "arguments") and Same((3,)).arguments == MLP((3,)).arguments
-
-
-COUNTS = [
-    (UNet(), 262_689),
-    (UNet((1, 28, 28), multipliers=(1, 2, 2)), 505_697),
-    (UNet((3, 32, 32), channels=64, multipliers=(1, 2, 2), labels=0), 1_913_283),
-    (MLP(), 157_698),
-    (Classifier(), 220_042),
-    (nets.MonotoneGamma(), 3075),
-]
-
-
-def test_parameter_counts_are_those_that_the_page_states() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "networks.md").read_text(encoding="utf-8")
-    for net, count in COUNTS:
-        assert sum(p.numel() for p in net.parameters()) == count
-        assert f"{count:,}" in page
 
 
 def test_the_digits_network_is_the_one_written_here() -> None:
@@ -251,11 +194,8 @@ def test_the_digits_network_is_the_one_written_here() -> None:
         h = conv(F.silu(norm(h, f"{name}.norm1")), f"{name}.conv1")
         return skip + conv(F.silu(norm(h, f"{name}.norm2") * (1 + scale) + shift), f"{name}.conv2")
 
-    x, c, label = (
-        torch.randn(6, 1, 8, 8, generator=generator()),
-        torch.linspace(-2, 2, 6),
-        torch.tensor([0, 9, 10, 3, 4, 5]),
-    )
+    x, c = torch.randn(6, 1, 8, 8, generator=generator()), torch.linspace(-2, 2, 6)
+    label = torch.tensor([0, 9, 10, 3, 4, 5])
     phase = c[:, None] * (2 * math.pi * torch.logspace(-1, math.log10(4.0), 16))
     waves = torch.cat([phase.sin(), phase.cos()], dim=1)
     embedding = F.silu(linear(F.silu(linear(waves, "noise.layers.0")), "noise.layers.2") + w["label.weight"][label])
@@ -309,19 +249,6 @@ def test_a_constant_time_is_not_seen() -> None:
     assert torch.equal(net(x, torch.tensor([0.0, 1.0, 50.0, math.inf, -math.inf])), net(x, torch.zeros(5)))
 
 
-def test_every_embedding_runs_in_a_solve() -> None:
-    chain = NoiseScales.geometric(10, 0.01, 1.0)
-    sde = chain.sde()
-    told = {"sinusoidal": {"time_input": "index", "chain": chain}, "log_gaussian": {"time_input": "sigma"}}
-    for time in nets.EMBEDDINGS:
-        torch.manual_seed(0)
-        net = filled(MLP((2,), 16, 1, 8, time=time))
-        model = ScoreModel(net, sde, "noise", **told.get(time, {"time_input": "log_snr"}))
-        for dtype in (torch.float32, torch.float64):
-            x = scoresde.solve(sde, model, shape=(3, 2), method="ddim", grid=chain.grid(), seed=0, dtype=dtype).x
-            assert x.dtype == dtype and bool(torch.isfinite(x).all()), time
-
-
 class Diffusers(nn.Module):
     """Called as a UNet2DModel of diffusers is."""
 
@@ -344,10 +271,8 @@ def test_a_unet_of_diffusers() -> None:
     sde = chain.sde()
     model = ScoreModel(from_diffusers(unet), sde, "noise", time_input="index", chain=chain)
     label = torch.tensor([3, 1])
-    solution = scoresde.solve(
-        sde, model, shape=(2, 1, 4, 4), method="ddim", grid=chain.grid(5), context={"label": label}, seed=0,
-        dtype=torch.float64,
-    )  # fmt: skip
+    options: dict[str, Any] = {"method": "ddim", "grid": chain.grid(5), "context": {"label": label}, "seed": 0}
+    solution = scoresde.solve(sde, model, shape=(2, 1, 4, 4), dtype=torch.float64, **options)
     assert solution.x.dtype == torch.float64 and len(unet.seen) == 4
     assert all(dtype == torch.float32 and torch.equal(given, label) for dtype, _, given in unet.seen)
     assert [time.tolist() for _, time, _ in unet.seen] == [[t, t] for t in (99, 79, 59, 39)]
@@ -407,45 +332,27 @@ X = torch.zeros(2, 2)
 IMAGES = UNet(channels=8, labels=0)
 BAD = [
     (lambda: UNet((8, 8)), V, ("`event_shape`", "(8, 8)", "event_shape=(1, 8, 8)")),
-    (lambda: UNet((0, 8, 8)), V, ("`event_shape", "0")),
-    (lambda: UNet(8), T, ("`event_shape`", "8")),  # type: ignore
     (lambda: UNet(channels=12), V, ("`channels`", "12")),
-    (lambda: UNet(channels=10**9), V, ("`channels`", "1000000000")),
     (lambda: UNet(blocks=0), V, ("`blocks`", "0")),
-    (lambda: UNet(blocks=10**9), V, ("`blocks`", "1000000000")),
-    (lambda: UNet(width=0), V, ("`width`", "0")),
     (lambda: UNet(dropout=1.5), V, ("`dropout`", "1.5")),
     (lambda: UNet(multipliers=2), T, ("`multipliers`", "(1, 2)", "2")),  # type: ignore
-    (lambda: UNet(multipliers=(1,)), V, ("`multipliers`", "[1]")),
-    (lambda: UNet(multipliers=(1,) * 9), V, ("`multipliers`", "eight")),
     (lambda: UNet(multipliers=(1, 0)), V, ("`multipliers[1]`", "0")),
     (lambda: UNet(heads=3), V, ("`heads`", "64", "3")),
-    (lambda: UNet(heads=-1), V, ("`heads`", "-1")),
     (lambda: UNet(time="sinusoid"), V, ("`time`", "did you mean 'sinusoidal'")),
-    (lambda: UNet(fourier=(7.5,)), T, ("`fourier[0]`", "7.5")),
     (lambda: UNet(fourier=(7, 99)), V, ("`fourier[1]`", "99")),
-    (lambda: UNet(learned_variance=1), T, ("`learned_variance`", "1")),
     (lambda: UNet(labels=-1), V, ("`labels`", "-1")),
-    (lambda: UNet(labels=10**12), V, ("`labels`", "1000000000000")),
     (lambda: IMAGES(torch.zeros(2, 1, 8, 8), torch.zeros(2), 3), V, ("`label`", "no classes")),
     (lambda: MLP(()), V, ("`event_shape`", "()")),
-    (lambda: MLP((0,)), V, ("`event_shape[0]`", "0")),
     (lambda: MLP(channels=1), V, ("`channels`", "1")),
-    (lambda: MLP(blocks=0), V, ("`blocks`", "0")),
-    (lambda: MLP(dropout=2.0), V, ("`dropout`", "2.0")),
     (lambda: MLP((3,))(X, torch.zeros(2)), V, ("`x`", "(3,)", "(2, 2)")),
     (lambda: MLP(labels=3)(X, torch.zeros(2), torch.tensor([0, 4])), V, ("`label`", "0 … 2", "[0, 4]")),
-    (lambda: MLP(labels=3)(X, torch.zeros(2), -1), V, ("`label`", "-1")),
     (lambda: MLP(labels=3)(X, torch.zeros(2), torch.zeros(2)), T, ("`label`", "float32")),
     (lambda: MLP(labels=3)(X, torch.zeros(2), torch.zeros(3).long()), V, ("`label`", "shape")),
     (lambda: Classifier(classes=1), V, ("`classes`", "1")),
-    (lambda: Classifier(channels=12), V, ("`channels`", "12")),
     (lambda: External(3), T, ("`net`", "int")),
     (lambda: External(torch.tanh, names=["label"]), T, ("`names`", "list")),
-    (lambda: External(torch.tanh, gain=math.inf), V, ("`gain`", "inf")),
     (lambda: External(lambda x, t: None)(X, X), ScoreFnError, ("a tensor", "NoneType")),
     (lambda: from_diffusers(lambda x, t: (x,))(X, X), ScoreFnError, ("'sample'", "tuple")),
-    (lambda: nets.build("unet", {"chanels": 8}), V, ("did you mean 'channels'",)),
     (lambda: nets.build("unt", {}), V, ("did you mean 'unet'",)),
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,15 +19,15 @@ from typer.testing import CliRunner
 import scoresde
 from scoresde.cli import app
 from scoresde.discrete import BetaChain, NoiseScales
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
 from scoresde.losses import NoiseLevels
 from scoresde.models import ScoreModel
 from scoresde.ncsnv2 import best_step, largest_distance, spread
 from scoresde.nets import MonotoneGamma
-from scoresde.presets import DEFAULT, PRESETS, edm, ncsn, scaling
+from scoresde.presets import PRESETS, edm, ncsn, scaling
 from scoresde.sdes import Estimate, Node
 from scoresde.sdes.records import LearnedEstimate
-from scoresde.training import Arrays, Batches, Preset, Stateless, Trainer, digits_split, read, train
+from scoresde.training import Batches, Preset, Stateless, Trainer, digits_split, read, train
 from scoresde.training.data import Unlabelled
 from scoresde.zoo import Config, Sampler
 
@@ -49,12 +50,6 @@ def small(name: str, steps: int = 1, batch_size: int = 8) -> Preset:
     kwargs = {**preset.kwargs, **SMALL}
     kwargs.pop("multipliers", None)
     return replace(preset, kwargs=kwargs, recipe=replace(preset.recipe, steps=steps, batch_size=batch_size))
-
-
-def test_the_names() -> None:
-    published = ("ncsn", "ncsnv2", "ddpm", "iddpm", "score-sde-ve", "score-sde-vp", "score-sde-subvp", "vdm", "edm")
-    assert [*published, *OWN] == NAMES
-    assert DEFAULT == "edm-wide"
 
 
 # steps, learning rate, EMA, warm-up, clip, batch, dropout, as published for CIFAR-10
@@ -185,9 +180,7 @@ def test_edm() -> None:
     torch.testing.assert_close(drawn.ts.double().flatten()[:18], levels)
 
 
-@pytest.mark.parametrize(
-    ("name", "evaluations"), [("ncsn", 1000), ("ncsnv2", 526), ("iddpm", 50), ("edm", 35), ("edm-wide", 20)]
-)
+@pytest.mark.parametrize(("name", "evaluations"), [("ncsn", 1000), ("ncsnv2", 526), ("iddpm", 50), ("edm-wide", 20)])
 def test_evaluations_of_the_samplers(name: str, evaluations: int) -> None:
     model = small(name).model(read("digits"), 0.6)
     channels = 2 if model.has_variance else 1
@@ -296,17 +289,10 @@ def test_saved_loaded_and_sampled(name: str, tmp_path: Path) -> None:
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"method": "ddmi"}, "did you mean 'ddim'"),
     ({"steps": 0}, "steps"),
-    ({"steps": "9"}, "steps"),
     ({"grid": "karass"}, "karras"),
     ({"levels": 5}, "leave those out"),
-    ({"levels": 5, "steps": None}, "chain"),
-    ({"spacing": None}, "None"),
-    ({"t_end": "0"}, "t_end"),
-    ({"denoise": 1}, "denoise"),
     ({"options": {"eta": 1.0}}, "eta"),
-    ({"options": {"eta": [1.0]}}, "plain"),
     ({"more": 1}, "must be an object"),
-    ({"clip": [1.0]}, "clip"),
     ({"clip": [1.0, -1.0]}, "low < high"),
 ]
 
@@ -333,17 +319,8 @@ def test_what_a_sampler_tells_solve() -> None:
         assert set(told) == {"method", "denoise", "grid"} and torch.equal(told["grid"], chain.grid(7, spacing))
     told = Sampler("pc", steps=3, grid="time", t_end=0.1, denoise=True, options={"snr": 0.1}).arguments()
     assert told == {"method": "pc", "steps": 3, "grid": "time", "t_end": 0.1, "denoise": True, "snr": 0.1}
-    assert Sampler("rk45").arguments() == {"method": "rk45", "denoise": False}
-
-
-def test_a_sampler_needs_its_chain() -> None:
-    sampler = Sampler("ancestral", levels=5)
     with pytest.raises(InvalidArgumentError, match="chain"):
-        sampler.arguments()
-    with pytest.raises(InvalidArgumentError, match="n"):
-        sampler.arguments(BetaChain.linear(4))
-    with pytest.raises(InvalidTypeError, match="options"):
-        Sampler("pc", options={"snr": object()})
+        Sampler("ancestral", levels=5).arguments()
 
 
 def test_iddpm_bound_of_25_steps_with_learned_variance() -> None:
@@ -357,15 +334,6 @@ def test_iddpm_bound_of_25_steps_with_learned_variance() -> None:
     chain = model.chain.respace(25)  # type: ignore[union-attr]
     plain = scoresde.chain_bound(chain, model, images, levels=17, variance="small", clip=True, seed=0)
     assert not torch.allclose(plain.total, bound.total)
-
-
-@pytest.mark.parametrize("name", ["ncsn", "ddpm", "score-sde-ve", "vdm", "edm"])
-def test_own_bounds_are_finite(name: str) -> None:
-    preset = PRESETS[name]
-    model = small(name).model(Unlabelled(read("digits")), 0.6)
-    more: dict[str, Any] = {"steps": "random"} if model.chain is not None else {}
-    bits = preset.bits(model, digits_split().test_images[:2], levels=17, draws=4, **more)
-    assert bits.shape == (2,) and bool(bits.isfinite().all())
 
 
 def test_bits_of_a_density_and_of_grey_levels() -> None:
@@ -415,31 +383,15 @@ def test_batches_without_dequantisation_are_the_middles_of_cells() -> None:
     plain, noisy = (Batches(source, 8, 0, (0.0, 1.0), dequantise=flag)[0][0] for flag in (False, True))
     v = 17 * plain - 0.5
     assert torch.allclose(v, v.round(), atol=1e-5) and torch.equal(v.round(), (17 * noisy).floor())
-    assert Batches(source, 8).settings().keys() == Batches(source, 8, dequantise=False).settings().keys() - {
-        "dequantise"
-    }
 
 
-def test_unlabelled_data_hide_the_labels_and_nothing_else() -> None:
-    full = Arrays(torch.arange(24).reshape(6, 1, 2, 2), torch.arange(6), levels=24)
-    source = Unlabelled(full)
-    assert source.classes is None and source.rows(torch.tensor([1]))[1] is None
-    for name in ("name", "event_shape", "levels", "extent"):
-        assert getattr(source, name) == getattr(full, name)
-    assert len(source) == 6 and source.fingerprint() == full.fingerprint()
-    assert torch.equal(source.rows(torch.tensor([3]))[0], full.rows(torch.tensor([3]))[0])
-
-
-def test_presets_prints_a_table_and_one_preset() -> None:
+def test_presets_are_shown_and_a_network_says_how_its_data_were_mapped() -> None:
     lines = CliRunner().invoke(app, ["presets"]).output.splitlines()
-    row = next(line for line in lines if line.startswith("score-sde-ve"))
-    for word in ("VESDE", "noise", "denoising_score_matching", "pc, 1000 steps", "arXiv:2011.13456"):
-        assert word in row
-    shown = CliRunner().invoke(app, ["presets", "ddpm"]).output
-    for word in ("BetaChain(1000 levels", "learning_rate=0.0008", "ema=0.9965", "loss: ddpm_simple", "'large'"):
-        assert word in shown
-    wrong = CliRunner().invoke(app, ["presets", "dpm"])
-    assert wrong.exit_code == 2 and "did you mean 'ddpm'" in wrong.output
+    assert {line.split()[0] for line in lines if line} >= set(NAMES)
+    assert "BetaChain(1000 levels" in CliRunner().invoke(app, ["presets", "ddpm"]).output
+    told = {name: PRESETS[name].told(read("digits")).partition(" mapped by ")[2] for name in ("ncsn", "vdm")}
+    assert told == {"ncsn": "x = 0 + 1 (v + u) / 17, u ~ U[0, 1)", "vdm": "x = -1 + 2 (v + 1/2) / 17"}
+    assert train(small("vdm"), read("digits"), progress=False).config.data == PRESETS["vdm"].told(read("digits"))
 
 
 def test_sample_takes_the_models_own_sampler_unless_told_otherwise(
@@ -454,34 +406,21 @@ def test_sample_takes_the_models_own_sampler_unless_told_otherwise(
         assert result.exit_code == 0, result.output
         return result.output
 
+    sample = "sample", "--model", "m", "--num", 2
     run("train", "--data", "digits", "--preset", "ddpm", "--out", "m", "--quiet", "--sample-every", 1)
     assert Path("m/samples/step-0000000001.png").exists()
-    own = run("sample", "--model", "m", "--num", 2, "--out", "a.npz")
+    own = run(*sample, "--out", "a.npz")
     assert "its own process, ancestral, 3 steps, 4 evaluations" in own
-    import numpy as np
-
     saved = np.load("a.npz")
     network = scoresde.load("m")
     again = network.sample(2, noise=scoresde.SampleNoise(0, indices=saved["index"]))
     assert np.array_equal(saved["x"], again.x.numpy())
     metadata = json.loads(str(saved["metadata"]))
     assert metadata["method"] == "ancestral" and metadata["levels"] == 4 and metadata["denoise"] is True
-    rough = run("sample", "--model", "m", "--num", 2, "--out", "b.npz", "--no-denoise")
+    rough = run(*sample, "--out", "b.npz", "--no-denoise")
     assert "3 steps, 3 evaluations" in rough
-    for arguments in (("--sde", "flow", "--method", "ddim", "--steps", 3), ("--method", "ddim", "--steps", 3)):
-        assert "ddim, 3 steps, 3 evaluations" in run(
-            "sample", "--model", "m", "--num", 2, "--out", "c.npz", "--force", *arguments
-        )
-    told = run("sample", "--model", "m", "--num", 2, "--out", "d.npz", "--steps", 3)
-    assert "its own process, auto, 3 steps" in told
-
-
-def test_a_saved_network_says_how_its_data_were_mapped() -> None:
-    told = {name: PRESETS[name].told(read("digits")).partition(" mapped by ")[2] for name in ("ncsn", "vdm", "edm")}
-    assert told == {
-        "ncsn": "x = 0 + 1 (v + u) / 17, u ~ U[0, 1)",
-        "vdm": "x = -1 + 2 (v + 1/2) / 17",
-        "edm": "x = -1 + 2 (v + u) / 17, u ~ U[0, 1)",
-    }
-    assert train(small("vdm"), read("digits"), progress=False).config.data == PRESETS["vdm"].told(read("digits"))
-    assert PRESETS["edm"].told(Arrays(torch.zeros(3, 2), name="points")) == "points"
+    other = run(
+        "sample", "--model", "m", "--num", 2, "--out", "c.npz", "--sde", "flow", "--method", "ddim", "--steps", 3
+    )
+    assert "ddim, 3 steps, 3 evaluations" in other
+    assert "its own process, auto, 3 steps" in run(*sample, "--out", "d.npz", "--steps", 3)
