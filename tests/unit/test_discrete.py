@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -19,15 +17,14 @@ from scoresde.discrete import BetaChain, NoiseScales
 from scoresde.sdes.records import LearnedEstimate
 from scoresde.thresholds import Clip
 
+from .refusals import assert_refused
+
 F64 = torch.float64
 V, T = InvalidArgumentError, InvalidTypeError
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-# The levels
 
 
 def linear_betas(n=1000):
@@ -89,6 +86,12 @@ def test_the_published_chains():
         close(chain.betas[0], first, 5e-3)
         close(chain.alphas_bar[-1], last, 2e-2)
         assert int((chain.betas > 0.9985).sum()) == 1
+    ncsn = NoiseScales.geometric()
+    assert ncsn.labels.tolist() == list(range(9, -1, -1))
+    close(ncsn.sigmas, np.geomspace(0.01, 1.0, 10), 1e-13)
+    close(ncsn.sde(t_max=4.0).prior.std, ncsn.sigmas[4], 1e-14)
+    part = BetaChain.linear(100).sde(t_min=3.0, t_max=50, prior=scoresde.NormalPrior(2.0))
+    assert (part.t_min, part.t_max, part.prior.std) == (3.0, 50.0, 2.0)
 
 
 def test_noise_scales_keep_the_labels_of_the_list_that_is_given():
@@ -103,48 +106,6 @@ def test_noise_scales_keep_the_labels_of_the_list_that_is_given():
         assert chain.label(sde.log_snr(0.0)) == (0 if rising else 3)
         assert chain.grid().tolist() == [3.0, 2.0, 1.0, 0.0]
         assert (sde.t_min, sde.t_max, sde.prior.std) == (0.0, 3.0, pytest.approx(1.0, rel=1e-14))
-
-
-def test_ncsn_levels():
-    chain = NoiseScales.geometric()
-    assert (len(chain), chain.labels.tolist()) == (10, list(range(9, -1, -1)))
-    close(chain.sigmas, np.geomspace(0.01, 1.0, 10), 1e-13)
-    close(chain.sigmas[:-1] / chain.sigmas[1:], np.full(9, 0.5995), 1e-4)
-
-
-def test_the_interval_of_the_process():
-    chain = BetaChain.linear(100)
-    sde = chain.sde(t_min=3.0, t_max=50, prior=scoresde.NormalPrior(2.0))
-    assert (sde.t_min, sde.t_max, sde.prior.std) == (3.0, 50.0, 2.0)
-    assert sde.same_schedule(chain.sde())
-    close(NoiseScales.geometric().sde(t_max=4.0).prior.std, NoiseScales.geometric().sigmas[4], 1e-14)
-
-
-# Spacings
-
-SPACED = [
-    (1000, 4, "leading", [0, 250, 500, 750]),
-    (1000, 4, "trailing", [249, 499, 749, 999]),
-    (1000, 4, "linspace", [0, 333, 666, 999]),
-    (1000, 7, "leading", [0, 142, 284, 426, 568, 710, 852]),
-    (1000, 7, "trailing", [142, 285, 428, 570, 713, 856, 999]),
-    (1000, 7, "linspace", [0, 166, 333, 500, 666, 832, 999]),  # 499.5 and 832.5: halves to the even integer
-    (10, 10, "leading", list(range(10))),
-    (10, 10, "trailing", list(range(10))),
-    (10, 10, "linspace", list(range(10))),
-    (10, 4, "trailing", [1, 4, 7, 9]),  # 2.5 and 7.5 are rounded to 2 and 8
-    (10, 3, "linspace", [0, 4, 9]),
-    (10, 6, "leading", [0, 1, 2, 3, 4, 5]),
-    (2, 2, "trailing", [0, 1]),
-]
-
-
-def test_spacings():
-    for size, n, spacing, wanted in SPACED:
-        chain = BetaChain.linear(size)
-        grid = chain.grid(n, spacing)
-        assert (grid.tolist(), grid.dtype) == ([float(i) for i in wanted[::-1]], F64), (size, n, spacing)
-        assert chain.respace(n, spacing).labels.tolist() == wanted, (size, n, spacing)
 
 
 def published_spacings(size, n):
@@ -183,6 +144,10 @@ def test_spacings_are_the_published_ones():
                 assert n not in usual or not off.any(), (n, spacing, name)
             assert (np.diff(got) > 0).all()
             assert abs(got[-1] - (first + n - 1) * step - shift) < 0.51
+    ties = ((1000, 7, "linspace", [0, 166, 333, 500, 666, 832, 999]), (10, 4, "trailing", [1, 4, 7, 9]))
+    for size, n, spacing, labels in (*ties, (10, 6, "leading", [0, 1, 2, 3, 4, 5])):
+        assert BetaChain.linear(size).grid(n, spacing).tolist() == [float(i) for i in labels[::-1]]
+        assert BetaChain.linear(size).respace(n, spacing).labels.tolist() == labels
     chain = BetaChain.linear()
     assert torch.equal(chain.grid(), chain.times.flip(0))
     assert torch.equal(chain.grid(7), chain.grid(7, "trailing"))
@@ -191,14 +156,10 @@ def test_spacings_are_the_published_ones():
 
 def test_places_may_be_given():
     chain = BetaChain.linear(10)
-    for places in ([7, 0, 3], (0, 3, 7), torch.tensor([3, 7, 0]), np.array([0, 7, 3], dtype=np.uint8)):
+    for places in ([7, 0, 3], torch.tensor([3, 7, 0]), np.array([0, 7, 3])):
         assert chain.grid(places).tolist() == [7.0, 3.0, 0.0]
         assert chain.respace(places).labels.tolist() == [0, 3, 7]
     assert chain.grid(range(0, 10, 5)).tolist() == [5.0, 0.0]
-    assert chain.grid(torch.tensor(2)).tolist() == [9.0, 4.0]
-
-
-# Respacing
 
 
 def spaced_diffusion(betas, keep):
@@ -245,9 +206,6 @@ def test_respacing_again_counts_places_in_the_part():
     ncsn = NoiseScales.geometric(10).respace([0, 4, 9])
     assert (ncsn.times.tolist(), ncsn.labels.tolist()) == ([0.0, 4.0, 9.0], [9, 5, 0])
     close(ncsn.sigmas, np.geomspace(0.01, 1.0, 10)[[0, 4, 9]], 1e-13)
-
-
-# Labels
 
 
 def test_labels_off_the_chain_are_those_of_the_nearest_level():
@@ -303,7 +261,7 @@ def test_labels_reach_the_network_exactly(chain):
     wanted = [int(chain.labels[chain.times == t]) for t in grid]  # the original ones
     for method, dtype in cells:
         net = Recorder(dtype=dtype)
-        model = ScoreModel(net, sde, "noise", time_input="index", chain=chain)
+        model = ScoreModel(net, sde, "noise", "index", chain=chain)
         solve(sde, model, torch.ones(2, 3), method=method, grid=grid, denoise=True, seed=0)
         steps = [label for label in wanted[:-1] for _ in range(methods[method])]
         if method == "heun":  # looks at the end of its step too
@@ -311,34 +269,16 @@ def test_labels_reach_the_network_exactly(chain):
         assert net.told == [*steps, wanted[-1]], (method, dtype)
 
 
-def test_the_grid_of_the_whole_chain_tells_every_label_once():
-    for chain in CHAINS.values():
-        net = Recorder(dtype=F64)
-        model = ScoreModel(net, chain.sde(), "noise", "index", chain=chain)
-        solution = solve(
-            chain.sde(), model, torch.ones(1, 1), method="ddim", grid=chain.grid(), denoise=True, dtype=F64
-        )
-        assert net.told == chain.labels.flip(0).tolist()
-        assert solution.evaluations == len(chain)
-
-
 def test_labels_on_another_process_go_by_the_log_snr():
-    chain, vp = BetaChain.linear(), scoresde.VPSDE()
-    net = Recorder()
-    model = ScoreModel(net, vp, "noise", "index", chain=chain)
+    """A network of x_0 + rho z serves any process, if it is fed x / alpha."""
+    chain, ncsn, vp, net = BetaChain.linear(), NoiseScales.geometric(10, 0.01, 10.0), scoresde.VPSDE(), Recorder()
     for i in (0, 1, 400, 999):
-        model(torch.ones(2, 3), torch.full((2,), (i + 1) / 1000, dtype=F64))  # near DDPM's level i
+        time = torch.full((2,), (i + 1) / 1000, dtype=F64)  # near DDPM's level i
+        ScoreModel(net, vp, "noise", "index", chain=chain)(torch.ones(2, 3), time)
     assert np.abs(np.array(net.told) - [0, 1, 400, 999]).max() <= 3
-    # a network of x_0 + rho z serves any process, if it is fed x / alpha
-    ncsn = NoiseScales.geometric(10, 0.01, 10.0)
-    net = Recorder()
-    model = ScoreModel(net, vp, "noise", "index", "x/alpha", chain=ncsn)
     time = vp.time(-2 * math.log(float(ncsn.sigmas[3])))
-    model(torch.ones(2, 3), time)
-    assert net.told == [6]
-
-
-# Published samplers, written out
+    ScoreModel(net, vp, "noise", "index", "x/alpha", chain=ncsn)(torch.ones(2, 3), time)
+    assert net.told[-1] == 6
 
 
 def predict(x, label):
@@ -412,27 +352,13 @@ def test_ancestral_is_the_published_loop(name, n, event, variance):
         return small[i] if variance == "small" else large[i]
 
     sde = chain.sde()
-    model = ScoreModel(
-        learned_network if variance == "learned" else network,
-        sde,
-        "noise",
-        time_input="index",
-        chain=chain,
-        variance="learned_range" if variance == "learned" else None,
-    )
+    net, told = (learned_network, "learned_range") if variance == "learned" else (network, None)
+    model = ScoreModel(net, sde, "noise", "index", chain=chain, variance=told)
     got = solve(sde, model, x, method="ancestral", variance=variance, grid=chain.grid(), noise=noise, denoise=True)
     wanted = ddpm_loop(betas, labels, x, z, log_variance)
     assert got.evaluations == len(betas)
     assert used == list(range(len(betas) - 1))  # none for the last step
     assert float((got.x - wanted).abs().max()) < 1e-10 * float(wanted.abs().max())
-
-
-def test_the_posterior_variances_are_those_of_improved_ddpm():
-    """But for the first, which it clips: no sampler draws noise in the step from the first level to the data."""
-    chain = BetaChain.cosine().respace(50)
-    clipped = posterior_log_variance_clipped(spaced_diffusion(cosine_betas(), set(chain.labels.tolist())))
-    close(chain.posterior_variances[1:].log(), clipped[1:], 1e-9)
-    assert chain.posterior_variances[0] == 0.0
 
 
 @pytest.mark.parametrize(("share", "variance"), [(0.0, "small"), (1.0, "large")])
@@ -441,14 +367,8 @@ def test_the_ends_of_the_learned_range_are_the_fixed_variances(share, variance):
     sde = chain.sde()
     x = torch.randn(2, 3, dtype=F64, generator=generator())
     fixed = ScoreModel(network, sde, "noise", "index", chain=chain)
-    learned = ScoreModel(
-        lambda x, i: torch.cat([network(x, i), torch.full_like(x, 2 * share - 1)], 1),
-        sde,
-        "noise",
-        "index",
-        chain=chain,
-        variance="learned_range",
-    )
+    both = lambda x, i: torch.cat([network(x, i), torch.full_like(x, 2 * share - 1)], 1)  # noqa: E731
+    learned = ScoreModel(both, sde, "noise", "index", chain=chain, variance="learned_range")
     _, noise, _ = draws(19, x)
     run = {"grid": chain.grid(), "noise": noise, "method": "ancestral"}
     a = solve(sde, learned, x, variance="learned", **run).x
@@ -461,16 +381,18 @@ def test_the_ends_of_the_learned_range_are_the_fixed_variances(share, variance):
 
 
 def test_the_variance_of_a_model():
+    """It is kept where the data estimate is limited."""
     chain = BetaChain.linear()
     model = ScoreModel(learned_network, chain.sde(), "noise", "index", chain=chain, variance="learned_range")
-    x = torch.randn(2, 3, 4, 4, generator=generator())
+    x, node = torch.randn(2, 3, 4, 4, generator=generator()), chain.sde().node(900.0)
     wanted = (widths(x, torch.tensor([7, 900]).reshape(-1, 1, 1, 1)) + 1) / 2
-    got = model.variance(x, torch.tensor([7.0, 900.0]))
-    torch.testing.assert_close(got, wanted)
-    estimate = model.estimate(x, chain.sde().node(900.0))
-    assert isinstance(estimate, LearnedEstimate)
-    torch.testing.assert_close(estimate.variance[1], wanted[1])
-    torch.testing.assert_close(estimate.noise, predict(x, 900))
+    torch.testing.assert_close(model.variance(x, torch.tensor([7.0, 900.0])), wanted)
+    free, limited = model.estimate(x, node), Clip(model).estimate(x, node)
+    assert isinstance(free, LearnedEstimate) and isinstance(limited, LearnedEstimate)
+    torch.testing.assert_close(free.variance[1], wanted[1])
+    torch.testing.assert_close(free.noise, predict(x, 900))
+    assert torch.equal(limited.variance, free.variance) and torch.equal(limited.data, free.data.clamp(-1, 1))
+    assert not torch.equal(limited.data, free.data)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -520,9 +442,6 @@ def test_annealed_langevin_is_the_published_loop():
     assert float((got - wanted).abs().max()) < 1e-10
 
 
-# The distributions that the two variances are exact for, without Monte Carlo
-
-
 def law(sde, model, grid, mean, std, **options):
     """Mean and variance of the result for N(mean, std^2) at the start, of one dimension: the solver is an affine map.
 
@@ -544,19 +463,14 @@ def law(sde, model, grid, mean, std, **options):
 
 def of_gaussian(chain, mean, variance):
     """The noise of N(mean, variance) data, told labels: a table of one row per level."""
-    alpha, sigma = (chain.scale(chain.log_snrs), chain.sde().sigma(chain.times))
-    alpha, sigma = (torch.zeros_like(v).index_copy(0, _order(chain), v) for v in (alpha, sigma))
+    levels = chain.scale(chain.log_snrs), chain.sde().sigma(chain.times)
+    alpha, sigma = (torch.zeros_like(v).index_copy(0, chain.labels, v) for v in levels)
 
     def net(x, label):
         a, s = alpha[label][:, None], sigma[label][:, None]
         return s * (x - a * mean) / (a**2 * variance + s**2)
 
     return ScoreModel(net, chain.sde(), "noise", "index", chain=chain)
-
-
-def _order(chain):
-    assert sorted(chain.labels.tolist()) == list(range(len(chain)))
-    return chain.labels
 
 
 @pytest.mark.parametrize("chain", [BetaChain.linear(), BetaChain.cosine()], ids=["linear", "cosine"])
@@ -574,8 +488,6 @@ def test_the_fixed_variances_are_exact_for_their_data(chain, variance):
         got = law(sde, model, grid, start[0], math.sqrt(start[1]), **run)
         assert got == pytest.approx(stop, abs=1e-10)
 
-
-# Other solvers on a chain's process
 
 TARGET = targets.Gaussian(torch.tensor([0.5, -1.0], dtype=F64), torch.tensor([[0.3, 0.1], [0.1, 0.6]], dtype=F64))
 PROCESSES = {
@@ -643,8 +555,6 @@ def test_the_published_cosine_chain_from_end_to_end():
     assert errors[2] < 5e-3
 
 
-# The curve through the levels
-
 CURVES = {
     "linear": BetaChain.linear(),
     "cosine": BetaChain.cosine(),
@@ -709,32 +619,6 @@ def test_any_chain(betas, places):
     assert torch.equal(part.label(sde.log_snr(part.times)), part.labels)
 
 
-# Copies
-
-
-def test_chains_and_their_processes_can_be_copied():
-    for chain in CHAINS.values():
-        for duplicate in (copy.deepcopy, copy.copy, lambda o: pickle.loads(pickle.dumps(o))):
-            other, sde = duplicate((chain, chain.sde()))
-            t = torch.linspace(sde.t_min, sde.t_max, 50, dtype=F64)
-            assert repr(other) == repr(chain)
-            assert torch.equal(other.labels, chain.labels)
-            for process in (sde, other.sde()):
-                assert torch.equal(process.sigma(t), chain.sde().sigma(t))
-                assert torch.equal(other.label(process.log_snr(t)), chain.label(chain.sde().log_snr(t)))
-
-
-def test_a_learned_estimate_keeps_its_variance_when_its_data_is_limited():
-    chain = BetaChain.linear()
-    model = ScoreModel(learned_network, chain.sde(), "noise", "index", chain=chain, variance="learned_range")
-    x, node = torch.ones(2, 3), chain.sde().node(900.0)
-    limited, free = Clip(model).estimate(x, node), model.estimate(x, node)
-    assert isinstance(limited, LearnedEstimate)
-    assert torch.equal(limited.variance, free.variance)
-    assert torch.equal(limited.data, free.data.clamp(-1, 1))
-    assert not torch.equal(limited.data, free.data)
-
-
 def test_a_chain_keeps_its_levels_when_the_callers_list_changes():
     values = torch.tensor([0.1, 0.2], dtype=F64)
     chains = NoiseScales(values), BetaChain(values)
@@ -743,43 +627,25 @@ def test_a_chain_keeps_its_levels_when_the_callers_list_changes():
     assert all(torch.equal(c.log_snrs, b) for c, b in zip(chains, before, strict=True))
 
 
-# Refusals
-
 CHAIN = BetaChain.linear(100)
 BAD = [
     (lambda: BetaChain([0.1]), V, ("`betas`", "two", "1")),
     (lambda: BetaChain([0.1, 1.0]), V, ("`betas`", "(0, 1)", "entry 1")),
     (lambda: BetaChain([0.1, 1e-18]), V, ("`betas`", "noisier", "levels 0 and 1")),
-    (lambda: BetaChain(None), T, ("`betas`", "None")),
     (lambda: BetaChain.linear(1), V, ("`n`", "at least 2", "1")),
-    (lambda: BetaChain.linear(10, 0.0), V, ("`beta_min`", "(0, 1)", "0.0")),
-    (lambda: BetaChain.linear(10, beta_max=20.0), V, ("`beta_max`", "(0, 1)", "20")),
     (lambda: BetaChain.cosine(10, max_beta=1.0), V, ("`max_beta`", "(0, 1)", "1.0")),
-    (lambda: NoiseScales([1.0]), V, ("`sigmas`", "two")),
     (lambda: NoiseScales([1.0, 1.0]), V, ("`sigmas`", "monotone", "entries 0 and 1")),
-    (lambda: NoiseScales([1.0, 2.0, 1.5]), V, ("`sigmas`", "monotone", "entries 1 and 2", "1.5")),
     (lambda: NoiseScales.geometric(10, 1.0, 0.1), V, ("`sigma_min`", "below", "0.1")),
     (lambda: CHAIN.grid(1), V, ("`n`", "at least 2", "1", "denoise=True")),
     (lambda: CHAIN.grid(101), V, ("`n`", "at most 100", "101")),
-    (lambda: CHAIN.grid([5]), V, ("`len(n)`", "at least 2")),
     (lambda: CHAIN.grid([5, 3, 5]), V, ("`n`", "once", "5")),
-    (lambda: CHAIN.grid([5, 100]), V, ("`n[1]`", "at most 99", "100")),
-    (lambda: CHAIN.grid([1.0, 2.0]), T, ("`n[0]`", "integer", "1.0")),
-    (lambda: CHAIN.grid(torch.ones(100, dtype=torch.bool)), T, ("`n[0]`", "integer", "True")),
     (lambda: CHAIN.grid(4, "trailling"), V, ("`spacing`", "did you mean 'trailing'")),
-    (lambda: CHAIN.respace(50).respace(51), V, ("`n`", "at most 50", "51")),
     (lambda: CHAIN.sde(t_min=-1.0), V, ("`t_min`", "[0, 99]", "-1")),
-    (lambda: CHAIN.sde(t_max=100.0), V, ("`t_max`", "[0, 99]", "100")),
     (lambda: CHAIN.respace([5, 9]).sde(t_max=10.0), V, ("`t_max`", "[5, 9]", "10")),
-    (lambda: CHAIN.sde(prior=1.0), T, ("`prior`", "from_normal")),
     (lambda: CHAIN.label(math.nan), V, ("`log_snr`", "nan")),
-    (lambda: CHAIN.label(torch.zeros(2, 2)), V, ("`log_snr`", "(2, 2)")),
     (lambda: wrapped(chain=None), V, ("index", "chain.sde()")),
     (lambda: wrapped(time_input="t"), V, ("index", "`chain`")),
-    (lambda: wrapped(chain=100), T, ("`chain`", "int", "BetaChain")),
-    (lambda: wrapped(time_input="indx"), V, ("`time_input`", "did you mean 'index'")),
     (lambda: wrapped(sde=scoresde.VESDE()), V, ("scaled by", "VESDE", "chain.sde()")),
-    (lambda: wrapped(input_scale="x/alpha"), V, ("scaled by", "x/alpha")),
     (lambda: wrapped(chain=NoiseScales.geometric()), V, ("scaled by 1", "NoiseScales")),
     (lambda: wrapped(variance="learned"), V, ("`variance`", "did you mean 'learned_range'")),
     (lambda: wrapped().variance(torch.ones(1, 2), 3.0), V, ("learned_range",)),
@@ -787,10 +653,7 @@ BAD = [
 
 
 def test_refuses_bad_input():
-    for call, error, words in BAD:
-        with pytest.raises(error) as caught:
-            call()
-        assert all(word in str(caught.value) for word in words), (words, str(caught.value))
+    assert_refused(BAD)
 
 
 def wrapped(sde=None, time_input="index", chain=CHAIN, **options):
