@@ -17,7 +17,7 @@ from scoresde.likelihood.bounds.terms import prior_term
 from scoresde.likelihood.bounds.variational import squares
 from scoresde.processes import Network
 
-from .quadrature import hermite, legendre
+from .quadrature import NORMAL, hermite, legendre
 
 F64 = torch.float64
 PROCESSES = {
@@ -32,17 +32,14 @@ PROCESSES = {
 }
 MEAN, VARIANCE = 0.4, 0.3
 TARGET = targets.Gaussian(torch.tensor([MEAN], dtype=F64), VARIANCE)
+X, NOISE, WEIGHTS = NORMAL.pairs(3)
 
 
 def mean_square(sde: Any, place: Any, u: Tensor, score: Any = None) -> Tensor:
     """The diffusion term's integrand at each u, in expectation over data and noise: 3 x 3 nodes, exact for a linear
     score."""
-    z, w = hermite(3)
-    x = (MEAN + VARIANCE**0.5 * z)[:, None].expand(3, 3).reshape(-1, 1)
-    noise, weights = z.repeat(3)[:, None], (w[:, None] * w).flatten()
     network = Network(TARGET.score(sde) if score is None else score)
-    values = [squares(network, x, noise, place, v.expand(9)) for v in u]
-    return torch.stack(values) @ weights
+    return torch.stack([squares(network, X, NOISE, place, v.expand(9)) for v in u]) @ WEIGHTS
 
 
 def closed_error(gamma: Tensor) -> Tensor:
@@ -67,9 +64,7 @@ def normal_divergence(mean: float, variance: float, other: float, base: float) -
 
 def mean_prior(sde: Any) -> float:
     """In expectation over the data."""
-    z, w = hermite(3)
-    x = (MEAN + VARIANCE**0.5 * z)[:, None]
-    return float(prior_term(x, sde.node(sde.t_max), sde.prior).value @ w)
+    return float(prior_term(X, sde.node(sde.t_max), sde.prior).value @ WEIGHTS)
 
 
 @pytest.mark.parametrize("clock", ["log_snr", "time"])
@@ -182,18 +177,15 @@ def test_a_step_is_a_divergence_of_posteriors(name: str) -> None:
 def test_steps_of_the_public_function() -> None:
     """One level at which all is known: a grid of one step, whose noise is given."""
     sde = scoresde.VPSDE()
-    z, w = hermite(3)
-    x = (MEAN + VARIANCE**0.5 * z)[:, None].expand(3, 3).reshape(-1, 1)
-    weights = (w[:, None] * w).flatten()
     for steps, low, t in ((1, sde.t_min, sde.t_max), (torch.tensor([0.2, 0.05], dtype=F64), 0.05, 0.2)):
-        options: dict[str, Any] = {"steps": steps, "draws": 2, "seed": 0, "noise": lambda k, like: z.repeat(3)[:, None]}
-        bound = variational_bound(sde, TARGET.score(sde), x, **options)
+        options: dict[str, Any] = {"steps": steps, "draws": 2, "seed": 0, "noise": lambda k, like: NOISE}
+        bound = variational_bound(sde, TARGET.score(sde), X, **options)
         gamma = -sde.log_snr(torch.tensor([low, t], dtype=F64))
         expected = 0.5 * float(gamma.diff().expm1() * closed_error(gamma[1]))
-        assert float(bound.diffusion.value @ weights) == pytest.approx(expected, rel=1e-9)
+        assert float(bound.diffusion.value @ WEIGHTS) == pytest.approx(expected, rel=1e-9)
         mean, variance = law_at(sde, t)
         prior = 0.5 * (variance + mean**2 - 1) - math.log(sde.sigma(t))
-        assert float(bound.prior.value @ weights) == pytest.approx(prior, rel=1e-9)
+        assert float(bound.prior.value @ WEIGHTS) == pytest.approx(prior, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["vp", "ve", "flow"])
@@ -201,19 +193,16 @@ def test_a_decoder_bounds_the_data_themselves(name: str) -> None:
     """Through N(x_hat, sigma^2/alpha^2), with the exact score: the whole is the entropy of the data plus the
     divergences at both ends."""
     sde = PROCESSES[name]
-    z, w = hermite(3)
-    x = (MEAN + VARIANCE**0.5 * z)[:, None].expand(3, 3).reshape(-1, 1)
-    options: dict[str, Any] = {"decoder": True, "draws": 2, "seed": 0, "noise": lambda k, like: z.repeat(3)[:, None]}
-    bound = variational_bound(sde, TARGET.score(sde), x, **options)
-    reconstruction = float(bound.reconstruction.value @ (w[:, None] * w).flatten())
+    options: dict[str, Any] = {"decoder": True, "draws": 2, "seed": 0, "noise": lambda k, like: NOISE}
+    bound = variational_bound(sde, TARGET.score(sde), X, **options)
+    reconstruction = float(bound.reconstruction.value @ WEIGHTS)
     first = sde.node(sde.t_min)
     rho2 = (first.sigma / first.alpha) ** 2
     posterior = VARIANCE * rho2 / (VARIANCE + rho2)  # of the data given z
     assert reconstruction == pytest.approx(0.5 * math.log(2 * math.pi * rho2) + 0.5 * posterior / rho2, rel=1e-9)
     assert bound.nfe == 4
-    total = (
-        mean_prior(sde) + closed_integral(*(-float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max))) + reconstruction
-    )
+    low, high = (-float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max))
+    total = mean_prior(sde) + closed_integral(low, high) + reconstruction
     entropy = 0.5 * math.log(2 * math.pi * math.e * VARIANCE)
     ends = normal_divergence(*law_at(sde, sde.t_max), 0.0, sde.prior.std**2)
     ends += normal_divergence(0.0, posterior, 0.0, rho2)

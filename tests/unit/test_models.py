@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scoresde import (
@@ -26,7 +24,7 @@ from scoresde import (
     ScoreModel,
 )
 from tests.unit.refusals import assert_refused
-from tests.unit.strategies import PROCESSES, named, times
+from tests.unit.strategies import PROCESSES, times
 
 F64 = torch.float64
 V, T = InvalidArgumentError, InvalidTypeError
@@ -183,32 +181,6 @@ def test_time_may_be_a_float_a_scalar_or_one_per_sample() -> None:
             assert torch.equal(model(x, other), model(x, t)), prediction
 
 
-@given(sde=named, sigma_data=st.floats(0.05, 5.0), place=st.floats(0.0, 1.0), seed=st.integers(0, 2**32))
-@settings(max_examples=25)
-def test_edm_preconditioning_is_the_published_one(sde: Any, sigma_data: float, place: float, seed: int) -> None:
-    t = torch.tensor([sde.t_min + (sde.t_max - sde.t_min) * place], dtype=F64)
-    x = states(sde, t, seed)
-    rho = (sde.sigma(t) / sde.alpha(t)).reshape(-1, 1)
-    y = x / sde.alpha(t).reshape(-1, 1)
-    c_skip = sigma_data**2 / (rho**2 + sigma_data**2)
-    c_out = rho * sigma_data / (rho**2 + sigma_data**2).sqrt()
-    c_in = 1 / (rho**2 + sigma_data**2).sqrt()
-
-    def raw(given: Tensor, c_noise: Tensor) -> Tensor:
-        torch.testing.assert_close(given, c_in * y, rtol=1e-12, atol=1e-14)
-        torch.testing.assert_close(c_noise, rho[:, 0].log() / 4, rtol=1e-11, atol=1e-13)
-        return torch.sin(3 * given) + c_noise.reshape(-1, 1)
-
-    model = ScoreModel(raw, sde, "edm", sigma_data=sigma_data)
-    denoised = c_skip * y + c_out * raw(c_in * y, rho[:, 0].log() / 4)
-    scale = float((c_skip * y.abs() + c_out * 3).max())
-    torch.testing.assert_close(model.data(x, t), denoised, rtol=0, atol=1e-11 * scale)
-    # the score is (D - y) / rho^2 in y, and that over alpha in x
-    score = (denoised - y) / rho**2 / sde.alpha(t).reshape(-1, 1)
-    magnitude = float((y.abs() + scale).max() / (rho**2 * sde.alpha(t).reshape(-1, 1)).min())
-    torch.testing.assert_close(model(x, t), score, rtol=0, atol=1e-11 * magnitude)
-
-
 def test_flow_has_its_noise_limit() -> None:
     for sde in (FlowSDE(t_max=1.0), CosineVPSDE(t_max=1.0)):
         x = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
@@ -327,16 +299,6 @@ def test_models_work_in_inference_mode_and_leave_their_input_alone() -> None:
             inside = [f(y, t) for f in (model, model.noise, model.data, model.v, model.flow)]
         assert all(torch.equal(a, b) for a, b in zip(outside, inside, strict=True)), model
         assert torch.equal(x, torch.ones(3, 2)) and torch.equal(y, x), model
-
-
-def test_any_event_rank() -> None:
-    sde = VPSDE()
-    t = torch.tensor([0.2, 0.5, 0.8], dtype=F64)
-    for event, prediction in itertools.product([(2,), (2, 3), (1, 2, 2), (1, 2, 2, 2)], PREDICTIONS):
-        x = torch.randn(3, *event, dtype=F64, generator=torch.Generator().manual_seed(4))
-        model = ScoreModel(lambda y, u: torch.sin(y), sde, prediction)
-        rows = torch.cat([model(x[i : i + 1], float(t[i])) for i in range(3)])
-        torch.testing.assert_close(model(x, t), rows, rtol=1e-13, atol=1e-13)
 
 
 def test_context_numbers_become_one_per_sample_and_that_of_the_call_goes_first() -> None:

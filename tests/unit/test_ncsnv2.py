@@ -38,26 +38,12 @@ def test_the_largest_distance_is_that_of_all_pairs() -> None:
         exact = float((flat[:, None] - flat[None]).norm(dim=-1).max())
         for chunk in (1, 7, 64, 1000):
             assert ncsnv2.largest_distance(data, chunk=chunk) == pytest.approx(exact, rel=1e-12), (event, seed, chunk)
-
-
-def test_the_largest_distance_may_be_between_any_two_blocks() -> None:
-    """Two corners of a cube among its centre, at every pair of places."""
-    for i in range(6):
-        for j in range(6):
-            if i != j:
-                data = torch.zeros(6, 3)
-                data[i], data[j] = 1.0, -1.0
-                assert ncsnv2.largest_distance(data, chunk=2) == pytest.approx(math.sqrt(12), rel=1e-14)
-
-
-def test_a_sample_of_the_data_gives_a_lower_bound() -> None:
-    data = torch.randn(300, 4, generator=generator())
-    whole = ncsnv2.largest_distance(data)
-    state = torch.random.get_rng_state()
-    part = ncsnv2.largest_distance(data, sample=20, generator=generator(1))
-    assert torch.equal(state, torch.random.get_rng_state())
-    assert part == ncsnv2.largest_distance(data, sample=20, generator=generator(1)) < whole
-    assert ncsnv2.largest_distance(data, sample=300, generator=generator(1)) == pytest.approx(whole, rel=1e-14)
+        part, again = (ncsnv2.largest_distance(data, sample=20, generator=generator(1)) for _ in range(2))
+        assert part == again < exact and ncsnv2.largest_distance(data, sample=200) == pytest.approx(exact, rel=1e-12)
+    for i, j in itertools.permutations(range(6), 2):  # two corners of a cube among its centre, in any two blocks
+        data = torch.zeros(6, 3)
+        data[i], data[j] = 1.0, -1.0
+        assert ncsnv2.largest_distance(data, chunk=2) == pytest.approx(math.sqrt(12), rel=1e-14)
 
 
 def normal_cdf(z: float) -> float:
@@ -137,6 +123,8 @@ def test_the_best_step_has_the_least_spread() -> None:
         everywhere = [ncsnv2.spread(10**-e, moves, gamma) for e in [*places, -math.log10(best) + 1e-3]]
         assert least <= min(everywhere) * (1 + 1e-13), (moves, gamma)
         assert least > 1  # no step keeps the level's own variance
+    chain = NoiseScales([0.01, 0.011, 0.02, 0.021])  # the step of an uneven list is that of its widest ratio
+    assert chain.langevin_step(3) == pytest.approx(ncsnv2.best_step(3, 2 / 1.1) * 1e-4, rel=1e-9)
 
 
 def chain_variances(chain: NoiseScales, epsilon: float, moves: int, score) -> float:
@@ -189,34 +177,18 @@ def test_along_a_list_the_variance_settles() -> None:
     assert limit == pytest.approx(1.1283, abs=1e-4)
 
 
-def test_the_step_of_an_uneven_list_is_that_of_its_widest_ratio() -> None:
-    chain = NoiseScales([0.01, 0.011, 0.02, 0.021])
-    assert chain.langevin_step(3) == pytest.approx(ncsnv2.best_step(3, 2 / 1.1) * 1e-4, rel=1e-9)
-
-
 DATA = torch.randn(4, 6, generator=generator())
 BAD = [
-    (lambda: ncsnv2.largest_distance([1.0, 2.0]), T, ("`data`", "list")),
     (lambda: ncsnv2.largest_distance(torch.ones(3, 2, dtype=torch.long)), T, ("`data`", "int64")),
-    (lambda: ncsnv2.largest_distance(torch.ones(3)), V, ("`data`", "(3,)")),
-    (lambda: ncsnv2.largest_distance(torch.ones(1, 2)), V, ("`data`", "two", "1")),
     (lambda: ncsnv2.largest_distance(torch.ones(5, 2)), V, ("`data`", "all are the same")),
     (lambda: ncsnv2.largest_distance(torch.tensor([[1.0], [math.inf]])), NonFiniteError, ("`data`", "NaN")),
     (lambda: ncsnv2.largest_distance(DATA, chunk=0), V, ("`chunk`", "0")),
-    (lambda: ncsnv2.largest_distance(DATA, sample=1), V, ("`sample`", "1")),
-    (lambda: ncsnv2.overlap(0, 1.1), V, ("`dimension`", "0")),
     (lambda: ncsnv2.overlap(5, 0.9), V, ("`ratio`", "0.9")),
     (lambda: ncsnv2.ratio(4), V, ("`dimension`", "4", "NoiseScales.geometric")),
-    (lambda: ncsnv2.ratio(3072, 0.0), V, ("`target`", "0.0")),
     (lambda: ncsnv2.ratio(3072, 1.0), V, ("`target`", "1.0")),
-    (lambda: ncsnv2.spread(0.0, 5, 1.1), V, ("`step`", "0.0")),
     (lambda: ncsnv2.spread(2.0, 5, 1.1), V, ("`step`", "2.0")),
     (lambda: ncsnv2.spread(0.1, 0, 1.1), V, ("`moves`", "0")),
-    (lambda: ncsnv2.spread(0.1, 5, 0.5), V, ("`ratio`", "0.5")),
-    (lambda: ncsnv2.spread(0.1, 5, 1.1, -1.0), V, ("`start`", "-1")),
     (lambda: ncsnv2.best_step(5, 1.0), V, ("`ratio`", "1.0")),
-    (lambda: ncsnv2.best_step(0, 1.1), V, ("`moves`", "0")),
-    (lambda: NoiseScales.ncsnv2(DATA, sigma_min=0.0), V, ("`sigma_min`", "0.0")),
     (lambda: NoiseScales.ncsnv2(DATA, sigma_min=1e3), V, ("`sigma_min`", "largest distance", "1000")),
     (lambda: NoiseScales.ncsnv2(DATA[:, :3]), V, ("`dimension`", "3")),
 ]
