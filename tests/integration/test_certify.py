@@ -14,14 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from scoresde.errors import (
-    CorruptCheckpointError,
-    InvalidArgumentError,
-    InvalidTypeError,
-    NonFiniteError,
-    ScoreSDEWarning,
-    SolveFailedError,
-)
+from scoresde.errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning, SolveFailedError
 from scoresde.trust import Certificate, Coverage
 from scoresde.trust.certificate import FRESH
 from scoresde.trust.coupling import Task, parts, seeds_of
@@ -43,7 +36,6 @@ SMALL: dict[str, Any] = {
     "reference": (60, 30),
 }  # fmt: skip
 OTHER = scoresde.VPSDE(beta_max=19.0)
-WIDE = (scoresde.EDMSDE(), scoresde.VESDE(sigma_max=50.0))
 
 
 def true_errors(solution: scoresde.Solution, seed: int) -> Tensor:
@@ -107,12 +99,15 @@ def test_indicators(indicator: str) -> None:
     assert certificate.coverage.draws == (128 if indicator == "constant" else 64)
 
 
-def test_samples_that_arrive_before_others() -> None:
+def test_samples_that_arrive_before_others_and_half_precision() -> None:
     """An adaptive method leaves them out; their sizes along the path stay what they were."""
     certificate = scoresde.certify(SDE, SCORE, "rk45", rtol=0.1, **GIVEN, indicator="embedded")
     solution = certificate.solve(shape=(50, 2), seed=1)
     assert len(set(solution.nfe.tolist())) > 1
     assert solution.error_bound is not None and bool(solution.error_bound.isfinite().all())
+    half: dict[str, Any] = {**SMALL, "dtype": torch.bfloat16, "indicator": "embedded", "batch_size": 13, "pilot": 64}
+    solution = scoresde.certify(SDE, SCORE, **{**half, "shape": (64, 2)}).solve(shape=(3, 2), seed=0)
+    assert solution.x.dtype == torch.bfloat16 and bool((solution.error_bound > 0).all())
 
 
 def test_an_indicator_that_knows_the_error_gives_the_error() -> None:
@@ -149,13 +144,6 @@ def test_a_function_of_the_sample() -> None:
         scoresde.certify(SDE, SCORE, **SMALL, norm=lambda x: x.sum())
 
 
-def test_the_bound_of_all_pixels_is_above_that_of_the_rms() -> None:
-    rms, largest = (
-        scoresde.certify(SDE, SCORE, **METHOD, **GIVEN, norm=n, indicator="constant") for n in ("rms", "max")
-    )
-    assert rms.pooled.quantile < largest.pooled.quantile <= math.sqrt(2) * rms.pooled.quantile + 1e-6
-
-
 def test_confidence_in_the_pilot_and_another_confidence(certificate: Certificate) -> None:
     sure = certificate.at(0.95, 0.95)
     assert sure.coverage.rank > certificate.coverage.rank and sure.pooled.quantile >= certificate.pooled.quantile
@@ -174,9 +162,6 @@ def test_the_law(certificate: Certificate) -> None:
     assert low * 0.9 < float(errors.square().mean().sqrt()) < high * 1.1
     assert certificate.law.unit == pytest.approx(math.sqrt(0.505), rel=0.15)
     assert len(certificate.law.distances) == 128 and certificate.law.switched == 0
-
-
-# Targets
 
 
 def test_the_cheapest_that_reaches_a_target() -> None:
@@ -198,19 +183,13 @@ def test_a_target_without_a_list(method: str) -> None:
 
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"steps": [5, 10]}, "`steps` is a list, of which a `target` chooses"),
-    ({"steps": [], "target": 0.1}, "`steps` must not be an empty list"),
     ({"steps": 5, "target": 0.1, "indicator": "half"}, "leave `indicator` out"),
-    ({"steps": 5, "target": 0.0}, "`target`"),
-    ({"steps": 5, "indicator": "whole"}, "indicator"),
-    ({"steps": 5, "norm": "l7"}, "norm"),
-    ({"steps": 5, "confidence": 1.0}, "`confidence` must be between 0 and 1"),
     ({"steps": 5, "confidence": 0.999}, "takes at least 999 draws"),
     ({"steps": 5, "seeds": [1]}, "`seeds` cannot be set here"),
     ({"steps": 5, "shape": (64, 2)}, "`shape` must be"),
     ({"steps": 5, "by": "y"}, "`by` must name an entry of `context`"),
     ({"steps": 5, "reference": torch.zeros(128, 2)}, "a pair"),
     ({"steps": 5, "t_end": 1.0}, "t_end"),
-    ({"steps": 5, "wrong": 1}, "wrong"),
 ]
 
 
@@ -222,8 +201,6 @@ def test_arguments_that_do_not_fit() -> None:
         scoresde.certify(SDE, SCORE, "ddim", steps=[5, 10], target=1e-6, **GIVEN)
     with pytest.raises(InvalidArgumentError, match="must not mix adaptive methods"):
         scoresde.certify(SDE, SCORE, ["rk45", "heun"], target=0.1, **GIVEN)
-    with pytest.raises(SolveFailedError, match="draws failed"):  # a norm that is never finite
-        scoresde.certify(SDE, SCORE, **{**SMALL, "norm": lambda x: x * torch.nan, "indicator": "auto"})
 
     def unasked(x: Tensor, t: Tensor) -> Tensor:
         raise RuntimeError("called")
@@ -234,9 +211,6 @@ def test_arguments_that_do_not_fit() -> None:
     for method in ("scipy:RK23", "torchdiffeq:dopri5"):
         with pytest.raises(InvalidArgumentError, match="depend on the others of their batch"):
             scoresde.certify(SDE, SCORE, method, rtol=1e-2, atol=1e-2, **GIVEN)
-
-
-# Methods that draw noise
 
 
 @pytest.mark.parametrize("method", ["euler_maruyama", pytest.param("dpmpp_2m_sde", marks=pytest.mark.slow), "sra1"])
@@ -252,9 +226,6 @@ def test_methods_that_draw_noise(method: str) -> None:
     errors = (solution.x - exact).square().mean(1).sqrt()
     assert solution.error_bound is not None
     assert float((errors <= solution.error_bound).to(F64).mean()) > 0.75
-
-
-# Classes and contexts
 
 
 class Classes(nn.Module):
@@ -284,12 +255,8 @@ def test_classes_have_bounds_of_their_own() -> None:
     solution = certificate.solve(shape=(4, 2), seed=0, context={"y": torch.tensor([0, 1, 0, 1])})
     assert solution.error_bound is not None
     assert solution.error_bound.tolist() == [wide.quantile, narrow.quantile] * 2
-    text = certificate.statement()
-    assert "By class, the bounds of a typical sample are 0: " in text and ", 1: " in text
     with pytest.raises(InvalidArgumentError, match="no draws of the class 2"):
         certificate.solve(shape=(1, 2), seed=0, context={"y": torch.tensor([2])})
-    with pytest.raises(InvalidArgumentError, match="no draws of the class 7"):
-        certificate.bound_for(7)
 
 
 def test_a_class_with_too_few_draws_takes_the_bound_of_all() -> None:
@@ -300,9 +267,7 @@ def test_a_class_with_too_few_draws_takes_the_bound_of_all() -> None:
     assert certificate.bound_for(1).quantile == certificate.pooled.quantile
     with pytest.raises(InvalidArgumentError, match="not calibrated by class"):
         by_class(80).bound_for(1)
-    text = certificate.statement()
-    assert "in each class calibrated by its own draws" in text and "nothing is stated" in text
-    assert "This pilot" not in text and f"{certificate.coverage.mean:.4g}" not in text
+    assert "nothing is stated" in certificate.statement()
 
 
 def test_another_kind_of_context_is_refused() -> None:
@@ -311,32 +276,22 @@ def test_another_kind_of_context_is_refused() -> None:
     good = torch.tensor([0, 1, 0])
     assert certificate.solve(**draws, context={"y": good}).x.shape == (3, 2)
     assert certificate.solve(seed=0, context={"y": good[:1]}).x.shape == (1, 2)
-    for context in ({"y": good.int()}, {"y": good[:1]}, {}, {"y": good, "z": good}, {"y": good[:, None]}):
+    one = scoresde.certify(SDE, Classes().eval(), **SMALL, context={"y": torch.tensor([1])})  # the same for all
+    assert one.solve(**draws, context={"y": torch.tensor([1])}).x.shape == (3, 2)
+    for made, context in (
+        *((certificate, given) for given in ({"y": good.int()}, {"y": good[:1]}, {}, {"y": good, "z": good})),
+        *((one, {"y": torch.tensor(given)}) for given in ([0], [1, 1, 1])),
+    ):
         with pytest.raises(InvalidArgumentError, match=r"made for context|`context` must have names"):
-            certificate.solve(**draws, context=context)
-    with pytest.raises(InvalidArgumentError, match=r"with a row for each draw, not .* with one value for all"):
-        certificate.solve(shape=(3, 2), seed=0, context={"y": torch.tensor([0])})
-
-
-def test_a_context_that_is_the_same_for_all() -> None:
-    given = SMALL
-    certificate = scoresde.certify(SDE, Classes().eval(), **given, context={"y": torch.tensor([1])})
-    draws: dict[str, Any] = {"shape": (3, 2), "seed": 0}
-    assert certificate.solve(**draws, context={"y": torch.tensor([1])}).x.shape == (3, 2)
-    for context in ({"y": torch.tensor([0])}, {"y": torch.tensor([1, 1, 1])}):
-        with pytest.raises(InvalidArgumentError, match="made for context"):
-            certificate.solve(**draws, context=context)
+            made.solve(**draws, context=context)
     with pytest.raises(InvalidArgumentError, match="24"):
-        scoresde.certify(SDE, Classes().eval(), **given, context={"y": torch.zeros(7, dtype=torch.long)})
-
-
-# Files, and what a certificate is for
+        scoresde.certify(SDE, Classes().eval(), **SMALL, context={"y": torch.zeros(7, dtype=torch.long)})
 
 
 def test_a_certificate_is_saved_and_loaded(certificate: Certificate, tmp_path: Path) -> None:
     certificate.save(tmp_path / "c.json")
     loaded = Certificate.load(tmp_path / "c.json")
-    assert loaded.content() == certificate.content() and repr(loaded) == repr(certificate)
+    assert loaded.content() == certificate.content()
     with pytest.raises(InvalidArgumentError, match="does not have the network"):
         loaded.solve(shape=(2, 2), seed=0)
     one = loaded.on(SDE, SCORE, **METHOD).solve(shape=(2, 2), seed=0)
@@ -350,8 +305,6 @@ def test_a_certificate_is_for_one_thing(certificate: Certificate, tmp_path: Path
         (OTHER, TARGET.score(OTHER), METHOD, "another process"),
         (SDE, MIXTURE.score(SDE), METHOD, "another score function"),
         (SDE, SCORE, {"method": "unipc2", "steps": 8}, "settings"),
-        (SDE, SCORE, {"method": "dpmpp_2m", "steps": 9}, "settings"),
-        (SDE, SCORE, {**METHOD, "grid": "time"}, "settings"),
         (SDE, SCORE, {**METHOD, "dtype": torch.float32}, "dtype"),
         (SDE, SCORE, {**METHOD, "norm": "max"}, "norm='rms'"),
     ):
@@ -380,19 +333,9 @@ def test_a_network_that_was_trained_on_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="other weights"):
         certificate.solve(shape=(1, 2), seed=0)
     net.train()
-    with pytest.raises(InvalidArgumentError, match="training mode"):
-        certificate.solve(shape=(1, 2), seed=0)
-
-
-CHANGES: list[dict[str, Any]] = [
-    {"scores": [-1.0] * 64},
-    {"scores": [math.nan] * 64},
-    {"scores": ["a"] * 64},
-    {"labels": [1, 2]},
-    {"indicator": {"name": "constant", "offset": 0.0, "slopes": [], "floors": [], "least": -10.0}},
-    {"indicator": {"name": "zzz", "offset": 0.0, "slopes": [], "floors": [], "least": 0.0}},
-    {"indicator": {"name": "half", "offset": 0.0, "slopes": [1.0], "floors": [], "least": 0.0}},
-]
+    for use in (lambda: certificate.solve(shape=(1, 2), seed=0), lambda: scoresde.certify(SDE, score, **SMALL)):
+        with pytest.raises(InvalidArgumentError, match="training mode"):
+            use()
 
 
 def test_a_file_that_is_no_certificate_is_refused(certificate: Certificate, tmp_path: Path) -> None:
@@ -402,17 +345,13 @@ def test_a_file_that_is_no_certificate_is_refused(certificate: Certificate, tmp_
     certificate.save(tmp_path / "c.json")
     whole = (tmp_path / "c.json").read_text()
     content = json.loads(whole)
-    bad = ["", "{}", "[]", '{"format": 1}', '{"format": 9}', "\x00"]
-    bad += [whole[:cut] for cut in range(0, len(whole) - 2, len(whole) // 40)]
+    bad = ["{}", '{"format": 9}', *(whole[:cut] for cut in range(0, len(whole) - 2, len(whole) // 9))]
     bad += [json.dumps({key: value for key, value in content.items() if key != name}) for name in content]
-    bad += [json.dumps(content | change) for change in CHANGES]
+    bad += [json.dumps(content | change) for change in ({"scores": [-1.0] * 64}, {"labels": [1, 2]})]
     for text in bad:
         (tmp_path / "c.json").write_text(text)
-        with pytest.raises(CorruptCheckpointError, match="is not a certificate"):
+        with pytest.raises(scoresde.CorruptCheckpointError, match="is not a certificate"):
             Certificate.load(tmp_path / "c.json")
-
-
-# References that are not to be trusted, and draws that fail
 
 
 class Wavering(nn.Module):
@@ -433,45 +372,16 @@ def test_a_random_score_function_is_refused() -> None:
     def net(x: Tensor, t: Tensor) -> Tensor:
         return 0.5 * torch.tanh(x) + 0.05 * torch.randn_like(x)
 
+    wide = scoresde.EDMSDE(), scoresde.VESDE(sigma_max=50.0)
     models: list[tuple[Any, Any]] = [
         *((SDE, Wavering(*given).eval()) for given in ((0.01, 0.0, 1.0), (0.05, 0.4, 1.0), (0.05, 0.1, 0.3))),
-        *((sde, scoresde.ScoreModel(net, sde, "data", event_shape=(2,))) for sde in WIDE),  # beside much noise
+        *((sde, scoresde.ScoreModel(net, sde, "data", event_shape=(2,))) for sde in wide),  # beside much noise
     ]
     for sde, score in models:
         with pytest.raises(InvalidArgumentError, match="The score function is random"):
             scoresde.certify(sde, score, **METHOD, **GIVEN)
         with pytest.raises(InvalidArgumentError, match="The score function is random"):
             scoresde.diagnose(sde, score, TARGET.sample(64, generator=torch.Generator().manual_seed(0)), pilot=32)
-
-
-def test_batch_norm_in_training_mode_is_refused() -> None:
-    class Normed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = nn.BatchNorm1d(2)
-
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return self.norm(x)
-
-    model = scoresde.ScoreModel(Normed().requires_grad_(False), SDE, "noise", event_shape=(2,))
-    with pytest.raises(InvalidArgumentError, match="training mode"):
-        scoresde.certify(SDE, model, **SMALL)
-    with pytest.raises(InvalidArgumentError, match="training mode"):
-        scoresde.certify(SDE, model.__call__, **SMALL)
-
-
-def test_layers_that_do_not_ask_for_the_mode_may_have_any() -> None:
-    class Plain(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(2, 2)
-
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            return 0.1 * x + 1e-3 * self.linear(x)
-
-    model = scoresde.ScoreModel(Plain().to(F64).train().requires_grad_(False), SDE, "noise", event_shape=(2,))
-    certificate = scoresde.certify(SDE, model, **SMALL)
-    assert certificate.solve(shape=(2, 2), seed=0).success.all()
 
 
 def test_autocast_makes_another_certificate() -> None:
@@ -496,57 +406,6 @@ def test_bounds_follow_the_scale_of_the_data(scale: float) -> None:
     assert certificate.reference.distance < 0.2 * certificate.typical
 
 
-def test_another_function_as_a_norm_is_refused(tmp_path: Path) -> None:
-    scoresde.certify(SDE, SCORE, **SMALL, norm=lambda x: 1e-6 * x).save(tmp_path / "c.json")
-    loaded = Certificate.load(tmp_path / "c.json")
-    on = {**METHOD, "dtype": F64}
-    with pytest.raises(InvalidArgumentError, match="made for another function"):
-        loaded.on(SDE, SCORE, **on, norm=lambda x: x)
-    assert "a function of the sample" in loaded.on(SDE, SCORE, **on, norm=lambda x: 1e-6 * x).statement()
-
-
-class Hidden(nn.Module):
-    """A network with a factor in a place that its state does not show."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("buffer", torch.ones(1, dtype=F64), persistent=False)
-        self._private, self.options, self.tensor = 1.0, {"scale": [1.0]}, torch.ones(1, dtype=F64)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return SCORE(x, t) * self.buffer * self._private * self.options["scale"][0] * self.tensor
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda net: net.buffer.mul_(2),
-        lambda net: setattr(net, "_private", 2.0),
-        lambda net: net.options["scale"].__setitem__(0, 2.0),
-        lambda net: setattr(net, "tensor", 2 * net.tensor),
-        lambda net: net.register_forward_hook(lambda module, given, out: 2 * out),
-        lambda net: setattr(net, "forward", lambda x, t: SCORE(x, t)),
-    ],
-    ids=["buffer", "private", "options", "tensor", "hook", "forward"],
-)
-def test_changes_that_the_state_of_a_network_does_not_show(change: Callable[[Any], Any]) -> None:
-    net = Hidden().eval()
-    certificate = scoresde.certify(SDE, net, **SMALL)
-    certificate.solve(shape=(2, 2), seed=0)
-    change(net)
-    with pytest.raises(InvalidArgumentError, match="another score function"):
-        certificate.solve(shape=(2, 2), seed=0)
-
-
-def test_a_norm_that_has_changed_is_refused() -> None:
-    linear = nn.Linear(2, 2, dtype=F64).requires_grad_(False)
-    certificate = scoresde.certify(SDE, SCORE, **SMALL, norm=lambda x: linear(x))
-    certificate.solve(shape=(2, 2), seed=0)
-    linear.weight.mul_(100)
-    with pytest.raises(InvalidArgumentError, match="made for another function"):
-        certificate.solve(shape=(2, 2), seed=0)
-
-
 def test_a_long_grid_is_known_by_all_of_its_times() -> None:
     times = torch.linspace(1.0, 1e-3, 301, dtype=F64).numpy()
     certificate = scoresde.certify(SDE, SCORE, **{**SMALL, "method": "ddim", "steps": None, "grid": times})
@@ -556,7 +415,21 @@ def test_a_long_grid_is_known_by_all_of_its_times() -> None:
         certificate.on(SDE, SCORE, "ddim", grid=other)
 
 
-def test_a_network_that_counts_its_calls_is_told_to_name_itself() -> None:
+def test_a_change_that_the_weights_do_not_show_is_seen_and_a_network_that_counts_its_calls_names_itself() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.options = {"scale": 1.0}
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return SCORE(x, t) * self.options["scale"]
+
+    net = Scaled().eval()
+    certificate = scoresde.certify(SDE, net, **SMALL)
+    net.options["scale"] = 2.0
+    with pytest.raises(InvalidArgumentError, match="another score function"):
+        certificate.solve(shape=(2, 2), seed=0)
+
     class Counting:
         calls = 0
 
@@ -569,22 +442,6 @@ def test_a_network_that_counts_its_calls_is_told_to_name_itself() -> None:
     certificate = scoresde.certify(SDE, Counting(), **SMALL, identity="mine")
     for seed in (0, 1):
         assert certificate.solve(shape=(2, 2), seed=seed).error_bound is not None
-
-
-def test_what_nothing_tells_apart_is_refused_before_the_pilot() -> None:
-    solved = 0
-
-    class Slots:
-        __slots__ = ()
-
-        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-            nonlocal solved
-            solved += 1
-            return SCORE(x, t)
-
-    with pytest.raises(InvalidArgumentError, match="identity"):
-        scoresde.certify(SDE, Slots(), **SMALL)
-    assert solved <= 4
 
 
 def test_a_reference_of_fixed_steps() -> None:
@@ -601,7 +458,7 @@ def test_a_reference_of_fixed_steps() -> None:
     assert (fixed.reference.method, fixed.reference.tight, fixed.reference.loose) == ("unipc3", 200, 100)
     assert fixed.reference.distance < 0.01 * fixed.typical and fixed.reference.other == ""
     assert len(calls) < 3 * (200 + 100 + 50)
-    for wrong in ((200, 400), (200, 200), (0, -1), (True, False), (400, torch.zeros(64, 2))):
+    for wrong in ((200, 400), (0, -1), (400, torch.zeros(64, 2))):
         with pytest.raises(scoresde.ScoreSDEError, match=r"`reference(\[[01]\])?`"):
             scoresde.certify(SDE, SCORE, **given, reference=wrong)  # type: ignore[arg-type]
     with pytest.raises(scoresde.InvalidArgumentError, match="draws noise"):
@@ -658,13 +515,10 @@ def test_draws_that_fail() -> None:
     bad = ~solution.success
     assert solution.error_bound is not None and bool(bad.any())
     assert bool(solution.error_bound[bad].isinf().all()) and bool(solution.error_bound[~bad].isfinite().all())
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(scoresde.NonFiniteError):
         few.solve(shape=(300, 2), seed=0)
     with pytest.raises(SolveFailedError, match="draws failed"):
         scoresde.certify(SDE, Broken(0.2).eval(), **METHOD, **GIVEN, confidence=0.9, indicator="constant")
-
-
-# Parts
 
 
 def test_seeds_of_different_purposes_have_nothing_in_common() -> None:
@@ -700,20 +554,7 @@ def test_more_steps_and_fewer(name: str) -> None:
     assert 2.5 * evaluations < counts[2] <= 3 * evaluations
 
 
-def test_images_and_half_precision() -> None:
-    target = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3)
-    for dtype in (torch.float32, torch.bfloat16):
-        certificate = scoresde.certify(
-            SDE, target.score(SDE), "unipc2", steps=6, pilot=64, dtype=dtype, confidence=0.9, indicator="embedded",
-            batch_size=13,
-        )  # fmt: skip
-        solution = certificate.solve(shape=(3, 1, 4, 4), seed=0)
-        assert solution.x.dtype == dtype and solution.error_bound is not None and bool((solution.error_bound > 0).all())
-
-
 def test_what_is_said(certificate: Certificate) -> None:
     text = certificate.statement()
-    assert "probability of 0.9538" in text and "62 of" not in text and "dpmpp_2m, steps=8: 8 evaluations" in text
-    assert "says nothing of the network's distance to the data" in text
-    assert "probability=0.9538 (k=62 of n=64)" in repr(certificate)
-    assert "error bound=" in repr(certificate.solve(shape=(2, 2), seed=0))
+    assert "probability of 0.9538" in text and "says nothing of the network's distance to the data" in text
+    assert "probability=0.9538" in repr(certificate)

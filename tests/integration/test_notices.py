@@ -41,25 +41,15 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def told(sde: Any, score_fn: Any, x: Tensor) -> list[str]:
     """What is said before a likelihood."""
-    network = Network(score_fn)
-    event = tuple(x.shape[1:])
-    process = LogDensityFlow(
-        sde,
-        network,
-        flow=ReverseProcess(sde, network),
-        divergence=Exact(x.new_zeros((len(x), 0, *event))),
-        event_shape=event,
-        dtype=x.dtype,
-    )
+    network, event = Network(score_fn), tuple(x.shape[1:])
+    parts = {"flow": ReverseProcess(sde, network), "divergence": Exact(x.new_zeros((len(x), 0, *event)))}
+    process = LogDensityFlow(sde, network, **parts, event_shape=event, dtype=x.dtype)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         told_of_lattice(x)
         told_of_denoising(process, x, sde.t_min, sde.t_max)
     assert network.calls == 0
     return [str(one.message) for one in found]
-
-
-# --- no false alarms --------------------------------------------------------------------------------------------------
 
 
 def laws(size: int) -> dict[str, Any]:
@@ -126,17 +116,13 @@ def test_numbers_with_noise_are_on_no_lattice() -> None:
         told_of_lattice(torch.zeros(0, 64))
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------
-
 GREY = torch.randint(0, 256, (4, 3, 6, 6), generator=generator())
 LATTICES = {
     "integers": GREY.float(),
     "to [0, 1]": GREY.float() / 255,
     "to [-1, 1]": GREY.float() / 127.5 - 1,
-    "the middles": -1 + 2 / 256 * (GREY.double() + 0.5),
     "one sample": GREY[:1].float() / 255,
     "black and white": (GREY > 127).float(),
-    "few of the levels": 3.0 * (GREY // 16).double() - 0.7,
     "sixteen numbers": GREY.flatten()[:16].reshape(1, 16).float() / 255,
 }
 
@@ -196,9 +182,6 @@ def test_score_functions_that_do_not_denoise_and_data_of_another_range(name: str
         assert len(found) == 1 and "another range" in found[0], change
 
 
-# --- in a likelihood --------------------------------------------------------------------------------------------------
-
-
 class Counted:
     rowwise = True
 
@@ -242,27 +225,6 @@ def test_the_check_costs_what_the_docstring_says(batch: int, calls: list[int]) -
     assert score.calls[: len(calls)] == calls and bool((got.nfe > 0).all())
 
 
-def test_a_likelihood_of_a_learned_schedule_is_checked_without_a_graph() -> None:
-    class Gamma(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.width = nn.Parameter(torch.tensor(12.0, dtype=F64))
-
-        def forward(self, t: Tensor) -> Tensor:
-            return self.width * (t - 0.5)
-
-        def inverse(self, gamma: Tensor) -> Tensor:
-            return gamma / self.width + 0.5
-
-    sde = scoresde.VDMSDE(Gamma())
-    x = torch.randn(3, 16, generator=generator(), dtype=F64).requires_grad_(True)
-    got = log_likelihood(sde, Counted(), x, divergence="exact", differentiable=True)
-    assert bool(torch.autograd.grad(got.log_prob.sum(), x)[0].isfinite().all())
-
-
-# --- blocked gradients, and none --------------------------------------------------------------------------------------
-
-
 def mean(x: Tensor) -> Tensor:
     return x.mean(-1, keepdim=True).expand(x.shape)
 
@@ -271,7 +233,6 @@ BLOCKED: dict[str, Any] = {
     "all": lambda x, t: -x.detach(),
     "the mean": lambda x, t: -mean(x.detach()),  # no sum of alternating signs sees it
     "differences": lambda x, t: -x - x.detach().roll(1, -1),
-    "numpy": lambda x, t: -torch.from_numpy(x.detach().numpy()),
     "some samples": lambda x, t: torch.where(x[:, :1] > 0, -x.detach(), -x),
     "a part": lambda x, t: -0.6 * x - 0.4 * x.detach(),
     "copied": lambda x, t: -torch.tensor(x.tolist(), dtype=x.dtype),
@@ -292,7 +253,6 @@ OPEN: dict[str, Any] = {
     "the mean": lambda x, t: -mean(x),
     "one of the numbers": lambda x, t: torch.cat([-x[:, :1], torch.zeros_like(x[:, 1:])], 1),
     "rotation": lambda x, t: -x + torch.stack([x[:, 1], -x[:, 0], x[:, 3], -x[:, 2]], 1),
-    "single precision": lambda x, t: -x.float(),
     "half precision": lambda x, t: -x.half(),
     "bfloat16": lambda x, t: -x.bfloat16(),
 }
@@ -308,10 +268,8 @@ def test_gradients_that_are_not() -> None:
 
 @pytest.mark.parametrize("unit", [1e-4, 1e6])
 def test_blocked_gradients_in_any_units(unit: float) -> None:
-    sde, law = (
-        scoresde.VESDE(0.01 * min(unit, 1), 100 * unit),
-        targets.Gaussian(torch.zeros(4, dtype=F64), 0.3 * unit**2),
-    )
+    sde = scoresde.VESDE(0.01 * min(unit, 1), 100 * unit)
+    law = targets.Gaussian(torch.zeros(4, dtype=F64), 0.3 * unit**2)
     score, x = law.score(sde), law.sample(4, generator=generator()).to(F64)
     got = log_likelihood(sde, score, x, divergence="exact", rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(got.log_prob, law.log_prob(x, sde, sde.t_min), rtol=1e-2, atol=0.1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde import InvalidArgumentError, NormalPrior, ScoreModel
+from scoresde import InvalidArgumentError, NormalPrior
 from tests.parameters import own_methods
 
 
@@ -33,13 +33,6 @@ def test_noise_of_each_channel_is_its_own():
         x, noise = torch.zeros(batch, 3, 2, 2), lambda k, like: torch.ones_like(like)
         path = scoresde.simulate(channels(), x, steps=1, noise=noise)
         assert torch.allclose(path.x, 2 * channels().noise.reshape(1, 3, 1, 1).expand(batch, 3, 2, 2))
-
-
-def test_a_diffusion_may_use_torch_functions_of_its_time():
-    for method, extra in (("euler_maruyama", {"steps": 4}), ("heun", {"steps": 4}), ("rk45", {})):
-        x = torch.ones(3, 3, 2, 2)
-        solution = scoresde.solve(channels(), lambda x, t: -x, x, method=method, seed=0, **extra)
-        assert solution.x.dtype == torch.float32 and bool(solution.success.all())
 
 
 def test_a_drift_of_another_shape_is_refused():
@@ -150,12 +143,6 @@ def test_a_diffusion_that_can_be_read_in_two_ways_is_refused_before_the_first_ev
             run(lambda t: t * g, torch.ones(batch, 2), "rk45")
 
 
-def test_a_score_of_an_affine_process_does_not_fit_another_kind():
-    model = ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")
-    with pytest.raises(InvalidArgumentError, match="was made for VPSDE"):
-        scoresde.solve(channels(), model, torch.zeros(2, 3, 2, 2), method="heun")
-
-
 class LearnedGamma(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -208,17 +195,3 @@ def test_a_grid_function_may_round_its_ends():
     for grid in (lambda sde, a, b, n: torch.linspace(a, b, n + 1), powers):
         solution = scoresde.solve(sde, lambda x, t: -x, torch.ones(2, 2), method="ddim", steps=10, grid=grid)
         assert solution.t.tolist() == [sde.t_min] * 2
-
-
-def test_a_velocity_taken_for_a_score_is_named():
-    sde = scoresde.FlowSDE()
-    target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.5], [1.0, 0.0]]), scales=0.2)
-    data = target.sample(200, generator=torch.Generator().manual_seed(0))
-    score = target.score(sde)
-
-    def velocity(x, t):
-        data, noise = score.estimate(x, sde.nodes(t))
-        return noise - data
-
-    assert scoresde.check_score(sde, velocity, data).convention == "flow"
-    assert scoresde.check_score(sde, lambda x, t: -velocity(x, t), data).convention == "minus flow"

@@ -138,17 +138,6 @@ def test_what_checkpoints_cannot_do() -> None:
         log_likelihood(SDE, model(special), data().requires_grad_(True), differentiable="checkpoint", **LOOSE)
 
 
-def test_the_chunk_does_not_change_the_density() -> None:
-    score, x = scoresde.load("digits").score(SDE), torch.zeros(1, 1, 8, 8)
-    for options, chunk in (({"divergence": "xtrace", "probes": 8, "seed": 0}, 3), ({"probes": 8, "seed": 0}, 1)):
-        default = log_likelihood(SDE, score, x, t_start=0.5, **options, **LOOSE)
-        got = log_likelihood(SDE, score, x, t_start=0.5, chunk=chunk, **options, **LOOSE)
-        torch.testing.assert_close(got.log_prob, default.log_prob, rtol=0, atol=2e-3)
-
-
-# --- estimates --------------------------------------------------------------------------------------------------------
-
-
 def mixture(size: int) -> targets.GaussianMixture:
     generator = torch.Generator().manual_seed(1)
     means = torch.randn(3, size, generator=generator, dtype=F64)
@@ -192,9 +181,6 @@ def test_whole_frames_are_the_exact_trace() -> None:
     assert got.std_error.tolist() == [0.0] * 4
 
 
-# --- controls ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_mixture_as_control() -> None:
     """Of its own score it leaves nothing, with one probe; of another's it leaves no bias: the exact value is within
     4.892 standard errors of 1,500 single probes (one false alarm in a million)."""
@@ -211,9 +197,7 @@ def test_a_mixture_as_control() -> None:
         slopes += torch.autograd.grad(got.log_prob.sum(), leaf)
     torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-8, atol=1e-8)
     other = targets.GaussianMixture(torch.ones(3), target.means + 0.1, scales=0.4)
-    got = log_likelihood(
-        SDE, score, x[:1], control=other, control_scale=0.7, probes=1_500, seed=0, rtol=1e-4, atol=1e-4
-    )
+    got = log_likelihood(SDE, score, x[:1], control=other, control_scale=0.7, probes=1_500, seed=0, **options)
     assert float((got.log_prob - exact[:1]).abs()) < 4.892 * float(got.std_error) + 2e-3
 
 
@@ -251,19 +235,8 @@ def test_a_mixture_is_fitted_to_data() -> None:
         assert truth - worse < float(fitted.log_prob(x.reshape(-1, 1, 3)).mean()) < truth + 0.05
     ridge = targets.GaussianMixture.fit(x, 3, ridge=5.0)
     assert float(ridge.spectrum.values.min()) >= 5.0
-    for options, words in (
-        ({"components": 0}, "components"),
-        ({"components": 3_000}, "one per sample"),
-        ({"components": 2, "covariance": "full"}, "covariance"),
-        ({"components": 2, "ridge": -1.0}, "ridge"),
-    ):
-        with pytest.raises(scoresde.ScoreSDEError, match=words):
-            targets.GaussianMixture.fit(x, **options)
     with pytest.raises(scoresde.InvalidArgumentError, match="fewer components"):
         targets.GaussianMixture.fit(torch.zeros(20, 4), 5, ridge=0.0)
-
-
-# --- gradients --------------------------------------------------------------------------------------------------------
 
 
 def gradients(net: nn.Module, x: Tensor, differentiable: Any, **options: Any) -> tuple[Tensor, list[Tensor]]:
@@ -341,20 +314,15 @@ def test_the_evaluations_are_counted_once() -> None:
         assert torch.equal(counts[0], counts[1]) and torch.equal(counts[0], counts[2])
 
 
-REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"divergence": "xtrace", "probes": 3}, "even"),
-    ({"divergence": "xtrace", "probes": 8}, "at most 6"),
-    ({"chunk": 0}, "chunk"),
-    ({"chunk": 1.5}, "chunk"),
-    ({"control_scale": math.nan}, "control_scale"),
-    ({"control": mixture(2)}, "control"),
-    ({"control": 3.0}, "control"),
-    ({"differentiable": "checkpoints"}, "differentiable"),
-]
-
-
 def test_refusals() -> None:
-    for options, words in REFUSED:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"divergence": "xtrace", "probes": 3}, "even"),
+        ({"divergence": "xtrace", "probes": 8}, "at most 6"),
+        ({"chunk": 0}, "chunk"),
+        ({"control_scale": math.nan}, "control_scale"),
+        ({"control": 3.0}, "control"),
+    ]
+    for options, words in cases:
         with pytest.raises(scoresde.ScoreSDEError, match=words):
             log_likelihood(SDE, lambda x, t: -x, data(), **options)
     with pytest.raises(scoresde.InvalidArgumentError, match="control"):

@@ -78,32 +78,18 @@ def test_dtypes_seeds_and_inputs() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    sde = scoresde.VPSDE()
-    exact = gaussian().score(sde)
-
-    def score_fn(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("called")
-
-    score_fn.event_shape = (3,)  # type: ignore[attr-defined]
-    wrong = scoresde.InvalidArgumentError
+    sde, exact, x = scoresde.VPSDE(), gaussian().score(scoresde.VPSDE()), torch.zeros(1, 3)
+    infinite = scoresde.FlowSDE(t_max=1.0)  # which has no even levels of the log-SNR
+    net = scoresde.ScoreModel(lambda x, t: 0 * x, infinite, prediction="flow")
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"points": 1}, wrong, "`points`"),
-        ({"x": torch.zeros(0, 3)}, wrong, "at least one sample"),
-        ({"x": torch.full((1, 3), torch.nan)}, scoresde.NonFiniteError, "NaN or infinite"),
-        ({"x": torch.zeros(1, 2)}, wrong, "events of shape"),
-        ({"x": torch.zeros(1, 3).half()}, scoresde.InvalidTypeError, "float32 or float64"),
-        ({"sde": "vp"}, wrong, "affine process"),
-        ({"score_fn": 1}, scoresde.InvalidTypeError, "`score_fn`"),
-        ({"method": "euler"}, wrong, "`method`"),
-        ({"divergence": "exakt"}, wrong, "did you mean 'exact'"),
-        ({"rtol": 1e-12}, wrong, "rtol"),
+        ({"points": 1}, scoresde.InvalidArgumentError, "`points`"),
+        ({"x": x[:0]}, scoresde.InvalidArgumentError, "at least one sample"),
+        ({"x": x / 0}, scoresde.NonFiniteError, "NaN or infinite"),
+        ({"x": x.half()}, scoresde.InvalidTypeError, "float32 or float64"),
+        ({"method": "euler"}, scoresde.InvalidArgumentError, "`method`"),
+        ({"score_fn": lambda x, t: exact(x, t).detach()}, scoresde.ScoreFnError, "blocks gradients"),
+        ({"sde": infinite, "score_fn": net}, scoresde.InvalidArgumentError, "finite at both ends"),
     ]
     for arguments, error, said in cases:
         with pytest.raises(error, match=said):
-            density_profile(**{"sde": sde, "score_fn": score_fn, "x": torch.zeros(1, 3), **arguments})
-    with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
-        density_profile(sde, lambda x, t: exact(x, t).detach(), torch.zeros(1, 3))
-    infinite = scoresde.FlowSDE(t_max=1.0)  # which has no even levels of the log-SNR
-    net = scoresde.ScoreModel(lambda x, t: 0 * x, infinite, prediction="flow")
-    with pytest.raises(scoresde.InvalidArgumentError, match="finite at both ends"):
-        density_profile(infinite, net, torch.zeros(1, 3))
+            density_profile(**{"sde": sde, "score_fn": exact, "x": x, **arguments})
