@@ -8,8 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, ScoreFnError, ScoreModel, solve, targets
@@ -539,22 +537,6 @@ def test_a_network_of_labels_is_the_network_of_times_on_the_grid_of_its_chain(ch
         assert float((a - b).abs().max()) < 1e-10, method
 
 
-def test_the_published_cosine_chain_from_end_to_end():
-    """All 1000 levels, the clipped one included: DDIM comes nearer to the exact map the more of them it uses."""
-    chain = BetaChain.cosine()
-    sde = chain.sde()
-    x = torch.linspace(-2, 2, 5, dtype=F64)[:, None]
-    model = of_gaussian(chain, 0.5, 0.3)
-    target = targets.Gaussian(torch.tensor([0.5], dtype=F64), torch.tensor([[0.3]], dtype=F64))
-    exact = target.flow_map(x, sde, 999.0, 0.0)
-    errors = [
-        float((solve(sde, model, x, method="ddim", grid=chain.grid(n, "linspace")).x - exact).abs().max())
-        for n in (50, 200, 1000)
-    ]
-    assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < 5e-3
-
-
 CURVES = {
     "linear": BetaChain.linear(),
     "cosine": BetaChain.cosine(),
@@ -604,19 +586,6 @@ def test_drift_and_diffusion_are_those_of_the_curve(chain):
     drift = sde.drift(torch.ones(len(at), 1, dtype=F64), at)[:, 0]
     torch.testing.assert_close(drift, f, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(sde.diffusion(at) ** 2, g2, rtol=1e-9, atol=1e-15)
-
-
-@given(betas=st.lists(st.floats(1e-6, 0.999), min_size=2, max_size=30), places=st.data())
-def test_any_chain(betas, places):
-    chain = BetaChain(betas)
-    sde = chain.sde()
-    assert torch.equal(chain.label(sde.log_snr(chain.times)), chain.labels)
-    torch.testing.assert_close(sde.log_snr(chain.times), chain.log_snrs, rtol=1e-12, atol=1e-12)
-    assert bool((sde.log_snr(torch.linspace(0, len(betas) - 1, 301, dtype=F64)).diff() < 0).all())
-    keep = places.draw(st.sets(st.integers(0, len(betas) - 1), min_size=2))
-    part = chain.respace(sorted(keep))
-    assert part.labels.tolist() == sorted(keep)
-    assert torch.equal(part.label(sde.log_snr(part.times)), part.labels)
 
 
 def test_a_chain_keeps_its_levels_when_the_callers_list_changes():

@@ -118,11 +118,8 @@ def agrees(model: ScoreModel, sde: Any, x: Tensor, t: Tensor, factor: float) -> 
     exact = truth(sde, x, t)
     eps = torch.finfo(x.dtype).eps
     # x, alpha x0 and sigma noise are known to eps of the largest of them
-    bound = (
-        factor
-        * eps
-        * (x.to(F64).abs() + exact.alpha * exact.data.abs() + exact.sigma * exact.noise.abs()).amax(1, keepdim=True)
-    )
+    largest = x.to(F64).abs() + exact.alpha * exact.data.abs() + exact.sigma * exact.noise.abs()
+    bound = factor * eps * largest.amax(1, keepdim=True)
     rate = exact.dalpha.abs() / exact.alpha + exact.dsigma.abs() / exact.sigma
     wanted = exact.outputs
     for name, got, allowed in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,9 +92,8 @@ def test_twice_the_channels_for_a_learned_variance(net: nn.Module, event: tuple[
     assert net(x, torch.zeros(3)).shape == (3, 2 * event[0], *event[1:])
     model = ScoreModel(net, sde, "noise", time_input="index", chain=chain, variance="learned_range")
     assert model(x, 5.0).shape == model.variance(x, 5.0).shape == x.shape
-    solution = scoresde.solve(
-        sde, model, shape=(2, *event), method="ancestral", variance="learned", grid=chain.grid(4), seed=0
-    )
+    options: dict[str, Any] = {"method": "ancestral", "variance": "learned", "grid": chain.grid(4), "seed": 0}
+    solution = scoresde.solve(sde, model, shape=(2, *event), **options)
     assert bool(torch.isfinite(solution.x).all())
 
 
@@ -103,6 +103,7 @@ def test_everything_that_is_told_changes_the_output(net: Any) -> None:
     for other in (net(x + 0.1, t, label), net(x, t + 0.2, label), net(x, t, (label + 1) % 3), net(x, t)):
         assert bool(((other - base).flatten(1).abs().max(1).values > 1e-4).all())
     assert torch.equal(net(x, t), net(x, t, torch.full((4,), 3)))  # the null class
+    assert torch.equal(net(x, t, 2), net(x, t, torch.full((4,), 2, dtype=torch.int32)))
 
 
 def test_a_sample_does_not_depend_on_its_batch(net: Any) -> None:
@@ -166,12 +167,6 @@ def test_arguments_by_position_are_known_too_but_not_those_of_a_subclass() -> No
 
     assert UNet((3, 16, 16), 8, heads=1).arguments == UNet(event_shape=[3, 16, 16], channels=8, heads=1).arguments
     assert MLP((2,), 16).arguments["channels"] == 16 and not hasattr(Scaled(2.0), "arguments")
-
-
-def test_forms_of_labels_agree() -> None:
-    net, x, t = filled(MLP((2,), 16, labels=3)), torch.randn(3, 2, generator=generator()), torch.full((3,), 0.2)
-    assert torch.equal(net(x, t, 2), net(x, t, torch.tensor([2, 2, 2])))
-    assert torch.equal(net(x, t, 2), net(x, torch.tensor(0.2), torch.tensor([2, 2, 2], dtype=torch.int32)))
 
 
 def test_the_digits_network_is_the_one_written_here() -> None:
@@ -299,33 +294,24 @@ def test_an_mlp_learns_two_points() -> None:
     """In 80 steps the error of its noise, against the exact one of two points of the plane, falls to a half; what
     comes back is the average of the weights."""
     torch.manual_seed(0)
-    net = MLP((2,), channels=32, blocks=2, width=16)
-    levels = NoiseLevels(mean=-0.5, std=0.8)
+    net, sde = MLP((2,), channels=32, blocks=2, width=16), scoresde.EDMSDE()
     points = torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
+    exact = scoresde.targets.Empirical(points).score(sde)
 
     def draw(n: int, g: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         return points[torch.randint(2, (n,), generator=g)], {}
 
-    def loss(net: nn.Module, x0: Tensor, g: torch.Generator, **context: Any) -> Tensor:
-        return edm(net, x0, g, levels=levels, **context)
-
-    sde = scoresde.EDMSDE()
-    exact = scoresde.targets.Empirical(points).score(sde)
     t = torch.linspace(0.2, 1.5, 500)
     x, _ = sde.perturb(draw(500, generator(8))[0], t, torch.randn(500, 2, generator=generator(9)))
 
     def error(net: nn.Module) -> float:
         with torch.no_grad():
-            difference = ScoreModel(net, sde, "edm")(x, t) - exact(x, t)
-        return (t[:, None] * difference).square().mean().item()
+            return (t[:, None] * (ScoreModel(net, sde, "edm")(x, t) - exact(x, t))).square().mean().item()
 
-    before = error(net)
-    recipe = Recipe(steps=80, batch_size=64, warmup=10, ema=0.9)
-    averaged = fit(net, loss, draw, recipe, generator(), progress=False)
+    before, loss = error(net), partial(edm, levels=NoiseLevels(mean=-0.5, std=0.8))
+    averaged = fit(net, loss, draw, Recipe(80, 64, warmup=10, ema=0.9), generator(), progress=False)
     assert error(averaged) < 0.5 * before
-    assert averaged is not net and not averaged.training
-    pairs = zip(averaged.parameters(), net.parameters(), strict=True)
-    assert not any(torch.equal(a, b) for a, b in pairs)
+    assert not any(torch.equal(a, b) for a, b in zip(averaged.parameters(), net.parameters(), strict=True))
 
 
 X = torch.zeros(2, 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,9 +81,7 @@ PROCESSES: dict[str, Callable[[], scoresde.AffineSDE]] = {
     "learned": lambda: scoresde.VDMSDE(rising(), t_max=0.95),
     "sigmoid": lambda: scoresde.SigmoidVPSDE(-2.0, 3.5, 0.9, t_max=0.999),
     "monotone": lambda: scoresde.VDMSDE(MonotoneGamma(-6.0, 4.0, 8)),
-    "shifted": lambda: scoresde.VDMSDE(
-        scoresde.ShiftedGamma(scoresde.CosineVPSDE(0.01, t_max=0.99), 2 * math.log(4)), t_min=0.01, t_max=0.98
-    ),
+    "shifted": lambda: scoresde.VDMSDE(scoresde.ShiftedGamma(scoresde.CosineVPSDE(0.01), 1.4), t_min=0.01, t_max=0.98),
     "prior": lambda: scoresde.VPSDE(prior=scoresde.NormalPrior(1.5, torch.tensor([[[0.1, -0.3]]]))),
 }
 CHAINS: dict[str, Callable[[], Chain]] = {
@@ -235,16 +232,14 @@ def test_the_limit_without_signal_is_kept() -> None:
     x = torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     through = scoresde.solve(sde, model.on(sde), x, method="ddim", grid="time", steps=8, denoise=True).x
     grid = model.native.time(sde.log_snr(torch.linspace(1.0, 0.05, 9, dtype=torch.float64)))
-    torch.testing.assert_close(
-        through, scoresde.solve(model.native, model, x, method="ddim", grid=grid, denoise=True).x, rtol=1e-9, atol=1e-9
-    )
+    native = scoresde.solve(model.native, model, x, method="ddim", grid=grid, denoise=True).x
+    torch.testing.assert_close(through, native, rtol=1e-9, atol=1e-9)
 
 
 def test_a_learned_variance_belongs_to_its_own_process() -> None:
     chain = BetaChain.linear()
-    model = ScoreModel(
-        tiny(2).double(), chain.sde(), "noise", "index", chain=chain, variance="learned_range", event_shape=(1, 2, 2)
-    )
+    options: dict[str, Any] = {"chain": chain, "variance": "learned_range", "event_shape": (1, 2, 2)}
+    model = ScoreModel(tiny(2).double(), chain.sde(), "noise", "index", **options)
     served = model.on(within(scoresde.VESDE(), model.limits))
     x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
     assert served.data(x, 0.5).shape == x.shape and not served.has_variance and model.has_variance
@@ -303,11 +298,8 @@ def test_a_learned_gamma_is_in_the_file_of_the_weights(tmp_path: Path) -> None:
 
 
 def test_a_loaded_network_serves_other_processes(tmp_path: Path) -> None:
-    save(
-        ScoreModel(tiny(), BetaChain.linear().sde(), "noise", "index", chain=BetaChain.linear()),
-        tmp_path,
-        event_shape=(1, 2, 2),
-    )
+    chain = BetaChain.linear()
+    save(ScoreModel(tiny(), chain.sde(), "noise", "index", chain=chain, event_shape=(1, 2, 2)), tmp_path)
     network = load(tmp_path)
     assert network.limits == pytest.approx((-10.117, 9.210), abs=1e-3)
     with pytest.raises(InvalidArgumentError, match=r"network\.process\(sde\)"):
