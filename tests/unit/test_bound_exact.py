@@ -125,17 +125,6 @@ def test_importance_sampling_of_time_is_the_published_one() -> None:
     assert torch.allclose(node.t, expected, rtol=1e-9) and float(weight[0]) == pytest.approx(23.8645, abs=1e-4)
     assert float(continuous(sub, "log_snr").at(u)[1][0]) == pytest.approx(37.6789, abs=1e-4)
     assert torch.allclose(continuous(ve, "log_snr").at(u)[0].t, 1e-5 + (1 - 1e-5) * u, rtol=1e-9)
-    for sde in PROCESSES.values():
-        t = continuous(sde, "log_snr").at(u)[0].t
-        mass = torch.stack([_mass(sde, a, b) for a, b in itertools.pairwise(t)])
-        assert torch.allclose(mass, mass.mean().expand_as(mass), rtol=1e-6)
-
-
-def _mass(sde: Any, a: Tensor, b: Tensor) -> Tensor:
-    """Of g^2/sigma^2 between two times."""
-    u, w = legendre(20)
-    t = a + (b - a) * u
-    return (b - a) * (sde.diffusion(t) / sde.sigma(t)).square() @ w
 
 
 @pytest.mark.parametrize("clock", ["log_snr", "time"])

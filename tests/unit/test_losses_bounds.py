@@ -378,9 +378,7 @@ OF_SCALES = ScoreModel(zero, SCALES.sde(), "noise", time_input="index", chain=SC
 REFUSED: dict[str, tuple[Callable[[], Any], type[ScoreSDEError], str]] = {
     "bound without a chain": (lambda: losses.ddpm_vlb(PLAIN, ZERO), V, "BetaChain"),
     "another chain": (lambda: losses.ddpm_vlb(OF_SCALES, ZERO), V, "NoiseScales"),
-    "nothing learned to bound": (lambda: losses.ddpm_vlb(ON_CHAIN, ZERO, variance="learned"), V, "learned_range"),
     "a variance": (lambda: losses.ddpm_vlb(ON_CHAIN, ZERO, variance="lrge"), V, "'large'"),
-    "a form": (lambda: losses.ddpm_vlb(ON_CHAIN, ZERO, form="k"), V, "form"),
     "times of no chain": (lambda: losses.ddpm_vlb(ON_CHAIN, ZERO, times=losses.Uniform()), T, "UniformIndex"),
     "a negative share": (lambda: losses.iddpm_hybrid(HALF, ZERO, vlb_weight=-1), V, "vlb_weight"),
     "an infinite end": (

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import (
-    SDE,
     VESDE,
     VPSDE,
     CosineVPSDE,
     FlowSDE,
     InvalidArgumentError,
     InvalidTypeError,
-    NormalPrior,
     ScoreFnError,
     ScoreModel,
 )
@@ -314,23 +312,13 @@ def test_context_numbers_become_one_per_sample_and_that_of_the_call_goes_first()
         assert net.calls[-1][2]["label"].tolist() == [8, 9]
 
 
-class NotAffine(SDE):
-    def drift(self, x: Tensor, t: Any) -> Tensor:
-        return -x
-
-    def diffusion(self, t: Any) -> Tensor:
-        return torch.tensor(1.0)
-
-
 IDENTITY = lambda x, t: x  # noqa: E731
 
-GENERAL = NotAffine(t_min=0.0, t_max=1.0, prior=NormalPrior())
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "net": (lambda: ScoreModel(3, VPSDE(), "noise"), T, "`net` must be callable .* got int"),
-    "not affine": (lambda: ScoreModel(IDENTITY, GENERAL, "noise"), T, "must be an affine process .* got NotAffine"),
+    "process": (lambda: ScoreModel(IDENTITY, "vp", "noise"), T, "`sde` must be an affine process"),
     "prediction": (lambda: ScoreModel(IDENTITY, VPSDE(), "nois"), V, "`prediction`: .*did you mean 'noise'"),
     "edm scale": (lambda: ScoreModel(IDENTITY, VPSDE(), "edm", input_scale="x/alpha"), V, "leave `input_scale` out"),
-    "sigma_data": (lambda: ScoreModel(IDENTITY, VPSDE(), "edm", sigma_data=0.0), V, "`sigma_data` must be in"),
 }
 
 

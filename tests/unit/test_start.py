@@ -111,12 +111,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no tolerance": (lambda: fit_start(VP, RING.score(VP), OF_RING, rtol=0.0), "rtol"),
     "another process": (lambda: solve(VE, RING.score(VE), start=FROM), "was made for"),
     "two starts": (lambda: solve(VP, RING.score(VP), start=FROM, t_start=1.0), "t_start"),
-    "up again": (lambda: solve(VP, RING.score(VP), torch.ones(1, 2), method="adams", start=FROM, t_end=1.0), "t_end"),
     "a stochastic method": (lambda: fitted(method="dpmpp_2m_sde", steps=5), "deterministic"),
     "no steps": (lambda: fitted(method="unipc2"), "give `steps`"),
-    "steps of an adaptive method": (lambda: fitted(steps=5), "leave `steps` out"),
     "an end": (lambda: fitted(method="unipc2", steps=5, t_end=0.3), "t_end"),
-    "a pilot of another shape": (lambda: fitted(x=torch.zeros(3, 4)), "pilot"),
     "a context": (lambda: fitted(context={"y": torch.zeros(64)}), "context"),
 }
 

@@ -19,25 +19,6 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_edm_is_the_weighted_denoising_error() -> None:
-    """λ(ρ) |D − x0|², by EDM's formulas as printed, in float64."""
-    x0, sd = torch.randn(4, 3, generator=generator(), dtype=torch.float64), 0.7
-
-    def net(x: Tensor, c_noise: Tensor) -> Tensor:
-        return torch.tanh(x) + c_noise[:, None]
-
-    for rho in (1e-3, 0.3, 5.0, 50.0):
-        got = edm(net, x0, generator(1), sigma_data=sd, levels=lambda u, rho=rho: torch.full_like(u, rho))
-        g = generator(1)
-        torch.rand((), generator=g, dtype=torch.float64)
-        y = x0 + rho * torch.randn(x0.shape, generator=g, dtype=torch.float64)
-        c_noise = torch.full((4,), math.log(rho) / 4, dtype=torch.float64)
-        c_skip, c_out = sd**2 / (rho**2 + sd**2), rho * sd / math.sqrt(rho**2 + sd**2)
-        denoised = c_skip * y + c_out * net(y / math.sqrt(rho**2 + sd**2), c_noise)
-        weight = (rho**2 + sd**2) / (rho * sd) ** 2
-        torch.testing.assert_close(got, weight * (denoised - x0).square().mean(1), rtol=1e-9, atol=1e-12)
-
-
 def test_edm_names_the_noise_level_of_a_nan() -> None:
     def net(x: Tensor, c_noise: Tensor) -> Tensor:
         return torch.where((c_noise > 0.5)[:, None], torch.nan, x)

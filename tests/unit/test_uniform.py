@@ -101,15 +101,6 @@ def test_the_score_and_its_slope_are_derivatives_of_the_density(sigma: float) ->
     assert bool((variance >= -1e-6 - 1e-15 * (x / sigma).square()).all()), variance
 
 
-def test_nothing_jumps_where_the_series_begins() -> None:
-    """Where half the width is 1e-3 times the noise."""
-    x = 0.5 + 1.5e3 * torch.tensor([[0.0], [1.0], [-3.0], [40.0]], dtype=F64)
-    near, far = (process(1.5e3 * (1 + step)) for step in (-1e-9, 1e-9))
-    pairs = [(*line().score(sde).estimate(x, sde.node(1.0)), line().log_prob(x, sde, 1.0)) for sde in (near, far)]
-    for one, other, allowed in zip(*pairs, (1e-7, 1e-7, 1e-5), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=allowed)
-
-
 def test_where_there_is_no_signal_or_no_noise() -> None:
     flow, target = scoresde.FlowSDE(t_min=0.0, t_max=1.0), line()
     x = torch.tensor([[-3.0], [-1.0], [0.5], [1.7], [9.0]], dtype=F64)

@@ -293,11 +293,9 @@ def test_hostile_json(saved: Path) -> None:
         *[(text, "config.json") for text in ("", "[]", "null", "{", '{"format": Infinity}', '{"a": {"b": 1, "b": 2}}')],
         *[(text * 100_000, "config.json") for text in ("[", '{"a":')],
         ("[" * 100_000 + "]" * 100_000, "config.json"),
-        ('{"format": ' + "9" * 100_000 + "}", "config.json"),
         ('{"a": "' + "x" * (2 << 20) + '"}', "config.json"),
         ("\udcff", "not valid"),  # bytes that are not text
         (one_wrong('"data": "none"', '"data": "none", "data": "none"'), "twice"),
-        (one_wrong('"count": 2', '"count": 2, "count": 2'), "twice"),
         (one_wrong('"sigma_data": 0.7', '"sigma_data": NaN'), "NaN"),
         (one_wrong('"sigma_data": 0.7', '"sigma_data": 1e999'), "too large"),
     ]
@@ -318,7 +316,6 @@ OTHER_CONFIGS = [
     (put("architecture", "name", "../unet"), "unet"),
     (put("architecture", "kwargs", "channels", 10**30), "channels"),
     (put("architecture", "kwargs", "event_shape", None), "event_shape"),
-    (put("architecture", "kwargs", "depth", 3), "depth"),
     (put("prediction", "score"), "prediction"),
     (put("sigma_data", 0.0), "sigma_data"),
     (put("event_shape", [1, -2, 2]), "event_shape"),
