@@ -192,10 +192,8 @@ def test_a_source_serves_several_solves(method: str, rowwise: bool) -> None:
     """A sample of the third solve is its own, too, although adaptive methods draw for each sample until it is done,
     and whether those that are done leave the batch or not."""
 
-    def score(x: Tensor, t: Tensor) -> Tensor:
-        return elementwise(x, t)
-
-    score.rowwise = rowwise  # type: ignore[attr-defined]
+    score: Any = lambda x, t: elementwise(x, t)  # noqa: E731
+    score.rowwise = rowwise
     grid = {"steps": 12} if method == "euler_maruyama" else {"rtol": 0.3, "atol": 0.3}
 
     def third(rows: list[int]) -> tuple[Tensor, Tensor]:
@@ -205,17 +203,7 @@ def test_a_source_serves_several_solves(method: str, rowwise: bool) -> None:
             x = solution.x
         return x, torch.as_tensor(solution.nfe)
 
-    def stepped(rows: list[int]) -> Tensor:
-        noise, x = scoresde.SampleNoise(7, indices=rows), states(5, 3)[rows]
-        for _ in range(3):
-            stepper = scoresde.Stepper(SDE, method, x, prediction="score", noise=noise, **grid)
-            while not stepper.done:
-                stepper.tell(elementwise(*stepper.ask()))
-            x = stepper.x
-        return x
-
     together, nfe = third(list(range(5)))
-    torch.testing.assert_close(stepped(list(range(5))), together)
     assert method == "euler_maruyama" or nfe.unique().numel() > 1
     for row in (0, 4):
         assert same(third([row])[0][0], together[row])

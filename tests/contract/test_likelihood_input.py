@@ -12,27 +12,19 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import Status, bits_per_dim, decode, dequantize, encode, interpolate, log_likelihood, reconstruct, targets
-from scoresde.errors import (
-    InvalidArgumentError,
-    InvalidTypeError,
-    MaxStepsError,
-    NonFiniteError,
-    ScoreFnError,
-    ScoreSDEError,
-)
+from scoresde.errors import NonFiniteError, ScoreFnError, ScoreSDEError
 
 pytestmark = pytest.mark.timeout(20)  # a hang is a failure
 
 F64 = torch.float64
 NAN, INF = math.nan, math.inf
-V, T = InvalidArgumentError, InvalidTypeError
+V, T = scoresde.InvalidArgumentError, scoresde.InvalidTypeError
 SDE = scoresde.VPSDE()
 LAW = targets.Gaussian(torch.zeros(4, dtype=F64), 0.3)
 SCORE = LAW.score(SDE)
 X = LAW.sample(4, generator=torch.Generator().manual_seed(0)).to(F64)
 GREY = torch.randint(0, 17, (3, 4), generator=torch.Generator().manual_seed(0))
 LOOSE: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2}
-QUIET = pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
 
 
 class Rowwise:
@@ -95,10 +87,6 @@ STATES: list[tuple[Any, type[ScoreSDEError], str]] = [
 ]
 
 
-def inplace(x: Tensor, t: Tensor) -> Tensor:
-    return -x.mul_(1.0)
-
-
 def raising(x: Tensor, t: Tensor) -> Tensor:
     raise KeyError("mine")
 
@@ -107,7 +95,7 @@ SCORES: list[tuple[Any, type[Exception], str]] = [
     (lambda x, t: None, ScoreFnError, "NoneType"),
     (lambda x, t: -x[:1], ScoreFnError, r"\(1, 4\)"),
     (lambda x, t: -x + 0j, ScoreFnError, "complex"),
-    (inplace, ScoreFnError, "in place"),
+    (lambda x, t: -x.mul_(1.0), ScoreFnError, "in place"),
     (raising, KeyError, "mine"),
     ("score", T, "callable"),
     (LAW.score(scoresde.VESDE()), V, "was made for"),
@@ -140,7 +128,7 @@ def test_invalid_states_and_score_functions_are_refused(entry: str) -> None:
 def test_densities_of_half_precision_are_refused() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         for call in (density, decoder):
-            with pytest.raises(InvalidTypeError, match=r"x\.float\(\)"):
+            with pytest.raises(T, match=r"x\.float\(\)"):
                 call(x=X.to(dtype))
         assert encode(SDE, SCORE, X.to(dtype), **LOOSE).x.dtype == dtype
         assert bound(X.to(dtype)).total.isfinite().all()
@@ -157,7 +145,7 @@ def test_an_empty_batch_is_an_empty_result() -> None:
     assert discrete(GREY[:0]).log_prob.shape == (0,) and discrete(GREY[:0]).bits_per_dim.shape == (0,)
     assert decoder(GREY[:0], levels=17).log_prob.shape == (0,) and bound(GREY[:0], levels=17).total.shape == (0,)
     assert interpolate(X[:0], X[:0], torch.ones(2)).shape == (2, 0, 4)
-    with pytest.raises(InvalidArgumentError):  # an empty event has no density
+    with pytest.raises(V):  # an empty event has no density
         density(elementwise, torch.zeros(2, 0))
 
 
@@ -172,12 +160,12 @@ class Net(nn.Module):
         return -x + 0.01 * self.lines(x)
 
 
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "transposed": lambda x: x.mT.contiguous().mT,
-    "every second": lambda x: torch.stack([x, x * 0], 1).flatten(0, 1)[::2],
-    "a leaf with gradient": lambda x: x.clone().requires_grad_(True),
-    "not a leaf": lambda x: x.clone().requires_grad_(True) * 1.0,
-}
+LAYOUTS: list[Callable[[Tensor], Tensor]] = [
+    lambda x: x.mT.contiguous().mT,
+    lambda x: torch.stack([x, x * 0], 1).flatten(0, 1)[::2],
+    lambda x: x.clone().requires_grad_(True),
+    lambda x: x.clone().requires_grad_(True) * 1.0,
+]
 
 
 @by_entry
@@ -185,7 +173,7 @@ def test_layouts_change_nothing_and_everything_is_left_alone(entry: str) -> None
     """The inputs, the network, the gradient mode and the global generator."""
     run, state = ENTRIES[entry], torch.get_rng_state()
     want = run(X, score_fn=Rowwise(elementwise))
-    for layout in LAYOUTS.values():
+    for layout in LAYOUTS:
         x = layout(X)
         before, needs, strides = x.detach().clone(), x.requires_grad, x.stride()
         got = run(x, score_fn=Rowwise(elementwise))
@@ -194,11 +182,6 @@ def test_layouts_change_nothing_and_everything_is_left_alone(entry: str) -> None
                 assert torch.equal(getattr(got, name), getattr(want, name)) and not getattr(got, name).requires_grad
         assert torch.equal(x.detach(), before) and x.requires_grad == needs and x.stride() == strides
         assert not x.is_leaf or x.grad is None
-    x = X[:1].expand(3, 4)
-    got = run(x, score_fn=Rowwise(elementwise))
-    values = getattr(got, "x", getattr(got, "latent", None))
-    assert values is None or (torch.equal(values[0], values[1]) and torch.equal(values[1], values[2]))
-    assert x.stride() == (0, 1)
     for training in (True, False):
         net = Net().train(training)
         for p in net.parameters():
@@ -222,14 +205,14 @@ def test_layouts_change_nothing_and_everything_is_left_alone(entry: str) -> None
 
 def test_inference_mode() -> None:
     for call in (density, decoder):
-        with torch.inference_mode(), pytest.raises(InvalidArgumentError, match="inference_mode"):
+        with torch.inference_mode(), pytest.raises(V, match="inference_mode"):
             call()
         with torch.inference_mode():
             given = X.clone()
         assert torch.equal(call(x=given, **LOOSE).log_prob, call(**LOOSE).log_prob)  # of tensors from there
 
 
-@QUIET
+@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
 def test_very_small_and_very_large_values() -> None:
     """The log-density of the Gaussian, whatever the size; and a huge sample does not harm the others."""
     for size in (1e-300, 1e-30, 1e30, 1e150):
@@ -240,15 +223,12 @@ def test_very_small_and_very_large_values() -> None:
     assert bool(got.log_prob[4] < -1e290) or not bool(got.success[4])
 
 
-DIVERGENCES: list[dict[str, Any]] = [
-    {},
-    {"divergence": "hutchinson", "probes": 2},
-    {"divergence": "hutch++", "probes": 3},
-    {"method": "rk45"},
-]
+DIVERGENCES = [("exact", 1), ("hutchinson", 2), ("hutch++", 3)]
 
 
-@pytest.mark.parametrize("options", DIVERGENCES, ids=str)
+@pytest.mark.parametrize(
+    "options", [*({"divergence": d, "probes": n} for d, n in DIVERGENCES), {"method": "rk45"}], ids=str
+)
 def test_healthy_samples_are_the_same_to_the_last_bit(options: dict[str, Any]) -> None:
     """Whether a state is not finite, or the score is NaN midway."""
     x = torch.cat([X[:1], torch.full((1, 4), 0.1, dtype=F64), X[1:]])
@@ -311,7 +291,7 @@ def test_a_prior_that_is_nan_is_told_and_one_that_is_zero_is_not() -> None:
 
 
 def test_the_steps_run_out() -> None:
-    with pytest.raises(MaxStepsError, match="max_steps=2") as caught:
+    with pytest.raises(scoresde.MaxStepsError, match="max_steps=2") as caught:
         density(max_steps=2)
     partial = caught.value.partial
     assert partial is not None and partial.x.isnan().all() and partial.status.tolist() == [Status.MAX_STEPS] * 4
@@ -327,19 +307,14 @@ ARGUMENTS: list[tuple[type[ScoreSDEError], str, list[dict[str, Any]]]] = [
     (V, "at least 1", [{**HUTCH, "probes": 0}, {"probes": 0}]),
     (T, "integer", [{**HUTCH, "probes": 1.5}]),
     (V, "multiple of 3", [{"divergence": "hutch++", "probes": 4}]),
-    (V, "at least 0", [{"seed": -1}]),
-    (V, r"seeds\[3\]", [{"seed": None, "seeds": [1, 2, 3, -4]}]),
-    (V, "at most one", [{"seeds": [1, 2, 3, 4]}]),
     (V, "resolution", [{"rtol": 1e-16, "atol": 1e-16}, {"rtol": 0.0, "atol": 0.0}]),
     (V, "atol", [{"atol": NAN}, {"atol": INF}]),
-    (V, "max_steps", [{"max_steps": 0}]),
     (V, "t_start", [{"t_start": 0.9, "t_end": 0.1}, {"t_start": NAN}, {"t_start": 0.0}]),
     (V, "stepsize", [{"stepsize": 0.1}]),
     (V, "max_order", [{"max_order": 99}]),
     (V, "did you mean 'adams'", [{"method": "adms"}]),
     (V, "adams", [{"method": "pc"}, {"method": "ddim"}]),
     (V, "divergence", [{"divergence": None}, {"divergence": "hutch"}]),
-    (V, "did you mean 'rademacher'", [{"probe": "rademacher "}]),
     (V, "control", [{"control": targets.Gaussian(torch.zeros(3), 1.0)}]),
     (V, "adjoint", [{"differentiable": "no"}]),
     (V, "`prior` is missing", [{"t_end": 0.5}]),
@@ -359,7 +334,7 @@ def test_invalid_arguments_of_a_likelihood_are_refused_before_the_first_evaluati
         for options in several:
             with pytest.raises(kind, match=words):
                 density(score, **options)
-    with pytest.raises(InvalidArgumentError, match="lable"):  # a context that it does not take
+    with pytest.raises(V, match="lable"):  # a context that it does not take
         density(lambda x, t: score(x, t), context={"lable": torch.zeros(4)})
     assert calls == []
 
@@ -370,8 +345,6 @@ DISCRETE: list[tuple[Any, dict[str, Any], type[ScoreSDEError], str]] = [
     (GREY + 17, {}, V, "whole numbers 0 … 16"),
     (GREY, {"draws": 0}, V, "draws"),
     (GREY, {"importance": True, **HUTCH}, V, "divergence='exact'"),
-    (GREY, {"generator": torch.Generator()}, V, "both"),
-    (GREY, {"seeds": [1, 2, 3]}, V, "seeds"),
     (GREY, {"differentiable": True}, V, "differentiable"),
 ]
 
@@ -416,7 +389,7 @@ def test_invalid_dequantisers_are_refused() -> None:
 LATENTS: list[tuple[Callable[[], Any], type[ScoreSDEError], str]] = [
     *((lambda f=f: f(None, SCORE, X), T, "sde") for f in (encode, decode, reconstruct)),
     (lambda: encode(SDE, SCORE, X, foo=1), V, "foo"),
-    (lambda: encode(SDE, SCORE, X, max_steps=2), MaxStepsError, "max_steps"),
+    (lambda: encode(SDE, SCORE, X, max_steps=2), scoresde.MaxStepsError, "max_steps"),
     (lambda: interpolate(X * NAN, X, [0.5]), NonFiniteError, "NaN"),  # type: ignore[arg-type]
     (lambda: interpolate(GREY, GREY, torch.ones(1)), T, "`a`"),
 ]

@@ -105,15 +105,11 @@ def test_orders_by_the_public_functions() -> None:
     assert testing.weak_order("ancestral", problem="mixture", steps=(32, 64)).order() == pytest.approx(1, abs=0.2)
     strong = testing.strong_order("sra1", grid="time", weight=testing.AREA_WEIGHTS)
     assert strong.order() > 1.4
-    cells = testing.strong_order("seeds3", weight=_transition, cells=(1 / 3, 2 / 3))
+    weight = lambda u: (node := scoresde.VPSDE().nodes(u)).g2.sqrt() / node.alpha  # noqa: E731
+    cells = testing.strong_order("seeds3", weight=weight, cells=(1 / 3, 2 / 3))
     assert cells.order() == pytest.approx(1, abs=0.15)
     with pytest.raises(scoresde.InvalidArgumentError, match="problem"):
         testing.weak_order("ancestral", problem="other")
-
-
-def _transition(u: torch.Tensor) -> torch.Tensor:
-    node = scoresde.VPSDE().nodes(u)
-    return node.g2.sqrt() / node.alpha
 
 
 def test_work_precision() -> None:
