@@ -76,9 +76,6 @@ def few(method: str, steps: int = 4) -> dict[str, Any]:
     return {"method": method, "rtol": tolerance, "atol": tolerance}
 
 
-# --- the batch ------------------------------------------------------------------------------------------------------
-
-
 @by_way
 def test_the_batch_never_changes_a_result(method: str) -> None:
     """Permuted, or split in two parts, every sample is bitwise what it was, and so are its counts."""
@@ -157,9 +154,8 @@ def test_bare_functions_see_the_whole_batch_and_context_goes_with_its_samples(me
         wide |= dict.fromkeys(("rtol", "atol"), 1e-3 if method in ODE else 0.5)
     bare = solve(SDE, closure, x, seeds=range(5), **wide)
     assert widths["closure"] == {5} and bool(bare.success.all())
-    runs = [
-        solve(SDE, f, x, context={"strength": strength}, seeds=range(5), **wide) for f in (score_fn, rowwise(score_fn))
-    ]
+    given: dict[str, Any] = {"context": {"strength": strength}, "seeds": range(5), **wide}
+    runs = [solve(SDE, f, x, **given) for f in (score_fn, rowwise(score_fn))]
     for run in runs:
         assert torch.equal(run.x, bare.x) and torch.equal(run.nfe, bare.nfe)
     if method not in FIXED:
@@ -187,9 +183,6 @@ def test_a_function_for_noise_always_sees_the_whole_batch() -> None:
     assert shapes == [(3, 2)] * 3  # the prior's, and one per step
 
 
-# --- what is counted ------------------------------------------------------------------------------------------------
-
-
 @by_way
 def test_evaluations_are_the_networks_own_and_denoising_is_one_by_tweedies_formula(method: str) -> None:
     calls: list[int] = []
@@ -214,9 +207,6 @@ def test_evaluations_are_the_networks_own_and_denoising_is_one_by_tweedies_formu
         assert torch.equal(clean.nfe, plain.nfe + 1)
         score = elementwise(plain.x, torch.full((5,), 0.1, dtype=torch.float64))
         torch.testing.assert_close(clean.x, (plain.x + sigma**2 * score) / alpha, rtol=1e-12, atol=1e-12)
-
-
-# --- times ----------------------------------------------------------------------------------------------------------
 
 
 @by_way
@@ -273,7 +263,6 @@ def test_saved_times_of_fixed_steps_are_additional_nodes(method: str) -> None:
     infos: list[Any] = []
     options: dict[str, Any] = {"seeds": range(4), "callback": infos.append, **few(method, 5)}
     solution = solve(SDE, elementwise, states(), save_at=wanted, **options)
-    assert solution.ts is not None and solution.xs is not None
     assert solution.ts.tolist() == wanted and solution.xs.shape == (6, 4, 2)
     assert solution.steps == 5 + 3 + DETOUR.get(method, 0)
     assert torch.equal(solution.xs[2], states()) and torch.equal(solution.xs[4], solution.x)
@@ -316,17 +305,11 @@ def test_saved_times_next_to_a_node_or_to_each_other(method: str) -> None:
         torch.testing.assert_close(solution.xs[0], solution.xs[1], rtol=1e-5, atol=1e-5)
 
 
-def test_seeds_and_saved_times_cost_little() -> None:
-    """A draw costs what the numbers drawn do, not a large block per sample; and each of many saved times the same."""
+def test_seeds_cost_little() -> None:
+    """A draw costs what the numbers drawn do, not a large block per sample."""
     with Count() as count:
         solve(SDE, elementwise, states(1000), method="ancestral", steps=3, seeds=range(1000))
     assert count.calls < 2500  # a few per seed, not one per draw
-    cost = []
-    for n in (10, 80):
-        with Count() as count:
-            solution = solve(SDE, elementwise, states(1), method="rk45", save_at=torch.linspace(0.9, 0.1, n).double())
-        cost.append(count.calls / solution.steps)
-    assert cost[1] < 1.5 * cost[0]
 
 
 @pytest.mark.parametrize("method", ODE)
@@ -339,9 +322,6 @@ def test_the_direction_of_a_solve(method: str) -> None:
     near = 1e-4 if method not in FIXED else 0.1 if order == 1 else 1e-3
     torch.testing.assert_close(back.x, x, rtol=0, atol=near)
     assert there.ts is not None and bool((there.ts.diff(dim=0) >= 0).all())
-
-
-# --- callback and bar -----------------------------------------------------------------------------------------------
 
 
 @by_way
@@ -367,9 +347,6 @@ def test_a_bar_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
         assert torch.equal(shown.x, quiet.x), method
     solve(SDE, elementwise, states(1), method="ddim", steps=1000, progress=True)
     assert capfd.readouterr().err.count("%") < 250  # it is not drawn at every step
-
-
-# --- what is left untouched -----------------------------------------------------------------------------------------
 
 
 def test_dtype_shape_and_input_are_kept() -> None:
@@ -440,17 +417,12 @@ def test_generators_that_are_not_given_are_untouched(method: str) -> None:
     def drawn() -> list[Any]:
         return [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()]  # noqa: NPY002
 
-    sources: list[dict[str, Any]] = [
-        {"seed": 3},
-        {"seeds": [3, 4]},
-        {"generator": torch.Generator().manual_seed(3)},
-        {"noise": lambda k, like: torch.zeros_like(like)},
-    ]
+    sources: list[dict[str, Any]] = [{"seed": 3}, {"seeds": [3, 4]}, {"generator": torch.Generator().manual_seed(3)}]
+    if not OWN[method].solver().needs_path:  # it refuses a function, see tests/unit/test_followed.py
+        sources.append({"noise": lambda k, like: torch.zeros_like(like)})
     torch.manual_seed(0)
     before = drawn()
     for source in sources:
-        if "noise" in source and OWN[method].solver().needs_path:
-            continue  # it refuses a function, see tests/unit/test_followed.py
         solve(SDE, elementwise, shape=(2, 2), **source, **few(method, 2))
         assert drawn() == before, source
     if method in ODE:  # nor is one that is given, by a method that draws nothing
@@ -475,9 +447,6 @@ def test_a_seed_repeats_a_solve_and_a_generator_goes_on() -> None:
         first, other = run(), run()
         torch.manual_seed(7)
         assert torch.equal(first, run()) and not torch.equal(first, other), method
-
-
-# --- gradients ------------------------------------------------------------------------------------------------------
 
 
 def differentiable(method: str) -> tuple[dict[str, Any], float]:
@@ -556,9 +525,6 @@ def test_guidance_on_a_grid_with_gradients(method: str) -> None:
     assert slope.isfinite().all() and bool(slope.any())
 
 
-# --- bugs of other libraries, as tests ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("method", OWN)
 def test_every_method_runs_on_every_process_and_in_few_steps(method: str) -> None:
     """No NaN from beta > 1 at N = 20, no square root of a negative below, no 0/0 at N = 1; sub-VP with a Langevin
@@ -577,16 +543,6 @@ def test_every_method_runs_on_every_process_and_in_few_steps(method: str) -> Non
                 assert float(solution.x.abs().max()) < 20, (sde, options)
 
 
-def test_a_point_mass_is_exact_at_one_step() -> None:
-    """With the true data prediction both land on alpha x_0 + sigma e, whatever the number of steps."""
-    point = torch.tensor([0.7, -0.4], dtype=torch.float64)
-    for sde, method, steps in itertools.product(PROCESSES, ("ddim", "ancestral"), (1, 3)):
-        model = ScoreModel(lambda x, t: point.expand_as(x), sde, "data")
-        given = {"shape": (3, 2), "seed": 0, "dtype": torch.float64, "denoise": True}
-        solution = solve(sde, model, method=method, steps=steps, **given)
-        assert float((solution.x - point).abs().max()) < 1e-12, (sde, method, steps)
-
-
 def test_networks_are_told_the_time_of_the_state() -> None:
     """One source of times: the network is told of the very node that the step starts from. Near the data its digits
     are kept: sqrt(1 - exp(-B)) in single precision is 9 % off at t = 1e-6; expm1 is not."""
@@ -600,7 +556,6 @@ def test_networks_are_told_the_time_of_the_state() -> None:
     for steps in (4, 50):
         told.clear()
         solution = solve(SDE, model, states(1), method="ddim", steps=steps, save_at="steps")
-        assert solution.ts is not None
         assert told == pytest.approx(SDE.log_snr(solution.ts[:-1]).tolist(), rel=1e-9)
     for sde, power in ((VPSDE(t_min=1e-8), 0.5), (SubVPSDE(t_min=1e-8), 1.0)):
         for t in (1e-6, 1e-5, 1e-3):
@@ -611,21 +566,10 @@ def test_networks_are_told_the_time_of_the_state() -> None:
             assert told[1] == pytest.approx(sigma, rel=3e-7), (sde, t)
 
 
-def test_denoising_leaves_no_noise_of_the_last_step() -> None:
-    sde, point = VESDE(), torch.tensor([0.7, -0.4], dtype=torch.float64)
-    score_fn = scoresde.targets.Gaussian(point, 1e-20).score(sde)
-    for method in ("pc", "ancestral", "euler_maruyama", "reverse_diffusion"):
-        given = {"shape": (9, 2), "steps": 100, "seed": 0, "dtype": torch.float64, "denoise": True}
-        assert float((solve(sde, score_fn, method=method, **given).x - point).abs().max()) < 1e-9, method
-
-
 def test_stochasticity_scales_the_noise() -> None:
-    def run(method: str, eta: float | None = None, **options: Any) -> Tensor:
-        return solve(SDE, elementwise, states(), method=method, steps=8, stochasticity=eta, seed=0, **options).x
-
-    euler = solve(SDE, elementwise, states(), method="euler", steps=8).x  # on the probability flow
-    torch.testing.assert_close(run("euler_maruyama", 0.0), euler, rtol=1e-12, atol=1e-12)
-    by_default, one, half = (run("pc", eta, predictor="euler_maruyama") for eta in (None, 1.0, 0.5))
+    """Of the predictor, too; without it see tests/convergence/test_equivalences.py."""
+    given: dict[str, Any] = {"method": "pc", "predictor": "euler_maruyama", "steps": 8, "seed": 0}
+    by_default, one, half = (solve(SDE, elementwise, states(), stochasticity=e, **given).x for e in (None, 1.0, 0.5))
     assert torch.equal(by_default, one) and not torch.equal(by_default, half)
 
 
@@ -636,19 +580,6 @@ def test_a_float16_result_is_the_float32_result_rounded_once(method: str) -> Non
     half = solve(SDE, elementwise, x, seeds=range(4), **few(method, 40))
     single = solve(SDE, elementwise, x.float(), seeds=range(4), **few(method, 40))
     assert torch.equal(half.x, single.x.half())
-
-
-def test_the_flow_of_a_gaussian_is_the_closed_form() -> None:
-    for sde, std in itertools.product(PROCESSES, (0.05, 3.0)):
-        target = scoresde.targets.Gaussian(torch.tensor([2.0, -3.0], dtype=torch.float64), std**2)
-        x = sde.prior.from_normal(states(3))
-        exact = target.flow_map(x, sde, sde.t_max, sde.t_min)
-        for budget, tolerance in (
-            ({"method": "rk45", "rtol": 1e-5, "atol": 1e-5}, 1e-3),
-            ({"method": "ddim", "steps": 50}, 0.1),
-        ):
-            error = (solve(sde, target.score(sde), x, **budget).x - exact).abs().max()
-            assert float(error) < tolerance * (1 + float(exact.abs().max())), (sde, std, budget)
 
 
 def test_a_prior_of_ones_own() -> None:
@@ -677,8 +608,7 @@ def test_a_general_process_solves_with_its_own_drift() -> None:
     target = scoresde.targets.Gaussian(torch.tensor([0.5, -0.5], dtype=torch.float64), 0.25)
 
     def bare(x: Tensor, t: Tensor) -> Tensor:
-        a2 = torch.exp(-2 * column(t, x))
-        return -(x - a2.sqrt() * target.mean) / (1 - 0.75 * a2)
+        return target.score(affine)(x, t)
 
     x = states()
     reference = target.flow_map(x, affine, 2.0, 0.01)
@@ -686,9 +616,6 @@ def test_a_general_process_solves_with_its_own_drift() -> None:
         steps = {"rtol": 1e-8, "atol": 1e-8} if method == "rk45" else {"steps": 200, "grid": "time"}
         error = float((solve(sde, bare, x, method=method, **steps).x - reference).abs().max())
         assert error < {"euler": 2e-2, "heun": 3e-4}.get(method, 1e-4), method
-    noisy = solve(sde, bare, x, method="euler_maruyama", steps=40, seed=0)
-    same = solve(affine, bare, x, method="euler_maruyama", steps=40, grid="time", seed=0)
-    torch.testing.assert_close(noisy.x, same.x, rtol=1e-9, atol=1e-9)
 
 
 MIXTURE = scoresde.targets.GaussianMixture(
@@ -726,8 +653,6 @@ def test_a_denoised_result_says_from_which_time() -> None:
     options: dict[str, Any] = {"method": "ddim", "grid": chain.grid(20)}
     sde = chain.sde()
     denoised, state = (solve(sde, target.score(sde), x, denoise=d, **options) for d in (True, False))
-    assert ", denoised at t=49, status=3 × SUCCESS" in repr(denoised) and denoised.denoised
-    assert ", t=49, status=3 × SUCCESS" in repr(state) and not state.denoised
-    assert "<th>denoised at t</th><td>49</td>" in denoised._repr_html_()
+    assert "denoised at t=49" in repr(denoised) and denoised.denoised and not state.denoised
     clean = scoresde.FlowSDE(t_min=0.0, t_max=1.0)  # sigma is 0 there: the state is the data
     assert not solve(clean, target.score(clean), x, method="ddim", steps=3, denoise=True).denoised

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import itertools
-import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
@@ -67,9 +65,7 @@ def reopened(stepper: Stepper, make: Callable[[], Stepper]) -> Stepper:
 SAVED = (1, 2, 3, 5, 8, 13)  # after how many calls
 
 
-def stepped(
-    make: Callable[[], Stepper], model: Callable[..., Tensor] = net, saved: bool = True
-) -> tuple[Solution, int]:
+def stepped(make: Callable[[], Stepper], model: Any = net, saved: bool = True) -> tuple[Solution, int]:
     """The solution, and the calls of the network; saved and opened again in between, in turns with an open question
     and without."""
     stepper, calls = make(), 0
@@ -356,18 +352,11 @@ def test_a_state_of_other_arguments_is_refused_and_the_argument_named() -> None:
     default: dict[str, Any] = {"sde": SDE, "x": start()}
     cases: list[tuple[str, str, Any, Any]] = [
         ("ddim", "another grid", {"steps": 4}, {"steps": 5}),
-        ("ddim", "", {"steps": 4}, {"x": start().double(), "steps": 4}),
-        ("ddim", "", {"steps": 4}, {"sde": scoresde.SubVPSDE(), "steps": 4}),
+        ("ddim", "", {"steps": 4}, {"x": start().double(), "sde": scoresde.SubVPSDE(), "steps": 4}),
         ("ddim", "another schedule", *({"sde": process(bend), "grid": [1.0, 0.5]} for bend in (0.0, 0.01))),
         ("ddim", "another prediction: ", {"prediction": "noise"}, {"prediction": "data"}),
-        ("ddim", "another grid: ", {"grid": [1.0, 0.5, 0.1]}, {"grid": [0.9, 0.5, 0.1]}),
         ("ddim", "another denoise: ", {}, {"denoise": True}),
-        ("ddim", "another save_at: ", {}, {"save_at": "steps"}),
-        ("ddim", "another max_steps: ", {}, {"max_steps": 9}),
-        ("ddim", "another throw: ", {}, {"throw": False}),
-        ("ddim", "another dtype of the result: ", {}, {"dtype": torch.float16}),
         ("rk45", "another tolerance: ", {"rtol": 1e-2}, {"rtol": 1e-5}),
-        ("euler_maruyama", "another stochasticity: ", {}, {"stochasticity": 0.5}),
         ("euler_maruyama", "another noise: ", {"seed": 1}, {"seeds": [1, 2, 3]}),
     ]
     for method, words, one, other in cases:
@@ -378,9 +367,8 @@ def test_a_state_of_other_arguments_is_refused_and_the_argument_named() -> None:
     stepper = Stepper(SDE, "ddim", start(), steps=4)
     with pytest.raises(InvalidArgumentError, match="is that of a stepper made with"):
         Stepper(SDE, "heun", start(), steps=4).load_state_dict(stepper.state_dict())
-    for state in ({}, {"made_with": stepper.state_dict()["made_with"]}, {"x": start()}):
-        with pytest.raises(InvalidArgumentError, match="must be what `state_dict` returned"):
-            stepper.load_state_dict(state)
+    with pytest.raises(InvalidArgumentError, match="must be what `state_dict` returned"):
+        stepper.load_state_dict({"x": start()})
 
 
 MODES = [(True, True, True), (True, True, False), (False, True, False), (False, True, True), (False, False, True)]
@@ -468,13 +456,6 @@ def test_a_solve_that_has_failed_does_not_go_on() -> None:
         assert torch.equal(told(stepper).x, wanted), method
 
 
-def test_a_stepper_is_not_copied() -> None:
-    """The functions within would still ask the first one."""
-    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(InvalidTypeError, match="cannot be copied or pickled"):
-            copied(Stepper(SDE, "ddim", start(), steps=4))
-
-
 def test_nothing_to_do_is_done_at_once() -> None:
     still = Stepper(SDE, "ddim", start(), t_start=0.5, t_end=0.5)
     assert still.done and torch.equal(still.x, start())
@@ -482,10 +463,8 @@ def test_nothing_to_do_is_done_at_once() -> None:
     one = Stepper(SDE, "ddim", start(), t_start=0.5, t_end=0.5, denoise=True)
     assert not one.done
     assert told(one, calls=1).done and one.solution.evaluations == 1
-    bad: list[dict[str, Any]] = [{"stepz": 3}, {"steps": 0}, {"prediction": "epsilonn"}, {"prediction": 3}]
-    for arguments in bad:  # they are refused at once, too
-        with pytest.raises((InvalidArgumentError, InvalidTypeError)):
-            Stepper(SDE, "ddim", start(), **arguments)
+    with pytest.raises(InvalidArgumentError, match="epsilonn"):  # refused at once, too
+        Stepper(SDE, "ddim", start(), prediction="epsilonn")
 
 
 def test_callbacks_see_the_data_estimate_without_an_evaluation() -> None:

@@ -36,8 +36,10 @@ def model(net: Callable[..., Tensor] = writes, **options: Any) -> ScoreModel:
     return ScoreModel(net, SDE, "noise", **options)
 
 
-def conditioned(value: float) -> Any:
-    return guidance.conditional(model(), label=value)
+def guided(score_fn: Any) -> Any:
+    """A solve whose guidance asks one network for two labels."""
+    sides = (guidance.conditional(score_fn, label=value) for value in (1.0, 0.0))
+    return solve(SDE, guidance.classifier_free(*sides, 2.0, sde=SDE), X, method="ddim", steps=2)
 
 
 class InPlace(scoresde.SDE):
@@ -68,23 +70,10 @@ PLACES: dict[str, Callable[[], Any]] = {
     "solve": lambda: solve(SDE, model(), X, method="ddim", steps=2),
     "a bare score": lambda: solve(SDE, writes, X, method="ddim", steps=2),
     "another process": lambda: solve(FLOW, model().on(FLOW), X, method="ddim", steps=2),
-    "guidance by one call": lambda: solve(
-        SDE, guidance.classifier_free(conditioned(1.0), conditioned(0.0), 2.0), X, method="ddim", steps=2
-    ),
-    "guidance of a bare score by one call": lambda: solve(
-        SDE,
-        guidance.classifier_free(
-            guidance.conditional(BARE, label=1.0), guidance.conditional(BARE, label=0.0), 2.0, sde=SDE
-        ),
-        X,
-        method="ddim",
-        steps=2,
-    ),
-    "data": lambda: model().data(X.clone(), 0.5),
-    "v": lambda: model().v(X.clone(), 0.5),
+    "guidance by one call": lambda: guided(model()),
+    "guidance of a bare score by one call": lambda: guided(BARE),
     "score": lambda: model()(X.clone(), 0.5),
     "denoising": lambda: losses.denoising(model(), X.clone(), generator()),
-    "vdm": lambda: losses.vdm(model(), X.clone(), generator()),
     "reverse drift": lambda: scoresde.ReverseSDE(SDE, writes).drift(X.clone(), 0.5),
     "a bound label": lambda: solve(
         SDE, model(writes_label, context={"label": torch.ones(4, dtype=torch.float64)}), X, method="ddim", steps=2
@@ -150,14 +139,6 @@ def test_a_diffusion_may_reuse_its_memory() -> None:
     kept = process.diffusion(X, process.sde.node(0.25))
     process.diffusion(X, process.sde.node(0.5))
     assert float(kept) == 0.75
-
-
-def test_a_loss_refuses_a_context_of_another_length() -> None:
-    net = model(lambda x, t, label: x * label[:, None])
-    for n in (1, 3):
-        words = rf"`label` must have one entry per sample, \(4, …\), got \({n},\)"
-        with pytest.raises(InvalidArgumentError, match=words):
-            losses.denoising(net, X, generator(), label=torch.ones(n))
 
 
 def test_draws_of_a_path_with_areas_are_shaped_like_the_state() -> None:
