@@ -116,24 +116,12 @@ def test_parameters_that_are_used_now_and_then_are_an_error() -> None:
         got.log_prob.sum().backward()
 
 
-class Line(nn.Module):
-    """A linear gamma with a parameter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.width = nn.Parameter(torch.tensor(12.0, dtype=F64))
-
-    def forward(self, t: Tensor) -> Tensor:
-        return -6.0 + self.width * t
-
-    def inverse(self, gamma: Tensor) -> Tensor:
-        return (gamma + 6.0) / self.width
-
-
 def test_refusals() -> None:
     x = data()
     with pytest.raises(scoresde.InvalidArgumentError, match="schedule"):
-        log_likelihood(scoresde.VDMSDE(Line()), lambda x, t: -x, x, differentiable="adjoint", **LOOSE)
+        log_likelihood(
+            scoresde.VDMSDE(scoresde.nets.MonotoneGamma()), lambda x, t: -x, x, differentiable="adjoint", **LOOSE
+        )
     with pytest.raises(scoresde.InvalidArgumentError, match="did you mean 'adjoint'"):
         log_likelihood(SDE, lambda x, t: -x, x, differentiable="adjiont", **LOOSE)
     got = log_likelihood(SDE, lambda x, t: -x, x, differentiable="adjoint", **LOOSE)

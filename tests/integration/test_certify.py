@@ -52,7 +52,6 @@ def covered(pilots: int, fresh: int, **options: Any) -> float:
     for seed in range(pilots):
         certificate = scoresde.certify(SDE, SCORE, **METHOD, **{**GIVEN, "seed": seed, **options})
         solution = certificate.solve(shape=(fresh, 2), seed=seed)
-        assert solution.error_bound is not None
         share += float((true_errors(solution, seed) <= solution.error_bound).to(F64).mean()) / pilots
     return share
 
@@ -150,8 +149,7 @@ def test_confidence_in_the_pilot_and_another_confidence(certificate: Certificate
     assert certificate.at(0.8).pooled.quantile < certificate.pooled.quantile
     with pytest.raises(InvalidArgumentError, match="at least 99 draws"):
         certificate.at(0.99)
-    direct = scoresde.certify(SDE, SCORE, **METHOD, **GIVEN, confidence_in_pilot=0.95)
-    assert direct.coverage == sure.coverage
+    assert scoresde.certify(SDE, SCORE, **METHOD, **GIVEN, confidence_in_pilot=0.95).coverage == sure.coverage
 
 
 def test_the_law(certificate: Certificate) -> None:
@@ -224,7 +222,6 @@ def test_methods_that_draw_noise(method: str) -> None:
     solution = certificate.solve(noise=path, shape=(100, 2))
     exact = scoresde.solve(SDE, score, method=method, steps=320, noise=path, shape=(100, 2), dtype=F64).x
     errors = (solution.x - exact).square().mean(1).sqrt()
-    assert solution.error_bound is not None
     assert float((errors <= solution.error_bound).to(F64).mean()) > 0.75
 
 
@@ -253,7 +250,6 @@ def test_classes_have_bounds_of_their_own() -> None:
     assert narrow.own and wide.own and (narrow.coverage.draws, wide.coverage.draws) == (20, 180)
     assert narrow.quantile != wide.quantile
     solution = certificate.solve(shape=(4, 2), seed=0, context={"y": torch.tensor([0, 1, 0, 1])})
-    assert solution.error_bound is not None
     assert solution.error_bound.tolist() == [wide.quantile, narrow.quantile] * 2
     with pytest.raises(InvalidArgumentError, match="no draws of the class 2"):
         certificate.solve(shape=(1, 2), seed=0, context={"y": torch.tensor([2])})
@@ -384,15 +380,6 @@ def test_a_random_score_function_is_refused() -> None:
             scoresde.diagnose(sde, score, TARGET.sample(64, generator=torch.Generator().manual_seed(0)), pilot=32)
 
 
-def test_autocast_makes_another_certificate() -> None:
-    net = nn.Linear(2, 2).eval().requires_grad_(False)
-    certificate = scoresde.certify(SDE, lambda x, t: net(x) - x, **{**SMALL, "dtype": torch.float32})
-    certificate.solve(shape=(2, 2), seed=0)
-    cast, message = torch.autocast("cpu", torch.bfloat16), "for autocast 'off', not 'torch.bfloat16'"
-    with cast, pytest.raises(InvalidArgumentError, match=message):
-        certificate.solve(shape=(2, 2), seed=0)
-
-
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_bounds_follow_the_scale_of_the_data(scale: float) -> None:
     """The reference's absolute tolerance is in units of the end states, so that small data have no loose bounds."""
@@ -401,18 +388,8 @@ def test_bounds_follow_the_scale_of_the_data(scale: float) -> None:
     solution = certificate.solve(shape=(100, 2), seed=1)
     start = SDE.prior.from_normal(scoresde.noise.SampleNoise(seeds_of(1, 100, FRESH)).normal(solution.x))
     errors = (solution.x - target.flow_map(start, SDE, SDE.t_max, SDE.t_min)).square().mean(1).sqrt()
-    assert solution.error_bound is not None
     assert 0.8 < float((solution.error_bound / errors).median()) < 4
     assert certificate.reference.distance < 0.2 * certificate.typical
-
-
-def test_a_long_grid_is_known_by_all_of_its_times() -> None:
-    times = torch.linspace(1.0, 1e-3, 301, dtype=F64).numpy()
-    certificate = scoresde.certify(SDE, SCORE, **{**SMALL, "method": "ddim", "steps": None, "grid": times})
-    other = times.copy()
-    other[150] = 0.5 * (times[150] + times[151])
-    with pytest.raises(InvalidArgumentError, match="made for settings"):
-        certificate.on(SDE, SCORE, "ddim", grid=other)
 
 
 def test_a_change_that_the_weights_do_not_show_is_seen_and_a_network_that_counts_its_calls_names_itself() -> None:

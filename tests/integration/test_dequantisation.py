@@ -240,13 +240,6 @@ def test_learned_noise_starts_nearly_uniform_and_takes_a_network() -> None:
     assert bool((((x + 1) * 17 / 2).floor() == v[:5]).all())
 
 
-def quadrature(function: Any, centre: Tensor, spread: float) -> Tensor:
-    """The mean of a function of x, ``(batch, 1, n) -> (batch, n)``, under normal laws."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    points = centre[..., None] + spread * torch.as_tensor(nodes)
-    return function(points) @ torch.as_tensor(weights / weights.sum())
-
-
 @pytest.mark.parametrize(
     ("sde", "t"),
     [(SDE, None), (SDE, 0.1), (scoresde.VESDE(), 0.1), (scoresde.EDMSDE(), None), (scoresde.FlowSDE(), 0.1)],
@@ -285,7 +278,9 @@ def weights_of(x: Tensor, t: float, decode: Any) -> Tensor:
         log_q = torch.distributions.Normal(alpha * x[..., None], sigma).log_prob(z)
         return (MIXTURE.log_prob(flat, SDE, t).reshape(z.shape) + decode(data, sigma / alpha) - log_q)[:, 0]
 
-    return quadrature(weight, alpha * x, sigma)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    points = (alpha * x)[..., None] + sigma * torch.as_tensor(nodes)
+    return weight(points) @ torch.as_tensor(weights / weights.sum())
 
 
 @pytest.mark.parametrize("t", [0.02, 0.2])
@@ -393,20 +388,6 @@ def test_a_failed_sample_leaves_the_others() -> None:
     score = targets.Gaussian(torch.zeros(2, dtype=F64), 0.3).score(SDE)
     bound = decoder_bound(SDE, score, x, divergence="exact", seed=0, throw=False)
     assert bound.success.tolist() == [True, False] and bound.log_prob.isnan().tolist() == [False, True]
-
-
-def test_labels_go_with_the_samples() -> None:
-    """A bare function sees the batch as it is, in every draw."""
-    sizes = []
-
-    def score(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        sizes.append((len(x), None if label is None else len(label)))
-        return -x / (0.3 + t[:, None])
-
-    v = grey(6, 3)
-    options: dict[str, Any] = {"dequantizer": UniformDequantizer(6), "draws": 3, "seed": 0, "dtype": F64}
-    discrete_log_likelihood(SDE, score, v, context={"label": torch.arange(3)}, rtol=1e-2, atol=1e-2, **options)
-    assert set(sizes) == {(3, 3)}
 
 
 def test_the_checks_are_made_once_and_evaluations_are_counted() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from scoresde import ScoreSDEWarning, log_likelihood, targets
+from scoresde import EDMSDE, VDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, SubVPSDE, log_likelihood, targets
 from scoresde.likelihood.checks import on_a_lattice, told_of_denoising, told_of_lattice
 from scoresde.processes import Network, ReverseProcess
 from scoresde.processes.density import LogDensityFlow
@@ -20,16 +20,9 @@ from scoresde.training import digits_split, grey_to_x
 
 F64 = torch.float64
 LOOSE: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-2}
-PROCESSES: dict[str, scoresde.AffineSDE] = {
-    "ve": scoresde.VESDE(),
-    "vp": scoresde.VPSDE(),
-    "sub_vp": scoresde.SubVPSDE(),
-    "cosine": scoresde.CosineVPSDE(),
-    "vdm": scoresde.VDMSDE(),
-    "edm": scoresde.EDMSDE(),
-    "flow": scoresde.FlowSDE(t_max=1.0),
-}
-QUICK = ("vp", "edm", "flow")
+SDES = (VESDE(), VPSDE(), SubVPSDE(), CosineVPSDE(), VDMSDE(), EDMSDE(), FlowSDE(t_max=1.0))
+PROCESSES: dict[str, scoresde.AffineSDE] = {type(sde).__name__: sde for sde in SDES}
+QUICK = ("VPSDE", "EDMSDE", "FlowSDE")
 by_process = pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PROCESSES]
 )
@@ -120,7 +113,6 @@ GREY = torch.randint(0, 256, (4, 3, 6, 6), generator=generator())
 LATTICES = {
     "integers": GREY.float(),
     "to [0, 1]": GREY.float() / 255,
-    "to [-1, 1]": GREY.float() / 127.5 - 1,
     "one sample": GREY[:1].float() / 255,
     "black and white": (GREY > 127).float(),
     "sixteen numbers": GREY.flatten()[:16].reshape(1, 16).float() / 255,
@@ -129,7 +121,7 @@ LATTICES = {
 
 def test_data_that_are_not_dequantised() -> None:
     for x in LATTICES.values():
-        with pytest.warns(ScoreSDEWarning, match="not dequantised.*dequantize"):
+        with pytest.warns(scoresde.ScoreSDEWarning, match="not dequantised.*dequantize"):
             told_of_lattice(x)
     assert on_a_lattice(torch.tensor([0.0, 2.0, 5.0, 7.0], dtype=F64), 1e-16)  # the width is none of the gaps
     assert not on_a_lattice(torch.tensor([0.0, 1.0, 2.5, 2.5 + math.sqrt(2)], dtype=F64), 1e-16)
@@ -139,21 +131,17 @@ def sigma(sde: Any, t: Tensor, x: Tensor) -> Tensor:
     return sde.sigma(t).reshape(-1, *[1] * (x.ndim - 1)).to(x)
 
 
-class Perceptron(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        layers = nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 64)
-        self.layers = nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (1, 8, 8)))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.layers(x)
+def perceptron() -> Any:
+    torch.manual_seed(0)
+    layers = nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 64)
+    net = nn.Sequential(nn.Flatten(), *layers, nn.Unflatten(1, (1, 8, 8)))
+    return lambda x, t: net(x)
 
 
 WRONG: dict[str, Any] = {
-    "untrained noise": lambda f, sde: scoresde.ScoreModel(Perceptron(), sde, prediction="noise"),
-    "untrained data": lambda f, sde: scoresde.ScoreModel(Perceptron(), sde, prediction="data"),
-    "untrained score": lambda f, sde: Perceptron(),
+    "untrained noise": lambda f, sde: scoresde.ScoreModel(perceptron(), sde, prediction="noise"),
+    "untrained data": lambda f, sde: scoresde.ScoreModel(perceptron(), sde, prediction="data"),
+    "untrained score": lambda f, sde: perceptron(),
     "zero": lambda f, sde: lambda x, t: 0 * x,
     "noise for a score": lambda f, sde: lambda x, t: -f(x, t) * sigma(sde, t, x),
     "sign": lambda f, sde: lambda x, t: -f(x, t),
@@ -166,7 +154,6 @@ RANGES: dict[str, Any] = {
     "[0, 16]": lambda x: 8.5 * (x + 1),
     "[0, 255]": lambda x: 127.5 * (x + 1),
     "divided by 255": lambda x: x / 255,
-    "doubled": lambda x: 2 * x,
 }
 
 
@@ -196,13 +183,13 @@ class Counted:
 
 def test_a_likelihood_tells_and_is_the_same() -> None:
     sde, x = scoresde.VPSDE(), torch.randn(10, 16, generator=generator(), dtype=F64)
-    with pytest.warns(ScoreSDEWarning, match="does not denoise") as found:
+    with pytest.warns(scoresde.ScoreSDEWarning, match="does not denoise") as found:
         loud = log_likelihood(sde, Counted(-1.0), x, seed=0, **LOOSE)
     assert found[0].filename == __file__
     quiet = log_likelihood(sde, Counted(-1.0), x, seed=0, check=False, **LOOSE)
     assert torch.equal(loud.log_prob, quiet.log_prob) and torch.equal(loud.nfe, quiet.nfe)
     levels = torch.randint(0, 9, (4, 16), generator=generator()).double() / 4 - 1
-    with pytest.warns(ScoreSDEWarning, match="not dequantised"):
+    with pytest.warns(scoresde.ScoreSDEWarning, match="not dequantised"):
         log_likelihood(sde, Counted(), levels, seed=0, **LOOSE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -248,12 +235,10 @@ def test_gradients_that_are_blocked() -> None:
 
 OPEN: dict[str, Any] = {
     "no x": lambda x, t: 0.1 * t[:, None].expand(x.shape),
-    "constant": lambda x, t: torch.full_like(x, 0.1),
     "constant with a graph": lambda x, t: 0 * x + 0.1,
     "the mean": lambda x, t: -mean(x),
     "one of the numbers": lambda x, t: torch.cat([-x[:, :1], torch.zeros_like(x[:, 1:])], 1),
     "rotation": lambda x, t: -x + torch.stack([x[:, 1], -x[:, 0], x[:, 3], -x[:, 2]], 1),
-    "half precision": lambda x, t: -x.half(),
     "bfloat16": lambda x, t: -x.bfloat16(),
 }
 

@@ -78,32 +78,8 @@ def transformed() -> tuple[Any, Any]:
     return by_autograd, torch.func.vmap(torch.func.grad(energy))
 
 
-class Own(torch.autograd.Function):
-    """A sine whose backward pass looks at its numbers, which it cannot do for several at once."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return slope * x.cos() * float(slope.detach().isfinite().all())
-
-
-class Layer(nn.Module):
-    def __init__(self, function: Any) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, h: Tensor) -> Tensor:
-        return self.function(h)
-
-
 # A network, and the same function written in another way.
 PAIRS: dict[str, Callable[[], tuple[Any, Any]]] = {
-    "own function": lambda: (Net(Layer(torch.sin)), Net(Layer(Own.apply))),
     "in place": lambda: (Net(nn.ReLU()), Net(nn.ReLU(inplace=True))),
     "recomputed": lambda: (Net(nn.Sequential(nn.Tanh(), nn.Tanh())), Net(Recomputed())),
     "dropout": lambda: (Net(nn.Tanh()), Net(nn.Sequential(nn.Tanh(), nn.Dropout(0.5))).eval()),
