@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,7 +20,7 @@ from scoresde.scores import Clip
 from scoresde.targets import Empirical, Gaussian, GaussianMixture
 from scoresde.trust.coupling import Task
 from scoresde.trust.diagnosis import Diagnosis, diagnose
-from scoresde.trust.repairs import Denoised, Linear, Network, OtherRange, Prior, Rows, Rung, Subject, levels_of, without
+from scoresde.trust.repairs import Denoised, Linear, Network, OtherRange, Prior, Rows, Subject, levels_of, without
 from scoresde.trust.repairs.denoising import States
 
 F64 = torch.float64
@@ -101,59 +102,9 @@ def overflowing() -> scoresde.ScoreModel:
     return scoresde.ScoreModel(Large().requires_grad_(False), SDE, "noise", event_shape=(2,))
 
 
-def labelled(rows: int = 2000) -> tuple[Tensor, Tensor]:
-    source = draws(3)
-    label = torch.randint(3, (rows,), generator=source)
-    return MEANS[label] + 0.2 * torch.randn(rows, 2, generator=source), label
-
-
-def prior() -> Diagnosis:
-    sde, target = scoresde.VPSDE(0.1, 3.0), mixture(3.0)
-    return diagnose(sde, target.score(sde), **halves(target), pilot=64)
-
-
 @functools.cache
 def few_steps() -> Diagnosis:
     return diagnose(SDE, SCORE, **halves(TARGET), method="ddim", steps=4, pilot=64)
-
-
-def smaller_score() -> Diagnosis:
-    return diagnose(SDE, lambda x, t: 0.6 * SCORE(x, t), **halves(TARGET), exact_score=SCORE, pilot=64)
-
-
-def larger_score() -> Diagnosis:
-    return diagnose(SDE, lambda x, t: 1.5 * SCORE(x, t), **halves(TARGET), pilot=64)
-
-
-def untrained() -> Diagnosis:
-    return diagnose(SDE, trained(MEANS, 0), **halves(TARGET), pilot=64)
-
-
-def memorised() -> Diagnosis:
-    few = halves(TARGET)["data"][:20]
-    return diagnose(SDE, Empirical(few).score(SDE), few, held_out=halves(TARGET)["held_out"], pilot=64)
-
-
-def clipped() -> Diagnosis:
-    return diagnose(SDE, SCORE, **halves(TARGET), clip=(-0.5, 0.5), pilot=64)
-
-
-def other_range() -> Diagnosis:
-    return diagnose(SDE, SCORE, **halves(mixture(0.5, 0.5)), pilot=64)
-
-
-def strongly_guided() -> Diagnosis:
-    one = Gaussian(torch.tensor([0.0, 1.0]), 0.5)
-    score = guidance.classifier_free(one.score(SDE), Gaussian(torch.zeros(2), 1.0).score(SDE), 4.0)
-    return diagnose(SDE, score, **halves(one), pilot=64)
-
-
-def half_precision() -> Diagnosis:
-    return diagnose(SDE, overflowing(), **halves(TARGET), half_precision=torch.float16, pilot=64)
-
-
-def early_end() -> Diagnosis:
-    return diagnose(SDE, SCORE, **halves(TARGET), t_end=0.1, pilot=64)
 
 
 class Preconditioned(nn.Module):
@@ -171,43 +122,50 @@ class Preconditioned(nn.Module):
         return (data - s**2 / size**2 * y) * size / (sigma * s)
 
 
-@functools.cache
-def wrong_sigma_data() -> Diagnosis:
+def edm(sigma_data: float, target: Any = TARGET) -> Diagnosis:
     sde = scoresde.EDMSDE()
-    model = scoresde.ScoreModel(Preconditioned(0.8), sde, "edm", sigma_data=0.2, event_shape=(2,))
-    return diagnose(sde, model, **halves(TARGET), pilot=64)
+    model = scoresde.ScoreModel(Preconditioned(0.8), sde, "edm", sigma_data=sigma_data, event_shape=(2,))
+    return diagnose(sde, model, **halves(target), pilot=64)
 
 
-def latents_not_scaled() -> Diagnosis:
-    """The network is that of data four times as small, and its sigma_data is right."""
-    sde = scoresde.EDMSDE()
-    model = scoresde.ScoreModel(Preconditioned(0.8), sde, "edm", sigma_data=0.8, event_shape=(2,))
-    return diagnose(sde, model, **halves(mixture(0.0, 4.0)), pilot=64)
+def planted(score: Any = SCORE, sde: Any = SDE, target: Any = TARGET, rows: int = 250, **given: Any) -> Diagnosis:
+    return diagnose(sde, score, **{**halves(target, rows), "pilot": 64, **given})
 
 
-def few_noisy_steps() -> Diagnosis:
-    return diagnose(SDE, SCORE, **halves(TARGET, 500), method="euler_maruyama", steps=5, pilot=128)
+def of_another_prior() -> Diagnosis:
+    target, sde = mixture(3.0), scoresde.VPSDE(0.1, 3.0)
+    return planted(target.score(sde), sde, target)
 
 
-PLANTED: dict[Callable[[], Diagnosis], tuple[str, ...]] = {
-    prior: ("prior",),
-    few_steps: ("steps",),
-    smaller_score: ("network",),
-    larger_score: ("network",),
-    untrained: ("network",),
-    memorised: ("memorisation", "overfitting"),
-    clipped: ("range",),
-    other_range: ("range",),
-    strongly_guided: ("guidance",),
-    half_precision: ("dtype",),
-    early_end: ("t_min",),
-    wrong_sigma_data: ("network",),
-    latents_not_scaled: ("range",),
-    few_noisy_steps: ("steps",),
+def strongly_guided() -> Diagnosis:
+    one = Gaussian(torch.tensor([0.0, 1.0]), 0.5)
+    other = Gaussian(torch.zeros(2), 1.0).score(SDE)
+    return planted(guidance.classifier_free(one.score(SDE), other, 4.0), target=one)
+
+
+def memorised() -> Diagnosis:
+    few = halves(TARGET)["data"][:20]
+    return planted(Empirical(few).score(SDE), data=few)
+
+
+PLANTED: dict[str, tuple[Callable[[], Diagnosis], tuple[str, ...]]] = {
+    "prior": (of_another_prior, ("prior",)),
+    "few steps": (few_steps, ("steps",)),
+    "memorised": (memorised, ("memorisation", "overfitting")),
+    "wrong sigma_data": (lambda: edm(0.2), ("network",)),
+    "smaller score": (lambda: planted(lambda x, t: 0.6 * SCORE(x, t), exact_score=SCORE), ("network",)),
+    "larger score": (lambda: planted(lambda x, t: 1.5 * SCORE(x, t)), ("network",)),
+    "untrained": (lambda: planted(trained(MEANS, 0)), ("network",)),
+    "clipped": (lambda: planted(clip=(-0.5, 0.5)), ("range",)),
+    "another range": (lambda: planted(target=mixture(0.5, 0.5)), ("range",)),
+    "strongly guided": (strongly_guided, ("guidance",)),
+    "half precision": (lambda: planted(overflowing(), half_precision=torch.float16), ("dtype",)),
+    "early end": (lambda: planted(t_end=0.1), ("t_min",)),
+    # the network is that of data four times as small, and its sigma_data is right
+    "latents not scaled": (lambda: edm(0.8, mixture(0.0, 4.0)), ("range",)),
+    "few noisy steps": (lambda: planted(rows=500, method="euler_maruyama", steps=5, pilot=128), ("steps",)),
 }
-
-
-QUICK = (prior, few_steps, memorised, wrong_sigma_data)
+QUICK = tuple(PLANTED)[:4]
 
 
 def marked(quick: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:
@@ -215,19 +173,15 @@ def marked(quick: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:
     return [value if quick(value) else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
-@pytest.mark.parametrize("fault", marked(QUICK.__contains__, PLANTED), ids=lambda f: f.__name__)
-def test_planted_faults_are_named_first(fault: Callable[[], Diagnosis]) -> None:
-    diagnosis = fault()
-    names = PLANTED[fault]
+@pytest.mark.parametrize("fault", marked(QUICK.__contains__, PLANTED))
+def test_planted_faults_are_named_first(fault: str) -> None:
+    diagnose_it, names = PLANTED[fault]
+    diagnosis = diagnose_it()
     assert diagnosis.limits[: len(names)] == names, diagnosis.table()
     assert diagnosis[names[0]].remedy in diagnosis.verdict
     assert ("More steps cannot help" in diagnosis.verdict) == (not {"steps", "dtype"} & {*diagnosis.limits})
-
-
-def test_the_right_sigma_data_is_named() -> None:
-    rung = wrong_sigma_data()["network"]
-    assert "sigma_data=0.7" in rung.finding or "sigma_data=0.8" in rung.finding, rung.finding
-    assert "sigma_data" in rung.remedy
+    if fault == "wrong sigma_data":  # the right one is named
+        assert re.search("sigma_data=0.[78]", diagnosis["network"].finding), diagnosis["network"].finding
 
 
 class InHalf(nn.Module):
@@ -282,16 +236,12 @@ def test_the_calibration_of_posteriors(width: float, shift: float, said: str) ->
     assert rung.unit == "probability" and 0 < rung.floor < 0.25
 
 
-def test_a_figure_has_a_bar_for_each_cause() -> None:
-    axes = few_steps().plot()
-    names = [label.get_text() for label in axes.get_yticklabels()]
-    assert "steps" in names and "dtype" not in names and axes.get_title() == "limited by: steps"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("sound", [False, True], ids=["shuffled", "right"])
 def test_shuffled_labels(sound: bool) -> None:
-    x, label = labelled()
+    source = draws(3)
+    label = torch.randint(3, (2000,), generator=source)
+    x = MEANS[label] + 0.2 * torch.randn(2000, 2, generator=source)
     model = trained(x, 1000, label if sound else label[torch.randperm(len(x), generator=draws(4))])
     context, held_out = {"label": label[:1000]}, (x[1000:], {"label": label[1000:]})
     diagnosis = diagnose(SDE, model, x[:1000], held_out=held_out, context=context)
@@ -354,7 +304,6 @@ def test_sound_samplers_have_no_faults(name: str) -> None:
     assert diagnosis.limits == () and "Nothing" in diagnosis.verdict, diagnosis.table()
     if given.get("dtype") is torch.bfloat16:
         assert diagnosis["dtype"].applies and 0 < diagnosis["dtype"].distance.value < 0.05
-    assert Rung("dtype").shown == "-"
 
 
 def test_the_path_of_a_stochastic_method_may_err_where_its_distribution_does_not() -> None:
@@ -367,9 +316,6 @@ def test_the_path_of_a_stochastic_method_may_err_where_its_distribution_does_not
         2 * rung.details["energy distance"] / torch.pdist(x).mean()
     )
     assert rung.size == pytest.approx(shift, rel=0.1)
-
-
-# Closed forms.
 
 
 def test_the_divergence_of_a_gaussian_network() -> None:
@@ -434,9 +380,6 @@ def test_wrappers_are_removed_one_by_one() -> None:
     assert without(SCORE, "range") is None and without(SCORE, "guidance") is None
 
 
-# What a diagnosis reports.
-
-
 def test_a_sound_sampler_is_shown_and_reproducible_and_its_evaluations_are_counted() -> None:
     rows = 0
 
@@ -452,12 +395,7 @@ def test_a_sound_sampler_is_shown_and_reproducible_and_its_evaluations_are_count
     assert first.limits == () and "same context" in first["calibration"].finding
     second = diagnose(SDE, counted, **given)
     assert [(r.name, r.distance, r.size) for r in first.rungs] == [(r.name, r.distance, r.size) for r in second.rungs]
-    assert str(first) == first.table() and max(map(len, first.table().splitlines())) <= 100
-    assert len(repr(first).splitlines()) == 1 and repr(first).startswith("Diagnosis(limits=()")
-    assert first._repr_html_().count("<tr>") == 1 + len(first.rungs)
     assert {rung.name for rung in first.rungs if not rung.applies} == {"guidance", "dtype", "labels", "calibration"}
-    with pytest.raises(InvalidArgumentError, match="must be one of"):
-        first["nothing"]
     for rung in first.rungs:
         assert rung.kind in ("exact", "upper bound", "estimate", "asymptotic") or not rung.applies
         assert math.isfinite(rung.size) and rung.finding.endswith(".")
@@ -471,21 +409,13 @@ ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"data": torch.zeros(5, 2)}, InvalidArgumentError, "at least 8 rows"),
     ({"data": torch.zeros(40, 2)}, InvalidArgumentError, "all of them are the same"),
     ({"data": torch.full((40, 2), torch.nan)}, NonFiniteError, "NaN"),
-    ({"data": torch.zeros(40, 2).long()}, InvalidTypeError, "floating-point"),
     ({"data": torch.randn(40, 3)}, InvalidArgumentError, "events of shape"),
     ({"held_out": torch.randn(40, 3)}, InvalidArgumentError, "held_out"),
-    ({"held_out": torch.full((40, 2), torch.inf)}, NonFiniteError, "held_out"),
-    ({"pilot": 8}, InvalidArgumentError, "pilot"),
-    ({"confidence": 1.0}, InvalidArgumentError, "confidence"),
     ({"half_precision": torch.float64}, InvalidTypeError, "half_precision"),
-    ({"clip": (1.0, 0.0)}, InvalidArgumentError, "clip"),
     ({"posterior_draws": 1}, InvalidArgumentError, "posterior_draws"),
-    ({"posterior_draws": 2.5}, InvalidTypeError, "posterior_draws"),
     ({"context": {"label": torch.zeros(3)}}, InvalidArgumentError, "a row for each"),
     ({"context": {"label": torch.zeros(250)}}, InvalidArgumentError, "held_out"),
-    ({"seed": -1}, InvalidArgumentError, "seed"),
     ({"callback": print}, InvalidArgumentError, "callback"),
-    ({"method": "nothing"}, InvalidArgumentError, "nothing"),
 ]
 
 
@@ -529,11 +459,6 @@ def test_another_range_is_named_with_small_pilots(scale: float, pilot: int) -> N
     assert found.limits == ("range",), found.table()
 
 
-def test_a_network_that_fails_everywhere() -> None:
-    with pytest.raises(SolveFailedError, match="draws failed"):
-        diagnose(SDE, lambda x, t: x * torch.nan, **halves(TARGET), pilot=32)
-
-
 def test_a_reference_of_given_steps() -> None:
     """Four sets of states are solved by it, with guidance or clipping more; what is found is the same."""
     given: dict[str, Any] = {**halves(TARGET), "method": "ddim", "steps": 4, "pilot": 64}
@@ -543,13 +468,7 @@ def test_a_reference_of_given_steps() -> None:
     more = diagnose(SDE, SCORE, reference=(80, 20), **given)
     sets, rest = divmod(more.evaluations - fixed.evaluations, 40 * 64)
     assert rest == 0 and 1 <= sets <= 5
-    wrong: list[tuple[Any, dict[str, Any], Any, str]] = [
-        ((20, 40), {}, InvalidArgumentError, "at least twice"),
-        (40, {}, InvalidTypeError, "pair of numbers of steps"),
-        ((40.5, 20), {}, InvalidTypeError, r"reference\[0\]"),
-        ((6, 3), {}, SolveFailedError, "does not agree with itself: its 6 and 3 steps"),
-        ((40, 20), {"method": "euler_maruyama"}, InvalidArgumentError, "draws noise"),
-    ]
-    for reference, options, error, message in wrong:
-        with pytest.raises(error, match=message):
-            diagnose(SDE, SCORE, reference=reference, **(given | options))
+    with pytest.raises(SolveFailedError, match="does not agree with itself: its 6 and 3 steps"):
+        diagnose(SDE, SCORE, reference=(6, 3), **given)
+    with pytest.raises(SolveFailedError, match="draws failed"):
+        diagnose(SDE, lambda x, t: x * torch.nan, **given)
