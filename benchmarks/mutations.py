@@ -153,8 +153,8 @@ def first_failure(tree: Path, change: Change | None, tests: list[str]) -> str | 
     if done.returncode == 0:
         return None
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    if done.returncode == 5 or (done.returncode not in (1, 2) and not found):
-        return f"cannot run: {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+    if done.returncode not in (1, 2) and not found:
+        raise SystemExit(f"the tests cannot run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return found[1] if found else "the package cannot be imported"
 
 
