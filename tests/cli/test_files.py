@@ -50,9 +50,8 @@ def test_a_lock_ends_with_its_process_though_a_child_of_it_lives(tmp_path: Path,
     holder = os.fork()
     if not holder:
         with hold(tmp_path / "a"):
-            child = os.fork()
-            if child:
-                os.write(writer, child.to_bytes(8, "big"))
+            if not os.fork():  # by now it has closed what it inherited
+                os.write(writer, os.getpid().to_bytes(8, "big"))
             signal.pause()
     child = int.from_bytes(os.read(reader, 8), "big")
     try:
