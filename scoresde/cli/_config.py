@@ -107,7 +107,11 @@ def _read(ctx: typer.Context, path: Path | None) -> None:
     parent = ctx.parent
     others = [] if parent is None else list(getattr(parent.command, "commands", {}))
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(1 << 20)
+            if file.read(1):  # no settings, and a device such as /dev/full has no end
+                raise ValueError("the file has more than 1 MiB")
+        content = tomllib.loads(text)
         found = values(content, ctx.info_name or "", others, names)
     except (OSError, ValueError) as error:  # a TOMLDecodeError is a ValueError
         raise typer.BadParameter(f"{str(path)!r}: {getattr(error, 'strerror', None) or error}.") from None

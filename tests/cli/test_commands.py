@@ -162,6 +162,7 @@ def test_what_is_wrong_in_a_file(typed: Run, fake: Any) -> None:
         ("steps = ", "'run.toml'"),
         ("method = 'nosuch'", "unknown name 'nosuch'"),
         (b"\xff\xfe", "'run.toml'"),
+        ("#" * (1 << 20) + "\n", "more than 1 MiB"),
         (None, "No such file"),
     ):
         Path("run.toml").unlink(missing_ok=True)
