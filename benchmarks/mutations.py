@@ -81,12 +81,13 @@ class Tests:
             file.write_text(json.dumps([line for line in listed.stdout.splitlines() if "::" in line]))
         return set(json.loads(file.read_text()))
 
-    def running(self, change: Change) -> list[str]:
+    def running(self, change: Change) -> list[list[str]]:
         """The tests that run the changed lines, the cheapest first. Lines that run at import have those that use the
-        file or, if it only declares, those with the name of the file, or of a class or a method in it."""
+        file or, if it only declares, those with the name of the file, or of a class or a method in it; then all."""
         file = f"scoresde/{change.path}"
         by_line = self.data.contexts_by_lineno(self._measured[file])
         found = {test for line in change.lines for test in by_line.get(line, ())} - {""}
+        others = set() if found else set(self.costs)
         if not found:
             found = {test for tests in by_line.values() for test in tests} - {""}
         if not found:
@@ -95,7 +96,7 @@ class Tests:
             names |= {row.name for row in ROWS if row.path.partition(".")[0] == stem}
             words = re.compile(rf"(?<![a-z\d])({'|'.join(sorted(names))})(?![a-z\d])")
             found = {test for test in self.costs if words.search(test)}
-        return sorted(found, key=lambda test: self.costs.get(test, 0.0))
+        return [sorted(some, key=lambda test: self.costs.get(test, 0.0)) for some in (found, others - found)]
 
 
 def _environment(tree: Path) -> dict[str, str]:
@@ -171,9 +172,9 @@ def catch(tests: Tests, change: Change, turns: Iterable[int]) -> dict[str, objec
     stages = []
     for k, turn in enumerate(turns, 1):
         default = tests.default(turn)
-        stages.append((k, [test for test in left if test in default]))
-        left = [test for test in left if test not in default]
-    for k, stage in [*stages, (None, left)]:
+        stages += [(k, [test for test in some if test in default]) for some in left]
+        left = [[test for test in some if test not in default] for some in left]
+    for k, stage in [*stages, *((None, some) for some in left)]:
         for part in _narrow_first(stage, tests):
             if test := first_failure(tests.tree, change, part):
                 return {"test": test, "turns": k, "seconds": time.monotonic() - begin}

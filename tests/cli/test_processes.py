@@ -63,6 +63,7 @@ def test_progress_on_a_terminal(run: Run, fake: Any) -> None:
     assert not end.value.code and b"ddim (vp)" in shown and b"100%" in shown
 
 
+@pytest.mark.slow
 def test_digits_from_a_new_interpreter_to_the_picture(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "scoresde", "sample", "--model", "digits", "--num", "4", "--steps", "3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}

@@ -282,6 +282,8 @@ def test_another_kind_of_context_is_refused() -> None:
             made.solve(**draws, context=context)
     with pytest.raises(InvalidArgumentError, match="24"):
         scoresde.certify(SDE, Classes().eval(), **SMALL, context={"y": torch.zeros(7, dtype=torch.long)})
+    with pytest.raises(InvalidTypeError, match=r"one integer for each of the 24 draws, got torch.float32 \(24,\)"):
+        scoresde.certify(SDE, Classes().eval(), **SMALL, context={"y": torch.zeros(24)}, by="y")
 
 
 def test_a_certificate_is_saved_and_loaded(certificate: Certificate, tmp_path: Path) -> None:

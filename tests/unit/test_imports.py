@@ -46,14 +46,18 @@ def test_python_finds_the_names_that_type_checkers_see() -> None:
         assert (name in scoresde.__all__) == (name in dir(scoresde)), name
 
 
-def test_importing_every_module_leaves_every_public_name_what_it_was() -> None:
-    """And importing the package, its command line and the names of its methods imports nothing heavy. An import of a
-    submodule sets it on its package, in the place of what has the same name."""
+def test_importing_the_package_its_commands_and_the_names_of_its_methods_imports_nothing_heavy() -> None:
     fresh(f"""
 import sys, scoresde, scoresde.cli, scoresde.solvers.registry.rows
 assert not {set(HEAVY)} & set(sys.modules), sorted(sys.modules)
+""")
 
-import importlib, pkgutil
+
+@pytest.mark.slow
+def test_importing_every_module_leaves_every_public_name_what_it_was() -> None:
+    """An import of a submodule sets it on its package, in the place of what has the same name."""
+    fresh(f"""
+import importlib, pkgutil, sys, scoresde
 used = {{name: getattr(scoresde, name) for name in {sorted(names())}}}
 first = {{}}
 for found in pkgutil.walk_packages(scoresde.__path__, "scoresde."):

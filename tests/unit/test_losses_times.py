@@ -159,13 +159,14 @@ def filled() -> losses.LossSecondMoment:
     ids=lambda law: type(law).__name__,
 )
 def test_laws_of_levels_have_no_bias(law: losses.IndexLaw) -> None:
-    """Every level has the measure of u that its probability says, and the weight 1/(T p)."""
+    """Every level has the measure of u that its probability says, and the weight 1/(T p); a u that rounds to 1 has the
+    last."""
     p = law.probabilities()
     ends = torch.cat([torch.zeros(1, dtype=F64), p.cumsum(0)])
     assert float(ends[-1]) == pytest.approx(1.0)
-    inner = torch.cat([ends[:-1] + 1e-9, ends[1:] - 1e-9])
+    inner = torch.cat([ends[:-1] + 1e-9, ends[1:] - 1e-9, torch.ones(1, dtype=F64)])
     draw = law.at(CHAIN.sde(), inner)
-    assert draw.index is not None and draw.index.tolist() == list(range(6)) * 2
+    assert draw.index is not None and draw.index.tolist() == [*range(6), *range(6), 5]
     assert torch.equal(draw.t, CHAIN.times[draw.index])
     f = torch.arange(6, dtype=F64).cos()
     assert float((p * draw.weight[:6] * f).sum()) == pytest.approx(float(f.mean()), rel=1e-12)

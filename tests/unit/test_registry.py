@@ -57,6 +57,8 @@ def test_a_method_declares_itself_in_full() -> None:
             assert method.weak_order is None and method.strong_order is None, method
         if method.kind in ("sde", "mcmc"):
             assert method.stochastic and method.ode_order is None, method
+        for order in (method.weak_order, method.strong_order):
+            assert order is None or float(2 * order).is_integer(), method
         text = method.solver.__doc__ or ""
         if (method.ode_order, method.weak_order, method.strong_order) == (None, None, None):
             assert "not an order" in text.lower() or "no order" in text.lower(), f"{method.name} has no reason"

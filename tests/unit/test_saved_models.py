@@ -222,6 +222,9 @@ def test_beyond_what_the_network_knows_is_refused_and_can_be_trimmed() -> None:
     assert log_snr_range(flow) == pytest.approx(model.limits)
     assert flow.prior.std == pytest.approx(float(flow.sigma(flow.t_max)))
     assert model.on(flow).sde is flow and within(flow, model.limits) is flow
+    whole = scoresde.FlowSDE()  # an end that differs by rounding stays
+    assert within(whole, (0.0, log_snr_range(whole)[1] * (1 - 1e-12))).t_min == whole.t_min
+    assert within(whole, (log_snr_range(whole)[0] * (1 - 1e-12), 0.0)).t_max == whole.t_max
     assert within(scoresde.VPSDE(), model.limits).prior.std == 1.0
     with pytest.raises(InvalidArgumentError, match="nothing is between"):
         within(scoresde.FlowSDE(t_min=0.999, t_max=0.9999), model.limits)

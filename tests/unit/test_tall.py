@@ -249,6 +249,28 @@ def test_where_the_jacobians_leave_no_width_there_is_a_floor() -> None:
         assert float(score_fn(x, t).abs().max()) < 100
 
 
+def test_the_floor_turns_with_the_axes() -> None:
+    """The same problem beside a coordinate of which nothing is observed, in turned coordinates."""
+
+    def composed(turn: Tensor) -> Any:
+        def single(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+            z, spread = x @ turn, (0.25 * SDE.alpha(t) ** 2 + SDE.sigma(t) ** 2).to(x)[:, None]
+            return torch.cat([SingleOfPair()(z[:, :1], t, y), -z[:, 1:] / spread], 1) @ turn.T
+
+        means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=F64) @ turn.T
+        prior = targets.GaussianMixture(PAIR.log_weights.exp(), means, scales=0.5)
+        return guidance.tall(single, prior, {"y": torch.zeros(12, 1, dtype=F64)}, sde=SDE)
+
+    turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=F64)
+    x = torch.stack([torch.linspace(-2, 2, 41, dtype=F64), torch.linspace(-1, 1, 41, dtype=F64)], 1)
+    for t in (0.05, 0.5):
+        straight, turned = composed(torch.eye(2, dtype=F64))(x, t), composed(turn)(x @ turn.T, t)
+        assert torch.allclose(turned, straight @ turn.T, rtol=1e-6, atol=1e-8)
+        assert torch.allclose(
+            straight[:, :1], of_pair(torch.zeros(12, 1, dtype=F64), gauss=False)(x[:, :1], t), rtol=1e-6
+        )
+
+
 def test_a_uniform_prior_is_a_target_with_a_covariance() -> None:
     """In a box that is wide, single posteriors N(y, 0.5) have the product N(mean of y, 0.5 / n)."""
 

@@ -313,12 +313,12 @@ def test_flow_map_takes_a_time_per_sample() -> None:
 
 def test_handling_a_large_batch_in_parts_changes_nothing() -> None:
     """A batch of 17 with a data set of 2^20 numbers, of which 2^24 differences are kept at a time."""
-    sde, target = VPSDE(), Empirical(draw(256, 2, 32, 64, seed=6), bandwidth=0.2)
-    x, t, score = draw(17, 2, 32, 64, seed=17), times(sde, 17), target.score(sde)
+    sde, target = VPSDE(), Empirical(draw(256, 2, 32, 64, seed=6).float(), bandwidth=0.2)
+    x, t, score = draw(17, 2, 32, 64, seed=17).float(), times(sde, 17), target.score(sde)
     rows = torch.tensor([0, 15, 16])
     whole, part = score.estimate(x, sde.nodes(t)), score.estimate(x[rows], sde.nodes(t[rows]))
-    torch.testing.assert_close(whole.data[rows], part.data, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(whole.noise[rows], part.noise, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(whole.data[rows], part.data, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(whole.noise[rows], part.noise, rtol=1e-5, atol=1e-5)
     assert score.estimate(x[:0], sde.node(0.5)).data.shape == (0, 2, 32, 64)
 
 
