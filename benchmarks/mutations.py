@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,8 @@ from scoresde.solvers.registry import ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 SURVIVED = "survived"
+FULL, ALL_TURNS, ONE_TURN = "full tier", "default tier, all turns", "default tier, one turn"
+BARS = (("planted", FULL, 1.0), ("planted", ALL_TURNS, 1.0), ("planted", ONE_TURN, 0.95), ("random, kernel", FULL, 0.9))
 _LONGEST = 1800  # seconds, after which tests do not end
 
 
@@ -165,20 +166,17 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def catch(tests: Tests, change: Change, turns: Iterable[int]) -> dict[str, object]:
-    """The test that catches a change, and in which tier it is."""
+def catch(tests: Tests, change: Change, tiers: dict[str, set[str]]) -> dict[str, object]:
+    """The test that catches a change, and the first tier that has it."""
     begin = time.monotonic()
     left = tests.running(change)
-    stages = []
-    for k, turn in enumerate(turns, 1):
-        default = tests.default(turn)
-        stages += [(k, [test for test in some if test in default]) for some in left]
-        left = [[test for test in some if test not in default] for some in left]
-    for k, stage in [*stages, *((None, some) for some in left)]:
-        for part in _narrow_first(stage, tests):
-            if test := first_failure(tests.tree, change, part):
-                return {"test": test, "turns": k, "seconds": time.monotonic() - begin}
-    return {"test": SURVIVED, "turns": None, "seconds": time.monotonic() - begin}
+    for tier, its in tiers.items():
+        for some in left:
+            for part in _narrow_first([test for test in some if test in its], tests):
+                if test := first_failure(tests.tree, change, part):
+                    return {"test": test, "tier": tier, "seconds": time.monotonic() - begin}
+        left = [[test for test in some if test not in its] for some in left]
+    return {"test": SURVIVED, "tier": None, "seconds": time.monotonic() - begin}
 
 
 def _narrow_first(chosen: list[str], tests: Tests) -> list[list[str]]:
@@ -198,17 +196,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--kind", choices=("planted", "random"), help="one kind; nothing is written")
     parser.add_argument("--random", type=int, default=200, help="the number of random mutants")
     parser.add_argument("--turn", type=int, default=0, help="of the default tier")
-    parser.add_argument("--turns", type=int, default=1, help="turns of the default tier before the full one")
+    parser.add_argument(
+        "--turns", type=int, default=1, help="turns of the default tier before the full one: 0, 1 or more"
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / ".mutations", help="where everything is kept")
     parser.add_argument("--tree", type=Path, default=ROOT, help="the tree with the package and the tests")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--check", action="store_true", help="only whether each planted defect has its place")
+    parser.add_argument("--check", action="store_true", help="only the places of the defects and the committed figures")
     chosen = parser.parse_args(arguments)
     tree = chosen.tree.resolve()
     changes = [planted(defect, tree) for defect in DEFECTS]
     if chosen.check:
-        if len({change.name for change in changes}) < len(changes):
-            sys.exit("two defects have one name")
+        _check_committed([change.name for change in changes])
         return
     tests = Tests(tree, chosen.folder.resolve(), chosen.jobs)
     for mutant in mutants(tree / "scoresde", chosen.random):
@@ -219,11 +218,15 @@ def main(arguments: list[str]) -> None:
     wanted = [
         c for c in changes if chosen.only in c.name and chosen.kind in (None, c.kind) and c.name not in EQUIVALENT
     ]
-    turns = range(chosen.turn, chosen.turn + chosen.turns)
+    tiers = {ONE_TURN: tests.default(chosen.turn)} if chosen.turns else {}
+    if chosen.turns > 1:
+        turns = range(chosen.turn + 1, chosen.turn + chosen.turns)
+        tiers[ALL_TURNS] = {test for turn in turns for test in tests.default(turn)}
+    tiers[FULL] = set(tests.costs)
 
     def attempt(change: Change) -> None:
         if change.name not in known:
-            known[change.name] = {"kind": change.kind} | catch(tests, change, turns)
+            known[change.name] = {"kind": change.kind} | catch(tests, change, tiers)
             file.write_text(json.dumps(known, indent=1))
         print(f"{known[change.name]['seconds']:6.1f} s  {change.name}: {known[change.name]['test']}", flush=True)
 
@@ -238,8 +241,18 @@ def main(arguments: list[str]) -> None:
     if not chosen.only and not chosen.kind:
         caught: dict[str, dict[str, object]] = defaultdict(dict)
         for name, o in outcomes.items():
-            caught[str(o["kind"])][name] = [o["test"], o["turns"]]
+            caught[str(o["kind"])][name] = [o["test"], o["tier"]]
         write("mutations", figures | {"caught_by": caught}, "python -m benchmarks mutations")
+
+
+def _check_committed(names: list[str]) -> None:
+    """Whether what is committed is of these defects, and the tests are as good as they were."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "mutations.json").read_text())["results"]
+    if sorted(found["caught_by"]["planted"]) != sorted(names):
+        sys.exit("benchmarks/results/mutations.json is of other defects; run python -m benchmarks mutations")
+    for group, tier, least in BARS:
+        if found[group][tier] < least * found[group]["count"]:
+            sys.exit(f"{group}: of {found[group]['count']} the {tier} catches {found[group][tier]}")
 
 
 def _figures(changes: list[Change], outcomes: dict[str, dict[str, object]]) -> dict[str, object]:
@@ -252,9 +265,9 @@ def _figures(changes: list[Change], outcomes: dict[str, dict[str, object]]) -> d
     return {
         group: {
             "count": len(names),
-            "full tier": sum(outcomes[name]["test"] != SURVIVED for name in names),
-            "default tier, one turn": sum(outcomes[name]["turns"] == 1 for name in names),
-            "default tier, all turns": sum(outcomes[name]["turns"] is not None for name in names),
+            FULL: sum(outcomes[name]["test"] != SURVIVED for name in names),
+            ALL_TURNS: sum(outcomes[name]["tier"] in (ONE_TURN, ALL_TURNS) for name in names),
+            ONE_TURN: sum(outcomes[name]["tier"] == ONE_TURN for name in names),
         }
         for group, names in groups.items()
     }
