@@ -42,11 +42,13 @@ def pytest_collection_finish() -> None:
     if _coverage:  # what one test computes and the package keeps, another must compute again
         from scoresde._memo import Memo
 
+        gc.unfreeze()  # what the tests' own configuration froze is not listed
         for kept in gc.get_objects():
-            if isinstance(kept, Memo):
+            if type(kept) is Memo:
                 _forget.append(kept._values.clear)
-            elif isinstance(kept, functools._lru_cache_wrapper) and kept.__module__.startswith("scoresde"):
+            elif type(kept) is functools._lru_cache_wrapper and kept.__module__.startswith("scoresde"):
                 _forget.append(kept.cache_clear)
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
