@@ -11,6 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.tiers import part
+
 HERE = Path(__file__).parent
 NEEDED = {"diffusers_parity": "diffusers"}  # packages that are not always installed
 TIMED = ("overhead", "stepper")  # compare times, so that nothing runs beside them
@@ -26,9 +28,6 @@ def programs() -> dict[str, list[str]]:
 
 def run(name: str, command: list[str]) -> bool:
     """Run one, print what it says, and return whether it passed."""
-    if name in NEEDED and importlib.util.find_spec(NEEDED[name]) is None:
-        print(f"=== {name}: left out, {NEEDED[name]} is not installed", flush=True)
-        return True
     begin = time.monotonic()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -48,11 +47,14 @@ def run(name: str, command: list[str]) -> bool:
 def main(arguments: list[str]) -> None:
     """Check all programs, or every N-th."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks check", description=__doc__)
-    parser.add_argument("--part", default="1/1", metavar="K/N", help="one of N parts: 1/N, ..., N/N")
+    parser.add_argument("--part", type=part, default="1/1", metavar="K/N", help="one of N parts: 1/N, ..., N/N")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="programs at once")
     options = parser.parse_args(arguments)
-    part, parts = map(int, options.part.split("/"))
-    chosen = dict(list(programs().items())[part - 1 :: parts])
+    k, n = options.part
+    chosen = dict(list(programs().items())[k - 1 :: n])
+    for name in [name for name in chosen if name in NEEDED and importlib.util.find_spec(NEEDED[name]) is None]:
+        print(f"=== {name}: left out, {NEEDED[name]} is not installed", flush=True)
+        del chosen[name]
     beside = {name: command for name, command in chosen.items() if name not in TIMED}
     with ThreadPoolExecutor(options.jobs) as pool:
         passed = dict(zip(beside, pool.map(run, beside, beside.values()), strict=True))

@@ -8,6 +8,7 @@ run finds which test runs which line. Everything is kept in a folder, from which
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +27,13 @@ from benchmarks._defects import DEFECTS, Defect
 from benchmarks._mutants import EQUIVALENT, KERNEL, mutants
 from benchmarks._record import write
 from scoresde.solvers.registry import ROWS
+from tests.tiers import TURNS
 
 ROOT = Path(__file__).resolve().parent.parent
 SURVIVED = "survived"
 FULL, ALL_TURNS, ONE_TURN = "full tier", "default tier, all turns", "default tier, one turn"
 BARS = (("planted", FULL, 1.0), ("planted", ALL_TURNS, 1.0), ("planted", ONE_TURN, 0.95), ("random, kernel", FULL, 0.9))
-_LONGEST = 1800  # seconds, after which tests do not end
+_SLACK = 600.0, 10.0  # seconds, and times what the tests cost, after which a change makes them not end
 
 
 class Change(NamedTuple):
@@ -68,6 +71,10 @@ class Tests:
         self.tree, self.folder = tree, folder
         if not (folder / "costs.json").exists():
             _make_map(tree, folder, jobs)
+        digest, kept = _digest(tree), folder / "digest"
+        if kept.exists() and kept.read_text() != digest:
+            sys.exit(f"{folder} is of other files; remove it, or give another --folder")
+        kept.write_text(digest)
         self.costs: dict[str, float] = json.loads((folder / "costs.json").read_text())
         self.data = coverage.CoverageData(str(folder / ".coverage"))
         self.data.read()
@@ -78,7 +85,9 @@ class Tests:
         file = self.folder / f"turn_{turn}.json"
         if not file.exists():
             command = [sys.executable, "-W", "ignore", "-m", "pytest", "--co", "-q", f"--turn={turn}"]
-            listed = subprocess.run(command, cwd=self.tree, capture_output=True, text=True, env=_environment(self.tree))
+            listed = subprocess.run(
+                command, cwd=self.tree, capture_output=True, text=True, env=_environment(self.tree), check=True
+            )
             file.write_text(json.dumps([line for line in listed.stdout.splitlines() if "::" in line]))
         return set(json.loads(file.read_text()))
 
@@ -104,6 +113,13 @@ def _environment(tree: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "CI": "true"}
 
 
+def _digest(tree: Path) -> str:
+    """Of all that outcomes depend on."""
+    folders = ("scoresde", "tests", "docs")
+    files = sorted(file for name in folders for kind in ("py", "md") for file in (tree / name).rglob(f"*.{kind}"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in [*files, tree / "conftest.py"])).hexdigest()
+
+
 def _make_map(tree: Path, folder: Path, jobs: int) -> None:
     import coverage
 
@@ -121,14 +137,14 @@ def _make_map(tree: Path, folder: Path, jobs: int) -> None:
     (folder / "costs.json").write_text(json.dumps({test: cost for part in costs for test, cost in part.items()}))
 
 
-def first_failure(tree: Path, change: Change | None, tests: list[str]) -> str | None:
-    """The first of the tests that fails in a copy of the tree with the change."""
+def first_failure(of: Tests, change: Change | None, tests: list[str]) -> str | None:
+    """The first of the tests that fails in a copy of the tree, with a change or as it is."""
     if not tests:
         return None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "tree"
         ignored = shutil.ignore_patterns(".git", ".venv", "_build", ".pytest_cache", ".mypy_cache")
-        shutil.copytree(tree, folder, ignore=ignored, copy_function=_link)
+        shutil.copytree(of.tree, folder, ignore=ignored, copy_function=_link)
         if change:
             file = folder / "scoresde" / change.path
             file.unlink()
@@ -147,14 +163,15 @@ def first_failure(tree: Path, change: Change | None, tests: list[str]) -> str | 
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
-                timeout=_LONGEST,
+                timeout=_SLACK[0] + _SLACK[1] * sum(of.costs[test] for test in tests),
             )
         except subprocess.TimeoutExpired:
             return "no end"
     if done.returncode == 0:
         return None
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    if done.returncode not in (1, 2) and not found:
+    at_import = done.returncode in (1, 2) or "while loading conftest" in done.stdout + done.stderr
+    if not found and not at_import:
         raise SystemExit(f"the tests cannot run: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return found[1] if found else "the package cannot be imported"
 
@@ -173,7 +190,7 @@ def catch(tests: Tests, change: Change, tiers: dict[str, set[str]]) -> dict[str,
     for tier, its in tiers.items():
         for some in left:
             for part in _narrow_first([test for test in some if test in its], tests):
-                if test := first_failure(tests.tree, change, part):
+                if test := first_failure(tests, change, part):
                     return {"test": test, "tier": tier, "seconds": time.monotonic() - begin}
         left = [[test for test in some if test not in its] for some in left]
     return {"test": SURVIVED, "tier": None, "seconds": time.monotonic() - begin}
@@ -195,7 +212,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", default="", help="changes whose name contains this text; nothing is written")
     parser.add_argument("--kind", choices=("planted", "random"), help="one kind; nothing is written")
     parser.add_argument("--random", type=int, default=200, help="the number of random mutants")
-    parser.add_argument("--turn", type=int, default=0, help="of the default tier")
+    parser.add_argument("--turn", type=int, default=0, help="of the default tier, the first of fourteen")
     parser.add_argument(
         "--turns", type=int, default=1, help="turns of the default tier before the full one: 0, 1 or more"
     )
@@ -213,26 +230,29 @@ def main(arguments: list[str]) -> None:
     for mutant in mutants(tree / "scoresde", chosen.random):
         lines = tuple(range(mutant.line, mutant.end + 1))
         changes.append(Change("random", mutant.name, mutant.path, lines, mutant.source))
-    file = chosen.folder / "outcomes.json"
+    file = tests.folder / f"outcomes_{chosen.turn}.json"
     known = json.loads(file.read_text()) if file.exists() else {}
     wanted = [
         c for c in changes if chosen.only in c.name and chosen.kind in (None, c.kind) and c.name not in EQUIVALENT
     ]
-    tiers = {ONE_TURN: tests.default(chosen.turn)} if chosen.turns else {}
-    if chosen.turns > 1:
-        turns = range(chosen.turn + 1, chosen.turn + chosen.turns)
-        tiers[ALL_TURNS] = {test for turn in turns for test in tests.default(turn)}
-    tiers[FULL] = set(tests.costs)
+    now, *later = (tests.default(turn) for turn in range(chosen.turn, chosen.turn + TURNS))
+    tiers = {ONE_TURN: now, ALL_TURNS: set().union(*later), FULL: set(tests.costs)}
+    lock = threading.Lock()
 
     def attempt(change: Change) -> None:
-        if change.name not in known:
-            known[change.name] = {"kind": change.kind} | catch(tests, change, tiers)
-            file.write_text(json.dumps(known, indent=1))
-        print(f"{known[change.name]['seconds']:6.1f} s  {change.name}: {known[change.name]['test']}", flush=True)
+        outcome = known.get(change.name) or {"kind": change.kind} | catch(tests, change, tiers)
+        with lock:
+            known[change.name] = outcome
+            file.with_suffix(".new").write_text(json.dumps(known, indent=1))
+            file.with_suffix(".new").replace(file)
+            print(f"{outcome['seconds']:6.1f} s  {change.name}: {outcome['test']}", flush=True)
 
     with ThreadPoolExecutor(chosen.jobs) as pool:
         list(pool.map(attempt, wanted))
     outcomes = {c.name: known[c.name] for c in wanted}
+    catching = sorted({o["test"] for o in outcomes.values()} & set(tests.costs))
+    if test := first_failure(tests, None, catching):
+        sys.exit(f"{test} fails without any change, too")
     figures = _figures(wanted, outcomes)
     print(json.dumps(figures, indent=1))
     for name, outcome in outcomes.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 import time
 from typing import Any
@@ -16,7 +17,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tiers", "which tests run")
     group.addoption("--full", action="store_true", help="all tests, and all cells of each parametrised function")
     group.addoption("--turn", type=int, help="chooses the cells of large functions; by default the number of the day")
-    group.addoption("--part", metavar="K/N", help="one of N parts of the tests: 1/N, ..., N/N")
+    group.addoption("--part", type=part, metavar="K/N", help="one of N parts of the tests: 1/N, ..., N/N")
+
+
+def part(text: str) -> tuple[int, int]:
+    """K and N of "K/N"."""
+    k, n = map(int, text.split("/"))
+    if not 1 <= k <= n:
+        raise argparse.ArgumentTypeError(f"must be K/N with K from 1 to N, got {text}")
+    return k, n
+
+
+def _named(config: pytest.Config, *marks: str) -> bool:
+    """Whether an argument names single tests, or a page: then all of these run."""
+    return any(mark in argument for argument in config.args for mark in marks)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     options = config.option  # workers of a parallel run receive it as it is set here
     if options.turn is None:
         options.turn = int(time.time() // 86400)
-    if not options.markexpr:
+    if not options.markexpr and not _named(config, "::", ".md"):
         options.markexpr = "not peers" if options.full else "not slow and not peers"
 
 
@@ -41,15 +55,14 @@ def pytest_pycollect_makeitem(collector: pytest.Collector) -> Any:
     """Rotates the cells of large functions: all of them run within fourteen turns."""
     found = yield
     options = collector.config.option
-    if not isinstance(found, list) or options.full or any("[" in part for part in collector.config.args):
+    if not isinstance(found, list) or options.full or _named(collector.config, "::"):
         return found
     light = [item for item in found if not item.get_closest_marker("slow")]
     mark = light[0].get_closest_marker("cells") if light else None
     parts = min(TURNS, -(-len(light) // (mark.args[0] if mark else CELLS)))
-    chosen = (
-        [light[i] for i in in_turn(len(light), parts, options.turn, light[0].name.partition("[")[0])] if light else []
-    )
-    return chosen + [item for item in found if item.get_closest_marker("slow")]
+    places = set(in_turn(len(light), parts, options.turn, light[0].name.partition("[")[0])) if light else set()
+    collector.config.hook.pytest_deselected(items=[item for i, item in enumerate(light) if i not in places])
+    return [light[i] for i in sorted(places)] + [item for item in found if item.get_closest_marker("slow")]
 
 
 def in_turn(count: int, parts: int, turn: int, name: str) -> list[int]:
@@ -69,11 +82,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.option.part:
-        part, parts = map(int, config.option.part.split("/"))
-        config.hook.pytest_deselected(items=[item for i, item in enumerate(items) if i % parts != part - 1])
-        items[:] = items[part - 1 :: parts]
+        k, n = config.option.part
+        config.hook.pytest_deselected(items=[item for i, item in enumerate(items) if i % n != k - 1])
+        items[:] = items[k - 1 :: n]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if not config.option.full and {"failed", "error"} & set(terminalreporter.stats):
+    if config.option.full or _named(config, "::"):
+        return
+    if terminalreporter.stats.get("deselected"):
+        terminalreporter.write_line("Slow tests and cells of other turns are deselected; --full runs them.")
+    if {"failed", "error"} & set(terminalreporter.stats):
         terminalreporter.write_line(f"These are the cells of --turn {config.option.turn}.", red=True)

@@ -103,7 +103,11 @@ def test_numbers_with_noise_are_on_no_lattice() -> None:
         warnings.simplefilter("error")
         for seed in range(200):
             told_of_lattice(torch.rand(1 + seed % 4, 16 + seed % 9, generator=generator(seed)))
-        for x in (torch.rand(70, 64), torch.zeros(3, 64), torch.ones(3, 64) * torch.arange(3.0)[:, None]):
+        for x in (
+            torch.rand(70, 64, generator=generator()),
+            torch.zeros(3, 64),
+            torch.ones(3, 64) * torch.arange(3.0)[:, None],
+        ):
             told_of_lattice(x)
         told_of_lattice(torch.arange(8.0)[:, None])  # few dimensions: a grid, perhaps
         told_of_lattice(torch.zeros(0, 64))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
-from tests.tiers import CELLS, TURNS, in_turn
+from tests.tiers import CELLS, TURNS, in_turn, part
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,10 @@ def test_a_turn_mixes_the_factors_of_a_cross() -> None:
     """Cells are in the order of a product, here of 40 cases with 14 processes, and 14 turns would pick one process."""
     assert len({i % 14 for i in in_turn(560, 14, 5, "name")}) > 7
     assert {i // 14 for i in in_turn(560, 14, 5, "name")} == set(range(40))
+
+
+def test_a_part_is_one_of_n() -> None:
+    assert part("2/3") == (2, 3)
+    for text in ("0/3", "4/3", "1/0", "x"):
+        with pytest.raises((argparse.ArgumentTypeError, ValueError)):
+            part(text)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import pickle
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -282,7 +281,7 @@ def test_hostile_weights(saved: Path) -> None:
 
 
 def test_hostile_json(saved: Path) -> None:
-    """Refused soon, with and without verification."""
+    """Refused with and without verification."""
     good = (saved / "config.json").read_text()
 
     def one_wrong(old: str, new: str) -> str:
@@ -301,11 +300,9 @@ def test_hostile_json(saved: Path) -> None:
     ]
     for text, word in texts:
         (saved / "config.json").write_bytes(text.encode(errors="surrogateescape"))
-        start = time.monotonic()
         for verify in (True, False):
             with pytest.raises(CorruptCheckpointError, match=word):
                 load(saved, verify=verify)
-        assert time.monotonic() - start < 2, text[:20]
 
 
 OTHER_CONFIGS = [
