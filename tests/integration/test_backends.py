@@ -184,6 +184,14 @@ def test_nothing_is_evaluated_outside_and_all_is_counted(method: str) -> None:
         assert solution.steps == (1 if method in OWN_STEPS else 6), sde
 
 
+@pytest.mark.parametrize("end", [0.1, 0.9])
+def test_the_first_step_of_torchdiffeq_is_a_hundredth_of_the_way(end: float) -> None:
+    recorded = Recorded()
+    solve(SDE, recorded, states(1), t_end=end, **at("torchdiffeq:dopri5", 1e-3))
+    way = (SDE.t_max - recorded.times[1]) / (SDE.t_max - end)
+    assert way == pytest.approx(0.01 / 5, rel=1e-6)  # its first stage is at a fifth of the step
+
+
 def test_batch_mates_are_felt_and_evaluations_made_as_declared() -> None:
     """Beside those before the first step: one of torchdiffeq's methods, two of SciPy's."""
     x = states(5) * torch.tensor([1.0, 1.0, 5.0, 20.0, 50.0], dtype=F64)[:, None]

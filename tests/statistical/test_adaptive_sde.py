@@ -134,6 +134,31 @@ def test_the_estimate_of_ggf_is_the_difference_of_its_two_methods() -> None:
     torch.testing.assert_close(result.error.values[:, 0], result.x - result.state.low, rtol=1e-12, atol=1e-13)
 
 
+def test_the_steps_of_ggf_are_those_of_its_paper() -> None:
+    """The next step is .9 e^-.9 times as long, with the error e as the paper measures it; here without noise."""
+    solver, score, tol = scoresde.solvers.GGF(), MIXTURE.score(SDE), 1e-5
+    times, states = [SDE.t_max], [torch.tensor([[0.4]], dtype=F64)]
+
+    def keep(info: Any) -> None:
+        times.append(float(info.t))
+        states.append(info.x.clone())
+
+    scoresde.solve(SDE, score, states[0], method=solver, stochasticity=0.0, rtol=tol, atol=tol, callback=keep)
+    process, noise = ReverseProcess(SDE, Network(score), eta=0.0), SampleNoise([0])
+    state, ratios = solver.init(process, states[0], SDE.nodes(torch.tensor([times[0]], dtype=F64))), []
+    for x, (a, b, c) in zip(states, zip(times, times[1:], times[2:], strict=False), strict=False):
+        if b == a:  # rejected
+            continue
+        start, stop = (SDE.nodes(torch.tensor([t], dtype=F64)) for t in (a, b))
+        last, result = state.low, solver.step(process, x, start, stop, state, noise)
+        allowed = max(tol, tol * float(result.state.low.abs()), tol * float(last.abs()))
+        e = abs(float(result.x - result.state.low)) / allowed
+        if c < b and 0.2 < 0.9 * e**-0.9 < 10:
+            ratios.append((b - c) / (a - b) / (0.9 * e**-0.9))
+        state = result.state
+    assert len(ratios) > 50 and ratios[:-2] == pytest.approx([1.0] * (len(ratios) - 2), rel=1e-6)  # the last land
+
+
 def test_with_a_fixed_estimate_the_steps_do_not_matter() -> None:
     """A step in two has the noise of the whole: the end is a function of the path's ends."""
     point = torch.tensor([0.7, -0.4], dtype=F64)

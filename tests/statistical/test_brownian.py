@@ -13,6 +13,7 @@ import torch
 import scoresde
 from scoresde import testing
 from scoresde.noise import BrownianPath
+from tests.parameters import own_methods
 
 F64 = torch.float64
 SIGMAS = 4.892
@@ -236,6 +237,23 @@ def test_the_law_on_a_clock_exactly() -> None:
     w = torch.stack([path.value(t, path.like)[:, 0] for t in times])
     v = torch.exp(2 * torch.tensor(times, dtype=F64)) - 1
     torch.testing.assert_close(w @ w.mT, torch.minimum(v[:, None], v), rtol=0, atol=1e-12)
+
+
+def test_what_methods_draw_along_one_path_is_that_path() -> None:
+    """Correlations of their samples with those of `ancestral`; those that move back and forth in time have none."""
+    sde = scoresde.VESDE()
+    score = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64)).score(sde)
+
+    def ends(method: str) -> torch.Tensor:
+        options = {"epsilon": 0.98} if method == "cas" else {}  # how much of the noise is new
+        path = BrownianPath(range(100), sde.t_min, sde.t_max, areas=True)
+        x = torch.ones(100, 2, dtype=F64)
+        return scoresde.solve(sde, score, x, method=method, steps=20, noise=path, **options).x.flatten()
+
+    exact = ends("ancestral")
+    for method in own_methods():
+        if method.kind == "sde" and not method.adaptive and method.name != "restart":
+            assert float(torch.corrcoef(torch.stack([exact, ends(method.name)]))[0, 1]) > 0.4, method.name
 
 
 def test_increments_on_an_exponential_clock_are_standard_normal() -> None:

@@ -225,6 +225,8 @@ def test_beyond_what_the_network_knows_is_refused_and_can_be_trimmed() -> None:
     whole = scoresde.FlowSDE()  # an end that differs by rounding stays
     assert within(whole, (0.0, log_snr_range(whole)[1] * (1 - 1e-12))).t_min == whole.t_min
     assert within(whole, (log_snr_range(whole)[0] * (1 - 1e-12), 0.0)).t_max == whole.t_max
+    half = scoresde.FlowSDE(t_min=0.5 - 1e-8)
+    assert within(half, (-5.0, 0.0)).t_min == half.t_min
     assert within(scoresde.VPSDE(), model.limits).prior.std == 1.0
     with pytest.raises(InvalidArgumentError, match="nothing is between"):
         within(scoresde.FlowSDE(t_min=0.999, t_max=0.9999), model.limits)
