@@ -28,9 +28,9 @@ def part(text: str) -> tuple[int, int]:
     return k, n
 
 
-def _named(config: pytest.Config, *marks: str) -> bool:
-    """Whether an argument names single tests, or a page: then all of these run."""
-    return any(mark in argument for argument in config.args for mark in marks)
+def _named(config: pytest.Config) -> bool:
+    """Whether an argument names single tests, all of which run then."""
+    return any("::" in argument for argument in config.args)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     options = config.option  # workers of a parallel run receive it as it is set here
     if options.turn is None:
         options.turn = int(time.time() // 86400)
-    if not options.markexpr and not _named(config, "::", ".md"):
+    if not options.markexpr and not _named(config):
         options.markexpr = "not peers" if options.full else "not slow and not peers"
 
 
@@ -55,7 +55,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector) -> Any:
     """Rotates the cells of large functions: all of them run within fourteen turns."""
     found = yield
     options = collector.config.option
-    if not isinstance(found, list) or options.full or _named(collector.config, "::"):
+    if not isinstance(found, list) or options.full or _named(collector.config):
         return found
     light = [item for item in found if not item.get_closest_marker("slow")]
     mark = light[0].get_closest_marker("cells") if light else None
@@ -74,8 +74,9 @@ def in_turn(count: int, parts: int, turn: int, name: str) -> list[int]:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """The pages of the documentation belong to the full tier, but for the first one."""
-    if item.path.suffix == ".md" and item.path.name not in ("README.md", "quickstart.md"):
+    """The pages of the documentation belong to the full tier, but for the first one and those that are arguments."""
+    given = [item.config.invocation_params.dir / argument for argument in item.config.args]
+    if item.path.suffix == ".md" and item.path.name not in ("README.md", "quickstart.md") and item.path not in given:
         item.add_marker("slow")
 
 
@@ -88,7 +89,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if config.option.full or _named(config, "::"):
+    if config.option.full or _named(config):
         return
     if terminalreporter.stats.get("deselected"):
         terminalreporter.write_line("Slow tests and cells of other turns are deselected; --full runs them.")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +33,13 @@ def test_a_part_is_one_of_n() -> None:
     for text in ("0/3", "4/3", "1/0", "x"):
         with pytest.raises((argparse.ArgumentTypeError, ValueError)):
             part(text)
+
+
+@pytest.mark.slow
+def test_what_is_named_is_collected_in_every_tier() -> None:
+    """A slow test and a page by their names; a folder of pages is not."""
+    slow = f"tests/unit/test_tiers.py::{test_what_is_named_is_collected_in_every_tier.__name__}"
+    for argument, found in ((slow, True), ("docs/adaptive.md", True), ("docs/theory", False)):
+        command = [sys.executable, "-m", "pytest", "-q", "--co", "-p", "no:cacheprovider", argument]
+        done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+        assert ("::" in done.stdout) == found and ("deselected" in done.stdout) != found, done.stdout + done.stderr
