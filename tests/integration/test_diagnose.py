@@ -21,7 +21,7 @@ from scoresde.targets import Empirical, Gaussian, GaussianMixture
 from scoresde.trust.coupling import Task
 from scoresde.trust.diagnosis import Diagnosis, diagnose
 from scoresde.trust.repairs import Denoised, Linear, Network, OtherRange, Prior, Rows, Subject, levels_of, without
-from scoresde.trust.repairs.denoising import States
+from scoresde.trust.repairs.denoising import States, isotropic_errors
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
@@ -366,6 +366,16 @@ def test_states_have_the_context_of_their_rows() -> None:
     states = States.of(of, rows, levels_of(SDE, 1e-3, 1.0, 3), 1)
     assert states.context["label"].tolist() == [0, 1, 2, 3] * 3 and states.context["all"].shape == (1,)
     assert states.x0[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0] * 3
+
+
+def test_the_errors_of_a_normal_distribution_are_those_of_its_score() -> None:
+    law = Gaussian(torch.full((2,), 0.7, dtype=F64), torch.full((2,), 0.3**2, dtype=F64))
+    rows = Rows(law.sample(5, generator=draws(0)).to(F64), {})
+    states = States.of(subject(TARGET, SDE, SCORE), rows, levels_of(SDE, 1e-3, 1.0, 4), 1)
+    exact = law.score(SDE).estimate(states.x, SDE.nodes(states.times))
+    torch.testing.assert_close(
+        isotropic_errors(SDE, states, 0.7, 0.3), states.errors(SDE, exact.data, exact.noise), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_wrappers_are_removed_one_by_one() -> None:
