@@ -190,4 +190,22 @@ def _is_type(node: ast.BinOp) -> bool:  # such as "float | None"
 
 
 # Mutants that change no result, by name, with the reason.
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT = {
+    "guidance/tall.py: for precision, estimate in zip(known.single[rows].to(x.device), estimates, strict=True): -> "
+    "for precision, estimate in zip(known.single[rows].to(x.device), estimates, strict=False):": "both have one entry "
+    "per observation",
+    "inverse/measurement.py: data = event in (tuple(y.shape), tuple(y.shape[1:])) -> "
+    "data = event in (tuple(y.shape), tuple(y.shape[2:]))": "it decides on a hint in a message only",
+    "likelihood/flow.py: return Solution(process.pack(x), time, zeros, 0, zeros, zeros, 0, zeros + Status.SUCCESS) -> "
+    "return Solution(process.pack(x), time, zeros, 0, zeros, zeros, 1, zeros + Status.SUCCESS)": "nothing reads how "
+    "often this record's network was called",
+    "losses/core.py: clean = sigma <= alpha -> clean = ((sigma) < (alpha))": "where both are equal, so are the errors",
+    "solvers/families/particles.py: drawn = torch.full_like(ess, always, dtype=torch.bool) | "
+    "(ess < float(self.threshold) * count) -> drawn = torch.full_like(ess, always, dtype=torch.bool) | "
+    "(((ess) <= (float(self.threshold) * count)))": "equality has the probability 0, but for equal weights, of which "
+    "each is chosen once",
+    "solvers/families/runge_kutta.py: yield (1.0,), (sums[0],) -> yield (1.0,), (sums[1],)": "only pairs have steps "
+    "per sample, and their last row is that of their last stage, so that it is never requested",
+    "trust/running.py: column.errors.append(self.norm.between(solution.x, tight) + gap) -> "
+    "column.errors.append(self.norm.between(tight, solution.x) + gap)": "distances are symmetric",
+}
