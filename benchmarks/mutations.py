@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SURVIVED = "survived"
 FULL, ALL_TURNS, ONE_TURN = "full tier", "default tier, all turns", "default tier, one turn"
 BARS = (("planted", FULL, 1.0), ("planted", ALL_TURNS, 1.0), ("planted", ONE_TURN, 0.95), ("random, kernel", FULL, 0.9))
+_STARTS = re.compile(r"^import (?:subprocess|multiprocessing)|^from benchmarks._faults import", re.MULTILINE)
 _SLACK = 600.0, 10.0  # seconds, and times what the tests cost, after which a change makes them not end
 
 
@@ -78,6 +79,9 @@ class Tests:
         self.costs: dict[str, float] = json.loads((folder / "costs.json").read_text())
         self.data = coverage.CoverageData(str(folder / ".coverage"))
         self.data.read()
+        names = {test.split("::")[0] for test in self.costs}
+        starting = {name for name in names if _STARTS.search((tree / name).read_text())}
+        self.starting = {test for test in self.costs if test.split("::")[0] in starting}
         self._measured = {Path(file).relative_to(tree).as_posix(): file for file in self.data.measured_files()}
 
     def default(self, turn: int) -> set[str]:
@@ -93,11 +97,12 @@ class Tests:
 
     def running(self, change: Change) -> list[list[str]]:
         """The tests that run the changed lines, the cheapest first. Lines that run at import have those that use the
-        file or, if it only declares, those with the name of the file, or of a class or a method in it; then all."""
+        file or, if it only declares, those with the name of the file, or of a class or a method in it. Then follow all
+        others or, where it is known which run the lines, those that start processes, in which nobody looks."""
         file = f"scoresde/{change.path}"
         by_line = self.data.contexts_by_lineno(self._measured[file])
         found = {test for line in change.lines for test in by_line.get(line, ())} - {""}
-        others = set() if found else set(self.costs)
+        others = self.starting if found else set(self.costs)
         if not found:
             found = {test for tests in by_line.values() for test in tests} - {""}
         if not found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 import scoresde
+from scoresde._combination import combination, combine
 from scoresde.models import ScoreModel
+from scoresde.solvers import StepResult
 from tests.parameters import own_methods, ways
 
 SDE = scoresde.VPSDE()
@@ -197,3 +200,25 @@ def test_threads_do_not_share_memory() -> None:
     for thread in threads:
         thread.join()
     assert all(len(got[i]) == 4 and torch.equal(one, wanted[i]) for i in range(4) for one in got[i])
+
+
+@dataclass(frozen=True)
+class Twice(scoresde.solvers.Solver):
+    """Its steps have one tensor twice: the state, or one that is made of it."""
+
+    state: bool
+
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: object, noise: Any) -> StepResult:
+        data = process.linear_estimate(x, start).part("data")
+        first = x if self.state else combine(0.5, x, 1.0, (0.5,), (data,))
+        return StepResult(combination(0.4, first, 1.0, (0.3, 0.3), (first, data)))
+
+
+Twice.__module__ = scoresde.solvers.__name__  # steps of the package's methods are recorded
+
+
+@pytest.mark.parametrize("state", [True, False])
+def test_a_sum_is_not_written_over_a_term_that_it_reads_again(state: bool) -> None:
+    model = ScoreModel(net, SDE, "noise")
+    for _ in range(2):
+        same(lambda **given: scoresde.solve(SDE, model, start(), method=Twice(state), steps=6, **given))
