@@ -138,6 +138,14 @@ def test_a_gaussian_control_removes_what_it_knows() -> None:
     assert torch.allclose(other.log_prob, plain.log_prob, rtol=0, atol=1e-9)  # its products with signs are all equal
 
 
+def test_a_progress_bar_comes_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    sde, target = scoresde.VPSDE(), correlated(2)
+    x = target.sample(3, generator=torch.Generator().manual_seed(0))
+    shown, plain = (log_likelihood(sde, target.score(sde), x, seed=0, progress=p) for p in (True, False))
+    said = capsys.readouterr().err
+    assert "log_likelihood" in said and "100%" in said and torch.equal(shown.log_prob, plain.log_prob)
+
+
 def test_the_solver_error_is_told() -> None:
     sde, target = scoresde.VPSDE(), correlated(6)
     x = target.sample(8, sde, sde.t_min, generator=torch.Generator().manual_seed(0))

@@ -616,6 +616,8 @@ def test_a_general_process_solves_with_its_own_drift() -> None:
         steps = {"rtol": 1e-8, "atol": 1e-8} if method == "rk45" else {"steps": 200, "grid": "time"}
         error = float((solve(sde, bare, x, method=method, **steps).x - reference).abs().max())
         assert error < {"euler": 2e-2, "heun": 3e-4}.get(method, 1e-4), method
+    noisy, same = (solve(p, bare, x, method="euler_maruyama", steps=50, grid="time", seed=0).x for p in (sde, affine))
+    torch.testing.assert_close(noisy, same, rtol=1e-9, atol=1e-9)
 
 
 MIXTURE = scoresde.targets.GaussianMixture(

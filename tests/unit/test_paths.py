@@ -632,6 +632,9 @@ def test_a_file_is_not_trusted(tmp_path: FilePath) -> None:
         known = json.loads(content.metadata()["scoresde.path"])
     for changed, values in (
         ({"times": arrays["times"][:, None]}, {}),
+        ({"start": arrays["start"].long()}, {}),
+        ({"log_probs": arrays["log_probs"].long()}, {}),
+        ({"prior_log_prob": torch.zeros(())}, {}),
         ({"state.0": arrays["state.0"] * math.nan}, {}),
         ({}, {"stochasticity": math.nan}),
         ({}, {"steps": [0.5, 1.5]}),

@@ -242,7 +242,7 @@ def test_the_bias_on_a_mixture_stays_what_it_is() -> None:
 
 def test_where_the_jacobians_leave_no_width_there_is_a_floor() -> None:
     """Between the modes of the single posteriors the product of their factors has a negative precision."""
-    y = torch.zeros(12, 1, dtype=F64)
+    y = torch.full((12, 1), 2.0, dtype=F64)
     score_fn = of_pair(y, gauss=False)
     x = torch.linspace(-4, 4, 201, dtype=F64)[:, None]
     for t in (0.05, 0.2, 0.5):
@@ -259,7 +259,7 @@ def test_the_floor_turns_with_the_axes() -> None:
 
         means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=F64) @ turn.T
         prior = targets.GaussianMixture(PAIR.log_weights.exp(), means, scales=0.5)
-        return guidance.tall(single, prior, {"y": torch.zeros(12, 1, dtype=F64)}, sde=SDE)
+        return guidance.tall(single, prior, {"y": torch.full((12, 1), 2.0, dtype=F64)}, sde=SDE)
 
     turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=F64)
     x = torch.stack([torch.linspace(-2, 2, 41, dtype=F64), torch.linspace(-1, 1, 41, dtype=F64)], 1)
@@ -267,7 +267,7 @@ def test_the_floor_turns_with_the_axes() -> None:
         straight, turned = composed(torch.eye(2, dtype=F64))(x, t), composed(turn)(x @ turn.T, t)
         assert torch.allclose(turned, straight @ turn.T, rtol=1e-6, atol=1e-8)
         assert torch.allclose(
-            straight[:, :1], of_pair(torch.zeros(12, 1, dtype=F64), gauss=False)(x[:, :1], t), rtol=1e-6
+            straight[:, :1], of_pair(torch.full((12, 1), 2.0, dtype=F64), gauss=False)(x[:, :1], t), rtol=1e-6
         )
 
 
