@@ -464,13 +464,17 @@ def test_memory_does_not_grow_with_the_steps() -> None:
     assert peaks[0] == peaks[1] > 0
 
 
-@pytest.mark.parametrize("make", ["classifier", "likelihood"])
+@pytest.mark.parametrize("make", ["classifier", "likelihood", "two likelihoods"])
 def test_no_graph_leaks_and_inference_mode_works(make: str) -> None:
     net, x = Net(), states()
 
+    def likelihood(score_fn: Any) -> Any:
+        return guidance.likelihood_guidance(score_fn, lambda data: -(data**2).sum(1))
+
     wrap = {
         "classifier": lambda f: guidance.classifier_guidance(f, right),
-        "likelihood": lambda f: guidance.likelihood_guidance(f, lambda data: -(data**2).sum(1)),
+        "likelihood": likelihood,
+        "two likelihoods": lambda f: likelihood(likelihood(f)),
     }[make]
     guided, trained = wrap(PAIR.score(SDE)), wrap(model(net))
     assert not guided(x, 0.4).requires_grad and not x.requires_grad
@@ -482,7 +486,7 @@ def test_no_graph_leaks_and_inference_mode_works(make: str) -> None:
     values = []
     for gain in (0.7 + 1e-5, 0.7 - 1e-5):
         net.gain.data.fill_(gain)
-        values.append(float((trained(x, 0.4) ** 2).sum()))
+        values.append(float((trained(x, 0.4).detach() ** 2).sum()))
     assert float(slope) == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-6)
     assert not scoresde.solve(SDE, trained, x, method="ddim", steps=2).x.requires_grad
 
