@@ -161,7 +161,7 @@ def test_where_the_spread_comes_from() -> None:
     adams, given = solvers.Adams(), solvers.Adams(spread=0.3)
     assert adams.coordinate == solvers.Adams(spread=0.2).coordinate and given.for_data(1e-3) is given
     for std, spread in ((1e-3, 2e-4), (0.5, 0.2), (2.0, 0.2), (5.0, 2.0), (700.0, 200.0), (1e-300, 2e-13)):
-        assert adams.for_data(std).spread == pytest.approx(spread)
+        assert adams.for_data(std).spread == pytest.approx(spread, rel=1e-9, abs=0)
 
 
 def test_every_solve_takes_the_scale() -> None:
