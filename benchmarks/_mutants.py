@@ -191,6 +191,9 @@ def _is_type(node: ast.BinOp) -> bool:  # such as "float | None"
 
 # Mutants that change no result, by name, with the reason.
 EQUIVALENT = {
+    "chains/ncsnv2.py: far = (root + 10) / (root - 3) # where the lower end of the interval is at ten deviations -> "
+    "far = (root + 11) / (root - 3) # where the lower end of the interval is at ten deviations": "the same root lies "
+    "between wider limits",
     "guidance/tall.py: for precision, estimate in zip(known.single[rows].to(x.device), estimates, strict=True): -> "
     "for precision, estimate in zip(known.single[rows].to(x.device), estimates, strict=False):": "both have one entry "
     "per observation",
