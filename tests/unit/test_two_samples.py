@@ -54,6 +54,24 @@ def test_the_energy_distance_is_the_u_statistic() -> None:
         assert got.interval[0] <= got.value <= got.interval[1], (n, m)
 
 
+def test_the_interval_of_the_energy_distance_is_made_of_jackknife_and_permutations() -> None:
+    """The jackknife leaves out one sample after the other; the ends are the roots of a quadratic equation."""
+    x, y = normals(3, (12, 2), (15, 2))
+    got, y = energy_test(x, y + 1, permutations=999, seed=0), y + 1
+    left_out = [
+        torch.tensor([by_hand(torch.cat([x[:i], x[i + 1 :]]), y) for i in range(12)]),
+        torch.tensor([by_hand(x, torch.cat([y[:i], y[i + 1 :]])) for i in range(15)]),
+    ]
+    jackknife = sum(float(v.var()) * (len(v) - 1) ** 2 / len(v) for v in left_out)
+    z = stats.norm.ppf(0.975)
+    noise = [(t - got.value) ** 2 / z**2 - t * jackknife / got.value for t in got.interval]
+    assert noise[0] == pytest.approx(noise[1], rel=1e-4)
+    everything, generator = torch.cat([x, y]), torch.Generator().manual_seed(5)
+    orders = [torch.randperm(27, generator=generator) for _ in range(300)]
+    null = torch.tensor([by_hand(everything[order[:12]], everything[order[12:]]) for order in orders])
+    assert noise[0] == pytest.approx(float(null.var()), rel=0.3)
+
+
 def test_false_alarms_and_power_of_the_energy_test() -> None:
     """False alarms at 5 %, with p-values that are uniform, in 400 repetitions (each limit fails one time in 10,000)."""
     p_values = []
