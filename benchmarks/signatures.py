@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import inspect
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,7 +218,8 @@ def named(function: Callable[..., Any], lists: Mapping[str, str]) -> str:
 
 def documented(call: Call, lines: list[str]) -> list[str]:
     """The overloads with the docstring of the function in the first, where editors find it; they find a class's."""
-    first = f'    r"""{(call.function.__doc__ or "").strip()}\n    """'
+    described = textwrap.indent(inspect.cleandoc(call.function.__doc__ or ""), "    ").strip()
+    first = f'    r"""{described}\n    """'
     return lines if call.name == "stepper" else [lines[0], lines[1].removesuffix(" ..."), first, "    ...", *lines[2:]]
 
 

@@ -1380,15 +1380,15 @@ def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method:
 def sample(self: Pretrained, num: int = ..., *, method: Literal["pc"], **options: Unpack[SamplePredictorCorrector]) -> Solution:
     r"""Draw samples by the network's own sampler, on its own process; by `scoresde.solve`'s default if it has none.
 
-        Args:
-            num: the number of samples.
-            label: of its class labels, see `score`; None for the null class.
-            options: other arguments of `scoresde.solve`, such as ``seed``; with a ``method`` it replaces the sampler.
+    Args:
+        num: the number of samples.
+        label: of its class labels, see `score`; None for the null class.
+        options: other arguments of `scoresde.solve`, such as ``seed``; with a ``method`` it replaces the sampler.
 
-        Example:
-            >>> from scoresde.zoo import load
-            >>> load("digits").sample(2, seed=0, method="ddim", steps=2).x.shape
-            torch.Size([2, 1, 8, 8])
+    Example:
+        >>> from scoresde.zoo import load
+        >>> load("digits").sample(2, seed=0, method="ddim", steps=2).x.shape
+        torch.Size([2, 1, 8, 8])
     """
     ...
 @overload
