@@ -371,7 +371,7 @@ def test_the_ends_of_the_learned_range_are_the_fixed_variances(share, variance):
     run = {"grid": chain.grid(), "noise": noise, "method": "ancestral"}
     a = solve(sde, learned, x, variance="learned", **run).x
     b = solve(sde, fixed, x, variance=variance, **run).x
-    assert float((a - b).abs().max()) < 1e-13
+    assert float((a - b).abs().max() / b.abs().max()) < 1e-14
     assert torch.equal(learned.variance(x, 500.0), torch.full_like(x, share))
     # other methods leave the variance aside
     run["method"] = "ddim_eta"
