@@ -971,17 +971,14 @@ DEFECTS = (
         "found",
     ),
     Defect(
-        "sets: the code of a class",
+        "sets: code that may have changed",
         "generation/identity.py",
-        "return [_name(value), *(_class_code(cls)",
-        "return [_name(value)] + 0 * [*(_class_code(cls)",
+        "if self.foreign is not None and identity is None:",
+        "if False:",
     ),
-    Defect(
-        "sets: names of attributes",
-        "generation/identity.py",
-        'if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")',
-        "if isinstance(i.argval, str)",
-    ),
+    Defect("sets: hooks of a network", "generation/identity.py", ", value._modules, added]", ", value._modules]"),
+    Defect("sets: paths out of the folder", "files/shards.py", "name != Path(name).name for name", "False for name"),
+    Defect("networks: draws of random numbers", "scores/networks.py", "if before[0] == after[0] and", "if False and"),
     Defect(
         "sets: a log changes nothing", "generation/monitor.py", "                hook.remove()", "                pass"
     ),

@@ -21,7 +21,7 @@ import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks._defects import DEFECTS, Defect
 from benchmarks._mutants import EQUIVALENT, KERNEL, mutants
@@ -216,6 +216,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks mutations", description=__doc__)
     parser.add_argument("--only", default="", help="changes whose name contains this text; nothing is written")
     parser.add_argument("--kind", choices=("planted", "random"), help="one kind; nothing is written")
+    parser.add_argument("--new", action="store_true", help="planted ones that have no outcome; the others' stay")
     parser.add_argument("--random", type=int, default=200, help="the number of random mutants")
     parser.add_argument("--turn", type=int, default=0, help="of the default tier, the first of fourteen")
     parser.add_argument(
@@ -237,8 +238,14 @@ def main(arguments: list[str]) -> None:
         changes.append(Change("random", mutant.name, mutant.path, lines, mutant.source))
     file = tests.folder / f"outcomes_{chosen.turn}.json"
     known = json.loads(file.read_text()) if file.exists() else {}
+    before = _committed() if chosen.new else {}
     wanted = [
-        c for c in changes if chosen.only in c.name and chosen.kind in (None, c.kind) and c.name not in EQUIVALENT
+        c
+        for c in changes
+        if chosen.only in c.name
+        and c.kind in ({"planted"} if chosen.new else {chosen.kind or c.kind})
+        and c.name not in EQUIVALENT
+        and c.name not in before.get("caught_by", {}).get("planted", {})
     ]
     now, *later = (tests.default(turn) for turn in range(chosen.turn, chosen.turn + TURNS))
     tiers = {ONE_TURN: now, ALL_TURNS: set().union(*later), FULL: set(tests.costs)}
@@ -263,18 +270,29 @@ def main(arguments: list[str]) -> None:
     for name, outcome in outcomes.items():
         if outcome["test"] == SURVIVED:
             print(f"survived: {name}")
-    if not chosen.only and not chosen.kind:
+    if chosen.new:
+        found = {**before["caught_by"]["planted"], **{name: [o["test"], o["tier"]] for name, o in outcomes.items()}}
+        caught_by = {**before["caught_by"], "planted": {c.name: found[c.name] for c in changes if c.kind == "planted"}}
+        kept = {name: {"test": test, "tier": tier} for name, (test, tier) in caught_by["planted"].items()}
+        figures = _figures([c for c in changes if c.kind == "planted"], kept)["planted"]
+        write("mutations", before | {"planted": figures, "caught_by": caught_by}, "python -m benchmarks mutations")
+    elif not chosen.only and not chosen.kind:
         caught: dict[str, dict[str, object]] = defaultdict(dict)
         for name, o in outcomes.items():
             caught[str(o["kind"])][name] = [o["test"], o["tier"]]
         write("mutations", figures | {"caught_by": caught}, "python -m benchmarks mutations")
 
 
+def _committed() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / "mutations.json").read_text())["results"]
+    return found
+
+
 def _check_committed(names: list[str]) -> None:
     """Whether what is committed is of these defects, and the tests are as good as they were."""
-    found = json.loads((ROOT / "benchmarks" / "results" / "mutations.json").read_text())["results"]
+    found = _committed()
     if sorted(found["caught_by"]["planted"]) != sorted(names):
-        sys.exit("benchmarks/results/mutations.json is of other defects; run python -m benchmarks mutations")
+        sys.exit("benchmarks/results/mutations.json is of other defects; run python -m benchmarks mutations --new")
     for group, tier, least in BARS:
         if found[group][tier] < least * found[group]["count"]:
             sys.exit(f"{group}: of {found[group]['count']} the {tier} catches {found[group][tier]}")

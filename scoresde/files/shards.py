@@ -16,20 +16,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorruptCheckpointError, InvalidArgumentError, OutputError, short
+from .fields import read_as
 from .writing import make_folder, writable, write_bytes, write_together
 
-FORMAT = 1
+FORMAT = 2
 _SET, _SHARDS, _RECORDS, _LEASES = "set.json", "shards", "records", "leases"
 _READERS = 8  # threads
 _AT_ONCE = 1024  # shards that they are given
 _CHECK = "sha256 of the rest"
+_LENGTH = 2 * hashlib.sha256().digest_size
+_DIGESTS = {"weights": "weights, or settings of its functions or process,", "data": "data"}
 
 
 def sealed(content: Mapping[str, Any]) -> bytes:
@@ -75,7 +78,7 @@ class Plan:
     """What a set is.
 
     Args:
-        settings: what decides the results, as JSON values.
+        settings: what decides the results, as JSON values; ``identity``, a text that names the code, may come later.
         first, count: the indices of the set.
         shard_size, batch_size: of the shards, whose ends are multiples of it, and of the batches, which begin where
             their shard begins.
@@ -96,10 +99,15 @@ class Plan:
     batch_size: int = field(kw_only=True)
     note: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.first < self.first + self.count and 1 <= self.batch_size <= self.shard_size):
+            raise ValueError("its first, count, shard_size and batch_size are no numbers that they can be")
+
     @property
     def digest(self) -> str:
         """Of all that decides a result: the settings, and the sizes of shards and batches."""
-        return _digest({**self.settings, "shard_size": self.shard_size, "batch_size": self.batch_size})
+        sizes = {"shard_size": self.shard_size, "batch_size": self.batch_size}
+        return _digest({**self.settings, "identity": None, **sizes})
 
     @property
     def shards(self) -> range:
@@ -150,6 +158,10 @@ class Record:
     batch_size: int
     failures: tuple[Mapping[str, Any], ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.files or any(name != Path(name).name for name in self.files):
+            raise ValueError("it must have files, which are in the folder of the shards")
+
 
 class Store:
     """The folder of a set.
@@ -172,9 +184,12 @@ class Store:
         self.folder, self.plan = folder, plan
 
     @classmethod
-    def begin(cls, folder: Path, plan: Plan, *, extend: bool = False) -> Store:
+    def begin(
+        cls, folder: Path, plan: Plan, *, extend: bool = False, continuing: Callable[[], None] = lambda: None
+    ) -> Store:
         """The folder of a new set, or of one that is to be continued. Where ``set.json`` is missing or damaged, it is
-        written again if nothing else is there, or if all records say that they are of this set.
+        written again if nothing else is there, or if all records say that they are of this set. Before a set is
+        continued, ``continuing`` is called.
 
         Raises:
             InvalidArgumentError: the folder has another set, or a smaller one without ``extend``.
@@ -184,6 +199,7 @@ class Store:
         path = folder / _SET
         with writable(folder):
             make_folder(folder)
+            begun = path.exists() or (folder / _RECORDS).is_dir()
             try:
                 store = cls.of(folder)
             except CorruptCheckpointError:
@@ -194,6 +210,8 @@ class Store:
                     raise OutputError(errno.EEXIST, text, str(folder)) from None
                 store = cls.of(folder)  # which another process may have begun at the same time
         plan = _continued(store.plan, plan, folder, extend)
+        if begun:
+            continuing()
         if plan.fields() != store.plan.fields():
             write_bytes(path, sealed(plan.fields()))
         return cls(folder, plan)
@@ -211,7 +229,8 @@ class Store:
                 span = self.plan.span(shard)
                 # Of a batch size, which has no range, the set and the shard count.
                 same = (record.get("first", span.start), record.get("count", len(span))) == (span.start, len(span))
-                found.add(record["set"] if same and shard in self.plan.shards else None)
+                known = record["identity"] in (None, self.plan.settings.get("identity"))
+                found.add(record["set"] if same and known and shard in self.plan.shards else None)
         return folders <= {_SHARDS, _RECORDS} and found == {self.plan.digest}
 
     @classmethod
@@ -228,8 +247,8 @@ class Store:
             found = opened(path.read_bytes())
             if found.pop("format") != FORMAT:
                 raise ValueError("it is of another version of scoresde")
-            plan = Plan(**found)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            plan = read_as(Plan, found, "content")
+        except (OSError, ValueError, KeyError, OverflowError) as error:
             raise CorruptCheckpointError(f"{str(path)!r} does not say what the set is: {error}") from None
         for name in (_SHARDS, _RECORDS):
             make_folder(folder / name)
@@ -274,6 +293,7 @@ class Store:
         record = {
             "format": FORMAT,
             "set": self.plan.digest,
+            "identity": self.plan.settings.get("identity"),
             "first": span.start,
             "count": len(span),
             "batch_size": batch_size,
@@ -293,16 +313,18 @@ class Store:
         span = self.plan.span(shard)
         try:
             found = opened(self._record(shard).read_bytes())
-            files = {str(name): (int(size), str(digest)) for name, (size, digest) in found["files"].items()}
             wanted = (FORMAT, self.plan.digest, span.start, len(span), self.batch_size(shard))
             if wanted != tuple(found[name] for name in ("format", "set", "first", "count", "batch_size")):
                 return None
-            for name, (size, digest) in files.items():
+            record = read_as(Record, {name: found[name] for name in ("files", "batch_size", "failures")}, "record")
+            if not all(type(failure["index"]) is int and failure["index"] in span for failure in record.failures):
+                return None
+            for name, (size, digest) in record.files.items():
                 path = self.file(name)
                 if path.stat().st_size != size or (content and file_digest(path) != digest):
                     return None
-            return Record(files, found["batch_size"], tuple(found["failures"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return record
+        except (OSError, ValueError, KeyError):
             return None
 
     def read(self) -> Iterator[tuple[int, Record | None]]:
@@ -369,11 +391,8 @@ def _slowly(file: Any) -> str:
 
 def _differs(name: str, old: object, new: object) -> str:
     """Say in words how a setting differs."""
-    digests = all(isinstance(value, str) and len(value) == hashlib.sha256().digest_size * 2 for value in (old, new))
-    if digests and name == "identity":
-        return "its functions, networks or process are not the same"
-    if digests and name in ("weights", "data"):
-        return f"its {name} are not the same"
+    if name in _DIGESTS and all(isinstance(value, str) and len(value) == _LENGTH for value in (old, new)):
+        return f"its {_DIGESTS[name]} are not the same"
     return f"its {name} is {short(old)}, not {short(new)}"
 
 
@@ -382,6 +401,9 @@ def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
     old, new = ({k: v for k, v in one.fields().items() if k != "note"} for one in (known, plan))
     old.update(old.pop("settings"))
     new.update(new.pop("settings"))
+    if old.get("identity") is None and "identity" in new:  # it vouches for a set without one
+        old["identity"] = new["identity"]
+        known = replace(known, settings={**known.settings, "identity": old["identity"]})
     sizes = ("first", "count")
     differ = [name for name in sorted({*old, *new} - {*sizes}) if old.get(name) != new.get(name)]
     if differ:

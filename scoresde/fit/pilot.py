@@ -121,7 +121,6 @@ class Pilot:
         given."""
         sde = check_affine(sde)
         size = default if count is None else check_integer("pilot", count, low=2, high=MOST_DRAWS)
-        check_quiet("score_fn", score_fn)
         score = Watched(as_score(score_fn), checkpoint)
         start, end = grids.time_of("t_start", t_start, sde, sde.t_max), grids.time_of("t_end", t_end, sde, sde.t_min)
         if start == end:
@@ -304,7 +303,8 @@ class Watched(Score):
         def call(x: Tensor, node: Node) -> Any:
             self.calls += 1
             self.rows += len(x)
-            return function(x, node, **context)
+            with check_quiet("score_fn", x.device):
+                return function(x, node, **context)
 
         if not torch.is_grad_enabled() or not any(isinstance(v, Tensor) and v.requires_grad for v in (x, *node)):
             return call(x, node)

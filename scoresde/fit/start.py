@@ -30,14 +30,13 @@ from ..integrate import Solution
 from ..noise import check_seed
 from ..processes.network import Network
 from ..scores import as_score
-from ..scores.networks import check_quiet
 from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from ..solving import solve
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
-from .pilot import check_count, pilot_states
+from .pilot import Watched, check_count, pilot_states
 
 if TYPE_CHECKING:
     from .. import _typed
@@ -127,8 +126,8 @@ def fit_start(
     seed = check_seed("seed", seed)
     check_integer("levels", levels, low=2, high=_MOST_LEVELS)
     count = 64 if pilot is None else check_integer("pilot", pilot, low=1, high=MOST_DRAWS)
-    check_quiet("score_fn", score_fn)
-    x = pilot_states(sde, as_score(score_fn), x, (count, *gaussian.event_shape), seed, dtype, device)
+    score = Watched(as_score(score_fn), checkpoint=False)
+    x = pilot_states(sde, score, x, (count, *gaussian.event_shape), seed, dtype, device)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(
             f"The pilot must have at least one sample, of the Gaussian's shape {gaussian.event_shape}, got shape "
@@ -138,10 +137,9 @@ def fit_start(
 
     def run(method: str | Solver, tolerance: float | None, **options: Any) -> Solution:
         given = {"rtol": tolerance, "atol": tolerance, "context": context, **options}
-        return solve(sde, score_fn, x, method=method, **given)
+        return solve(sde, score, x, method=method, **given)
 
     exact = run("adams", max(_FINER * rtol, 100 * torch.finfo(x.dtype).eps)).x
-    score = as_score(score_fn)
     network = Network(score, context_of(context, score, x))
     times, bounds = _bounds(sde, network, gaussian, x, rtol * _size(gaussian), levels)
     start = GaussianStart(gaussian, sde, times[-1], bounds[-1])

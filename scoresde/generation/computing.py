@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,11 +34,11 @@ from ..files.writing import writable
 from ..grids import Grid
 from ..integrate import Info, Status
 from ..noise import SampleNoise, check_seed
-from ..scores.networks import check_evaluating
+from ..scores.networks import check_evaluating, check_quiet
 from ..solvers import Solver
 from ..solvers.registry.config import to_text
 from .containers import Files, Rows
-from .identity import identity_of
+from .identity import Made
 from .making import Failure, Work, place
 from .monitor import Effort, Monitor
 from .teams import Alone, Group, Team
@@ -206,8 +206,9 @@ def compute(
         first: the index of the first one.
         seed: of the noise.
         settings: what the set shall say of itself, as JSON values; it is continued with the same only.
-        identity: what tells the function from others; by default the SHA-256 of its code and of all that it encloses,
-            such as data and networks.
+        identity: a text that names the code of the function, and its data. A set notices other weights and buffers of
+            the networks that the function holds, other ``settings`` and another ``identity``, and nothing else: it is
+            continued only with an ``identity``, and several processes need one.
         shard_size, batch_size, extend, max_failures, patience, show, log, group: as of `scoresde.generate`.
         container: ``"safetensors"`` or ``"npz"``.
         device: that the function uses, which belongs to the set.
@@ -245,8 +246,9 @@ def compute(
     where = check_device(device)
     divided = sizes(first, count, shard_size, batch_size)
     manner = Manner(max_failures, patience, show, log, group, where)
+    made = Made.of(function)
     own = {
-        "identity": identity_of(function) if identity is None else str(identity),
+        **belonging(made, identity, manner),
         "seed": seed,
         "container": container,
         **machine(where, manner.team().size),
@@ -259,14 +261,32 @@ def compute(
     check_evaluating("function", function)
 
     def solved(batch: Batch) -> tuple[Values, Tensor | None]:
-        values = function(batch)
+        with check_quiet("function", where):
+            values = function(batch)
         check_kind("function", values, Mapping, "one that returns a mapping from names to tensors")
         if not values:
             raise InvalidArgumentError("`function` returned no array.")
         return values, None
 
     manner.check_log(folder)
-    return fill(Store.begin(folder, plan, extend=extend), solved, manner)
+    return fill(begin(folder, plan, made, extend), solved, manner)
+
+
+def belonging(made: Made, identity: str | None, manner: Manner) -> dict[str, object]:
+    """What a set says of the networks and the code that it belongs to."""
+    check_kind("identity", identity, (str, type(None)), "a text")
+    return {"weights": manner.team().agreed(made.digest), "identity": identity}
+
+
+def begin(folder: Path, plan: Plan, made: Made, extend: bool) -> Store:
+    """The folder of a new set, or of one that is continued, by whom it belongs to."""
+
+    def check(where: str) -> None:
+        made.check_stated(plan.settings["identity"], where)
+
+    if place()[1] > 1:
+        check("several processes make the set")
+    return Store.begin(folder, plan, extend=extend, continuing=lambda: check(f"{str(folder)!r} has a set"))
 
 
 def fill(
@@ -402,15 +422,27 @@ def told(name: str, value: object) -> object:
     return text
 
 
-def autocast_of(device: torch.device) -> str:
-    """The dtype that ``torch.autocast`` has networks compute with on a device; empty where it is off.
+def precision(device: torch.device) -> dict[str, str]:
+    """What torch computes with: its default dtype, the formats of float32 products and convolutions on a device
+    ("ieee", or such as "tf32"), and the dtype of ``torch.autocast`` where it is on.
 
     Example:
         >>> with torch.autocast("cpu", torch.bfloat16):
-        ...     autocast_of(torch.device("cpu"))
+        ...     precision(torch.device("cpu"))["autocast"]
         'torch.bfloat16'
     """
-    return str(torch.get_autocast_dtype(device.type)) if torch.is_autocast_enabled(device.type) else ""
+    kind, backends = device.type, cast(Any, torch.backends)
+    try:
+        units = (backends.cuda.matmul, backends.cudnn.conv) if kind == "cuda" else (backends.mkldnn.matmul,)
+        float32 = [str(unit.fp32_precision).replace("none", "ieee") for unit in units]
+    except AttributeError:  # before torch 2.9
+        float32 = [torch.get_float32_matmul_precision(), *(["tf32"] if backends.cudnn.allow_tf32 else [])]
+    return {
+        "dtype": str(torch.get_default_dtype()),
+        "float32": " ".join(float32),
+        **({"autocast": str(torch.get_autocast_dtype(kind))} if torch.is_autocast_enabled(kind) else {}),
+        **({"deterministic": "True"} if torch.are_deterministic_algorithms_enabled() else {}),
+    }
 
 
 def machine(device: torch.device, together: int = 1) -> dict[str, object]:
@@ -421,10 +453,9 @@ def machine(device: torch.device, together: int = 1) -> dict[str, object]:
         together: the processes that one network is spread over.
     """
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    cast = autocast_of(device)
     return {
         "device": f"{device.type} ({kind})",
-        **({"autocast": cast} if cast else {}),
+        "precision": precision(device),
         **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
         **({"group": together} if together > 1 else {}),
         "stream": STREAM,

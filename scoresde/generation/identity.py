@@ -1,8 +1,7 @@
-"""A digest of what a score function is, so that a set is not continued with another one."""
+"""What a set of samples, or a certificate, belongs to: weights, settings, and what is said of code that is not ours."""
 
 from __future__ import annotations
 
-import dis
 import functools
 import hashlib
 import inspect
@@ -10,198 +9,146 @@ import pathlib
 import sys
 import types
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgumentError, short
+from ..errors import InvalidArgumentError
+from ..scores.networks import held_by
 
-_NUMBERS = (bool, int, float, complex, str, bytes, type(None))
-_PLAIN = (*_NUMBERS, range, pathlib.PurePath, torch.dtype, torch.device, torch.Size)
-# What every module has, apart from its mode.
-_OF_MODULES = vars(torch.nn.Module()).keys() - {"training"}
-_OF_CLASSES = ("__doc__", "__module__", "__firstlineno__")
-_DEEPEST = 50
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice, pathlib.PurePath, torch.dtype, torch.device)
+_OWN = __package__.partition(".")[0]
 Parts = Iterator[bytes | memoryview]
 
 
-def identity_of(value: object) -> str:
-    """SHA-256 of all that an object was made of: parameters, tensors, numbers, and functions.
+@dataclass(frozen=True)
+class Made:
+    """What something is made of.
 
-    Of an object of this package these are its attributes without an underscore, or with the name of an argument; of
-    others all, and the code of its class. A function counts by its name, its code, what it encloses, and the objects of
-    its module that it names. A module counts by its state, buffers that are not saved, and hooks; its attributes by
-    those that are numbers, text, tensors or containers of these, and of the private ones by floats.
-
-    Raises:
-        InvalidArgumentError: something in it cannot be told from others.
+    Attributes:
+        digest: SHA-256 of the weights and buffers of its networks, and of the settings of objects of this package.
+        foreign: the first part whose code is not of this package, as text; None where there is none.
 
     Example:
         >>> sde = scoresde.VPSDE()
         >>> one, same, other = (
-        ...     identity_of(scoresde.targets.Gaussian(torch.zeros(2), v).score(sde))
+        ...     Made.of(scoresde.targets.Gaussian(torch.zeros(2), v).score(sde))
         ...     for v in (1.0, 1.0, 2.0)
         ... )
-        >>> one == same, one == other
+        >>> one == same, one.digest == other.digest
         (True, False)
+        >>> Made.of(torch.nn.Linear(2, 2)).foreign
+        'Linear'
     """
-    total = hashlib.sha256()
-    for part in _parts(value, ()):
-        total.update(len(part).to_bytes(8, "little"))
-        total.update(part)
-    return total.hexdigest()
+
+    digest: str
+    foreign: str | None
+
+    @classmethod
+    def of(cls, value: object) -> Made:
+        """Of a value: numbers, text and tensors count as they are, objects of this package by their attributes without
+        an underscore, or with the name of an argument; whatever else there is by the weights and buffers of the
+        networks that it holds, see `held_by`. Code is not read."""
+        total = hashlib.sha256()
+        foreign: list[str] = []
+        for part in _parts(value, (), foreign):
+            total.update(len(part).to_bytes(8, "little"))
+            total.update(part)
+        return cls(total.hexdigest(), foreign[0] if foreign else None)
+
+    def check_stated(self, identity: str | None, where: str) -> None:
+        """Ask for an ``identity``, where code that is not of this package may have changed.
+
+        Raises:
+            InvalidArgumentError: there is such code, and none is given.
+        """
+        if self.foreign is not None and identity is None:
+            raise InvalidArgumentError(
+                f"`identity` is missing: {where}, and only its author knows whether the code of {self.foreign} is what "
+                "it was. Pass identity='…', a text that names this version of it; weights are compared in any case."
+            )
 
 
-def _parts(value: Any, inside: tuple[object, ...]) -> Parts:
-    """The parts of a value; ``inside`` are the objects that it is a part of."""
+def _parts(value: Any, inside: tuple[object, ...], foreign: list[str]) -> Parts:
+    """The parts of a value; ``inside`` are the objects that it is a part of, and ``foreign`` gets what is not ours."""
     if any(value is outer for outer in inside):
         yield b"itself"
         return
-    if len(inside) > _DEEPEST:
-        raise _unknown(value)
+    inside = (*inside, value)
     if isinstance(value, Tensor):
-        yield f"{value.dtype} {tuple(value.shape)}".encode()
-        yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        return
-    if isinstance(value, _PLAIN):
+        yield from _numbers(value)
+    elif isinstance(value, _PLAIN):
         yield f"{type(value).__name__} {value!r}".encode()
-        return
-    if isinstance(value, Mapping):
-        value = ("mapping", *((name, value[name]) for name in sorted(value, key=repr)))
-    elif isinstance(value, set | frozenset):
-        value = ("set", *sorted(value, key=repr))
-    if isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple):
         yield f"{len(value)} parts".encode()
         for part in value:
-            yield from _parts(part, (*inside, value))
+            yield from _parts(part, inside, foreign)
+    elif isinstance(value, Mapping):
+        yield from _parts([(name, value[name]) for name in sorted(value, key=repr)], inside, foreign)
+    elif isinstance(value, set | frozenset):
+        yield from _parts(sorted(value, key=repr), inside, foreign)
+    else:
+        made = _made_of(value, inside)
+        if made is None:
+            foreign.append(getattr(value, "__name__", type(value).__name__))
+            made = ["foreign", *map(_tensors, held_by(value))]
+        yield from _parts(made, inside, foreign)
+
+
+def _numbers(value: Tensor) -> Parts:
+    """The bytes of a tensor; of one that is made of others, such as a part of a distributed one, theirs."""
+    if hasattr(value, "__tensor_flatten__"):
+        inner = [getattr(value, name) for name in value.__tensor_flatten__()[0]]
+        for part in inner:
+            if isinstance(part, Tensor):
+                yield from _numbers(part)
         return
-    yield from _parts(_made_of(value), (*inside, value))
+    yield f"{value.dtype} {tuple(value.shape)}".encode()
+    yield value.detach().cpu().to_dense().contiguous().flatten().view(torch.uint8).numpy().data
 
 
-def _made_of(value: Any) -> list[object]:
-    """What an object that is no plain value was made of."""
-    if isinstance(value, np.ndarray):
+def _made_of(value: Any, inside: tuple[object, ...]) -> list[object] | None:
+    """What an object that is no plain value was made of; None where its code is not of this package, or of a version
+    that a set names."""
+    if isinstance(value, np.ndarray | np.generic):
         return [str(value.dtype), value.shape, value.tobytes()]
     if isinstance(value, torch.nn.Module):
-        state = dict(value.state_dict())
-        own = {
-            f"{name}.{key}": v
-            for name, module in value.named_modules()
-            for key, v in vars(module).items()
-            if key not in _OF_MODULES and (isinstance(v, float) if key[:1] == "_" else _plain(v))
-        }
-        hidden = {name: v for name, v in value.named_buffers() if name not in state}
-        added = [  # functions of its own in the place of methods, and hooks
-            _outline(f)
-            for module in value.modules()
-            for f in (
-                *(v for v in vars(module).values() if isinstance(v, types.FunctionType) and not _known(v.__module__)),
-                *module._forward_hooks.values(),
-                *module._forward_pre_hooks.values(),
-            )
-        ]
-        classes = sorted({type(module) for module in value.modules()}, key=_name)
-        return [type(value), repr(value), own, state, classes, *([hidden] if hidden else []), *added]
+        in_ours = any(isinstance(outer, torch.nn.Module) and hasattr(outer, "arguments") for outer in inside)
+        if not _of(type(value), "torch" if in_ours else _OWN, _OWN):
+            return None
+        added = [*value._forward_pre_hooks.values(), *value._forward_hooks.values()]
+        return [type(value), _public(value), _tensors(value, deep=False), value._modules, added]
     if isinstance(value, functools.partial):
         return ["partial", value.func, value.args, value.keywords]
     if isinstance(value, types.MethodType):
         return ["method", value.__func__, value.__self__]
-    if isinstance(value, types.FunctionType) and not _ours(value.__module__):
-        enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
-        named = {n: value.__globals__[n] for n in _names(value.__code__) if n in value.__globals__}
-        more = [given for given in (value.__kwdefaults__, vars(value)) if given]
-        return [_name(value), _code(value.__code__), enclosed, value.__defaults__, _near(value, named), *more]
-    if isinstance(value, type):
-        return [_name(value), *(_class_code(cls) for cls in value.__mro__ if not _known(cls.__module__))]
-    if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
-        return [_name(value)]
-    if isinstance(value, types.ModuleType):
-        return [value.__name__]
-    if not hasattr(value, "__dict__"):
-        raise _unknown(value)
-    ours, given = _ours(type(value).__module__), _parameters(type(value))
-    return [type(value), {k: v for k, v in vars(value).items() if not ours or k[:1] != "_" or k[1:] in given}]
+    if isinstance(value, types.FunctionType) and _of(value, _OWN):
+        return [_name(value), [cell.cell_contents for cell in value.__closure__ or ()], value.__defaults__]
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        return [_name(value)] if _of(value, _OWN, "torch", "numpy", *sys.stdlib_module_names) else None
+    return [type(value), _public(value)] if _of(type(value), _OWN) and hasattr(value, "__dict__") else None
 
 
-def _plain(value: object) -> bool:
-    """Whether a value is made of nothing but numbers, text, tensors and arrays."""
-    if isinstance(value, Mapping):
-        return all(map(_plain, value)) and all(map(_plain, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_plain, value))
-    return isinstance(value, (*_PLAIN, Tensor, np.ndarray))
+def _tensors(net: torch.nn.Module, deep: bool = True) -> dict[str, Tensor]:
+    """The parameters and buffers of a network, those included that are not saved."""
+    return {**dict(net.named_parameters(recurse=deep)), **dict(net.named_buffers(recurse=deep))}
 
 
-def _outline(function: Any) -> list[object]:
-    """The code of a function, without what it names; of another object its class."""
-    function = getattr(function, "__func__", function)
-    is_function = isinstance(function, types.FunctionType)
-    return [_name(function), _code(function.__code__)] if is_function else [_name(type(function))]
-
-
-def _class_code(cls: type) -> list[object]:
-    """The code of the methods of a class, with its plain attributes."""
-    found: list[object] = [_name(cls)]
-    for name, value in sorted(vars(cls).items()):
-        parts = [value.fget, value.fset] if isinstance(value, property) else [getattr(value, "__func__", value)]
-        found += [(name, _code(part.__code__)) for part in parts if isinstance(part, types.FunctionType)]
-        if isinstance(value, _PLAIN) and name not in _OF_CLASSES:
-            found.append((name, value))
-    return found
+def _public(value: object) -> dict[str, object]:
+    """The attributes of an object without an underscore, or with the name of an argument of its class."""
+    given = inspect.signature(type(value)).parameters
+    shown = {name: v for name, v in vars(value).items() if name[:1] != "_" or name[1:] in given}
+    shown.pop("training", None)
+    return shown
 
 
 def _name(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
-def _code(code: types.CodeType) -> list[object]:
-    """The instructions of a function, and of those inside it."""
-    return [code.co_code, code.co_names, *(_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts)]
-
-
-def _names(code: types.CodeType) -> list[str]:
-    """The names of its module that a function, or one inside it, looks up; names of attributes are none."""
-    own = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    inner = [name for c in code.co_consts if isinstance(c, types.CodeType) for name in _names(c)]
-    return sorted({*own, *inner})
-
-
-def _near(function: types.FunctionType, named: Mapping[str, object]) -> dict[str, object]:
-    """What a function names; functions and classes of other modules by their names only."""
-    return {
-        name: _name(v) if isinstance(v, type | types.FunctionType) and v.__module__ != function.__module__ else v
-        for name, v in named.items()
-    }
-
-
-def _known(module: str | None) -> bool:
-    """Whether a module's code is that of a version which the set names, or of Python."""
-    first = _package(module)
-    return _ours(module) or first in ("torch", "numpy") or first in sys.stdlib_module_names
-
-
-def _ours(module: str | None) -> bool:
-    """Whether a module is of this package."""
-    return _package(module) == _package(__package__)
-
-
-def _package(module: str | None) -> str:
-    """The package of a module; code that `exec` has made may have none."""
-    return (module or "").partition(".")[0]
-
-
-def _parameters(cls: type) -> set[str]:
-    """The names of what objects of a class are made of."""
-    try:
-        return {*inspect.signature(cls).parameters}
-    except (ValueError, TypeError):  # a class of C
-        return set()
-
-
-def _unknown(value: object) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"`identity` is missing: nothing tells {short(value)} from others, so that a set could be continued with "
-        f"another function; pass identity='…', such as the digest of its file."
-    )
+def _of(value: Any, *packages: str) -> bool:
+    """Whether a class or a function is of one of these packages; code that `exec` has made may be of none."""
+    return (value.__module__ or "").partition(".")[0] in packages

@@ -78,15 +78,18 @@ class Samples(Dataset[dict[str, Tensor]]):
 
     def _arrays(self, shard: int) -> dict[str, Tensor]:
         if self._last is None or self._last[0] != shard:
-            self._last = (shard, _READERS[self._container()](self._file(shard).read_bytes()))
+            self._last = (shard, self._read(shard))
         return self._last[1]
+
+    def _read(self, shard: int) -> dict[str, Tensor]:
+        return _READERS[self._container()](self._file(shard).read_bytes())
 
     def all(self) -> dict[str, Tensor]:
         """The arrays of the whole set, one row per sample, in memory."""
         found: dict[str, Tensor] = {}
         done = 0
         for shard in self.store.plan.shards:
-            part = _READERS[self._container()](self._file(shard).read_bytes())
+            part = self._read(shard)
             if not found:
                 found = {name: torch.empty((len(self), *v.shape[1:]), dtype=v.dtype) for name, v in part.items()}
             size = len(self.store.plan.span(shard))

@@ -25,14 +25,14 @@ from .._checks import (
 from .._registries import CONTAINERS, PICTURE_CONTAINERS
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice, short
 from ..files.paths import check_path
-from ..files.shards import Plan, Store
+from ..files.shards import Plan
 from ..noise import SampleNoise, check_seed
 from ..scores import as_score
 from ..scores.networks import check_evaluating, check_quiet, networks_of
 from ..sdes import SDE
 from ..solving import solve
-from .computing import Batch, Generated, Manner, fill, machine, sizes, told
-from .identity import identity_of
+from .computing import Batch, Generated, Manner, begin, belonging, fill, machine, sizes, told
+from .identity import Made
 
 _OWN = ("x", "shape", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw", "save_at",
         "differentiable", "device")  # fmt: skip
@@ -83,8 +83,9 @@ def generate(
         context: ``context(indices)`` gives the score function's context for samples, whose indices are ``(batch,)``
             int64: tensors or values as for `solve`. Those of shape (batch,) are kept beside the samples. The indices
             go on to the end of the last batch, beyond the set.
-        identity: what tells the score function, the process and the context from others, such as the digest of a file;
-            by default the SHA-256 of what they were made of. A set is continued with the same identity only.
+        identity: a text that names the code of ``score_fn``, of ``context`` and ``features``, and of whatever else is
+            not of this package. A set notices other weights, buffers, settings and another ``identity``, and nothing
+            else: where there is such code, it is continued only with an ``identity``, and several processes need one.
         shard_size: samples in a shard.
         batch_size: samples at once, also where fewer are asked for. Where memory does not suffice for a shard, it is
             made with half of it.
@@ -145,11 +146,12 @@ def generate(
     event = _event(shape, score_fn)
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
-    _check_settled(score_fn)
+    check_evaluating("score_fn", score_fn)
     check_evaluating("features", features)
-    deciding = [score_fn, sde, context, *([] if features is None else [features])]
+    _check_bound(score_fn)
+    made = Made.of([score_fn, sde, context, features, options])
     settings = {
-        "identity": identity_of(deciding) if identity is None else str(identity),
+        **belonging(made, identity, manner),
         "sde": repr(sde),
         "shape": list(event),
         "seed": seed,
@@ -167,16 +169,17 @@ def generate(
 
     def solved(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         given = None if context is None else dict(context(batch.indices))
-        solution = solve(
-            sde, score_fn, shape=(len(batch.indices), *event), noise=batch.noise, context=given,
-            callback=batch.callback, throw=False, device=where, **options,
-        )  # fmt: skip
+        with check_quiet("score_fn", where):
+            solution = solve(
+                sde, score_fn, shape=(len(batch.indices), *event), noise=batch.noise, context=given,
+                callback=batch.callback, throw=False, device=where, **options,
+            )  # fmt: skip
         found = {"x": solution.x, "nfe": solution.nfe, "status": solution.status}
         extra = {} if features is None else {"features": _features(features, solution.x)}
         return {**found, **_beside(given, len(batch.indices)), **extra}, solution.t
 
     manner.check_log(folder)
-    return fill(Store.begin(folder, plan, extend=extend), solved, manner, data_range)
+    return fill(begin(folder, plan, made, extend), solved, manner, data_range)
 
 
 def _features(features: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -200,14 +203,6 @@ def _event(shape: Sequence[int] | None, score_fn: Callable[..., Tensor]) -> tupl
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise InvalidTypeError(f"`shape` must be the shape of one sample, such as (3, 32, 32), got {short(shape)}.")
     return tuple(check_integer("shape", size, low=1) for size in shape)
-
-
-def _check_settled(score_fn: object) -> None:
-    """Refuse a score function whose samples would depend on more than their indices."""
-    if any(net.training for net in networks_of(score_fn)):
-        raise InvalidArgumentError("The network is in training mode, so that dropout would draw noise; call .eval().")
-    check_quiet("score_fn", score_fn)
-    _check_bound(score_fn)
 
 
 def _check_bound(score_fn: object) -> None:

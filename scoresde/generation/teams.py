@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,10 @@ class Team(abc.ABC):
     alone: bool
     size: int
     failures: tuple[Mapping[str, Any], ...] = ()
+
+    @abc.abstractmethod
+    def agreed(self, digest: str) -> str:
+        """One digest of all, of a network each of them has a part of."""
 
     @abc.abstractmethod
     def tell(self, shard: int, batch_size: int) -> None:
@@ -50,6 +55,10 @@ class Alone(Team):
     """
 
     leads, alone, size = True, True, 1
+
+    def agreed(self, digest: str) -> str:
+        """See `Team.agreed`."""
+        return digest
 
     def tell(self, shard: int, batch_size: int) -> None:
         """See `Team.tell`."""
@@ -79,6 +88,14 @@ class Group(Team):
 
         self.group, self._first = group, dist.get_global_rank(group, 0)
         self.leads, self.size = dist.get_rank(group) == 0, dist.get_world_size(group)
+
+    def agreed(self, digest: str) -> str:
+        """See `Team.agreed`."""
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, digest, group=self.group)
+        return hashlib.sha256(" ".join(found).encode()).hexdigest()
 
     def tell(self, shard: int, batch_size: int) -> None:
         """See `Team.tell`."""

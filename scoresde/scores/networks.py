@@ -1,21 +1,15 @@
-"""The networks of a score function, and whether they are ready to be evaluated."""
+"""The networks that a function holds, and whether they are ready to be evaluated."""
 
 from __future__ import annotations
 
 import contextlib
-import dis
 import functools
-import inspect
 import types
+from collections.abc import Iterator
 
 import torch
 
 from ..errors import InvalidArgumentError
-from .base import Score
-
-# What has its own way to be looked into, or none.
-_FOLLOWED = (torch.nn.Module, Score, type, types.ModuleType, types.FunctionType, types.MethodType)
-_COMPILERS = ("torch.fx.", "torch._dynamo.", "torch.export.")  # whose wrappers keep the mode for others
 
 
 def networks_of(score_fn: object) -> list[torch.nn.Module]:
@@ -30,33 +24,15 @@ def networks_of(score_fn: object) -> list[torch.nn.Module]:
     return [*found, *([net] if isinstance(net, torch.nn.Module) and net not in found else [])]
 
 
-def check_evaluating(name: str, function: object) -> None:
-    """Refuse a network in training mode, also one that a function encloses, and whatever `check_quiet` refuses."""
-    owner = function.__self__ if isinstance(function, types.MethodType) else None
-    for part in (function, owner, *_enclosed(function)):
-        if isinstance(part, torch.nn.Module) and not isinstance(part, torch.fx.GraphModule) and _trains(part):
-            raise InvalidArgumentError(f"A network of `{name}` is in training mode, and may draw noise; call .eval().")
-    check_quiet(name, function)
+def held_by(function: object) -> list[torch.nn.Module]:
+    """The networks that a function holds: itself, its arguments and defaults, what it encloses, and the attributes of
+    the object that it is, or is a method of. Networks that it names, or that are deeper inside, are not among them.
 
-
-def check_quiet(name: str, function: object) -> None:
-    """Refuse a network with a layer in training mode that asks for its mode, as dropout does, which draws noise."""
-    layers = (layer for net in _within(function) for layer in net.modules())
-    for cls in dict.fromkeys(type(layer) for layer in layers if _trains(layer)):
-        if _asks(cls):
-            raise InvalidArgumentError(
-                f"The network of `{name}` is in training mode, and a layer depends on the mode, {cls.__name__}: it may "
-                "draw noise, or compute something else than in evaluation; call .eval()."
-            )
-
-
-def _trains(layer: torch.nn.Module) -> bool:
-    """Whether a layer is in training mode; frozen code of TorchScript has none."""
-    return bool(getattr(layer, "training", False))
-
-
-def _within(function: object) -> list[torch.nn.Module]:
-    """The networks that something calls, as far as its code and its parts show."""
+    Example:
+        >>> net = torch.nn.Linear(2, 2)
+        >>> [found is net for found in held_by(net.forward)]
+        [True]
+    """
     found: list[torch.nn.Module] = []
     seen: dict[int, object] = {}  # they are kept, so that no two have the same number
     left = [function]
@@ -67,82 +43,67 @@ def _within(function: object) -> list[torch.nn.Module]:
         seen[id(part)] = part
         if isinstance(part, torch.nn.Module):
             found.append(part)
-        left += _called(part)
+        left += _parts(part)
     return found
 
 
-def _called(part: object) -> list[object]:
-    """What something may call: the parts of a score function, what a function encloses, has as a default, or names
-    among the variables of its module, and the attributes of these, and of a callable object, that its code names."""
-    if isinstance(part, torch.nn.Module | type):
-        return []
-    if isinstance(part, functools.partial):
-        return [part.func, *part.args, *part.keywords.values()]
-    if isinstance(part, functools._lru_cache_wrapper):
-        return [part.__wrapped__]
-    if isinstance(part, list | tuple | dict):
-        return [value for value in (part.values() if isinstance(part, dict) else part) if callable(value)]
+def _parts(part: object) -> list[object]:
+    """What something consists of, as far as it may be called."""
     if isinstance(part, types.FunctionType):
-        named = [part.__globals__.get(name) for name in _globals(part.__code__)]
-        kept = [value for value in named if _of_module(value, part.__module__)]
-        given = [*_enclosed(part), *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
-        return [*given, *kept, *(value for owner in (*given, *named) for value in _attributes(owner, part))]
-    if isinstance(part, Score):
-        return list(vars(part).values())
-    if isinstance(part, types.MethodType):
-        return [part.__func__, part.__self__, *_attributes(part.__self__, part.__func__)]
-    call = inspect.getattr_static(type(part), "__call__", None)
-    return [call, *_attributes(part, call)] if isinstance(call, types.FunctionType) else []
+        enclosed = []
+        for cell in part.__closure__ or ():
+            with contextlib.suppress(ValueError):  # not assigned yet
+                enclosed.append(cell.cell_contents)
+        held: list[object] = [*enclosed, *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
+    elif isinstance(part, types.MethodType):
+        held = [part.__func__, *getattr(part.__self__, "__dict__", {}).values(), part.__self__]
+    elif isinstance(part, functools.partial):
+        held = [part.func, *part.args, *part.keywords.values()]
+    elif isinstance(part, list | tuple | dict):
+        held = list(part.values() if isinstance(part, dict) else part)
+    elif callable(part) and not isinstance(part, torch.nn.Module | type):
+        held = list(getattr(part, "__dict__", {}).values())
+    else:
+        held = []
+    return [value for value in held if callable(value) or isinstance(value, list | tuple | dict)]
 
 
-def _enclosed(function: object) -> list[object]:
-    """What the variables of a function have that it encloses, as far as they have been assigned."""
-    found = []
-    for cell in (function.__closure__ or ()) if isinstance(function, types.FunctionType) else ():
-        with contextlib.suppress(ValueError):
-            found.append(cell.cell_contents)
-    return found
+def check_evaluating(name: str, function: object) -> None:
+    """Refuse a function that holds a network with dropout, or with statistics of batches, in training mode; of other
+    layers the mode does not matter, or `check_quiet` finds what it does."""
+    for layer in (layer for net in held_by(function) for layer in net.modules()):
+        modal = isinstance(layer, torch.nn.modules.dropout._DropoutNd) or getattr(layer, "track_running_stats", False)
+        if modal and layer.training:
+            raise InvalidArgumentError(
+                f"A network of `{name}` is in training mode ({type(layer).__name__}), and computes something else than "
+                "in evaluation; call .eval()."
+            )
 
 
-def _attributes(owner: object, function: object) -> list[object]:
-    """The attributes of an object, and theirs, that the code of a function names."""
-    names = getattr(getattr(function, "__code__", None), "co_names", ())
-    found: list[object] = []
-    seen = {id(owner)}
-    left = [] if isinstance(owner, _FOLLOWED) else [owner]
-    while left:
-        own = getattr(left.pop(), "__dict__", None)
-        values = [own[name] for name in names if name in own] if isinstance(own, dict) else []
-        new = [value for value in values if id(value) not in seen]
-        seen |= {id(value) for value in new}
-        found += new
-        left += [value for value in new if not isinstance(value, _FOLLOWED)]
-    return found
-
-
-def _globals(code: types.CodeType) -> list[str]:
-    """The variables of its module that a function reads, inner ones included."""
-    named = [i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
-    inner = [name for part in code.co_consts if isinstance(part, types.CodeType) for name in _globals(part)]
-    return [*named, *inner]
-
-
-def _of_module(value: object, module: str) -> bool:
-    """Whether a global variable is a network, a score or a list of these, or something callable of that module."""
-    if isinstance(value, torch.nn.Module | Score | functools.partial | list | tuple | dict):
-        return True
-    return callable(value) and getattr(value, "__module__", None) == module
-
-
-def _asks(layer: type[torch.nn.Module]) -> bool:
-    """Whether a method of a layer names its mode; of compiled code that is not known.
+@contextlib.contextmanager
+def check_quiet(name: str, device: torch.device) -> Iterator[None]:
+    """Refuse a function that draws from torch's global generator, as dropout does in training mode; one that seeds the
+    generator may.
 
     Example:
-        >>> _asks(torch.nn.Dropout), _asks(torch.nn.Linear)
-        (True, False)
+        >>> with check_quiet("score_fn", torch.device("cpu")):
+        ...     x = torch.nn.Dropout()(torch.ones(2))
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: `score_fn` draws random numbers, as dropout in training mode does: ...
     """
-    own = [
-        cls for cls in layer.__mro__ if cls not in torch.nn.Module.__mro__ and not cls.__module__.startswith(_COMPILERS)
-    ]
-    methods = [value for cls in own for value in vars(cls).values() if isinstance(value, types.FunctionType)]
-    return issubclass(layer, torch.jit.ScriptModule) or any("training" in f.__code__.co_names for f in methods)
+    before = _generator(device)
+    yield
+    after = _generator(device)
+    if before[0] == after[0] and not torch.equal(before[1], after[1]):
+        raise InvalidArgumentError(
+            f"`{name}` draws random numbers, as dropout in training mode does: call .eval() on its network, and draw "
+            "what is wanted from a generator of its own."
+        )
+
+
+def _generator(device: torch.device) -> tuple[int, torch.Tensor]:
+    """The seed and the state of the global generator of a device."""
+    if device.type == "cuda":
+        return torch.cuda.initial_seed(), torch.cuda.get_rng_state(device)
+    return torch.initial_seed(), torch.get_rng_state()

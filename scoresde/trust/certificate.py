@@ -20,10 +20,11 @@ from .._context import mapped, named
 from .._display import Displayed
 from .._tensors import expand
 from ..errors import CorruptCheckpointError, InvalidArgumentError, short
+from ..files.fields import read_as
 from ..files.paths import check_path
 from ..files.writing import write_bytes
-from ..generation.computing import autocast_of, told
-from ..generation.identity import identity_of
+from ..generation.computing import precision, told
+from ..generation.identity import Made
 from ..integrate import Solution, Status
 from ..noise import Noise
 from ..noise.sources import check_seeds
@@ -40,7 +41,7 @@ from .reference import Worth
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMAT = 2
+FORMAT = 3
 FRESH = 2  # the purpose of seeds
 _SURE = 0.95  # the confidence of what a pilot covers, where it is told
 Context = Mapping[str, Any]
@@ -75,37 +76,40 @@ class Identity:
     """What a certificate is for.
 
     Args:
-        process, network: SHA-256 of what they are made of.
+        process, network: SHA-256 of their weights, buffers and settings, see `scoresde.generation.identity.Made`.
+        stated: a text that names the code of them, if one was given.
         settings: the method and its arguments, as JSON values.
         event: the shape of an event.
         dtype, device: of the states.
-        autocast: the dtype of ``torch.autocast``; empty where it is off.
+        precision: how numbers are computed: torch's default dtype, TF32, ``torch.autocast``.
         context: of each tensor its dtype and shape, or the SHA-256 of what is the same for all draws.
     """
 
     process: str
     network: str
+    stated: str | None
     settings: Mapping[str, Any]
     event: tuple[int, ...]
     dtype: str
     device: str
+    precision: Mapping[str, str]
     context: Mapping[str, str]
-    autocast: str = ""
 
     @classmethod
     def of(
-        cls, task: Task, context: Context, count: int, network: str | None, known: Mapping[str, str] | None = None
+        cls, task: Task, context: Context, count: int, stated: str | None, known: Mapping[str, str] | None = None
     ) -> Identity:
         """Of a task and the context of so many draws."""
         return cls(
-            identity_of(task.sde),
-            identity_of(task.score_fn) if network is None else str(network),
+            Made.of(task.sde).digest,
+            Made.of(task.score_fn).digest,
+            stated,
             {name: told(name, value) for name, value in sorted(task.settings.items())},
             task.event,
             str(task.dtype),
             task.device.type,
+            precision(task.device),
             kind_of(context, count, known),
-            autocast_of(task.device),
         )
 
     def check(self, other: Identity) -> None:
@@ -132,7 +136,10 @@ def _shown(context: Mapping[str, str]) -> str:
     return " and ".join([*rows, *same]) or "no context"
 
 
-_WORDS = {"process": "another process", "network": "another score function, or with other weights"}
+_WORDS = {
+    "process": "another process",
+    "network": "another score function, or with other weights",
+}
 _ROWS = "rows"
 
 
@@ -153,7 +160,7 @@ def kind_of(context: Context, count: int, known: Mapping[str, str] | None = None
         if value.ndim and len(value) == count and not whole and (count > 1 or known is not None):
             found[name] = f"{_ROWS} {tuple(value.shape[1:])} {value.dtype}"
         else:
-            found[name] = f"the same for all, {identity_of(value)}"
+            found[name] = f"the same for all, {Made.of(value).digest}"
     rest = mapped(lambda value: torch.zeros(0), context)
     return {**found, "without tensors": hashlib.sha256(repr(rest).encode()).hexdigest()} if rest else found
 
@@ -217,7 +224,6 @@ class Certificate(Displayed):
     identity: Identity
     _task: Task | None = field(default=None)
     _norm: Norm | None = field(default=None)
-    _network: str | None = field(default=None)
 
     @functools.cached_property
     def pooled(self) -> Group:
@@ -318,10 +324,11 @@ class Certificate(Displayed):
            identity: str | None = None, dtype: torch.dtype | None = None, device: Any = None, **settings: Any
     ) -> Certificate:  # fmt: skip
         """The certificate, after it was loaded, with what it was made for: the process, the score function, and the
-        arguments of `scoresde.certify` that say how to solve.
+        arguments of `scoresde.certify` that say how to solve. Weights, buffers and settings are compared; code that is
+        not of this package takes an ``identity``, which is compared with that of the certificate, if it has one.
 
         Raises:
-            InvalidArgumentError: something differs from what it was made for.
+            InvalidArgumentError: something differs from what it was made for, or ``identity`` is missing.
         """
         dtype = getattr(torch, self.identity.dtype.removeprefix("torch.")) if dtype is None else dtype
         settings = {"method": method, **settings}
@@ -330,9 +337,11 @@ class Certificate(Displayed):
         task.check()
         given = Norm(self.norm if norm is None else norm)
         self._check_norm(given)
-        found = Identity.of(task, {}, 1, identity)
-        self.identity.check(replace(found, context=self.identity.context))
-        return replace(self, _task=task, _norm=given, _network=identity)
+        made = Made.of([sde, score_fn, given.function, settings])
+        made.check_stated(identity, "the certificate was made before")
+        own = self.identity if self.identity.stated is not None else replace(self.identity, stated=identity)
+        own.check(replace(Identity.of(task, {}, 1, identity), context=own.context))
+        return replace(self, identity=own, _task=task, _norm=given)
 
     def bound_for(self, label: int | None = None) -> Group:
         """The calibration of a class, or of all draws.
@@ -453,7 +462,7 @@ class Certificate(Displayed):
                 return cls._of(json.load(file))
         except FileNotFoundError:
             raise InvalidArgumentError(f"There is no file {str(path)!r}.") from None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             raise CorruptCheckpointError(f"{str(path)!r} is not a certificate: {error}") from None
 
     @classmethod
@@ -463,20 +472,16 @@ class Certificate(Displayed):
         if given.pop("format") != FORMAT:
             raise ValueError("it is of another version of scoresde")
         law = given["law"]
-        given["law"] = Law(torch.tensor(law["distances"], dtype=torch.float64), law["unit"], law["confidence"])
-        parts = given["indicator"]
-        given["indicator"] = Indicator(**{**parts, **{name: tuple(parts[name]) for name in ("slopes", "floors")}})
-        given.update({name: tuple(given[name]) for name in ("scores", "labels")})
-        scores, found = given["scores"], given["indicator"]
+        law["distances"] = torch.tensor(law["distances"], dtype=torch.float64)
+        made: Certificate = read_as(cls, given, "content")
+        scores, labels, found = made.scores, made.labels, made.indicator
         if not all(score >= 0 for score in scores) or not found.least >= 0 or not math.isfinite(found.offset):
             raise ValueError("an error, or its indicator, is no number that it can be")
-        if given["labels"] and len(given["labels"]) != len(scores):
+        if labels and len(labels) != len(scores):
             raise ValueError("it has another number of labels than of errors")
         if len(found.slopes) != len(found.floors) or found.name not in INDICATORS:
             raise ValueError("its indicator is none that is known")
-        given["reference"] = Worth(**given["reference"])
-        given["identity"] = Identity(**{**given["identity"], "event": tuple(given["identity"]["event"])})
-        return cls(**given)
+        return made.at(made.confidence, made.confidence_in_pilot)  # or an error
 
     def _calibrated(self, scores: Sequence[float]) -> Group:
         coverage = Coverage.of(len(scores), self.confidence, self.confidence_in_pilot)
@@ -511,7 +516,7 @@ class Certificate(Displayed):
         """Refuse a network or a norm that has changed, and another kind of context."""
         check_evaluating("score_fn", task.score_fn)
         self._check_norm(norm)
-        self.identity.check(Identity.of(task, context, count, self._network, self.identity.context))
+        self.identity.check(Identity.of(task, context, count, self.identity.stated, self.identity.context))
 
 
 def _draws(task: Task, count: int, seed: int | None, seeds: Any, noise: Noise | None) -> Callable[[], Noise]:

@@ -99,7 +99,8 @@ def certify(
         seed: of the pilot.
         batch_size: draws that are solved together. The levels of the reference are chosen on the first of these
             batches, so that bounds differ a little between batch sizes.
-        identity: what tells the network from others; by default the SHA-256 of its code and weights.
+        identity: a text that names the code of ``score_fn``, ``sde`` and ``norm``, as far as it is not of this
+            package. It is compared when the certificate is used after it was loaded.
         dtype, device: of the states; as of `solve`.
 
     Returns:
@@ -160,8 +161,8 @@ def certify(
     made = Identity.of(task, fixed, count, identity)
     if made.network != made_for.network:
         raise InvalidArgumentError(
-            "`score_fn` has changed during the pilot: something that it is made of, such as its number of calls, has "
-            "another value. Pass `identity`, a text that tells the network and its weights from others."
+            "`score_fn` has changed during the pilot: its weights or buffers have other values, so that no certificate "
+            "would hold for it."
         )
     scores, values = run.scores(chosen, fitted)
     failed = int((~torch.isfinite(scores)).sum())
@@ -192,7 +193,6 @@ def certify(
         identity=made,
         _task=task,
         _norm=size,
-        _network=identity,
     )
     if not certificate.met:
         warn_caller(

@@ -24,6 +24,7 @@ from ..integrate import Solution
 from ..noise import BrownianPath, Noise, SampleNoise, check_seed
 from ..noise.sources import check_seeds
 from ..scores import Score, as_score
+from ..scores.networks import check_quiet
 from ..sdes import AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver
@@ -145,14 +146,10 @@ class Task:
         **options: Any,
     ) -> Solution:  # fmt: skip
         """Solve some draws; those that fail are marked."""
-        return solve(
-            self.sde,
-            self.score_fn,
-            **{"noise": noise(), "shape": (count, *self.event), "context": context or None, "throw": False, **options},
-            dtype=self.dtype,
-            device=self.device,
-            **(self.settings if settings is None else settings),
-        )
+        given = {"noise": noise(), "shape": (count, *self.event), "context": context or None, "throw": False, **options}
+        given |= {"dtype": self.dtype, "device": self.device, **(self.settings if settings is None else settings)}
+        with check_quiet("score_fn", self.device):
+            return solve(self.sde, self.score_fn, **given)
 
     def start(self, noise: Callable[[], Noise], count: int) -> Tensor:
         """The states at t_max."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._checks import check_callable
 from ..errors import InvalidTypeError, check_choice, short
-from ..generation.identity import identity_of
+from ..generation.identity import Made
 
 Function = Callable[[Tensor], Tensor]
 
@@ -57,8 +57,8 @@ class Norm:
 
     @property
     def identity(self) -> str:
-        """The name, or what a function is made of (SHA-256)."""
-        return self.name if self.function is None else identity_of(self.function)
+        """The name, or the SHA-256 of the networks that a function holds."""
+        return self.name if self.function is None else Made.of(self.function).digest
 
     @property
     def of_entries(self) -> bool:

@@ -26,7 +26,6 @@ from scoresde.errors import (
     SolveFailedError,
 )
 from scoresde.generation import Batch, Samples, compute, computing, generate, monitor, verify
-from scoresde.generation.identity import identity_of
 from scoresde.generation.transfers import Transfers
 from tests.refusals import refuses
 
@@ -37,7 +36,7 @@ IMAGE = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3).score(SDE)
 DATA = TARGET.sample(11, generator=torch.Generator().manual_seed(0))
 SIZES: dict[str, Any] = {"shard_size": 8, "batch_size": 4}
 DDIM: dict[str, Any] = {"method": "ddim", "steps": 3}
-OTHER = "its functions, networks or process are not the same"
+OTHER = "its weights, or settings of its functions or process, are not the same"
 
 
 def likelihoods(batch: Batch) -> Mapping[str, Tensor]:
@@ -70,7 +69,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_likelihoods_do_not_depend_on_how_they_are_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = compute(tmp_path / "a", likelihoods, 11, **SIZES)
+    made = compute(tmp_path / "a", likelihoods, 11, identity="f", **SIZES)
     assert (made.count, made.shards, made.made, made.failures) == (11, 2, 2, ())
     compute(tmp_path / "b", likelihoods, 11, shard_size=3, batch_size=3)
     compute(tmp_path / "c", likelihoods, 4, first=5, shard_size=4, batch_size=2)
@@ -83,7 +82,7 @@ def test_likelihoods_do_not_depend_on_how_they_are_divided(tmp_path: Path, monke
     before = files(tmp_path / "a")
     (tmp_path / "a" / "shards" / "00000001.safetensors").unlink()
     monkeypatch.setattr(computing, "Transfers", Late)  # copies are complete before they are read
-    assert compute(tmp_path / "a", likelihoods, 11, **SIZES).made == 1 and files(tmp_path / "a") == before
+    assert compute(tmp_path / "a", likelihoods, 11, identity="f", **SIZES).made == 1 and files(tmp_path / "a") == before
 
 
 def test_latents_and_many_posteriors(tmp_path: Path) -> None:
@@ -119,7 +118,7 @@ def test_failures_are_told_by_status_or_by_what_is_not_finite(tmp_path: Path, to
 
     with pytest.raises(SolveFailedError, match=r"1 of 30 samples failed, the last: sample 7: non_finite"):
         compute(tmp_path / "a", function, 30, **SIZES)
-    made = compute(tmp_path / "a", function, 30, **SIZES, max_failures=0.1)
+    made = compute(tmp_path / "a", function, 30, **SIZES, max_failures=0.1, identity="f")
     assert [(f["index"], f["t"]) for f in made.failures] == [(7, None), (17, None), (27, None)]
     assert int(Samples(tmp_path / "a").all()["value"].isnan().sum()) == 3
 
@@ -185,40 +184,13 @@ def test_settings_and_code_tell_sets_apart(tmp_path: Path) -> None:
     for given, named in (({"settings": {"data": "y"}}, "data"), ({"settings": {"data": "x"}, "seed": 1}, "seed")):
         with pytest.raises(InvalidArgumentError, match=f"its {named} is"):
             compute(tmp_path / "a", function, 8, **given, **SIZES)
-    with pytest.raises(InvalidArgumentError, match=OTHER):
-        compute(tmp_path / "a", other, 8, settings={"data": "x"}, **SIZES)
+    for changed in (function, other):
+        with pytest.raises(InvalidArgumentError, match="`identity` is missing"):
+            compute(tmp_path / "a", changed, 8, settings={"data": "x"}, **SIZES)
     with pytest.raises(InvalidArgumentError, match="must not have the name 'seed'"):
         compute(tmp_path / "b", function, 8, settings={"seed": 1}, **SIZES)
-    assert identity_of(function) != identity_of(other)
     for _ in range(2):  # NaN is no number that equals itself
-        compute(tmp_path / "b", function, 8, settings={"a": math.nan, "b": {"c": (1, math.inf)}}, **SIZES)
-
-
-def made(text: str) -> Any:
-    """What a script defines as ``it``."""
-    found: dict[str, Any] = {"__name__": "script", "torch": torch, "T": Path("here")}
-    exec(text, found)
-    return found["it"]
-
-
-CLASSES = (
-    "class F:\n    def __call__(self, b): return 1.0\nit = F()",
-    "class F:\n    @property\n    def a(self): return 1.0\nit = F()",
-    "class F:\n    @staticmethod\n    def a(): return 1.0\nit = F()",
-    "class F:\n    a = 1.0\nit = F()",
-    "class G:\n    def a(self): return 1.0\nclass F(G): pass\nit = F()",
-    "class F(torch.nn.Module):\n    def forward(self, b): return 1.0\nit = torch.nn.Sequential(F())",
-    "class F:\n    def a(self): return 1.0\nit = lambda b: F()",
-)
-
-
-def test_the_code_of_classes_is_part_of_an_identity() -> None:
-    for text in CLASSES:
-        assert identity_of(made(text)) == identity_of(made(text)) != identity_of(made(text.replace("1.0", "2.0"))), text
-    changed = made("it = lambda b: b.T")  # the name of an attribute is no global
-    before = identity_of(changed)
-    changed.__globals__["T"] = object()
-    assert identity_of(changed) == before
+        compute(tmp_path / "b", function, 8, identity="f", settings={"a": math.nan, "b": {"c": (1, math.inf)}}, **SIZES)
 
 
 class Decorated(torch.nn.Module):
@@ -392,7 +364,7 @@ class Autocast(torch.nn.Module):
 )
 def test_networks_that_are_compiled_or_in_half_precision(tmp_path: Path, wrap: Any, tolerance: float) -> None:
     """They are timed, continued and told from the plain network, whose samples they have."""
-    given: dict[str, Any] = {"shape": (2,), **DDIM, **SIZES}
+    given: dict[str, Any] = {"shape": (2,), "identity": "small", **DDIM, **SIZES}
     with torch.no_grad():
         generate(tmp_path / "plain", SDE, Small().eval(), 11, **given)
         made = generate(tmp_path / "a", SDE, wrap(Small().eval()), 11, log=tmp_path / "log", **given)

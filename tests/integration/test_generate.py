@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import io
 import json
-import operator
 import os
 import subprocess
 import sys
@@ -37,7 +35,7 @@ from scoresde.files import leases as leases_module
 from scoresde.files.shards import Store, opened
 from scoresde.generation import Generated, Samples, generate, verify
 from scoresde.generation import making as making_module
-from scoresde.generation.identity import identity_of
+from scoresde.generation.identity import Made
 from scoresde.generation.making import place
 from scoresde.noise import SampleNoise
 from tests.refusals import refuses
@@ -48,7 +46,7 @@ IMAGE = scoresde.targets.Gaussian(torch.zeros(3, 4, 4), 0.3).score(SDE)
 GREY = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3).score(SDE)
 DDIM: dict[str, Any] = {"method": "ddim", "steps": 3}
 SIZES: dict[str, Any] = {"shard_size": 8, "batch_size": 4}
-OTHER = "its functions, networks or process are not the same"
+OTHER = "its weights, or settings of its functions or process, are not the same"
 
 
 class Labelled:
@@ -206,7 +204,6 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"method": "euler", "steps": 3}, "its method is 'ddim', not 'euler'"),
     ({"steps": 4}, "its steps is 3, not 4"),
     ({"score": IMAGE, "shape": (3, 4, 4)}, OTHER),
-    ({"identity": "other"}, r"its identity is '\w{64}', not 'other'"),
     ({"container": "npz"}, "its container is 'safetensors', not 'npz'"),
     ({"shard_size": 4}, "its shard_size is 8, not 4"),
     ({"batch_size": 2}, "its batch_size is 4, not 2"),
@@ -221,15 +218,12 @@ def test_another_set_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     refuses((functools.partial(draw, folder, **change), InvalidArgumentError, said) for change, said in CHANGES)
     assert contents(folder) == before
-    draw(tmp_path / "b", 8, context=table(torch.arange(3)), **LABELLED_BY_CODE)
-    draw(tmp_path / "b", 8, context=table(torch.arange(3)), **LABELLED_BY_CODE)
-    with pytest.raises(InvalidArgumentError, match=OTHER):
-        draw(tmp_path / "b", 8, context=table(torch.arange(3) + 1), **LABELLED_BY_CODE)
     one, other = (scoresde.GaussianSDE(torch.cos, sigma, 1e-3, 1.2) for sigma in (torch.sin, torch.tanh))
-    options: dict[str, Any] = {"method": "euler_maruyama", "steps": 2, "shape": (2,)}
-    generate(tmp_path / "c", one, scaled, 4, **options)
+    score = scoresde.targets.Gaussian(torch.zeros(2), 0.3).score
+    options: dict[str, Any] = {"method": "euler_maruyama", "steps": 2}
+    generate(tmp_path / "c", one, score(one), 4, **options)
     with pytest.raises(InvalidArgumentError, match=OTHER):  # processes that print alike
-        generate(tmp_path / "c", other, scaled, 4, **options)
+        generate(tmp_path / "c", other, score(other), 4, **options)
 
 
 def test_ranks_begin_at_places_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +280,7 @@ import os, sys, time
 os.umask(0o077)
 time.time, time.localtime = lambda: 1e9 + 7, lambda *seconds: time.gmtime(0)
 import torch, scoresde
-from scoresde.generation.identity import identity_of
+from scoresde.generation.identity import Made
 torch.set_num_threads(1)
 sde = scoresde.VPSDE()
 score = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3).score(sde)
@@ -296,7 +290,7 @@ for kind in sys.argv[2:]:
 torch.manual_seed(0)
 net = scoresde.nets.MLP((2,), labels=4, channels=8, blocks=1, width=8).eval()
 bound = scoresde.ScoreModel(net, sde, "noise", context={"label": 3})
-print(identity_of([scoresde.guidance.classifier_free(bound, scoresde.ScoreModel(net, sde, "noise"), 2.0), sde]))
+print(Made.of([scoresde.guidance.classifier_free(bound, scoresde.ScoreModel(net, sde, "noise"), 2.0), sde]).digest)
 """
 
 
@@ -311,9 +305,9 @@ def test_the_bytes_do_not_depend_on_time_or_process(tmp_path: Path) -> None:
         net = scoresde.nets.MLP((2,), labels=4, channels=8, blocks=1, width=8).eval()
     bound = scoresde.ScoreModel(net, SDE, "noise", context={"label": 3})
     score = scoresde.guidance.classifier_free(bound, scoresde.ScoreModel(net, SDE, "noise"), 2.0)
-    before = identity_of([score, SDE])
+    before = Made.of([score, SDE]).digest
     scoresde.solve(SDE, score, shape=(2, 2), method="unipc2", steps=3)
-    assert identity_of([score, SDE]) == before
+    assert Made.of([score, SDE]).digest == before
     environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "17", "LOGNAME": "somebody"}
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "there"), *KINDS]
     there = subprocess.run(command, env=environment, check=True, timeout=100, capture_output=True, text=True)
@@ -557,7 +551,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"context": lambda indices: {"index": indices}}, "must not have the name 'index'"),
     ({"shape": "2"}, "`shape` must be the shape of one sample"),
     ({"score": Strange(), "identity": "s"}, "`shape`, that of one sample, is missing"),
-    ({"score": operator.itemgetter(0), "shape": (2,)}, "`identity` is missing"),
     ({"method": "nosuch", "steps": 3}, "`method`: unknown name 'nosuch'"),
     ({"rtol": 1e-3}, "`rtol` does not apply to 'ddim'"),
     ({"nonsense": 1}, "Unknown option 'nonsense'"),
@@ -653,73 +646,3 @@ def test_damaged_samples_are_not_read(tmp_path: Path) -> None:
         Samples(tmp_path / "a", check=False)[8]
     found = verify(tmp_path / "a")
     assert not found.complete and found.missing == (1,) and "complete=False" in repr(found)
-
-
-# Identities
-
-SCALE = 1.0
-
-
-def scaled(x: Tensor, t: Tensor) -> Tensor:
-    """A score with a number of its module."""
-    return -SCALE * torch.tanh(x)
-
-
-class Hidden:
-    """A score with a part whose name begins with an underscore."""
-
-    def __init__(self, factor: float) -> None:
-        vars(self)["_factor"] = factor
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        return -vars(self)["_factor"] * x
-
-
-def times(factor: float) -> Any:
-    return lambda x, t: -factor * x
-
-
-def table(labels: Tensor) -> Any:
-    return lambda indices: {"label": labels[indices % len(labels)]}
-
-
-LABELLED_BY_CODE: dict[str, Any] = {"score": Labelled(), "shape": (2,)}
-
-
-def test_what_decides_a_score_is_part_of_its_identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    linear = torch.nn.Linear(2, 2)
-    pairs: dict[str, tuple[object, object]] = {
-        "attribute": (Hidden(1.0), Hidden(2.0)),
-        "closure": (times(1.0), times(2.0)),
-        "enclosed tensor": (table(torch.arange(3)), table(torch.arange(3) + 1)),
-        "mode": (linear, copy.deepcopy(linear).eval()),
-        "weights": (linear, torch.nn.Linear(2, 2)),
-        "partial": (functools.partial(scaled, t=1), functools.partial(scaled, t=2)),
-        "method": (Hidden(1.0).__call__, Hidden(2.0).__call__),
-    }
-    for name, (one, other) in pairs.items():
-        assert identity_of(one) == identity_of(copy.deepcopy(one)) != identity_of(other), name
-    before = identity_of(scaled)
-    monkeypatch.setitem(scaled.__globals__, "SCALE", 2.0)
-    assert identity_of(scaled) != before
-    circle: list[object] = [1]
-    circle.append(circle)
-    assert len(identity_of(circle)) == 64
-
-
-def test_functions_count_by_defaults_attributes_and_code() -> None:
-    def score(x: Any, t: Any, *, scale: float = 1.0) -> Any:
-        return scale * x
-
-    before = identity_of(score)
-    score.data_std = 2.0  # type: ignore[attr-defined]
-    between = identity_of(score)
-    score.__kwdefaults__ = {"scale": 2.0}
-    assert len({before, between, identity_of(score)}) == 3
-    made: list[Any] = []
-    for factor in (1.0, 1.0, 2.0):  # code that has no module, as `exec` makes it
-        names: dict[str, Any] = {}
-        exec(f"def score(x, t):\n    return {factor} * x", names)
-        assert names["score"].__module__ in (None, "builtins")
-        made.append(identity_of(names["score"]))
-    assert made[0] == made[1] != made[2]

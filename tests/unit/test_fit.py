@@ -346,7 +346,7 @@ def test_the_noise_of_a_network_in_training_is_refused():
             given = (gaussian,) if make is scoresde.fit_start else (4,)
             with pytest.raises(InvalidArgumentError) as caught:
                 make(SDE, part, *given, x=X.float())
-            assert "`score_fn` is in training mode" in str(caught.value) and "Dropout" in str(caught.value), name
+            assert "`score_fn` draws random numbers" in str(caught.value), name
     for score in (lambda x, t: SOUND(x), Holder(SOUND, other=DROPPING).score):
         model = scoresde.ScoreModel(score, SDE, "noise", event_shape=(2,))
         assert scoresde.tune(SDE, model, 2, pilot=2, reference=4, candidates=[("ddim", None)]).evaluations == 2

@@ -31,11 +31,15 @@ def content(shard: int, size: int = 2) -> dict[str, bytes]:
     return {f"{shard:08d}.txt": f"shard {shard} of {PLAN.span(shard)} in batches of {size}".encode()}
 
 
+def failure(shard: int) -> dict[str, Any]:
+    return {"index": PLAN.span(shard).start, "t": 0.5, "reason": "non_finite"}
+
+
 def complete(folder: Path) -> Store:
     """A complete set."""
     made = Store.begin(folder, PLAN)
     for shard in PLAN.shards:
-        made.write(shard, content(shard), batch_size=2, failures=({"index": 4, "t": 0.5, "reason": "non_finite"},))
+        made.write(shard, content(shard), batch_size=2, failures=(failure(shard),))
     return made
 
 
@@ -95,13 +99,13 @@ def test_a_record_says_what_is_there(store: Store) -> None:
     assert remaining(store) == []
     for shard in PLAN.shards:
         record = store.record(shard, content=True)
-        assert record is not None and record.batch_size == 2 and record.failures[0]["index"] == 4
+        assert record is not None and record.batch_size == 2 and record.failures == (failure(shard),)
         ((name, (size, digest)),) = record.files.items()
         assert (store.file(name).read_bytes(),) == tuple(content(shard).values())
         assert size == store.file(name).stat().st_size and digest == file_digest(store.file(name))
     found = opened((store.folder / "records" / "00000002.json").read_bytes())
     assert json.loads((store.folder / "set.json").read_text())["settings"] == PLAN.settings
-    assert (found["format"], found["set"], found["first"], found["count"]) == (1, PLAN.digest, 8, 3)
+    assert (found["format"], found["set"], found["first"], found["count"]) == (2, PLAN.digest, 8, 3)
 
 
 def test_what_is_damaged_is_to_be_made_again(tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_a_record_of_something_else(store: Store) -> None:
     path = store.folder / "records" / "00000001.json"
     whole = opened(path.read_bytes())
     changes: list[dict[str, Any]] = [
-        *({"format": 2}, {"set": "0" * 64}, {"first": 5}, {"count": 3}, {"batch_size": 1}),
+        *({"format": 1}, {"set": "0" * 64}, {"first": 5}, {"count": 3}, {"batch_size": 1}),
         *({"files": files} for files in ([], {"00000001.txt": 7}, {"a\0b": [1, "0"]}, None)),
     ]
     for change in changes:

@@ -1,0 +1,244 @@
+"""What sets and certificates belong to: weights, settings and precision are compared, code is asked for."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
+from scoresde.files.shards import opened, sealed
+from scoresde.generation import Samples, generate, verify
+from scoresde.generation.identity import Made
+from scoresde.trust import Certificate
+
+SDE = scoresde.VPSDE()
+TARGET = scoresde.targets.Gaussian(torch.zeros(2), 0.3)
+DDIM: dict[str, Any] = {"shape": (2,), "method": "ddim", "steps": 2, "shard_size": 4, "batch_size": 4}
+SMALL: dict[str, Any] = {"shape": (24, 2), "steps": 2, "pilot": 24, "confidence": 0.5, "indicator": "constant"}
+ASKED, OTHER = "`identity` is missing", "its weights, or settings of its functions or process, are not the same"
+
+# Networks and functions as a user's file has them; each factor may be edited without a trace in the weights.
+NET = "class N(nn.Module):\n    def forward(self, x, t):"
+FILES = {
+    "a number of the module": "SCALE = 0.5\ndef it(x, t): return -SCALE * x",
+    "a function of the module": "def f(x): return -0.5 * x\ndef it(x, t): return f(x)",
+    "a default argument": "def it(x, t, scale=0.5): return -scale * x",
+    "an ellipsis": "def it(x, t): return -0.5 * x[..., :]",
+    "a closure": "def make(scale):\n    return lambda x, t: -scale * x\nit = make(0.5)",
+    "a decorator": (
+        "def times(scale):\n    def wrap(f):\n        @functools.wraps(f)\n"
+        "        def call(x, t): return scale * f(x, t)\n        return call\n    return wrap\n"
+        "@times(0.5)\ndef it(x, t): return -x"
+    ),
+    "a cached function": "@functools.lru_cache\ndef f(): return 0.5\ndef it(x, t): return -f() * x",
+    "a partial": "def f(x, t, scale): return -scale * x\nit = functools.partial(f, scale=0.5)",
+    "a callable object": "class F:\n    scale = 0.5\n    def __call__(self, x, t): return -self.scale * x\nit = F()",
+    "a method": "class F:\n    def f(self, x, t): return -0.5 * x\nit = F().f",
+    "a function in a network": f"def f(x): return -0.5 * x\n{NET} return f(x)\nit = N().eval()",
+    "a number of a class": f"{NET} return -self.scale[0] * x\n    scale = [0.5]\nit = N().eval()",
+    "a model": f"{NET} return 0.5 * x\nit = scoresde.ScoreModel(N().eval(), SDE, 'noise')",
+    "guidance": "def f(x, t): return -0.5 * x\nit = scoresde.guidance.product(f, f, sde=SDE)",
+    "a clipped function": "def f(x, t): return -0.5 * x\nit = scoresde.scores.Clip(f, -1.0, 1.0, sde=SDE)",
+    "a hook": (
+        "it = scoresde.ScoreModel(scoresde.nets.MLP((2,), channels=8, blocks=1, width=8).eval(), SDE, 'noise')\n"
+        "it.net.register_forward_hook(lambda net, given, out: 0.5 * out)"
+    ),
+    "a replaced method": (
+        "it = scoresde.ScoreModel(scoresde.nets.MLP((2,), channels=8, blocks=1, width=8).eval(), SDE, 'noise')\n"
+        "it.net.forward = lambda x, t: 0.5 * x"
+    ),
+}
+
+
+def made(text: str) -> Any:
+    """What a script defines as ``it``."""
+    found: dict[str, Any] = {"__name__": "script", **{f.__name__: f for f in (torch, nn, functools, scoresde)}}
+    found |= {"nn": nn, "SDE": SDE}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        exec(text, found)
+    return found["it"]
+
+
+@pytest.mark.filterwarnings("ignore:The reference is uncertain")  # of a few steps on steep functions
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
+def test_code_is_asked_for_where_a_set_or_a_certificate_is_used_again(text: str, tmp_path: Path) -> None:
+    score, other = made(text), made(text.replace("0.5", "0.25"))
+    draw = functools.partial(generate, tmp_path / "set", SDE, **DDIM)
+    draw(score, 4)
+    for again, options in ((score, {}), (other, {"extend": True})):
+        with pytest.raises(InvalidArgumentError, match=f"{ASKED}|{OTHER}"):
+            draw(again, 4 + 4 * len(options), **options)
+    assert draw(score, 8, extend=True, identity="first").made == 1  # it is the first one stated
+    for stated in ("second", None):
+        with pytest.raises(InvalidArgumentError, match=f"its identity is 'first', not {stated!r}"):
+            draw(score, 12, extend=True, identity=stated)
+    assert draw(score, 8, identity="first").made == 0 and verify(tmp_path / "set").complete
+    scoresde.certify(SDE, score, "ddim", identity="first", **SMALL).save(tmp_path / "c.json")
+    loaded = Certificate.load(tmp_path / "c.json")
+    with pytest.raises(InvalidArgumentError, match=f"{ASKED}|another score function"):
+        loaded.on(SDE, other, "ddim", steps=2)
+    with pytest.raises(InvalidArgumentError, match="made for stated 'first', not 'second'"):
+        loaded.on(SDE, score, "ddim", steps=2, identity="second")
+    assert loaded.on(SDE, score, "ddim", steps=2, identity="first").solve(seed=0).success.all()
+
+
+def test_several_processes_name_their_code_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InvalidArgumentError, match=f"{ASKED}: several processes make the set"):
+        generate(tmp_path / "set", SDE, made(FILES["a closure"]), 4, **DDIM)
+    assert not (tmp_path / "set").exists()
+
+
+class Net(nn.Module):
+    """A network with a buffer that is not saved, and with what changes in every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.register_buffer("scale", torch.tensor(0.5), persistent=False)
+        self.calls = 0
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        return self.scale * self.linear(x)
+
+
+def buffer(net: Net) -> None:
+    net.scale.mul_(2)
+
+
+def weights(net: Net) -> None:
+    net.linear.weight.data.view(-1)[0] += 1e-6
+
+
+@pytest.mark.parametrize("change", [buffer, weights])
+def test_weights_and_buffers_are_compared_whatever_is_stated(change: Callable[[Net], None], tmp_path: Path) -> None:
+    """Of a network, and of one that a function encloses or an object holds."""
+    torch.manual_seed(0)
+    for number, held in enumerate((lambda net: net, lambda net: lambda x, t: net(x, t), lambda net: net.forward)):
+        net = Net().eval()
+        score: Any = held(net)
+        draw = functools.partial(generate, tmp_path / str(number), SDE, score, identity="net", **DDIM)
+        draw(4)
+        assert draw(8, extend=True).made == 1
+        certificate = scoresde.certify(SDE, score, "ddim", identity="net", **SMALL)
+        assert certificate.solve(seed=0).success.all()
+        change(net)
+        with pytest.raises(InvalidArgumentError, match=OTHER):
+            draw(12, extend=True)
+        for use in (
+            lambda c=certificate: c.solve(seed=0),
+            lambda c=certificate, s=score: c.on(SDE, s, "ddim", steps=2, identity="net"),
+        ):
+            with pytest.raises(InvalidArgumentError, match="other weights"):
+                use()
+
+
+def test_what_is_of_this_package_counts_by_its_settings() -> None:
+    torch.manual_seed(0)
+    net = scoresde.nets.MLP((2,), channels=8, blocks=1, width=8).eval()
+    changed = copy.deepcopy(net)
+    changed.blocks[0].norm1.eps = 1e-3
+    model = functools.partial(scoresde.ScoreModel, sde=SDE)
+    pairs: list[tuple[object, object]] = [
+        (model(net, prediction="noise"), model(net, prediction="data")),
+        (model(net, prediction="noise"), model(changed, prediction="noise")),
+        (
+            scoresde.scores.Clip(model(net, prediction="noise"), -1, 1),
+            scoresde.scores.Clip(model(net, prediction="noise"), -1, 2),
+        ),
+        (SDE, scoresde.VPSDE(beta_max=19.0)),
+        (TARGET.score(SDE), scoresde.targets.Gaussian(torch.zeros(2), 0.31).score(SDE)),
+    ]
+    for one, other in pairs:
+        found = [Made.of(value) for value in (one, copy.deepcopy(one), other)]
+        assert found[0] == found[1] and found[0].digest != found[2].digest and found[2].foreign is None, other
+    circle: list[object] = [1]
+    circle.append(circle)
+    assert len(Made.of(circle).digest) == 64
+
+
+def bfloat16() -> None:
+    torch.set_float32_matmul_precision("medium")
+
+
+PRECISIONS: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "dtype": (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
+    "float32": (bfloat16, lambda: torch.set_float32_matmul_precision("highest")),
+    "deterministic": (
+        lambda: torch.use_deterministic_algorithms(True),
+        lambda: torch.use_deterministic_algorithms(False),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_precision_is_compared(name: str, tmp_path: Path) -> None:
+    score = TARGET.score(SDE)
+    draw = functools.partial(generate, tmp_path / "set", SDE, score, **DDIM)
+    draw(4)
+    certificate = scoresde.certify(SDE, score, "ddim", dtype=torch.float32, **SMALL)
+    use, end = PRECISIONS[name]
+    use()
+    try:
+        with pytest.raises(InvalidArgumentError, match=f"its precision is .*'{name}'"):
+            draw(8, extend=True)
+        with pytest.raises(InvalidArgumentError, match=f"made for precision .*'{name}'"):
+            certificate.solve(seed=0)
+    finally:
+        end()
+    assert draw(8, extend=True).made == 1 and certificate.solve(seed=0).success.all()
+
+
+def test_records_that_name_other_files_are_none(tmp_path: Path) -> None:
+    """Paths that lead out of the folder, no file at all, a failure of another shard, wrong types."""
+    folder = tmp_path / "set"
+    generate(folder, SDE, TARGET.score(SDE), 4, **DDIM)
+    (tmp_path / "secret").write_bytes(b"mine")
+    path = folder / "records" / "00000000.json"
+    whole = opened(path.read_bytes())
+    ((name, kept),) = whole["files"].items()
+    secret = [4, "87fcb64ad3b4b3a1b2a5d2e1e25b4a6b"]
+    changes: list[dict[str, Any]] = [{"files": {str(where): secret}} for where in (tmp_path / "secret", "../../secret")]
+    changes += [{"files": {}}, {"files": {name: [str(kept[0]), kept[1]]}}, {"files": {name: kept[:1]}}]
+    changes += [{"failures": [{"index": 7}]}, {"failures": 3}, {"failures": [{}]}, {"batch_size": 4.0}]
+    for change in changes:
+        path.write_bytes(sealed({**whole, **change}))
+        assert not verify(folder).complete, change
+        with pytest.raises(CorruptCheckpointError, match="missing or damaged"):
+            next(iter(Samples(folder)))
+
+
+def test_a_sealed_plan_with_wrong_types_is_no_set(tmp_path: Path) -> None:
+    generate(tmp_path / "set", SDE, TARGET.score(SDE), 4, **DDIM)
+    path = tmp_path / "set" / "set.json"
+    whole = opened(path.read_bytes())
+    changes = [{"count": "4"}, {"count": 0}, {"first": -1}, {"shard_size": 2}, {"settings": []}, {"more": 1}]
+    for change in changes:
+        path.write_bytes(sealed({**whole, **change}))
+        with pytest.raises(CorruptCheckpointError, match="does not say what the set is"):
+            verify(tmp_path / "set")
+
+
+def test_a_certificate_with_wrong_types_is_none(tmp_path: Path) -> None:
+    certificate = scoresde.certify(SDE, TARGET.score(SDE), "ddim", **SMALL)
+    content, path = certificate.content(), tmp_path / "c.json"
+    changes: list[dict[str, Any]] = [{name: value} for name in content for value in ([[]], {"a": 1}) if name != "law"]
+    changes += [{"law": {**content["law"], "unit": "1"}}, {"identity": {**content["identity"], "event": 2}}]
+    changes += [{"confidence": 7.0}, {"scores": []}, {"pilot": True}, {"target": "x"}, {"law": None}]
+    for change in changes:
+        path.write_text(json.dumps({**content, **change}))
+        with pytest.raises(CorruptCheckpointError, match="is not a certificate"):
+            Certificate.load(path)
+    path.write_text(json.dumps(content))
+    assert Certificate.load(path).content() == content
