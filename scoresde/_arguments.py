@@ -50,15 +50,17 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
             )
     if sigma == 0.0 and times[0] == clean:
         raise InvalidArgumentError(
-            f"sigma is 0 at t={clean:g}, where the score is not defined; start above it, at t_start > {clean:g}."
+            f"sigma is 0 at t={clean:g}, where the score is not defined; start above it, at t_start > {clean:g}, or "
+            f"make the process or model with t_min={clean + _NEAR:g}."
         )
     if sigma == 0.0 and not solver.data_limit:
         raise InvalidArgumentError(
-            f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above "
-            f"{clean:g} with denoise=True. A method of your own that can end there declares data_limit = True."
+            f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', t_end above "
+            f"{clean:g} with denoise=True, or a process or model made with t_min={clean + _NEAR:g}. A method of your own that can end there declares data_limit = True."
         )
 
 
+_NEAR = 1e-3  # of the clean end, where the score is defined
 _ENDS: Memo[tuple[float, float, float]] = Memo(most=64)
 
 

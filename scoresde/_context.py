@@ -241,8 +241,9 @@ def repeated(value: Any, count: int) -> Any:
 
 
 def versions(x: Tensor, context: Mapping[str, object]) -> list[int]:
-    """How often a state and a context were written to; of inference tensors nobody counts it."""
-    found: list[int] = []
+    """Torch's gradient mode, and how often a state and a context were written to; of inference tensors nobody counts
+    it."""
+    found = [int(torch.is_grad_enabled())]
     for value in (x, *context.values()):  # a step takes it: tensors that are arguments go first
         if not isinstance(value, Tensor):
             found += [leaf._version for leaf in _tensors_in(value) if not leaf.is_inference()]
@@ -252,11 +253,17 @@ def versions(x: Tensor, context: Mapping[str, object]) -> list[int]:
 
 
 def check_unwritten(what: str, before: list[int], x: Tensor, context: Mapping[str, object], where: str = "") -> None:
-    """Refuse a network that wrote to what it was given, whose `versions` were ``before``."""
-    if versions(x, context) == before:
+    """Refuse a network that wrote to what it was given, whose `versions` were ``before``, or that left torch in another
+    gradient mode."""
+    after = versions(x, context)
+    if after == before:
         return
+    if after[0] != before[0]:
+        torch.set_grad_enabled(bool(before[0]))
+        mode, manager = ("on", "enable_grad") if after[0] else ("off", "no_grad")
+        raise ScoreFnError(f"{what} left torch's gradient mode {mode}{where}; use `with torch.{manager}():` inside it.")
     given = {"its input": x, **{f"`{name}`": value for name, value in named(context).items()}}
     counted = [name for name, value in given.items() if not value.is_inference()]
-    written = next(n for n, a, b in zip(counted, versions(x, context), before, strict=True) if a != b)
+    written = next(n for n, a, b in zip(counted, after[1:], before[1:], strict=True) if a != b)
     clone = "x.clone()" if written == "its input" else "a clone"
     raise ScoreFnError(f"{what} modified {written} in place{where}; work on {clone} inside it.")

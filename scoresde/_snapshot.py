@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -80,6 +81,38 @@ def unpack(packed: Any, into: Any = None) -> Any:
     for key, v in content.items():
         setattr(into, key, unpack(v, getattr(into, key)))
     return into
+
+
+def digest(packed: Any) -> str:
+    """SHA-256 of what `pack` wrote, in text, so that a damaged state is noticed.
+
+    Example:
+        >>> digest({"x": torch.zeros(2)}) == digest({"x": torch.zeros(3)})
+        False
+    """
+    total = hashlib.sha256()
+    left = [packed]
+    while left:
+        value = left.pop()
+        if isinstance(value, Tensor):
+            total.update(f"{value.dtype} {tuple(value.shape)};".encode())
+            total.update(bytes_of(value))
+        elif isinstance(value, Mapping | list):
+            total.update(f"{type(value).__name__} {len(value)};".encode())
+            left += [part for row in value.items() for part in row] if isinstance(value, Mapping) else value
+        else:
+            total.update(f"{type(value).__name__} {value!r};".encode())
+    return total.hexdigest()
+
+
+def bytes_of(value: Tensor) -> memoryview:
+    """The bytes of a tensor.
+
+    Example:
+        >>> bytes_of(torch.ones(2, dtype=torch.int16)).tolist()
+        [1, 0, 1, 0]
+    """
+    return value.detach().cpu().to_dense().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _read_generator(state: Tensor, into: torch.Generator) -> torch.Generator:

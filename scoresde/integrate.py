@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ._checks import refuse_rows
+from ._checks import form, refuse_rows
 from ._combination import Term, tensor_of, write, write_over
 from ._display import Displayed, kind, span, tally
 from ._plan import Run
@@ -27,7 +27,14 @@ from ._tensors import as_array, number, row_finite, take, transforming, where
 from ._watch import Found, Watch, wrong_rows
 from ._workspace import Workspace, working_in
 from .controllers import Controller, FixedGrid
-from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSDEError, StepSizeUnderflowError
+from .errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    MaxStepsError,
+    NonFiniteError,
+    ScoreSDEError,
+    StepSizeUnderflowError,
+)
 from .sdes.records import either, some
 from .solvers.base import Node, Noise, Process, Solver, StepFailed, StepResult
 
@@ -744,7 +751,14 @@ _MOVES = ("x", "memory", "control", "start", "stop", "t", "alive", "changed", "s
 
 def _is_true(value: object) -> bool:
     """Whether a callback returned True, in Python's, NumPy's or torch's form."""
-    return value is True or (str(getattr(value, "dtype", "")).rpartition(".")[2] == "bool" and bool(value))
+    if str(getattr(value, "dtype", "")).rpartition(".")[2] != "bool":
+        return value is True
+    if getattr(value, "ndim", 0):
+        raise InvalidTypeError(
+            f"`callback` must return True or False for all samples, got {form(value)}; to end single ones is for no "
+            "callback. Try bool(mask.all())."
+        )
+    return bool(value)
 
 
 def _advance(

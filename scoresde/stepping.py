@@ -18,7 +18,7 @@ from ._checks import as_torch, check_callable, check_kind, check_state, form
 from ._plan import Evaluate
 from ._setup import GridChoice, Setup, set_up
 from ._signatures import typed
-from ._snapshot import pack, unpack
+from ._snapshot import digest, pack, unpack
 from ._tensors import version_of
 from .errors import (
     InvalidArgumentError,
@@ -411,19 +411,21 @@ class Stepper:
         state: dict[str, Any] = {"made_with": dict(self._made_with)}
         state |= {"told": pack(self._caller.told), "network": self._network.calls, "calls": self._calls}
         state |= {"ends": [None if end is None else pack(vars(end)) for end in ends], "x": pack(self._state)}
-        return state if loop is None else state | {"loop": loop.state_dict()}
+        state |= {} if loop is None else {"loop": loop.state_dict()}
+        return state | {"sha256": digest(state)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another stepper was, which was made with the same arguments. Its draws go on where they were,
         whatever the seed of this one.
 
         Raises:
-            InvalidArgumentError: it was made with others.
+            InvalidArgumentError: it was made with others, or is damaged.
         """
         check_kind("state", state, Mapping, "what `state_dict` returned")
         made = state.get("made_with")
-        if not isinstance(made, Mapping) or not state.keys() >= {"told", "network", "calls", "ends", "x"}:
-            raise InvalidArgumentError("`state` must be what `state_dict` returned.")
+        content = {name: value for name, value in state.items() if name != "sha256"}
+        if not isinstance(made, Mapping) or state.get("sha256") != digest(content):
+            raise InvalidArgumentError("`state` must be what `state_dict` returned, and nothing else.")
         for name, own in self._made_with.items():
             if made.get(name) != own:
                 raise InvalidArgumentError(

@@ -113,7 +113,7 @@ def _read(ctx: typer.Context, path: Path | None) -> None:
                 raise ValueError("the file has more than 1 MiB")
         content = tomllib.loads(text)
         found = values(content, ctx.info_name or "", others, names)
-    except (OSError, ValueError) as error:  # a TOMLDecodeError is a ValueError
+    except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
         raise typer.BadParameter(f"{str(path)!r}: {getattr(error, 'strerror', None) or error}.") from None
     ctx.default_map = {**(ctx.default_map or {}), **found}
 

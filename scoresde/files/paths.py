@@ -53,6 +53,7 @@ def readable(path: Path, name: str = "data") -> Iterator[None]:
         InvalidArgumentError: it cannot be read.
         OutOfMemoryError: there is too little memory for it.
     """
+    import tokenize  # NumPy reads the header of an array as Python does
     import zipfile
     import zlib
 
@@ -61,7 +62,7 @@ def readable(path: Path, name: str = "data") -> Iterator[None]:
 
     broken = (
         *(OSError, ValueError, EOFError, RuntimeError, NotImplementedError, SyntaxError),
-        *(zipfile.BadZipFile, zlib.error, SafetensorError, DecompressionBombError),
+        *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, SafetensorError, DecompressionBombError),
     )
     try:
         yield

@@ -229,7 +229,7 @@ class Store:
                 span = self.plan.span(shard)
                 # Of a batch size, which has no range, the set and the shard count.
                 same = (record.get("first", span.start), record.get("count", len(span))) == (span.start, len(span))
-                known = record["identity"] in (None, self.plan.settings.get("identity"))
+                known = record.get("identity") in (None, self.plan.settings.get("identity"))
                 found.add(record["set"] if same and known and shard in self.plan.shards else None)
         return folders <= {_SHARDS, _RECORDS} and found == {self.plan.digest}
 

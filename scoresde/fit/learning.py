@@ -156,7 +156,7 @@ def fit_solver(
         ]
         raise InvalidArgumentError(
             f"The log-SNR must be finite at both ends to learn a solver, which it is not at {' and '.join(ends)}; "
-            "pass another end nearby."
+            "pass another end nearby, or make the process or model with t_min=1e-3 and t_max=0.999."
         )
     whole = 1 if batch.score.traits.rowwise else 2  # halves that a half takes
     most = _CALLS * max(steps, 40) * whole if iterations is None else math.inf

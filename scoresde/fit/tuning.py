@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._checks import MOST_STEPS, check_integer
+from .._checks import check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, check_choice, short
 from ..grids import VPTime
 from ..sdes import SDE
@@ -66,6 +66,7 @@ STOCHASTIC: tuple[Row, ...] = (
 )
 
 
+_MOST = 1000  # evaluations: what takes more needs no choice
 _LOWERED = 2  # candidates that are begun lower, too
 
 
@@ -120,7 +121,7 @@ def tune(
     Args:
         sde: an affine process.
         score_fn: as for `solve`.
-        steps: the number of evaluations of a solve.
+        steps: the number of evaluations of a solve, at most 1,000.
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
             default 15 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
             unless distributions are compared. Up to 14 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
@@ -172,7 +173,7 @@ def tune(
         True
     """
     sde = check_affine(sde)
-    steps = check_integer("steps", steps, low=1, high=MOST_STEPS)
+    steps = check_integer("steps", steps, low=1, high=_MOST)
     comparison = OBJECTIVES[check_choice("objective", objective, OBJECTIVES)]
     batch = Pilot.of(
         sde, score_fn, pilot, comparison.pilot, checkpoint=False, noise_start=is_few(steps), x=x,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._snapshot import bytes_of
 from ..errors import InvalidArgumentError
 from ..scores.networks import held_by
 
@@ -107,7 +108,7 @@ def _numbers(value: Tensor) -> Parts:
                 yield from _numbers(part)
         return
     yield f"{value.dtype} {tuple(value.shape)}".encode()
-    yield value.detach().cpu().to_dense().contiguous().flatten().view(torch.uint8).numpy().data
+    yield bytes_of(value)
 
 
 def _made_of(value: Any, inside: tuple[object, ...]) -> list[object] | None:

@@ -50,8 +50,9 @@ def from_flow_matching(
         scheduler: of the path that it was trained on: called with a tensor t, it returns an object with the attributes
             ``alpha_t`` and ``sigma_t``, as the schedulers of flow_matching do. None: ``CondOTScheduler``, the straight
             lines :math:`\alpha = t,\ \sigma = 1 - t`. Probability paths that are not affine have no scheduler.
-        t_min, t_max: the interval of s, from data to noise. At ``t_max=1`` there is no signal, and methods that need
-            the score there are refused; ``t_max=0.999`` serves them.
+        t_min, t_max: the interval of s, from data to noise. At ``t_min=0`` there is no noise, at ``t_max=1`` no signal,
+            and what needs the score there (certificates, likelihoods, `fit_solver`) is refused; ``t_min=1e-3`` and
+            ``t_max=0.999`` serve it.
         event_shape: the shape of one sample, if known.
         data_range: the range of the data, if known.
         data: clean samples, or a pair of them and their context, on which `scoresde.check_score` tests the model; it is

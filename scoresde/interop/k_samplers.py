@@ -198,7 +198,8 @@ def sample_k_diffusion(
                 raise ScoreFnError(f"`model` must return a tensor of shape {tuple(x.shape)}, got {form(denoised)}.")
             if first and callback is not None:
                 levels_here = {"sigma": sigma.to(x), "sigma_hat": at if sigma.ndim else at[0]}
-                callback({"x": given, "i": steps, **levels_here, "denoised": denoised})
+                place = min(steps, len(levels) - 2)  # some methods make more steps than there are
+                callback({"x": given, "i": place, **levels_here, "denoised": denoised})
                 check_unwritten("`callback`", before, given, {})
             steps += first
             bar.update(int(first))

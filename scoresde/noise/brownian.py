@@ -127,6 +127,7 @@ class BrownianPath(Noise):
 
     def normal(self, like: Tensor) -> Tensor:
         """A draw that belongs to no interval: the prior's, a corrector's, the second of a method with an area."""
+        self._check_count(like)
         self._extra += 1
         draw = self._draw(_EXTRA + self._extra, like)
         return (draw[..., 0] if self.areas else draw).to(like)
@@ -280,9 +281,12 @@ class BrownianPath(Noise):
                 "A path with one seed for the batch has no times per sample; give one per sample."
             )
 
-    def _check(self, like: Tensor) -> None:
+    def _check_count(self, like: Tensor) -> None:
         if not self._batched:
             check_count(len(self), len(like))
+
+    def _check(self, like: Tensor) -> None:
+        self._check_count(like)
         kind = (like.shape if self._batched else like.shape[1:], like.dtype)
         if self._kind not in (None, kind):
             raise InvalidArgumentError(f"The path is in {self._kind}, got {kind}.")

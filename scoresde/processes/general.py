@@ -21,7 +21,7 @@ def drift_of(sde: SDE, x: Tensor, t: Tensor) -> Tensor:
     """The drift of a process at states of times ``(batch,)``, checked."""
     before = versions(x, {})
     out = sde.drift(x, t)
-    wrote = versions(x, {}) != before
+    wrote = versions(x, {})[1:] != before[1:]
     problem = "modified its input in place; work on x.clone() inside it" if wrote else output_problem(out, x)
     if problem is not None:
         raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")

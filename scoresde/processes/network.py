@@ -116,9 +116,10 @@ class Network:
         before = [v._version for v in self._given] if self._given else ()
         out = direct.output(given, node, time)
         wrote = not inference and (x._version != version or time._version != stamp)
-        if wrote or (before and [v._version for v in self._given] != before):
+        if wrote or torch.is_grad_enabled() != graph or (before and [v._version for v in self._given] != before):
             where_ = f" (call {self.calls + 1})" if self.score_fn.only_scores else ""
-            check_unwritten(direct.what, [*([] if inference else [version]), *before], x, direct.extra, where_)
+            had = [int(graph), *([] if inference else [version]), *before]
+            check_unwritten(direct.what, had, x, direct.extra, where_)
             # it wrote to its time, which it may
             direct.rows.update(self.score_fn.direct(x, [node], self.context).rows)  # type: ignore[union-attr]
         if not (direct.checked or fits(out, x)):

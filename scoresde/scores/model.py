@@ -131,6 +131,11 @@ class ScoreModel(Score):
         hint = "; scoresde.solve(model.sde, model, shape=(number, *event)) draws samples" if name == "sample" else ""
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("prediction", "time_input", "input_scale", "variance_name") and name in vars(self):
+            raise AttributeError(f"`{name}` belongs to a ScoreModel as it was made; make another one.")
+        super().__setattr__(name, value)
+
     takes_host_nodes = True
     _sizes: tuple[int | None, ...] = ()  # also of an earlier pickle
     _packed: torch.dtype | None = None

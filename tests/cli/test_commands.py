@@ -163,6 +163,7 @@ def test_what_is_wrong_in_a_file(typed: Run, fake: Any) -> None:
         ("method = 'nosuch'", "unknown name 'nosuch'"),
         (b"\xff\xfe", "'run.toml'"),
         ("#" * (1 << 20) + "\n", "more than 1 MiB"),
+        (f"a = {'[' * 20_000}{']' * 20_000}", "recursion depth"),
         (None, "No such file"),
     ):
         Path("run.toml").unlink(missing_ok=True)

@@ -85,6 +85,7 @@ BAD: dict[str, tuple[Make, tuple[object, ...], str]] = {
     "empty file": (raw("data.npz", b""), (), "cannot be read"),
     "truncated npz": (compressed(lambda b: b[:-200]), (), "cannot be read"),
     "altered npz": (compressed(lambda b: b[:200] + b"0123456789" + b[210:]), (), "cannot be read"),
+    "header": (raw("data.npy", b"\x93NUMPY\x01\x00v\x00" + b"(" * 117 + b"\n"), (), "cannot be read"),
     "pickle": (raw("data.npy", b"\x80\x04N."), (), "cannot be read"),
     "garbled safetensors": (raw("data.safetensors", b"\xff" * 20), (), "cannot be read"),
     "no array": (npz(), (), "it has none"),

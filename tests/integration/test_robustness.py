@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -148,3 +149,35 @@ def test_a_rejected_trial_that_is_not_finite_leaves_no_trace_in_a_gradient(metho
         assert bool(slope.isfinite().all())
         slopes.append(slope[row])
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["ddim", "rk45", "pc", "scipy:RK45"])
+def test_a_network_that_leaves_gradients_on_is_named_and_they_are_off_again(method: str) -> None:
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)
+        return -x
+
+    for kind in (score, scoresde.ScoreModel(score, SDE, "noise")):
+        with torch.no_grad():
+            with pytest.raises(scoresde.errors.ScoreFnError, match="left torch's gradient mode on"):
+                solve(SDE, kind, states().float(), method=method, seed=0)
+            assert not torch.is_grad_enabled()
+
+
+def test_a_callback_answers_for_all_samples() -> None:
+    """A mask would end all of a batch of one, and is no answer for more."""
+    for count in (1, 3):
+        x = torch.ones(count, 2)
+        for mask in (torch.ones(count, dtype=torch.bool), np.zeros(count, dtype=bool)):
+            with pytest.raises(scoresde.errors.InvalidTypeError, match="must return True or False for all samples"):
+                scoresde.solve(SDE, lambda x, t: -x, x, method="ddim", steps=3, callback=lambda info, m=mask: m)
+        answers = {1: (torch.tensor(True), np.bool_(True), True), 3: (None, torch.tensor(False))}
+        for steps, answer in ((steps, answer) for steps, some in answers.items() for answer in some):
+            made = scoresde.solve(SDE, lambda x, t: -x, x, method="ddim", steps=3, callback=lambda info, a=answer: a)
+            assert made.steps == steps
+
+
+def test_events_of_size_0_need_no_library() -> None:
+    for method in ("torchdiffeq:implicit_adams", "torchdiffeq:dopri5", "scipy:RK45"):
+        steps = {"steps": 4} if "implicit" in method else {}
+        assert scoresde.solve(SDE, lambda x, t: -x, shape=(2, 0), method=method, seed=0, **steps).x.shape == (2, 0)

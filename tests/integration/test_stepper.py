@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import itertools
 import warnings
@@ -513,3 +515,25 @@ def test_a_limited_model_is_a_prediction() -> None:
     target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
     with pytest.raises(InvalidArgumentError, match="a score function already"):
         Stepper(SDE, x=x, prediction=target.score(SDE), **options)
+
+
+def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The places of the numbers, tensors and texts in a state."""
+    rows = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, part in rows for place in places_in(part, (*path, key))] or [path]
+
+
+def test_a_damaged_state_is_refused_and_changes_nothing() -> None:
+    for method in ("dpm_3m", "rk45", "pc"):
+        options = {"seed": 0, **options_of(method)}
+        stepper = Stepper(SDE, method, start(), **options)
+        state = told(Stepper(SDE, method, start(), **options), calls=3).state_dict()
+        for place in places_in(state):
+            damaged = copy.deepcopy(state)
+            *folders, last = place
+            part = functools.reduce(lambda part, key: part[key], folders, damaged)
+            if part[last] is not None:
+                part[last] = None
+                with pytest.raises(InvalidArgumentError, match="`state`"):
+                    stepper.load_state_dict(damaged)
+        assert torch.equal(told(stepper).x, scoresde.solve(SDE, net, start(), method=method, **options).x), method

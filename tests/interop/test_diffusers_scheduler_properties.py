@@ -527,3 +527,14 @@ def test_inpainting_keeps_what_is_masked(method: str) -> None:
     if method == "ddim":  # before the last step the known part is the picture with the noise of that step
         wanted = pipe.scheduler.add_noise(image, batch(1, 4, 8, 8), pipe.scheduler.timesteps[-1:])
         assert torch.allclose(seen[-1][:1, :, :, :4], wanted[..., :4], atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "options"), [("shark", {}), ("edm", {"s_churn": 5.0})])
+def test_what_is_drawn_before_the_first_step_follows_from_the_state(method: str, options: dict[str, float]) -> None:
+    """Methods that move the state before they ask for the network draw before a pipeline gives its generator."""
+    ends = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        scheduler = ours(ddim(), method, options=options)
+        ends.append(looped(scheduler, batch(), source=generator(3)))
+    assert torch.equal(*ends)

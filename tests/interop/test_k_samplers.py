@@ -87,6 +87,15 @@ def test_where_a_method_has_no_limit_ddim_goes_on_from_its_end(method: str) -> N
     torch.testing.assert_close(whole, model(above, LEVELS[-2].expand(5)), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["restart", "ncsn"])
+def test_the_places_of_a_callback_are_those_of_the_levels(method: str) -> None:
+    seen: list[int] = []
+    sample_k_diffusion(
+        model, start(), LEVELS, callback=lambda info: seen.append(info["i"]), disable=True, method=method
+    )
+    assert len(seen) > len(LEVELS) - 1 > max(seen) and seen == sorted(seen)
+
+
 def test_the_callback_gets_what_k_diffusion_gives() -> None:
     seen: list[dict[str, Any]] = []
     sample_k_diffusion(model, start(), LEVELS, callback=seen.append, disable=True, method="rho_heun")

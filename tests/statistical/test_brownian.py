@@ -153,6 +153,12 @@ def test_refusals() -> None:
         BrownianPath([1], 0.0, 1.0, areas=True, clock=lambda t: t)
     with pytest.raises(scoresde.InvalidArgumentError, match="areas=False"):
         BrownianPath([1], 0.0, 1.0, areas=True).on(lambda t: t)
+    for seeds in ([7], [7, 8]):  # also of draws that belong to no step
+        for method in ("restart", "langevin", "annealed_langevin", "ncsn", "pc"):
+            sde = scoresde.VPSDE()
+            path = BrownianPath(seeds, sde.t_min, sde.t_max)
+            with pytest.raises(scoresde.InvalidArgumentError, match="one entry per sample: 3 samples"):
+                scoresde.solve(sde, lambda x, t: -x, torch.zeros(3, 2), method=method, noise=path, steps=3)
 
 
 def test_the_joint_law_of_increments_and_means() -> None:

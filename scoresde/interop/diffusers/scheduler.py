@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind, check_times
+from ..._snapshot import digest
 from ..._tensors import compute_dtype, version_of
 from ...errors import InvalidArgumentError, ScoreFnError
 from ...fit import FittedGrid
@@ -379,6 +380,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             rows, once = loop.rows or _rows_of(sample), _rows_of(sample)
             block = loop.scaled = sample[:rows]
             if loop.course is None:
+                # drawn before `step` has the generator, from which the state was drawn
+                loop.generator = self.generator or torch.Generator().manual_seed(int(digest(block)[:15], 16))
                 loop.course = self._begun(block, index, doubled=False)
             elif loop.course.between and not loop.has(block):
                 loop.course.x = loop.hand(block)

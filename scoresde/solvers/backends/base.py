@@ -103,7 +103,7 @@ class ODEBackend(Backend):
             )
         slope = Slope(self, process, x, start, stop, self.budget(process, x))
         first = x.to(torch.float64) / self.coordinate.scale(start)
-        last = self.integrate(slope, first, *ends) if ends[0] != ends[1] else first
+        last = self.integrate(slope, first, *ends) if ends[0] != ends[1] and first.numel() else first
         return StepResult(slope.marked((last * self.coordinate.scale(stop)).to(x.dtype)))
 
     def budget(self, process: Process, x: Tensor) -> int | None:
