@@ -56,7 +56,8 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
     if sigma == 0.0 and not solver.data_limit:
         raise InvalidArgumentError(
             f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', t_end above "
-            f"{clean:g} with denoise=True, or a process or model made with t_min={clean + _NEAR:g}. A method of your own that can end there declares data_limit = True."
+            f"{clean:g} with denoise=True, or a process or model made with t_min={clean + _NEAR:g}. A method of your "
+            "own that can end there declares data_limit = True."
         )
 
 
