@@ -980,6 +980,7 @@ class LogLikelihoodArguments(TypedDict, total=False):
     noise: Noise | Callable[[int, Tensor], Tensor] | None
     callback: Callable[[Info], object] | None
     max_steps: int | None
+    dtype: torch.dtype | None
     throw: bool
     differentiable: bool | str
     check: bool
@@ -1581,7 +1582,7 @@ def log_likelihood(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, meth
     Args:
         sde: an affine process.
         score_fn: as for `scoresde.solve`.
-        x: data, ``(batch, *event)``, float32 or float64.
+        x: data, ``(batch, *event)``, float32 or float64, or made so by ``dtype``.
         divergence: ``"hutchinson"``, ``"exact"`` (D vector-Jacobian products), ``"hutch++"`` (a third of the
             probes for the range of the Jacobian), or ``"xtrace"`` (each probe for both).
         probes: the number of vector-Jacobian products per evaluation: a multiple of 3 for ``"hutch++"``, an even number
@@ -1601,8 +1602,8 @@ def log_likelihood(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, meth
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
             of the process, which is the distribution at ``sde.t_max`` only.
         solver_error: solve again with ten times the tolerance, and report the distance.
-        context, seed, seeds, generator, noise, max_steps, throw: as for `scoresde.solve`; the random numbers are the
-            probes, which are drawn once, independently for each sample.
+        context, seed, seeds, generator, noise, max_steps, dtype, throw: as for `scoresde.solve`; the random numbers are
+            the probes, which are drawn once, independently for each sample.
         callback: ``callback(info)`` after each step, with ``step``, ``t`` and ``nfe`` as for `scoresde.solve`; ``x`` is
             the state with what is integrated beside it. It does not stop the solve.
         differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters;

@@ -17,9 +17,11 @@ from .._checks import (
     MOST_STEPS,
     check_callable,
     check_choice,
+    check_dtype,
     check_flag,
     check_integer,
     check_number,
+    check_state,
     form,
     refuse_rows,
 )
@@ -150,6 +152,7 @@ def log_likelihood(
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
     callback: Callable[[Info], object] | None = None,
     max_steps: int | None = None,
+    dtype: torch.dtype | None = None,
     throw: bool = True,
     differentiable: bool | str = False,
     check: bool = True,
@@ -168,7 +171,7 @@ def log_likelihood(
     Args:
         sde: an affine process.
         score_fn: as for `scoresde.solve`.
-        x: data, ``(batch, *event)``, float32 or float64.
+        x: data, ``(batch, *event)``, float32 or float64, or made so by ``dtype``.
         divergence: ``"hutchinson"``, ``"exact"`` (D vector-Jacobian products), ``"hutch++"`` (a third of the
             probes for the range of the Jacobian), or ``"xtrace"`` (each probe for both).
         probes: the number of vector-Jacobian products per evaluation: a multiple of 3 for ``"hutch++"``, an even number
@@ -188,8 +191,8 @@ def log_likelihood(
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
             of the process, which is the distribution at ``sde.t_max`` only.
         solver_error: solve again with ten times the tolerance, and report the distance.
-        context, seed, seeds, generator, noise, max_steps, throw: as for `scoresde.solve`; the random numbers are the
-            probes, which are drawn once, independently for each sample.
+        context, seed, seeds, generator, noise, max_steps, dtype, throw: as for `scoresde.solve`; the random numbers are
+            the probes, which are drawn once, independently for each sample.
         callback: ``callback(info)`` after each step, with ``step``, ``t`` and ``nfe`` as for `scoresde.solve`; ``x`` is
             the state with what is integrated beside it. It does not stop the solve.
         differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters;
@@ -227,6 +230,9 @@ def log_likelihood(
         Song et al. (2021), appendix D.2. https://arxiv.org/abs/2011.13456
         Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
     """
+    if dtype is not None:
+        check_dtype("dtype", dtype)
+        x = check_state("x", x).to(dtype)
     sde, score, solver = check_density(sde, score_fn, x, method, solver_options)
     if isinstance(differentiable, str):
         check_choice("differentiable", differentiable, GRADIENTS)

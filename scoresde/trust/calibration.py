@@ -84,7 +84,7 @@ class Calibration(Displayed):
     @property
     def p_value(self) -> float:
         """The p-value of all columns together, by Bonferroni."""
-        return min(1.0, len(self.p_values) * float(self.p_values.min()))
+        return min(1.0, round(len(self.p_values) * float(self.p_values.min()), 12))
 
     @property
     def false_alarm(self) -> float:

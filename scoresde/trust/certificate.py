@@ -27,7 +27,7 @@ from ..generation.computing import precision, told
 from ..generation.identity import Made
 from ..integrate import Solution, Status
 from ..noise import Noise
-from ..noise.sources import check_seeds
+from ..noise.sources import CallableNoise, check_seeds
 from ..plot import error_curves
 from ..scores.bare import check_context
 from ..scores.networks import check_evaluating
@@ -271,7 +271,7 @@ class Certificate(Displayed):
         shape: Sequence[int] | None = None,
         seed: int | None = None,
         seeds: Sequence[int] | Tensor | None = None,
-        noise: Noise | None = None,
+        noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
         context: Context | None = None,
         throw: bool = True,
         **others: Any,
@@ -283,7 +283,8 @@ class Certificate(Displayed):
             seed: of the batch: sample i is a function of it and of i. Without any seed one is drawn by torch's global
                 generator.
             seeds: one per sample.
-            noise: a source of noise with one stream per sample; of a method that draws noise a `scoresde.BrownianPath`.
+            noise: a source of noise with one stream per sample, or a function ``draw(k, like)``; of a method that draws
+                noise a `scoresde.BrownianPath`.
             context: of the kind that the pilot had.
             throw: as of `scoresde.solve`; samples that fail have an infinite bound.
             others: nothing else: the method and its arguments, and the dtype, belong to the certificate.
@@ -519,16 +520,16 @@ class Certificate(Displayed):
         self.identity.check(Identity.of(task, context, count, self.identity.stated, self.identity.context))
 
 
-def _draws(task: Task, count: int, seed: int | None, seeds: Any, noise: Noise | None) -> Callable[[], Noise]:
+def _draws(task: Task, count: int, seed: int | None, seeds: Any, noise: Any) -> Callable[[], Noise]:
     """Makes sources that all have the draws that are asked for."""
     given = [name for name, value in (("seed", seed), ("seeds", seeds), ("noise", noise)) if value is not None]
     if len(given) > 1:
         raise InvalidArgumentError(f"Give one of {' and '.join(f'`{name}`' for name in given)}.")
     if noise is not None:
+        if not isinstance(noise, Noise) and callable(noise) and not task.stochastic:
+            return lambda: CallableNoise(noise)
         check_kind("noise", noise, Noise, "a Noise, such as scoresde.BrownianPath")
-        if task.stochastic:
-            return lambda: noise
-        return lambda: copy.deepcopy(noise)
+        return lambda: noise if task.stochastic else copy.deepcopy(noise)
     if seeds is None:
         seed = int(torch.randint(2**62, (1,))) if seed is None else seed
         seeds = seeds_of(seed, count, FRESH)

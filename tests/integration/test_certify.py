@@ -534,3 +534,11 @@ def test_what_is_said(certificate: Certificate) -> None:
     text = certificate.statement()
     assert "probability of 0.9538" in text and "says nothing of the network's distance to the data" in text
     assert "probability=0.9538" in repr(certificate)
+
+
+def test_a_function_gives_the_noise_of_a_method_that_draws_none(certificate: Certificate) -> None:
+    def draw(k: int, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=torch.Generator().manual_seed(k), dtype=F64).to(like)
+
+    made = certificate.solve(shape=(3, 2), noise=draw)
+    assert torch.equal(made.x, scoresde.solve(SDE, SCORE, shape=(3, 2), noise=draw, dtype=F64, **METHOD).x)

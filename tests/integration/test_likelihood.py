@@ -335,3 +335,11 @@ def test_grey_values_of_narrow_types(dtype: torch.dtype, levels: int) -> None:
     sde, score = scoresde.VPSDE(), lambda x, t: -x
     totals = [scoresde.variational_bound(sde, score, w, levels=levels, draws=2, seed=0).total for w in (v, v.long())]
     assert torch.equal(*totals)
+
+
+def test_data_of_another_dtype_are_converted() -> None:
+    sde = VPSDE()
+    target = targets.Gaussian(torch.zeros(2), 0.3)
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).half()
+    found = log_likelihood(sde, target.score(sde), x, dtype=F64, divergence="exact").log_prob
+    torch.testing.assert_close(found, target.log_prob(x.double(), sde, sde.t_min), atol=1e-3, rtol=0.0)
