@@ -30,6 +30,8 @@ FORMAT = 2
 _SET, _SHARDS, _RECORDS, _LEASES = "set.json", "shards", "records", "leases"
 _READERS = 8  # threads
 _AT_ONCE = 1024  # shards that they are given
+_INDICES, _FILES = 2**63 - 1, 10**7
+_FAILURE = {"index": int, "seed": int, "t": float | None, "reason": str}
 _CHECK = "sha256 of the rest"
 _LENGTH = 2 * hashlib.sha256().digest_size
 _DIGESTS = {"weights": "weights, or settings of its functions or process,", "data": "data"}
@@ -102,6 +104,11 @@ class Plan:
     def __post_init__(self) -> None:
         if not (0 <= self.first < self.first + self.count and 1 <= self.batch_size <= self.shard_size):
             raise ValueError("its first, count, shard_size and batch_size are no numbers that they can be")
+        if self.first + self.count > _INDICES or self.count > _FILES * self.shard_size:
+            raise InvalidArgumentError(
+                f"A set ends before the index {_INDICES} and has at most {_FILES} shards, got `first`={self.first}, "
+                f"`count`={self.count} and `shard_size`={self.shard_size}."
+            )
 
     @property
     def digest(self) -> str:
@@ -267,10 +274,11 @@ class Store:
         """Of a shard: that of the set, or what was left of it when memory did not suffice."""
         try:
             found = opened(self._halved(shard).read_bytes())
-            size = int(found["batch_size"])
-        except (OSError, ValueError, KeyError, TypeError):
+            size = read_as(int, found["batch_size"], "batch_size")
+        except (OSError, ValueError, KeyError):
             return self.plan.batch_size
-        return size if found.get("set") == self.plan.digest and size > 0 else self.plan.batch_size
+        known = found.get("set") == self.plan.digest and 0 < size < self.plan.batch_size
+        return int(size) if known else self.plan.batch_size
 
     def halve(self, shard: int, size: int) -> None:
         """Say that a shard is to be made with batches of this size, before it is made; those of another process that
@@ -317,8 +325,10 @@ class Store:
             if wanted != tuple(found[name] for name in ("format", "set", "first", "count", "batch_size")):
                 return None
             record = read_as(Record, {name: found[name] for name in ("files", "batch_size", "failures")}, "record")
-            if not all(type(failure["index"]) is int and failure["index"] in span for failure in record.failures):
-                return None
+            for failure in record.failures:
+                read = {name: read_as(kind, failure[name], name) for name, kind in _FAILURE.items()}
+                if read["index"] not in span:
+                    return None
             for name, (size, digest) in record.files.items():
                 path = self.file(name)
                 if path.stat().st_size != size or (content and file_digest(path) != digest):

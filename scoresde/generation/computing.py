@@ -45,7 +45,6 @@ from .teams import Alone, Group, Team
 from .transfers import Transfers
 
 STREAM = "philox4x32-10, version 1"
-_MOST = 2**63 - 1
 _TAKEN = ("index", "file")  # by the set, and by the format of NumPy
 _STORED = (
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
@@ -165,8 +164,6 @@ def sizes(first: int, count: int, shard_size: int, batch_size: int) -> dict[str,
     """
     count = check_integer("count", count, low=1)
     first = check_integer("first", first, low=0)
-    if first + count > _MOST:
-        raise InvalidArgumentError(f"`first` + `count` must be at most {_MOST}, got {first + count}.")
     shard_size = check_integer("shard_size", shard_size, low=1)
     batch_size = check_integer("batch_size", batch_size, low=1)
     return {"first": first, "count": count, "shard_size": shard_size, "batch_size": min(batch_size, shard_size)}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .._snapshot import bytes_of
 from ..errors import InvalidArgumentError
-from ..scores.networks import held_by
+from ..scores.networks import enclosed, held_by
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice, pathlib.PurePath, torch.dtype, torch.device)
 _OWN = __package__.partition(".")[0]
@@ -69,7 +69,8 @@ class Made:
         if self.foreign is not None and identity is None:
             raise InvalidArgumentError(
                 f"`identity` is missing: {where}, and only its author knows whether the code of {self.foreign} is what "
-                "it was. Pass identity='…', a text that names this version of it; weights are compared in any case."
+                "it was. Pass identity='…', a text that names this version of it; networks that it holds are compared "
+                "by their weights."
             )
 
 
@@ -79,17 +80,18 @@ def _parts(value: Any, inside: tuple[object, ...], foreign: list[str]) -> Parts:
         yield b"itself"
         return
     inside = (*inside, value)
+    plain = not callable(value) or type(value) in _PLAIN or _of(type(value), _OWN)
     if isinstance(value, Tensor):
         yield from _numbers(value)
-    elif isinstance(value, _PLAIN):
+    elif isinstance(value, _PLAIN) and plain:
         yield f"{type(value).__name__} {value!r}".encode()
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple) and plain:
         yield f"{len(value)} parts".encode()
         for part in value:
             yield from _parts(part, inside, foreign)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and plain:
         yield from _parts([(name, value[name]) for name in sorted(value, key=repr)], inside, foreign)
-    elif isinstance(value, set | frozenset):
+    elif isinstance(value, set | frozenset) and plain:
         yield from _parts(sorted(value, key=repr), inside, foreign)
     else:
         made = _made_of(value, inside)
@@ -118,7 +120,7 @@ def _made_of(value: Any, inside: tuple[object, ...]) -> list[object] | None:
         return [str(value.dtype), value.shape, value.tobytes()]
     if isinstance(value, torch.nn.Module):
         in_ours = any(isinstance(outer, torch.nn.Module) and hasattr(outer, "arguments") for outer in inside)
-        if not _of(type(value), "torch" if in_ours else _OWN, _OWN):
+        if not _of(type(value), _OWN, *(["torch.nn.modules"] if in_ours else [])):
             return None
         added = [*value._forward_pre_hooks.values(), *value._forward_hooks.values()]
         return [type(value), _public(value), _tensors(value, deep=False), value._modules, added]
@@ -126,10 +128,10 @@ def _made_of(value: Any, inside: tuple[object, ...]) -> list[object] | None:
         return ["partial", value.func, value.args, value.keywords]
     if isinstance(value, types.MethodType):
         return ["method", value.__func__, value.__self__]
-    if isinstance(value, types.FunctionType) and _of(value, _OWN):
-        return [_name(value), [cell.cell_contents for cell in value.__closure__ or ()], value.__defaults__]
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
-        return [_name(value)] if _of(value, _OWN, "torch", "numpy", *sys.stdlib_module_names) else None
+        if not _of(value, _OWN, "torch", "numpy", *sys.stdlib_module_names):
+            return None
+        return [_name(value), *(enclosed(value) if isinstance(value, types.FunctionType) else [])]
     return [type(value), _public(value)] if _of(type(value), _OWN) and hasattr(value, "__dict__") else None
 
 
@@ -139,9 +141,13 @@ def _tensors(net: torch.nn.Module, deep: bool = True) -> dict[str, Tensor]:
 
 
 def _public(value: object) -> dict[str, object]:
-    """The attributes of an object without an underscore, or with the name of an argument of its class."""
-    given = inspect.signature(type(value)).parameters
-    shown = {name: v for name, v in vars(value).items() if name[:1] != "_" or name[1:] in given}
+    """The attributes of an object that have no underscore, or the name of an argument of its class, or are code."""
+    own, given = type(value), inspect.signature(type(value)).parameters
+    shown = {
+        name: part
+        for name, part in vars(value).items()
+        if name[:1] != "_" or name[1:] in given or callable(getattr(own, name, None)) or inspect.isroutine(part)
+    }
     shown.pop("training", None)
     return shown
 
@@ -151,5 +157,11 @@ def _name(value: Any) -> str:
 
 
 def _of(value: Any, *packages: str) -> bool:
-    """Whether a class or a function is of one of these packages; code that `exec` has made may be of none."""
-    return (value.__module__ or "").partition(".")[0] in packages
+    """Whether a class or a function is of one of these packages, and not only named after one, as wrappers are."""
+    defined, function = value.__module__ or "", isinstance(value, types.FunctionType)
+    if function:  # what a function of a package returns has no name in it
+        defined = str(value.__globals__.get("__name__"))
+    found = sys.modules.get(defined)
+    for name in [] if function else value.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return (function or found is value) and any(f"{defined}.".startswith(f"{package}.") for package in packages)

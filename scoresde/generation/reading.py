@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -65,7 +67,9 @@ class Samples(Dataset[dict[str, Tensor]]):
         shard = index // self.store.plan.shard_size
         at = index - self.store.plan.span(shard).start
         if self._container() == "safetensors" and not (self._last and self._last[0] == shard):
-            return _row(self._file(shard), at)
+            path = self._file(shard)
+            with self._whole(shard):
+                return _row(path, at)
         return {name: values[at].clone() for name, values in self._arrays(shard).items()}
 
     def __repr__(self) -> str:
@@ -82,7 +86,24 @@ class Samples(Dataset[dict[str, Tensor]]):
         return self._last[1]
 
     def _read(self, shard: int) -> dict[str, Tensor]:
-        return _READERS[self._container()](self._file(shard).read_bytes())
+        path, rows = self._file(shard), len(self.store.plan.span(shard))
+        with self._whole(shard):
+            found = _READERS[self._container()](path.read_bytes())
+            if not all(values.ndim and len(values) == rows for values in found.values()):
+                raise ValueError(f"its arrays do not have {rows} rows")
+            return found
+
+    @contextlib.contextmanager
+    def _whole(self, shard: int) -> Iterator[None]:
+        """Name a shard whose record fits, but which does not hold what a shard holds."""
+        from safetensors import SafetensorError
+
+        try:
+            yield
+        except (SafetensorError, BadZipFile, ValueError, TypeError, RuntimeError, LookupError) as error:
+            raise CorruptCheckpointError(
+                f"Shard {shard} of {str(self.store.folder)!r} cannot be read: {error}"
+            ) from None
 
     def all(self) -> dict[str, Tensor]:
         """The arrays of the whole set, one row per sample, in memory."""

@@ -47,25 +47,38 @@ def held_by(function: object) -> list[torch.nn.Module]:
     return found
 
 
+def enclosed(function: types.FunctionType) -> list[object]:
+    """What a function encloses, and its defaults.
+
+    Example:
+        >>> def make(scale):
+        ...     return lambda x, power=2: scale * x**power
+        >>> enclosed(make(3))
+        [3, 2]
+    """
+    found: list[object] = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not assigned yet
+            found.append(cell.cell_contents)
+    return [*found, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
 def _parts(part: object) -> list[object]:
     """What something consists of, as far as it may be called."""
+    held: list[object]
     if isinstance(part, types.FunctionType):
-        enclosed = []
-        for cell in part.__closure__ or ():
-            with contextlib.suppress(ValueError):  # not assigned yet
-                enclosed.append(cell.cell_contents)
-        held: list[object] = [*enclosed, *(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
+        held = enclosed(part)
     elif isinstance(part, types.MethodType):
         held = [part.__func__, *getattr(part.__self__, "__dict__", {}).values(), part.__self__]
     elif isinstance(part, functools.partial):
         held = [part.func, *part.args, *part.keywords.values()]
-    elif isinstance(part, list | tuple | dict):
+    elif isinstance(part, list | tuple | set | dict):
         held = list(part.values() if isinstance(part, dict) else part)
     elif callable(part) and not isinstance(part, torch.nn.Module | type):
         held = list(getattr(part, "__dict__", {}).values())
     else:
         held = []
-    return [value for value in held if callable(value) or isinstance(value, list | tuple | dict)]
+    return [value for value in held if callable(value) or isinstance(value, list | tuple | set | dict)]
 
 
 def check_evaluating(name: str, function: object) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._checks import check_kind, check_shape
+from .._checks import FLOATS, check_kind, check_shape
 from .._context import mapped, named
 from .._display import Displayed
 from .._tensors import expand
@@ -478,8 +478,10 @@ class Certificate(Displayed):
         scores, labels, found = made.scores, made.labels, made.indicator
         if not all(score >= 0 for score in scores) or not found.least >= 0 or not math.isfinite(found.offset):
             raise ValueError("an error, or its indicator, is no number that it can be")
-        if labels and len(labels) != len(scores):
+        if len(labels) != len(scores) * (made.by is not None):
             raise ValueError("it has another number of labels than of errors")
+        if made.identity.dtype not in map(str, FLOATS):
+            raise ValueError("its dtype is none that states have")
         if len(found.slopes) != len(found.floors) or found.name not in INDICATORS:
             raise ValueError("its indicator is none that is known")
         return made.at(made.confidence, made.confidence_in_pilot)  # or an error

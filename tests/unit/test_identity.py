@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import json
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 import scoresde
@@ -51,6 +55,18 @@ FILES = {
     "a hook": (
         "it = scoresde.ScoreModel(scoresde.nets.MLP((2,), channels=8, blocks=1, width=8).eval(), SDE, 'noise')\n"
         "it.net.register_forward_hook(lambda net, given, out: 0.5 * out)"
+    ),
+    "a name of the package": ("@functools.wraps(scoresde.solve)\ndef it(x, t): return -0.5 * x"),
+    "a wrapper of torch": "@torch.no_grad()\ndef it(x, t): return -0.5 * x",
+    "a callable tuple": "class F(tuple):\n    def __call__(self, x, t): return -0.5 * x\nit = F()",
+    "a traced layer": (
+        "it = scoresde.ScoreModel(scoresde.nets.MLP((2,), channels=8, blocks=1, width=8).eval(), SDE, 'noise')\n"
+        "it.net.blocks[0] = torch.fx.symbolic_trace(it.net.blocks[0])\n"
+        "it.net.blocks[0].graph.eliminate_dead_code()  # 0.5\nit.net.blocks[0].recompile()"
+    ),
+    "a replaced private function": (
+        "it = scoresde.ScoreModel(scoresde.nets.MLP((2,), channels=8, blocks=1, width=8).eval(), SDE, 'noise')\n"
+        "it._read_time = lambda node: 0.5 * node.t"
     ),
     "a replaced method": (
         "it = scoresde.ScoreModel(scoresde.nets.MLP((2,), channels=8, blocks=1, width=8).eval(), SDE, 'noise')\n"
@@ -204,14 +220,15 @@ def test_records_that_name_other_files_are_none(tmp_path: Path) -> None:
     """Paths that lead out of the folder, no file at all, a failure of another shard, wrong types."""
     folder = tmp_path / "set"
     generate(folder, SDE, TARGET.score(SDE), 4, **DDIM)
-    (tmp_path / "secret").write_bytes(b"mine")
     path = folder / "records" / "00000000.json"
     whole = opened(path.read_bytes())
     ((name, kept),) = whole["files"].items()
-    secret = [4, "87fcb64ad3b4b3a1b2a5d2e1e25b4a6b"]
+    shutil.copy(folder / "shards" / name, tmp_path / "secret")
+    secret = kept
     changes: list[dict[str, Any]] = [{"files": {str(where): secret}} for where in (tmp_path / "secret", "../../secret")]
     changes += [{"files": {}}, {"files": {name: [str(kept[0]), kept[1]]}}, {"files": {name: kept[:1]}}]
     changes += [{"failures": [{"index": 7}]}, {"failures": 3}, {"failures": [{}]}, {"batch_size": 4.0}]
+    changes += [{"failures": [{"index": 0, "seed": 0, "t": "x", "reason": "nan"}]}]
     for change in changes:
         path.write_bytes(sealed({**whole, **change}))
         assert not verify(folder).complete, change
@@ -219,11 +236,34 @@ def test_records_that_name_other_files_are_none(tmp_path: Path) -> None:
             next(iter(Samples(folder)))
 
 
+@pytest.mark.parametrize("content", [b"", b"{}" * 40, save({"x": torch.zeros(3, 2)})], ids=["empty", "text", "rows"])
+def test_a_shard_whose_record_fits_may_hold_anything(content: bytes, tmp_path: Path) -> None:
+    generate(tmp_path, SDE, TARGET.score(SDE), 4, **DDIM)
+    path = tmp_path / "records" / "00000000.json"
+    whole = opened(path.read_bytes())
+    (tmp_path / "shards" / "00000000.safetensors").write_bytes(content)
+    files = {"00000000.safetensors": [len(content), hashlib.sha256(content).hexdigest()]}
+    path.write_bytes(sealed({**whole, "files": files}))
+    for read in (lambda: Samples(tmp_path).all(), lambda: list(Samples(tmp_path))):
+        with pytest.raises(CorruptCheckpointError, match=r"Shard 0 of .* cannot be read"):
+            read()
+
+
+@pytest.mark.parametrize("size", [10**30, math.inf, "2", 0, 8])
+def test_a_batch_size_that_cannot_be_is_not_taken(size: object, tmp_path: Path) -> None:
+    draw = functools.partial(generate, tmp_path, SDE, TARGET.score(SDE), 4, **DDIM)
+    draw()
+    digest = opened((tmp_path / "records" / "00000000.json").read_bytes())["set"]
+    (tmp_path / "records" / "00000000.batch.json").write_bytes(sealed({"set": digest, "batch_size": size}))
+    assert verify(tmp_path).complete and draw().made == 0
+
+
 def test_a_sealed_plan_with_wrong_types_is_no_set(tmp_path: Path) -> None:
     generate(tmp_path / "set", SDE, TARGET.score(SDE), 4, **DDIM)
     path = tmp_path / "set" / "set.json"
     whole = opened(path.read_bytes())
     changes = [{"count": "4"}, {"count": 0}, {"first": -1}, {"shard_size": 2}, {"settings": []}, {"more": 1}]
+    changes += [{"count": 2**70}, {"count": 10**12}, {"first": 2**63 - 2}]
     for change in changes:
         path.write_bytes(sealed({**whole, **change}))
         with pytest.raises(CorruptCheckpointError, match="does not say what the set is"):
@@ -235,7 +275,15 @@ def test_a_certificate_with_wrong_types_is_none(tmp_path: Path) -> None:
     content, path = certificate.content(), tmp_path / "c.json"
     changes: list[dict[str, Any]] = [{name: value} for name in content for value in ([[]], {"a": 1}) if name != "law"]
     changes += [{"law": {**content["law"], "unit": "1"}}, {"identity": {**content["identity"], "event": 2}}]
-    changes += [{"confidence": 7.0}, {"scores": []}, {"pilot": True}, {"target": "x"}, {"law": None}]
+    changes += [
+        {"by": "x"},
+        {"identity": {**content["identity"], "dtype": "x"}},
+        {"confidence": 7.0},
+        {"scores": []},
+        {"pilot": True},
+        {"target": "x"},
+        {"law": None},
+    ]
     for change in changes:
         path.write_text(json.dumps({**content, **change}))
         with pytest.raises(CorruptCheckpointError, match="is not a certificate"):

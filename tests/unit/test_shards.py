@@ -32,7 +32,7 @@ def content(shard: int, size: int = 2) -> dict[str, bytes]:
 
 
 def failure(shard: int) -> dict[str, Any]:
-    return {"index": PLAN.span(shard).start, "t": 0.5, "reason": "non_finite"}
+    return {"index": PLAN.span(shard).start, "seed": 3, "t": 0.5, "reason": "non_finite"}
 
 
 def complete(folder: Path) -> Store:
