@@ -21,7 +21,7 @@ import scoresde
 from benchmarks.work_precision import gaussian, ring
 from scoresde import guidance
 from scoresde.nets import MLP
-from scoresde.targets import GaussianMixture
+from scoresde.targets import Gaussian, GaussianMixture, Uniform
 
 F64 = torch.float64
 PILOT = 16
@@ -183,6 +183,10 @@ SMALL: dict[str, tuple[str, Callable[..., Any], int, int, Any, float, dict[str, 
     "linear posterior, badly trained": ("choose", linear, 5, 5, POSTERIOR, 0.1, {}),
     "roll, VP, badly trained": ("report", roll, 2, 0, VP, 0.1, {}),
     "two moons, cosine, badly trained": ("report", moons, 2, 2, scoresde.CosineVPSDE(), 0.1, {}),
+    "petals, flow": ("report", petals, 2, 0, FLOW, 1.0, {"labels": 5}),
+    "mixture, flow": ("choose", mixture16, 16, 0, FLOW, 1.0, {}),
+    "two moons, flow": ("choose", moons, 2, 2, FLOW, 1.0, {}),
+    "heavy tails, flow": ("report", heavy, 6, 0, FLOW, 1.0, {}),
     "petals, guidance 3": ("report", petals, 2, 0, VP, 1.0, {"labels": 5}),
 }
 
@@ -257,6 +261,38 @@ def exact(name: str, half: str, target: Any, sde: Any, samples: int) -> Problem:
     return Problem(name, half, "exact", sde, score, x, score)
 
 
+def blobs(dimensions: int, modes: int, width: float, seed: int) -> GaussianMixture:
+    """Normals of one width around points that are normal."""
+    means = torch.randn(modes, dimensions, generator=draws(seed), dtype=F64)
+    return GaussianMixture(torch.ones(modes, dtype=F64), means, scales=width)
+
+
+def circle(modes: int, width: float) -> GaussianMixture:
+    """Normals around points on a circle."""
+    angle = torch.arange(modes, dtype=F64) * (2 * math.pi / modes)
+    return GaussianMixture(torch.ones(modes, dtype=F64), torch.stack([angle.cos(), angle.sin()], 1), scales=width)
+
+
+def curve(dimensions: int, width: float) -> GaussianMixture:
+    """Forty normals along a closed curve in several dimensions."""
+    angle = torch.arange(40, dtype=F64)[:, None] * (2 * math.pi / 40)
+    rates = torch.arange(1, dimensions + 1, dtype=F64) / 2
+    means = (angle * rates.ceil() + rates.frac() * math.pi).cos() / rates.ceil()
+    return GaussianMixture(torch.ones(40, dtype=F64), means, scales=width)
+
+
+def spread(dimensions: int, smallest: float, mean: float) -> Gaussian:
+    """A normal with variances from the smallest to 1."""
+    variances = torch.logspace(math.log10(smallest), 0, dimensions, dtype=F64)
+    return Gaussian(torch.full((dimensions,), mean, dtype=F64), variances)
+
+
+def box(dimensions: int) -> Uniform:
+    """A uniform law on a box around another point than 0."""
+    low = torch.linspace(-1.5, 0.0, dimensions, dtype=F64)
+    return Uniform(low, low + torch.linspace(0.3, 2.0, dimensions, dtype=F64))
+
+
 def far() -> GaussianMixture:
     """Six normals in three dimensions, 30 times as large as usual."""
     means = 30 * torch.randn(6, 3, generator=draws(8), dtype=F64)
@@ -268,6 +304,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", type=Path, help="the folder of another network")
     parser.add_argument("--folder", type=Path, help="keeps the small networks and the references")
     parser.add_argument("--only", nargs="*", help="problems; the others are kept as in the file")
+
+
+COSINE, VE, SUB = scoresde.CosineVPSDE(), scoresde.VESDE(), scoresde.SubVPSDE()
+# Exact scores: their half, law and process; flows of broad and of narrow laws are in both halves.
+EXACT: dict[str, tuple[str, Callable[[], Any], Any]] = {
+    "flow, mixture in 3 dimensions": ("choose", lambda: blobs(3, 5, 0.3, 21), FLOW),
+    "flow, mixture in 32 dimensions": ("choose", lambda: blobs(32, 8, 0.2, 22), FLOW),
+    "flow, narrow circle": ("choose", lambda: circle(12, 0.02), FLOW),
+    "flow, box": ("choose", lambda: box(3), FLOW),
+    "flow, normal in 8 dimensions": ("choose", lambda: spread(8, 1e-4, 0.5), FLOW),
+    "cosine, narrow mixture": ("choose", lambda: blobs(4, 6, 0.05, 23), COSINE),
+    "VE, mixture in 10 dimensions": ("choose", lambda: blobs(10, 6, 0.3, 24), VE),
+    "EDM, box": ("choose", lambda: box(2), EDM),
+    "to noise 2981, mixture": ("choose", lambda: blobs(4, 4, 0.2, 25), POSTERIOR),
+    "to noise 2981, normal": ("choose", lambda: spread(5, 1e-3, 0.3), POSTERIOR),
+    "flow, mixture in 10 dimensions": ("report", lambda: blobs(10, 10, 0.3, 31), FLOW),
+    "flow, wide circle": ("report", lambda: circle(5, 0.25), FLOW),
+    "flow, narrow curve": ("report", lambda: curve(3, 0.03), FLOW),
+    "flow, box in 6 dimensions": ("report", lambda: box(6), FLOW),
+    "flow, narrow mixture": ("report", lambda: blobs(2, 9, 0.02, 32), FLOW),
+    "flow, normal in 24 dimensions": ("report", lambda: spread(24, 1e-2, -0.5), FLOW),
+    "VP, narrow curve": ("report", lambda: curve(4, 0.05), VP),
+    "cosine, normal": ("report", lambda: spread(12, 1e-3, 0.0), COSINE),
+    "VE, circle": ("report", lambda: circle(7, 0.1), VE),
+    "sub-VP, mixture in 5 dimensions": ("report", lambda: blobs(5, 7, 0.15, 33), SUB),
+    "to noise 2981, curve": ("report", lambda: curve(3, 0.1), POSTERIOR),
+    "to noise 2981, mixture in 8 dimensions": ("report", lambda: blobs(8, 5, 0.3, 34), POSTERIOR),
+}
 
 
 # All problems but the foreign network: how each is made, given the folder of small networks.
@@ -284,5 +348,9 @@ PROBLEMS: dict[str, Callable[[Path | None], Problem]] = {
     "mixture, 30 times as large": lambda _: exact(
         "mixture, 30 times as large", "report", far(), scoresde.VESDE(), PILOT + 128
     ),
+    **{
+        name: (lambda _, name=name, half=half, law=law, sde=sde: exact(name, half, law(), sde, PILOT + 128))
+        for name, (half, law, sde) in EXACT.items()
+    },
     **{name: (lambda folder, name=name: small(name, folder, PILOT + 128)) for name in SMALL},
 }

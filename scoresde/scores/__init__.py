@@ -2,7 +2,7 @@
 
 from .bare import ScoreFn, as_score
 from .base import Score, Split, Traits
-from .limits import Clip, DynamicThreshold, Limited
+from .limits import Clip, DynamicThreshold, GaussianAbove, Limited
 from .model import PREDICTIONS, TIME_INPUTS, ScoreModel
 from .wrapper import Wrapper
 
@@ -11,6 +11,7 @@ __all__ = [
     "TIME_INPUTS",
     "Clip",
     "DynamicThreshold",
+    "GaussianAbove",
     "Limited",
     "Score",
     "ScoreFn",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,8 @@ from ..sdes import AffineSDE
 from ..sdes.base import check_sde
 from ..sdes.span import log_snr_range
 from .bare import as_score, check_context
-from .base import changed, check_made_for
+from .base import Score, changed, check_made_for
+from .high_noise import HighNoise, cures
 from .model import ScoreModel
 from .probe import LOWEST, Errors, Network, OfFunction, OfModel, Sample
 from .readings import AS_GIVEN, Reading, Units, declared_bare, declared_by, outputs, places, units, with_times
@@ -68,9 +69,11 @@ class ScoreReport:
         baseline: that of a Gaussian denoiser with the data's mean and variance.
         alternatives: for each other reading, its error relative to the baseline (geometric mean over the levels).
         verdict: ``"works"``, ``"another fits better"``, ``"not distinguishable"`` (another one fits these data as
-            well) or ``"unknown"``.
+            well), ``"unreliable at high noise"`` or ``"unknown"``.
         suggestion: where another one fits better, what to write instead.
         calls: how often the network was called, with 256 samples at most.
+        cures: for a network that is unreliable at high noise, lines that may help, and the energy distance of samples
+            to the data with each (with "", as it is), in units of the mean distance of data from each other.
 
     Example:
         >>> report = ScoreReport(True, "score", "fine", [0.5], [0.2], [0.3], {})
@@ -92,6 +95,7 @@ class ScoreReport:
     verdict: str = ""
     suggestion: str = ""
     calls: int = 0
+    cures: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         rows = zip(self.t, self.error, self.baseline, strict=True)
@@ -126,6 +130,8 @@ def check_score(
       write; where some rows leave this open, more are drawn;
     - ``"not distinguishable"``: another one fits these data as well, which is no fault, as all time labels do for a
       score that does not change with time;
+    - ``"unreliable at high noise"``: the convention fits, but above 12 standard deviations of the data the network is
+      worse than a constant, and moves states by more than 4 % of their noise; what helps is measured on samples;
     - ``"unknown"``: the network is worse than 1.3 times a Gaussian denoiser, or its output would fit better, by 10 %,
       with other factors, and no reading explains it; or the network depends on its context and does as well with that
       of other samples, then its convention is ``"context"``.
@@ -181,7 +187,28 @@ def check_score(
     alone = torch.random.fork_rng(devices=[data.device] if data.is_cuda else [])
     with torch.no_grad(), alone, explained(data, None):
         search = _Search(sde, score_fn, data.detach(), levels, given, generator)
-        return search.rescaled() or search.report()
+        report = search.rescaled() or search.report()
+        return _at_high_noise(report, score, sde, search) if report.ok else report
+
+
+def _at_high_noise(report: ScoreReport, score: Score, sde: AffineSDE, search: _Search) -> ScoreReport:
+    """The report, or that the network is unreliable where noise is far larger than the data, with what helps most."""
+    given = score, sde, search.data, search.context, search.generator
+    found = HighNoise.of(*given)
+    if not found.bad:
+        return report
+    helped = cures(*given)
+    best = min(helped, key=helped.__getitem__)
+    what = f"Write {best}." if best else "Train it further."
+    message = (
+        f"The network is unreliable at high noise: {found}. At lower noise it fits as it is wrapped. Its samples are "
+        f"{helped['']:.3g} from the data (energy distance, in units of the mean distance of data from each other), and "
+        f"{helped[best]:.3g} with what helps most. {what}"
+    )
+    verdict, change = "unreliable at high noise", what if best else ""
+    return replace(
+        report, ok=False, convention=verdict, message=message, verdict=verdict, suggestion=change, cures=helped
+    )
 
 
 class _Search:

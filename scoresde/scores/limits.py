@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._checks import check_below, check_number, check_positive
+from .._checks import check_below, check_number, check_positive, check_tensor
 from .._tensors import expand
 from .base import with_data
 from .wrapper import AffineSDE, Estimate, Node, Wrapper
@@ -131,6 +131,69 @@ class DynamicThreshold(Limited):
         sizes = data.flatten(1).abs()
         scale = expand(_quantile(sizes.to(torch.float32), self.quantile).clamp_min(self.bound), data)
         return torch.minimum(torch.maximum(data, -scale), scale) * (self.bound / scale)
+
+
+class GaussianAbove(Wrapper):
+    r"""Where there is more noise than a level, the estimate of a Gaussian in place of the network's:
+    :math:`\hat x = \mu + \frac{s^2}{s^2+\rho^2}(x/\alpha - \mu)` for :math:`\rho = \sigma/\alpha > level`.
+
+    Far above the data it is nearly exact, whatever their law, and a network that was trained too little is not. The
+    network is not evaluated there, if all samples have one time.
+
+    Args:
+        score_fn: a `ScoreModel`, a target's score, or any score function.
+        level: the largest :math:`\rho` at which the network is used.
+        mean, std: :math:`\mu`, of the data, ``event`` or a number, and s, their standard deviation, RMS over entries.
+        sde: the process, if the score function does not declare it.
+
+    Example:
+        >>> import scoresde
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, t: 3 * torch.ones_like(x), scoresde.VPSDE(), prediction="data"
+        ... )
+        >>> good = GaussianAbove(model, 10.0, mean=0.5, std=1.0)
+        >>> node = scoresde.VPSDE().node
+        >>> [
+        ...     round(float(good.estimate(torch.zeros(1, 2), node(t)).data[0, 0]), 2)
+        ...     for t in (0.5, 1.0)
+        ... ]
+        [3.0, 0.5]
+
+    References:
+        Wang, Vastola (2024), The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and
+        its Applications. https://arxiv.org/abs/2412.09726
+    """
+
+    def __init__(
+        self,
+        score_fn: Callable[..., Tensor],
+        level: float,
+        mean: Tensor | float,
+        std: float,
+        *,
+        sde: AffineSDE | None = None,
+    ) -> None:
+        super().__init__((score_fn,), sde=sde)
+        self.level, self.std = (
+            check_number(name, value, low=0.0, strict=True) for name, value in (("level", level), ("std", std))
+        )
+        self.mean = mean if isinstance(mean, Tensor) else check_number("mean", mean)
+        if isinstance(mean, Tensor):
+            check_tensor("mean", mean, finite=True)
+
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
+        """See `Score.estimate`."""
+        above = torch.as_tensor(node.sigma > self.level * node.alpha)
+        if not bool(above.any()):
+            return self.ask(self.score_fns[0], x, node, context)
+        alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
+        mean = self.mean.to(x) if isinstance(self.mean, Tensor) else self.mean
+        unit = (x - alpha * mean) / (self.std**2 * alpha**2 + sigma**2)
+        simple = Estimate(mean + self.std**2 * alpha * unit, sigma * unit)
+        if bool(above.all()):
+            return simple
+        own, above = self.ask(self.score_fns[0], x, node, context), expand(above, x).bool()
+        return own._replace(**{k: torch.where(above, v, getattr(own, k)) for k, v in simple._asdict().items()})
 
 
 def _quantile(rows: Tensor, share: float) -> Tensor:
