@@ -65,6 +65,7 @@ _ROUNDING = 1e-12
 _ALIKE = 1e-6  # times, relative
 _FAR = 100.0  # from the scale that a rule is for, to the nearest power of ten
 _FEWEST = 8  # numbers that show a scale
+_OUTSIDE, _NOISES, _SOME = 0.5, 3.0, 0.1  # widths of the range of data and noises beyond it, and a share of samples
 _CLEAR = 10.0  # by which the noise of a prior is larger than data, at least
 _GRIDS: Memo[Tensor] = Memo(most=64)  # by what they follow from
 
@@ -104,6 +105,7 @@ class Setup:
             solution = _denoised(self.process, solution, self.t_end, self.throw)
         if self.few is not None:
             _warn_of_scale(self.process, solution, self.t_end, self.few)
+        _warn_of_range(self.process, solution, self.t_end)
         solution = _rounded(solution, self.dtype, self.throw)
         return solution if self.told is None else self.told.on(solution, self.process.sde, self.loop)
 
@@ -584,6 +586,24 @@ def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> So
         denoised=True,
     )
     return _finite_or_marked(solution, throw, "score", f"The score at t_end={t_end:g} is not finite", t_end)
+
+
+def _warn_of_range(process: Any, solution: Solution, t_end: float) -> None:
+    """Warn where many samples are far outside the range that the network declares for its data."""
+    x, declared = solution.x.detach(), getattr(process.network.score_fn, "data_range", None)
+    if declared is None or transforming() or not x.numel():
+        return
+    (low, high), node = declared, process.sde.node(t_end)
+    limit = _OUTSIDE * (high - low) * node.alpha + _NOISES * node.sigma  # a state has noise until it is denoised
+    beyond = (x - x.clamp(low * node.alpha, high * node.alpha)).flatten(1).square().mean(1).sqrt()
+    share = float((beyond > limit).double().mean())
+    if share > _SOME:
+        warn_caller(
+            f"{share:.0%} of the samples leave the range of the data that the network declares, from {low:g} to "
+            f"{high:g}, by more than half of its width. Take more steps; if that does not help, the network is "
+            "unreliable, as networks may be at high noise: look at it with scoresde.check_score, and limit its data "
+            "estimates with scoresde.scores.Clip."
+        )
 
 
 def _warn_of_scale(process: Any, solution: Solution, t_end: float, steps: int) -> None:

@@ -30,6 +30,7 @@ from .._tensors import FAR, MANY, far_from_most
 from ..errors import InvalidArgumentError, NonFiniteError
 from ..noise import SampleNoise, check_seed
 from ..scores import Score, Split, as_score
+from ..scores.high_noise import deviation, warn_of_high_noise
 from ..scores.networks import check_quiet
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_affine
@@ -188,6 +189,11 @@ class Pilot:
                 "as far from the middle as most do. If the data have no such samples, the network errs there. They "
                 "decide every RMS, and a pilot says little about them."
             )
+
+    def warn_of_high_noise(self, ends: Tensor) -> None:
+        """Warn where the network errs far above the data, which have the scale of the exact ``ends``."""
+        std = self.score.traits.data_std or max(1.0, deviation(ends[~far_from_most(ends)]))
+        warn_of_high_noise(self.score, self.sde, self.x, self.context, std, self.start)
 
     def warn_of_scale(self, ends: Tensor) -> None:
         """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""

@@ -193,6 +193,7 @@ def tune(
         exact = [batch.reference(reference)]
         batch.warn_of_far(exact[0])
     batch.warn_of_scale(exact[0])
+    batch.warn_of_high_noise(exact[0])
     compared = comparison(coarse, exact)
     order = sorted(range(len(entries)), key=compared.scores.__getitem__)
     lower: dict[Entry, Tensor] = {}

@@ -26,9 +26,9 @@ from ..sdes.base import check_sde
 from ..sdes.span import log_snr_range
 from .bare import as_score, check_context
 from .base import Score, changed, check_made_for
-from .high_noise import HighNoise, cures
+from .high_noise import HighNoise, best_of, cures
 from .model import ScoreModel
-from .probe import LOWEST, Errors, Network, OfFunction, OfModel, Sample
+from .probe import LOWEST, Errors, Network, OfFunction, OfModel, Sample, kept
 from .readings import AS_GIVEN, Reading, Units, declared_bare, declared_by, outputs, places, units, with_times
 
 _ROWS = 256  # of the first look at a reading, over all levels, at most
@@ -188,7 +188,10 @@ def check_score(
     with torch.no_grad(), alone, explained(data, None):
         search = _Search(sde, score_fn, data.detach(), levels, given, generator)
         report = search.rescaled() or search.report()
-        return _at_high_noise(report, score, sde, search) if report.ok else report
+        if not report.ok:
+            return report
+        with kept(search.network.module, evaluated=False):
+            return _at_high_noise(report, score, sde, search)
 
 
 def _at_high_noise(report: ScoreReport, score: Score, sde: AffineSDE, search: _Search) -> ScoreReport:
@@ -198,14 +201,13 @@ def _at_high_noise(report: ScoreReport, score: Score, sde: AffineSDE, search: _S
     if not found.bad:
         return report
     helped = cures(*given)
-    best = min(helped, key=helped.__getitem__)
-    what = f"Write {best}." if best else "Train it further."
+    best = best_of(helped)
     message = (
         f"The network is unreliable at high noise: {found}. At lower noise it fits as it is wrapped. Its samples are "
         f"{helped['']:.3g} from the data (energy distance, in units of the mean distance of data from each other), and "
-        f"{helped[best]:.3g} with what helps most. {what}"
+        f"{helped[best]:.3g} with what helps most. Write {best}."
     )
-    verdict, change = "unreliable at high noise", what if best else ""
+    verdict, change = "unreliable at high noise", f"Write {best}."
     return replace(
         report, ok=False, convention=verdict, message=message, verdict=verdict, suggestion=change, cures=helped
     )

@@ -30,6 +30,8 @@ _SHARE = 0.04
 _CLEAR = 3.5  # standard errors
 _DRAWS, _DATA, _STEPS = 64, 512, 20  # of the samples that show what a cure does
 _STARTS = (32.0, 16.0, 8.0)  # in data deviations
+_ROUNDING = 1e-6
+_NEARLY, _CHANCE = 1.2, 0.005  # of energy distances that are alike
 _APART = 3.0  # times the lowest level are the others, where there are no data
 
 
@@ -41,12 +43,14 @@ class HighNoise:
         levels: sigma/alpha, in units of the data.
         errors, linear: of the network, and of a Gaussian denoiser; that of a constant is 1.
         shares: by which share of their noise the errors move the states, 0 where chance may explain it.
+        evaluations: of the score function, for all samples together.
     """
 
     levels: tuple[float, ...]
     errors: tuple[float, ...]
     linear: tuple[float, ...]
     shares: tuple[float, ...]
+    evaluations: int
 
     @classmethod
     def of(
@@ -67,7 +71,7 @@ class HighNoise:
             found.append([v.to(torch.float64).flatten(1).square().mean(1).cpu() / unit**2 for v in (missed, linear)])
         shares = [_share(own - best, level / unit) for level, (own, best) in zip(levels, found, strict=True)]
         errors, linears = ([float(pair[i].mean().sqrt()) for pair in found] for i in (0, 1))
-        return cls(tuple(levels), tuple(errors), tuple(linears), tuple(shares))
+        return cls(tuple(levels), tuple(errors), tuple(linears), tuple(shares), len(levels) * count)
 
     @property
     def bad(self) -> list[int]:
@@ -90,7 +94,8 @@ def deviation(data: Tensor) -> float:
 
 def levels_of(sde: AffineSDE, unit: float) -> list[float]:
     """Levels from far above the data to the highest of the process; none where it has none."""
-    low, high = LOWEST * unit, min(math.exp(-0.5 * float(sde.log_snr(sde.t_max))), _HIGHEST * unit)
+    least, most = (math.exp(-0.5 * float(sde.log_snr(t))) for t in (sde.t_min, sde.t_max))
+    low, high = max(LOWEST * unit, least), min(most, _HIGHEST * unit)
     if not low < high:
         return []
     return [low * (high / low) ** (i / (_LEVELS - 1)) for i in range(_LEVELS)]
@@ -117,12 +122,19 @@ def cures(
     for level in _STARTS:
         level = float(f"{level * unit:.3g}")
         line = f"GaussianAbove(score_fn, {level:g}, data.mean(0), {std:g}, sde=sde)"
-        for name, of in list(tried.items())[:2]:
+        for name, of in reversed(list(tried.items())[:2]):
             tried[f"{name}; score_fn = {line}".removeprefix("; ")] = GaussianAbove(
                 of, level, data.mean(0), std, sde=sde
             )
     given, known = cut(context, rows), data[:_DATA]
     return {name: _distance(_sampled(of, sde, z, unit, given), known) for name, of in tried.items()}
+
+
+def best_of(helped: Mapping[str, float]) -> str:
+    """The last of the lines that help as much as any, but for chance: it changes the network at the lowest noise."""
+    lines = {line: far for line, far in helped.items() if line}
+    limit = _NEARLY * max(min(lines.values()), 0.0) + _CHANCE
+    return [line for line, far in lines.items() if far <= limit][-1]
 
 
 def _sampled(score: Score, sde: AffineSDE, z: Tensor, unit: float, context: Mapping[str, Any]) -> Tensor:
@@ -148,7 +160,7 @@ def _distance(x: Tensor, data: Tensor) -> float:
 
 
 def warn_of_high_noise(
-    score: Score, sde: AffineSDE, like: Tensor, context: Mapping[str, Any], unit: float, start: float, seed: int
+    score: Score, sde: AffineSDE, like: Tensor, context: Mapping[str, Any], unit: float, start: float
 ) -> None:
     """Warn where data estimates of noise alone, which are nearly the mean of the data, change with the level by more
     than they may.
@@ -157,12 +169,12 @@ def warn_of_high_noise(
         score, sde, context: of a solve.
         like: states, whose number and shape are taken.
         unit: the standard deviation of the data, about.
-        start: sigma/alpha where it begins.
-        seed: of the noise.
+        start: the time at which it begins.
     """
-    levels = [level for level in levels_of(sde, unit) if level <= start * (1 + 1e-9)]
-    levels = [levels[0], *(level for level in levels if level > _APART * levels[0])] if levels else []
-    z = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=like.dtype).to(like)
+    all_levels, top = levels_of(sde, unit), math.exp(-0.5 * float(sde.log_snr(start)))
+    high = [level for level in all_levels if _APART * all_levels[0] < level <= top * (1 + _ROUNDING)]
+    levels = [*all_levels[:1], *high[::-2][:2]]
+    z = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like)
     known, shares = None, {}
     for level in levels:
         node = sde.node(float(sde.time(-2 * math.log(level))))
@@ -170,7 +182,7 @@ def warn_of_high_noise(
             found = score.estimate(math.hypot(float(node.alpha) * unit, float(node.sigma)) * z, node, **context).data
         known = found if known is None else known
         shares[level] = float((found - known).to(torch.float64).square().mean().sqrt()) / level
-    bad = [level for level, share in shares.items() if not share <= _SHARE]
+    bad = [level for level, share in shares.items() if share > _SHARE]
     if bad:
         warn_caller(
             f"The network is unreliable at high noise: from sigma/alpha = {bad[0]:.3g} on its data estimates of noise "

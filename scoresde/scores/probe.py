@@ -331,7 +331,7 @@ class Sample:
         for rows in self.order.to(x.device).split(size):  # so that every call has times of all levels
             self.calls += 1
             try:
-                with _kept(self.network.module, place.evaluated):
+                with kept(self.network.module, place.evaluated):
                     out[rows] = self.network(flat[rows], time[rows], cut(self.context, rows)).to(x.dtype)
             except Exception:
                 if strict:
@@ -345,7 +345,7 @@ def _constant(time: float) -> Callable[[Node[Tensor]], Tensor]:
 
 
 @contextlib.contextmanager
-def _kept(module: nn.Module | None, evaluated: bool) -> Iterator[None]:
+def kept(module: nn.Module | None, evaluated: bool) -> Iterator[None]:
     """A module that is afterwards as it was: its mode, which ``evaluated`` changes, and the running statistics that a
     call in training mode changes."""
     training = [] if module is None else [part for part in module.modules() if part.training]

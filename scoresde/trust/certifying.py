@@ -15,6 +15,7 @@ from ..generation.computing import told
 from ..grids import Grid
 from ..noise import check_seed
 from ..scores.bare import check_complete, check_context
+from ..scores.high_noise import warn_of_high_noise
 from ..scores.networks import check_evaluating
 from ..sdes import SDE
 from ..solvers import Solver, make_solver
@@ -159,6 +160,9 @@ def certify(
     run.complete(chosen, fitted)
     task, column = tasks[chosen], run.columns[chosen]
     made = Identity.of(task, fixed, count, identity)
+    like = torch.zeros((first.stop, *task.event), dtype=task.dtype, device=task.device)
+    std = task.score.traits.data_std or run.unit
+    warn_of_high_noise(task.score, task.sde, like, rows_of(fixed, first, count), std, task.sde.t_max)
     if made.network != made_for.network:
         raise InvalidArgumentError(
             "`score_fn` has changed during the pilot: its weights or buffers have other values, so that no certificate "

@@ -44,6 +44,7 @@ from .repairs import (
     Labels,
     Memorisation,
     Network,
+    NoisyStart,
     OtherRange,
     Overfitting,
     Posterior,
@@ -65,8 +66,8 @@ if TYPE_CHECKING:
 _ROWS, _DRAWS = 8, 32  # at least, of the data and of a pilot
 # Of faults that explain the same distance, the first is the cause.
 _CAUSES = (
-    "dtype", "steps", "prior", "guidance", "range", "memorisation", "overfitting", "labels", "t_min", "network",
-    "calibration",
+    "dtype", "steps", "prior", "high noise", "guidance", "range", "memorisation", "overfitting", "labels", "t_min",
+    "network", "calibration",
 )  # fmt: skip
 _COARSE = 0.15  # of the standard deviation of the data: a distance that chance reaches, and that deserves a word
 _LEGEND = "Distances without a unit are in the units of the data, RMS per element; limits are in brackets."
@@ -249,6 +250,7 @@ def diagnose(
     ``guidance``     the distribution that guidance aims at; only for guidance by `scoresde.guidance`
     ``range``        no clipping; data in another range than those that the network was trained on
     ``dtype``        full in place of half precision
+    ``high noise``   the estimate of a Gaussian, or a clipped one, where noise is far larger than the data
     ``network``      what remains; denoising errors against those of linear denoisers
     ``overfitting``  denoising errors of held-out data against those of training data
     ``labels``       denoising errors with the right labels against those with shuffled ones
@@ -389,6 +391,7 @@ def diagnose(
         Guidance(),
         Range(other),
         Precision(half or packed, None if packed is None else score, half is not None),
+        NoisyStart(),
         Network(denoised, other),
         Overfitting(denoised),
         Labels(denoised),

@@ -19,6 +19,7 @@ from scoresde.interop import from_guided_classifier, from_guided_diffusion
 from tests.interop.common import Net, normals, same, solved, start
 from tests.refusals import refuses
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*leave the range of the data")  # of a network that is not trained
 LEVELS = 40
 BETAS = torch.linspace(1e-3, 0.2, LEVELS, dtype=torch.float64)
 KEPT = [0, 4, 9, 17, 18, 30, 39]

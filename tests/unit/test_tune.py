@@ -74,7 +74,9 @@ def test_evaluations_are_those_that_were_asked_for() -> None:
     # none is measured twice: two of the same would tie with each other
     assert len({(row.method, row.rms, row.median) for row in tuned.ranking}) == len(tuned.ranking)
     tuned = tune(SDE, RING.score(SDE), 5, reference=40, dtype=F64)
-    assert tuned.cost.pilots <= (16 + 2) * 5 + 42  # two candidates are tried from a lower start, too
+    assert (
+        tuned.cost.pilots <= (16 + 2) * 5 + 42 + 5
+    )  # two candidates are tried from a lower start, too, and five levels
     assert tune(FAR, RING.score(FAR), 5, dtype=F64).cost.pilots <= 50 * 5
 
 
@@ -312,6 +314,7 @@ class TestLowerStarts:
 
         return scoresde.ScoreModel(noise, self.SDE, "noise", event_shape=(2,))
 
+    @pytest.mark.filterwarnings("ignore:The network is unreliable at high noise")
     def test_one_that_is_clearly_better_is_taken_and_used_from_there(self) -> None:
         """Also where the network has no numbers above that level."""
         x = states(self.SDE, (16, 2), seed=1)

@@ -5,6 +5,7 @@ Each is a class with `Repair.try_on`, which returns a `Rung`; all share the samp
 
 from .base import MATTERS, SHARE, Repair, Rung
 from .denoising import Denoised, Linear, levels_of
+from .high_noise import NoisyStart
 from .network import Labels, Memorisation, Network, Overfitting
 from .posterior import Posterior
 from .precision import HALVES, Precision, in_float32
@@ -25,6 +26,7 @@ __all__ = [
     "Linear",
     "Memorisation",
     "Network",
+    "NoisyStart",
     "OtherRange",
     "Overfitting",
     "Posterior",

@@ -1,0 +1,45 @@
+"""The network where noise is far larger than the data."""
+
+from __future__ import annotations
+
+import torch
+
+from ...scores.high_noise import HighNoise, best_of, cures
+from .base import Repair, Rung, certain
+from .subject import Subject
+
+_ROWS = 34  # a purpose of seeds
+
+
+class NoisyStart(Repair):
+    """The estimate of a Gaussian, or one that is limited to the range of the data, in place of the network's where
+    noise is far larger than the data; see `scoresde.scores.high_noise`."""
+
+    name = "high noise"
+    remedy = "Train the network for longer, or with more weight on high noise."
+
+    def try_on(self, subject: Subject) -> Rung:
+        """See `Repair.try_on`."""
+        score, task, generator = subject.bare or subject.score, subject.task, subject.generator(_ROWS)
+        rows = subject.some(subject.held_out, subject.pilot, _ROWS)
+        data = rows.x.to(task.device, task.dtype)
+        with torch.no_grad():
+            found = HighNoise.of(score, task.sde, data, rows.context, generator)
+            if not found.levels:
+                return self.missing("The process has no noise far larger than the data.")
+            subject.evaluations += found.evaluations
+            share, finding = max(found.shares), f"The network is used up to sigma/alpha = {found.levels[-1]:.3g}"
+            if not found.bad:
+                text = f"{finding}, and denoises there no worse than a constant, or nearly so."
+                return Rung(self.name, certain(share, subject.confidence), share, "estimate", "of noise", finding=text)
+            helped = cures(score, task.sde, data, rows.context, generator)
+        moved = f"its errors move states by {share:.0%} of their noise"
+        text = f"{finding}, and {found}: {moved}. What helps most: {best_of(helped)}."
+        far = subject.of_network
+        matters = far.seen and subject.large(far.value)
+        details = {f"energy distance with {name or 'nothing'}": value for name, value in helped.items()}
+        return Rung(
+            self.name, certain(share, subject.confidence), 0.0, "estimate", "of noise", matters,
+            far.value if matters else 0.0, text, self.remedy, details,
+            ("network", "range"),
+        )  # fmt: skip
