@@ -32,7 +32,7 @@ from scoresde.fit.grid import Clock
 from scoresde.fit.pilot import Pilot, squares
 from scoresde.scores import as_score
 from scoresde.sdes import Estimate, Node
-from scoresde.solvers.registry.auto import NoiseStart, unit_of
+from scoresde.solvers.registry.auto import HIGH, NoiseStart, unit_of
 
 Look = Callable[[Tensor, Node[Any]], Estimate]  # what the network says at a state and a node
 Sampler = Callable[[Tensor, Mapping[str, Any]], Tensor]
@@ -77,7 +77,7 @@ class Lesson:
     ) -> None:
         self.score, self.calls, self.exact = as_score(score_fn), calls, exact.to(x.dtype)
         self.pilot = Pilot.of(
-            sde, self.score, len(x), checkpoint=False, noise_start=True, x=x, shape=None, seed=0, t_start=None,
+            sde, self.score, len(x), checkpoint=False, level=HIGH, x=x, shape=None, seed=0, t_start=None,
             t_end=None, context=context, dtype=None, device=None,
         )  # fmt: skip
         self.clock = Clock(self.pilot.sde, self.pilot.start, self.pilot.end)

@@ -33,7 +33,7 @@ from benchmarks._tables import load
 from scoresde.fit.pilot import Pilot
 from scoresde.fit.tuning import candidates_of
 from scoresde.solvers import DPM3M, IPNDM, Solver, make_solver
-from scoresde.solvers.registry.auto import is_few
+from scoresde.solvers.registry.auto import HIGH, level_of
 
 BUDGETS = (5, 8, 10, 15, 20)
 GRIDS = ("log_snr", "karras", "time", "quadratic")
@@ -119,7 +119,7 @@ class Case:
         x, context = self.rows(slice(self.pilots, None))
         return Pilot.of(
             self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False,
-            noise_start=is_few(budget), shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
+            level=level_of(budget, HIGH), shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
         )  # fmt: skip
 
     def best_candidate(self, budget: int) -> Figures:

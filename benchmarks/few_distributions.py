@@ -25,7 +25,7 @@ from scoresde.fit.objectives import Distributions
 from scoresde.fit.pilot import Pilot
 from scoresde.fit.tuning import CANDIDATES, STOCHASTIC, candidates_of
 from scoresde.solvers import from_config
-from scoresde.solvers.registry.auto import is_few
+from scoresde.solvers.registry.auto import HIGH, level_of
 from scoresde.solvers.registry.config import to_text
 
 NAMES = ("two moons posterior", "heavy tails", "mixture, badly trained", "roll, VP, badly trained")
@@ -42,8 +42,8 @@ def measure(problem: Problem, budget: int) -> dict[str, Any]:
     """The distances of the choices and of the best candidate."""
     pilot, rest = part(problem, slice(0, PILOT)), part(problem, slice(PILOT, None))
     batch = Pilot.of(
-        problem.sde, problem.score, SAMPLES, **rest, checkpoint=False, noise_start=is_few(budget), shape=None, seed=1,
-        t_start=None, t_end=None, dtype=None, device=None,
+        problem.sde, problem.score, SAMPLES, **rest, checkpoint=False, level=level_of(budget, HIGH), shape=None,
+        seed=1, t_start=None, t_end=None, dtype=None, device=None,
     )  # fmt: skip
     listed = candidates_of(batch, budget, (*CANDIDATES, *STOCHASTIC))
     entries = [*listed, *(entry.lower(batch) for entry in listed)]

@@ -56,7 +56,7 @@ from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver
-from .solvers.registry.auto import FewSteps, NoiseStart, unit_of
+from .solvers.registry.auto import NoiseStart, unit_of
 from .targets import GaussianStart
 
 GridChoice: TypeAlias = str | Grid | Tensor | GridFunction | None  # what `solve` takes as ``grid``
@@ -167,6 +167,7 @@ def set_up(
     t_start = _started(sde, start, t_start)
     noise_start: NoiseStart | None = None
     chosen, budget = isinstance(method, str) and method == "auto", steps
+    ruled = chosen and grid is None
     if chosen:
         method, steps, grid, noise_start = _chosen(sde, score, steps, grid, options, free and start is None)
         if noise_start and noise_start.t <= grids.time_of("t_end", t_end, sde, sde.t_min) * (1 + _ALIKE):
@@ -211,7 +212,7 @@ def set_up(
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
     recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved)
     setup = Setup(process, None, None, times[-1], denoise, throw, out_dtype)
-    if chosen and isinstance(grid, FewSteps) and score.traits.data_std is None:
+    if ruled and grid is not None and score.traits.data_std is None:
         setup.few = budget
     if path_log_prob is not False:
         if out_dtype != state.dtype:
@@ -322,8 +323,8 @@ def _chosen(
     choice, unit = choose(sde.affine, budget, options), unit_of(score.traits.data_std)
     if choice.grid is None or grid is not None:
         return choice.solver, choice.steps, grid, None
-    start = NoiseStart.of(sde, unit) if free and isinstance(sde, AffineSDE) else None
-    return choice.solver, choice.steps, choice.grid.for_data(unit), start
+    start = NoiseStart.of(sde, unit, choice.level) if free and isinstance(sde, AffineSDE) else None
+    return choice.solver, choice.steps, choice.grid_for(unit), start
 
 
 def _warn_of_use(argument: str, grid: Grid, score: Score, names: tuple[str, ...]) -> None:

@@ -26,6 +26,7 @@ from .errors import InvalidArgumentError, InvalidTypeError, short
 
 __all__ = [
     "GRIDS",
+    "Angle",
     "Beta",
     "Grid",
     "GridFunction",
@@ -159,7 +160,7 @@ def angle(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
         ... ]
         [1.0, 0.5, 0.0]
     """
-    return _in_angle(sde, t_start, t_end, steps, 1.0)
+    return _in_angle(sde, t_start, t_end, steps, scale=1.0, power=1.0)
 
 
 @_grid(affine=True)
@@ -179,14 +180,15 @@ def tangent(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
         ... ]
         [1.0, 0.8536, 0.5, 0.1464, 0.0]
     """
-    return _in_angle(sde, t_start, t_end, steps, 0.5)
+    return _in_angle(sde, t_start, t_end, steps, scale=1.0, power=0.5)
 
 
-def _in_angle(sde: Schedule, t_start: float, t_end: float, steps: int, power: float) -> Tensor:
-    """Uniform in the arc tangent of a power of sigma/alpha."""
-    ends = [math.atan(math.exp(-0.5 * power * float(sde.log_snr(t)))) for t in (t_start, t_end)]
+@_grid(affine=True)
+def _in_angle(sde: Schedule, t_start: float, t_end: float, steps: int, *, scale: float, power: float) -> Tensor:
+    """Uniform in the arc tangent of (rho/scale)^power."""
+    ends = [math.atan(math.exp(-power * (0.5 * float(sde.log_snr(t)) + math.log(scale)))) for t in (t_start, t_end)]
     inner = _line(ends[0], ends[1], steps)[1:-1]
-    times = sde.time(-2 / power * inner.tan().log())
+    times = sde.time(-2 / power * inner.tan().log() - 2 * math.log(scale))
     return torch.cat([torch.tensor([t_start], dtype=torch.float64), times, torch.tensor([t_end], dtype=torch.float64)])
 
 
@@ -236,6 +238,40 @@ class VPTime:
     def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
         return _in_vp_time(sde, t_start, t_end, steps, scale=self.scale, power=self.power)
+
+
+@dataclass(frozen=True)
+class Angle:
+    r"""Uniform in the arc tangent of a power of :math:`\rho = \sigma/\alpha`.
+
+    The steps are even in :math:`\arctan (\rho/s)^p`. With s = 1, p = 1 is the grid ``"cosine"``, and p = 1/2 the grid
+    ``"tangent"``; a small p spreads the steps over all levels, as ``"log_snr"`` does, but fewer far from s.
+
+    Args:
+        scale: s, around which steps are dense.
+        power: p; far below s the steps are even in :math:`\rho^p`, far above it in :math:`\rho^{-p}`.
+
+    Example:
+        >>> import scoresde
+        >>> [
+        ...     round(t, 3)
+        ...     for t in Angle(3.0, 0.25)(scoresde.EDMSDE(), 80.0, 0.002, 3).tolist()
+        ... ]
+        [80.0, 6.187, 0.352, 0.002]
+    """
+
+    scale: float = 1.0
+    power: float = 1.0
+
+    affine = True
+
+    def __post_init__(self) -> None:
+        check_number("scale", self.scale, low=0.0, strict=True)
+        check_number("power", self.power, low=0.01, high=100.0)
+
+    def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
+        """The grid."""
+        return _in_angle(sde, t_start, t_end, steps, scale=self.scale, power=self.power)
 
 
 VP_TIME, VP_QUADRATIC = VPTime(), VPTime(power=0.25)

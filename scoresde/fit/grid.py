@@ -28,6 +28,7 @@ from ..grids import Grid
 from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
+from ..solvers.registry.auto import HIGH, level_of
 from ..solvers.registry.config import to_text
 from ..solving import solve
 from .pilot import Pilot
@@ -133,8 +134,8 @@ def fit_grid(
     check_ways(gradient, checkpoint)
     check_objective(objective)
     batch = Pilot.of(
-        sde, score_fn, pilot, 64, checkpoint=checkpoint, noise_start=False, x=x, shape=shape, seed=seed,
-        t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
+        sde, score_fn, pilot, 64, checkpoint=checkpoint, level=level_of(steps * solver.evaluations, HIGH), x=x,
+        shape=shape, seed=seed, t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     clock = Clock(sde, batch.start, batch.end)
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
@@ -147,6 +148,7 @@ def fit_grid(
         tuple(times.tolist()),
         method=to_text(solver),
         process=repr(sde),
+        from_noise=batch.from_noise,
         log_snr=tuple(log_snr.tolist()),
         fitted=problem.errors(best),
         default=problem.errors(clock.theta(clock.default(steps))),

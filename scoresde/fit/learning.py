@@ -32,7 +32,7 @@ from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_affine
 from ..solvers import Solver
 from ..solvers.learned import MEMORY, Learned
-from ..solvers.registry.auto import is_few
+from ..solvers.registry.auto import HIGH, level_of
 from ..solvers.registry.config import to_text
 from ..solving import solve
 from .grid import Clock, GridProblem, optimise
@@ -144,7 +144,7 @@ def fit_solver(
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
     check_objective(objective, ("log", "rms", "path"))
     batch = Pilot.of(
-        sde, score_fn, pilot, 32, checkpoint=checkpoint, noise_start=is_few(steps), x=x, shape=shape, seed=seed,
+        sde, score_fn, pilot, 32, checkpoint=checkpoint, level=level_of(steps, HIGH), x=x, shape=shape, seed=seed,
         t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     clock = Clock(sde, batch.start, batch.end)

@@ -16,6 +16,7 @@ from .pilot import Pilot, distances, summary
 from .records import Errors
 
 _LEAST = 1e-300  # an error that is 0 has a logarithm, too
+_SAFE, _STEEP = 1.5, 3.0  # of an RMS, in smallest ones, and the power of what is beyond that
 _SEVERAL = 6  # candidates, of which the three that change least are not chosen for that alone
 _REFERENCES = 3  # candidates whose finer results stand for the exact ones
 _STEPS = 100  # of the solve whose samples stand for the exact ones
@@ -71,14 +72,19 @@ class Comparison(abc.ABC):
 
 
 class EndPoints(Comparison):
-    """By the mean of the logarithms of the samples' errors, which varies least from pilot to pilot."""
+    """By the mean of the logarithms of the samples' errors, which varies least from pilot to pilot. Where the RMS is
+    more than 1.5 times the smallest of all, as single samples run away, the mean is multiplied by the cube of the rest.
+    """
 
     pilot = 16
 
     def __init__(self, ends: Sequence[Tensor], exact: Sequence[Tensor]) -> None:
         self._exact = exact[0]
         self._errors = [_mean(torch.stack([distances(x, known) for known in exact])) for x in ends]
-        self.scores = [_score(errors) for errors in self._errors]
+        sizes = [float(errors.square().mean().sqrt()) for errors in self._errors]
+        least = max(min((size for size in sizes if math.isfinite(size)), default=1.0), _LEAST)
+        self._excess = [_STEEP * math.log(max(size / (_SAFE * least), 1.0)) for size in sizes]
+        self.scores = [_score(errors) + more for errors, more in zip(self._errors, self._excess, strict=True)]
 
     @staticmethod
     def exact(batch: Pilot, ends: Sequence[Tensor], finer: Callable[[int], Tensor]) -> list[Tensor]:
@@ -101,7 +107,7 @@ class EndPoints(Comparison):
         errors = [self._errors[k].clamp_min(_LEAST).log() for k in (i, best)]
         ratios = errors[0] - errors[1]
         spread = float(ratios.std()) / math.sqrt(len(ratios)) if bool(ratios.isfinite().all()) else math.inf
-        return float(ratios.mean().exp()), spread
+        return float(ratios.mean().exp()) * math.exp(self._excess[i] - self._excess[best]), spread
 
 
 class Distributions(Comparison):

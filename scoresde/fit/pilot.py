@@ -35,7 +35,7 @@ from ..scores.networks import check_quiet
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_affine
 from ..solvers import Solver, UniPC
-from ..solvers.registry.auto import NoiseStart, unit_of
+from ..solvers.registry.auto import HIGH, NoiseStart, unit_of
 from ..solving import solve
 from .records import Cost, Errors
 
@@ -67,7 +67,6 @@ def check_count(given: int | None, x: Tensor) -> None:
         raise InvalidArgumentError(f"`pilot` is {given}, but there are {len(x)} samples; leave it out.")
 
 
-HIGH = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
 _CLEAR = 10.0  # times as large as the data must noise be, at least
 _OUT = 30.0  # median errors: what is more may be due to another mode
 _APART = 0.3  # standard deviations of the data: so far are modes apart, at least
@@ -108,7 +107,7 @@ class Pilot:
         default: int = 2,
         *,
         checkpoint: bool,
-        noise_start: bool,
+        level: float,
         x: Tensor | None,
         shape: Sequence[int] | None,
         seed: int,
@@ -119,7 +118,7 @@ class Pilot:
         device: torch.device | str | None,
     ) -> Pilot:
         """The pilot of the arguments that all fits take, checked; of the default number of samples where none is
-        given."""
+        given, begun at a level at most."""
         sde = check_affine(sde)
         size = default if count is None else check_integer("pilot", count, low=2, high=MOST_DRAWS)
         score = Watched(as_score(score_fn), checkpoint)
@@ -138,9 +137,9 @@ class Pilot:
         if len(x) < 2:
             raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
         check_count(count, x)
-        context, free, half = context_of(context, score, x), noise_start and t_start is None, len(x) // 2
+        context, free, half = context_of(context, score, x), t_start is None, len(x) // 2
         halves = slice(0, half), slice(half, len(x))
-        return cls(sde, score, x, context, start, end, (start, x), free, halves, seed).from_level(HIGH)
+        return cls(sde, score, x, context, start, end, (start, x), free, halves, seed).from_level(level)
 
     def from_level(self, level: float) -> Pilot:
         """The same, begun at a level of noise, where that is below the level of t_max; see `NoiseStart`."""

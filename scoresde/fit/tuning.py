@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -24,15 +24,15 @@ from torch import Tensor
 from .. import grids
 from .._checks import check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, check_choice, short
-from ..grids import VPTime
+from ..grids import Angle, VPTime
 from ..sdes import SDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, choose, make_solver
-from ..solvers.registry.auto import NOISE, is_few, unit_of
+from ..solvers.registry.auto import HIGH, NOISE, level_of, unit_of
 from ..solvers.registry.config import to_text
 from .grid import check_fixed
 from .objectives import OBJECTIVES, Comparison
-from .pilot import HIGH, Pilot
+from .pilot import Pilot
 from .records import Errors, Ranked, Tuned
 
 GridChoice = str | grids.GridFunction | None
@@ -41,21 +41,21 @@ Row = tuple[str, Mapping[str, Any], GridChoice]
 
 # Methods and grids that are among the best somewhere: see `benchmarks.few`.
 CANDIDATES: tuple[Row, ...] = (
-    ("dpm_2m", {}, "vp_quadratic"),
-    ("dpm_2m", {}, VPTime(0.3, 0.375)),
-    ("dpm_2m", {}, "log_snr"),
-    ("dpmpp_2m", {}, "log_snr"),
-    ("unipc2", {}, "log_snr"),
     ("unipc2", {"lower_order_final": True}, VPTime(0.3, 0.25)),
-    ("tab2", {"clock": "vp_time"}, "vp_quadratic"),
-    ("tab2", {"clock": "vp_time"}, VPTime(0.3, 0.25)),
-    ("tab2", {"clock": "vp_time"}, VPTime(0.3, 0.5)),
-    ("dpm_3m", {}, "log_snr"),
+    ("unipc2", {"lower_order_final": True}, "tangent"),
+    ("unipc2", {"lower_order_final": True}, "quadratic"),
+    ("unipc2", {}, "log_snr"),
+    ("dpm_2m", {}, Angle(1.0, 0.25)),
+    ("dpm_2m", {}, Angle(1.0, 0.35)),
+    ("dpm_3m", {"start_up": "published"}, Angle(1.0, 0.25)),
+    ("dpm_3m", {"start_up": "published"}, Angle(1.0, 0.35)),
+    ("dpm_3m", {"start_up": "published"}, Angle(2.0, 0.25)),
+    ("dpm_3m", {"start_up": "published"}, Angle(3.0, 0.25)),
     ("dpm_3m", {}, "karras"),
-    ("dpm_3m", {"start_up": "published"}, "log_snr"),
-    ("unipc3", {}, "log_snr"),
-    ("ipndm", {}, VPTime(0.3, 0.25)),
-    ("ddim", {}, VPTime(0.3, 0.25)),
+    ("ipndm", {}, "time"),
+    ("ipndm", {}, "quadratic"),
+    ("ipndm", {}, "vp_quadratic"),
+    ("ipndm", {}, "cosine"),
 )
 
 # Methods that draw noise and have better samples than all of these somewhere: see `benchmarks.few_distributions`.
@@ -76,10 +76,10 @@ class Entry(NamedTuple):
     solver: Solver
     grid: GridChoice
     name: str
-    level: float = HIGH
+    level: float = math.inf
 
     def lower(self, pilot: Pilot) -> Entry:
-        """The same, begun where ``method="auto"`` begins."""
+        """The same, begun at a lower level."""
         return self._replace(level=NOISE, name=f"{self.name}, from sigma/alpha = {NOISE * pilot.unit:g}")
 
     def count(self, evaluations: int) -> int:
@@ -88,11 +88,15 @@ class Entry(NamedTuple):
 
     def times(self, pilot: Pilot, evaluations: int) -> Tensor:
         """The times of its steps."""
-        return pilot.from_level(self.level).times(self.grid, self.count(evaluations))
+        return self.begun(pilot).times(self.grid, self.count(evaluations))
 
     def results(self, pilot: Pilot, evaluations: int) -> Tensor:
         """The pilot's end states."""
-        return pilot.from_level(self.level).solve(self.solver, self.times(pilot, evaluations))
+        return self.begun(pilot).solve(self.solver, self.times(pilot, evaluations))
+
+    def begun(self, pilot: Pilot) -> Pilot:
+        """The pilot where it begins."""
+        return pilot if self.level == math.inf else pilot.from_level(self.level)
 
 
 def tune(
@@ -176,7 +180,7 @@ def tune(
     steps = check_integer("steps", steps, low=1, high=_MOST)
     comparison = OBJECTIVES[check_choice("objective", objective, OBJECTIVES)]
     batch = Pilot.of(
-        sde, score_fn, pilot, comparison.pilot, checkpoint=False, noise_start=is_few(steps), x=x,
+        sde, score_fn, pilot, comparison.pilot, checkpoint=False, level=level_of(steps, HIGH), x=x,
         shape=shape, seed=seed, t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     comparison.check(batch)
@@ -217,7 +221,7 @@ def tune(
     default = Errors(math.nan, math.nan)
     if auto in entries:
         begun = auto.lower(batch)
-        if batch.from_level(NOISE).start == batch.start:
+        if level_of(steps) > NOISE or batch.from_level(NOISE).start == batch.start:
             done = coarse[entries.index(auto)]
         else:
             done = lower[begun] if begun in lower else begun.results(batch, steps)
@@ -226,7 +230,7 @@ def tune(
         tuple(times.tolist()),
         method=to_text(best.solver),
         process=repr(sde),
-        from_noise=batch.from_level(best.level).from_noise,
+        from_noise=best.begun(batch).from_noise,
         log_snr=tuple(log_snr.tolist()),
         fitted=compared.errors(order[0]),
         default=default,
@@ -238,10 +242,10 @@ def tune(
 
 
 def _lower(pilot: Pilot, steps: int, tried: Sequence[Entry]) -> dict[Entry, Tensor]:
-    """The end states of the first of some candidates, begun where ``method="auto"`` begins; of none where that is no
-    lower."""
+    """The end states of the first of some candidates, begun at a lower level; of none where there is no lower one, or
+    where all begin at t_max."""
     begun = pilot.from_level(NOISE)
-    if not begun.from_noise or begun.start == pilot.start:
+    if level_of(steps) == math.inf or not begun.from_noise or begun.start == pilot.start:
         return {}
     entries = list(dict.fromkeys(entry.lower(pilot) for entry in tried))[:_LOWERED]
     return {entry: entry.results(pilot, steps) for entry in entries}
@@ -259,7 +263,7 @@ def _is_better(compared: Comparison) -> bool:
 def _auto(pilot: Pilot, steps: int) -> Entry:
     """What ``method="auto"`` takes."""
     choice = choose(True, steps, ())
-    grid = choice.grid and choice.grid.for_data(unit_of(pilot.score.traits.data_std))
+    grid = choice.grid_for(unit_of(pilot.score.traits.data_std))
     return Entry(choice.solver, grid, "default" if grid is None else str(grid))
 
 
@@ -268,7 +272,11 @@ def candidates_of(pilot: Pilot, steps: int, rows: Sequence[Row] = CANDIDATES) ->
     process has an end that their grids have not."""
     with torch.no_grad():
         endless = not all(math.isfinite(float(pilot.sde.log_snr(t))) for t in (pilot.start, pilot.end))
-    entries = [Entry(make_solver(name, options, ()), grid, str(grid)) for name, options, grid in rows]
+    unit, entries = pilot.unit, []
+    for name, options, grid in rows:
+        if isinstance(grid, VPTime | Angle):
+            grid = replace(grid, scale=grid.scale * unit)
+        entries.append(Entry(make_solver(name, options, ()), grid, str(grid)))
     if endless:
         entries = [entry._replace(grid=None, name="default") for entry in entries]
     found: dict[tuple[Solver, tuple[float, ...]], Entry] = {}

@@ -14,6 +14,7 @@ from scoresde import fit_solver, solve
 from scoresde.errors import InvalidArgumentError, InvalidTypeError
 from scoresde.fit.path import Path
 from scoresde.fit.pilot import Pilot
+from scoresde.solvers.registry.auto import HIGH
 
 F64 = torch.float64
 RING = scoresde.targets.GaussianMixture(
@@ -26,7 +27,7 @@ ROWS = slice(0, 3)
 
 def pilot(sde: Any) -> Pilot:
     return Pilot.of(
-        sde, RING.score(sde), 6, checkpoint=True, noise_start=True, x=None, shape=None, seed=0, t_start=None,
+        sde, RING.score(sde), 6, checkpoint=True, level=HIGH, x=None, shape=None, seed=0, t_start=None,
         t_end=None, context=None, dtype=F64, device=None,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from scoresde.fit.objectives import Distributions
 from scoresde.fit.pilot import Pilot
 from scoresde.fit.tuning import CANDIDATES, STOCHASTIC
 from scoresde.solvers import from_config
+from scoresde.solvers.registry.auto import HIGH
 from tests.unit.refusals import assert_refused
 from tests.unit.strategies import between
 
@@ -142,7 +143,7 @@ class TestRanking:
 
     def test_the_default_reference_is_an_accurate_solve_from_where_candidates_begin(self) -> None:
         far = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)  # to a noise level of 2,981; candidates begin at 300
-        batch = pilot_of(draws(0, 64, 2), far, noise_start=True)
+        batch = pilot_of(draws(0, 64, 2), far, level=HIGH)
         given: dict[str, Any] = {"t_start": batch.start, "method": "adams", "rtol": 1e-10, "atol": 1e-10}
         exact = solve(far, RING.score(far), batch.x, **given).x
         (found,) = Distributions.exact(batch, [exact], lambda i: exact)
@@ -215,9 +216,9 @@ class TestSeeds:
         torch.testing.assert_close(rows, found[1][8:], rtol=0, atol=ROUNDING)
 
 
-def pilot_of(x: Tensor, sde: scoresde.SDE = SDE, noise_start: bool = False) -> Pilot:
+def pilot_of(x: Tensor, sde: scoresde.SDE = SDE, level: float = math.inf) -> Pilot:
     return Pilot.of(
-        sde, RING.score(sde), None, x=x, checkpoint=False, noise_start=noise_start, shape=None, seed=3, t_start=None,
+        sde, RING.score(sde), None, x=x, checkpoint=False, level=level, shape=None, seed=3, t_start=None,
         t_end=None, context=None, dtype=None, device=None,
     )  # fmt: skip
 

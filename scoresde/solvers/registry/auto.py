@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind
 from ...errors import InvalidArgumentError
-from ...grids import Schedule, VPTime, default
+from ...grids import Angle, Schedule, VPTime, default
 from ...sdes import AffineSDE
 from ..adams import Adams
 from ..base import Solver
@@ -21,12 +21,12 @@ from ..rk45 import RK45
 from ..unipc import UniPC
 
 _POWERS = 12  # of ten, at most
-NOISE = 100.0  # sigma/alpha in units of the data
+NOISE, HIGH = 100.0, 300.0  # sigma/alpha in units of the data, where solves of few evaluations begin
 
 
 @dataclass(frozen=True)
 class FewSteps(VPTime):
-    """The grid of few evaluations: `VPTime`, or the default grid for a process that begins at alpha = 0.
+    """The grid of the fewest evaluations: `VPTime`, or the default grid for a process that begins at alpha = 0.
 
     Example:
         >>> [
@@ -42,15 +42,11 @@ class FewSteps(VPTime):
             return default(sde, t_start, t_end)(sde, t_start, t_end, steps)
         return super().__call__(sde, t_start, t_end, steps)
 
-    def for_data(self, unit: float) -> FewSteps:
-        """The grid for data of another scale."""
-        return replace(self, scale=self.scale * unit)
-
 
 @dataclass(frozen=True)
 class NoiseStart:
-    r"""Where a solve of few evaluations begins: at :math:`\sigma/\alpha` = 100 in units of the data, with the state
-    scaled as noise is.
+    r"""Where a solve of few evaluations begins: at :math:`\sigma/\alpha` = 100 in units of the data, or 300, with the
+    state scaled as noise is.
 
     Above it the state is noise to a part in 100, and a network of the noise errs by :math:`\sigma/\alpha` times its own
     error in the data, which one long step from there would keep.
@@ -102,11 +98,17 @@ def unit_of(std: float | None) -> float:
 
 
 class Choice(NamedTuple):
-    """A method, its number of steps, and its grid; None is the default one."""
+    """A method, its number of steps, its grid, of which None is the default one, and the level of noise above which it
+    does not begin, in units of the data."""
 
     solver: Solver
     steps: int | None
-    grid: FewSteps | None = None
+    grid: FewSteps | Angle | None = None
+    level: float = math.inf
+
+    def grid_for(self, unit: float) -> FewSteps | Angle | None:
+        """The grid for data of another scale."""
+        return None if self.grid is None else replace(self.grid, scale=self.grid.scale * unit)
 
 
 class Rule(NamedTuple):
@@ -114,43 +116,44 @@ class Rule(NamedTuple):
 
     most: float
     solver: Solver
-    grid: FewSteps | None = None
+    grid: FewSteps | Angle | None = None
+    level: float = math.inf
 
 
-_FEW = UniPC(order=2, lower_order_final=True)
-# Up to 14 evaluations by `benchmarks.few`, the smallest errors on networks; beyond that the smallest errors of the
-# table of all methods, in the geometric mean of its problems, at 20, 50 and 100 evaluations.
+_FEW = DPM3M(start_up="published"), Angle(3.0, 0.25)
+# Up to 29 evaluations by `benchmarks.few`, the smallest errors on one half of its problems; beyond that the smallest
+# errors of the table of all methods, in the geometric mean of its problems, at 50 and 100 evaluations.
 BUDGETS: tuple[Rule, ...] = (
-    Rule(6, _FEW, FewSteps(1.0, 0.25)),
-    Rule(14, _FEW, FewSteps(0.3, 0.25)),
-    Rule(29, DPM3M()),
+    Rule(6, UniPC(order=2, lower_order_final=True), FewSteps(0.3, 0.25), NOISE),
+    Rule(14, *_FEW, NOISE),
+    Rule(29, *_FEW, HIGH),
     Rule(math.inf, UniPC(order=3)),
 )
 
 
-def is_few(steps: int) -> bool:
-    """Whether so many evaluations begin where the state is noise.
+def level_of(steps: int, least: float = 0.0) -> float:
+    """Where so many evaluations begin at most; not below a level.
 
     Example:
-        >>> is_few(8), is_few(20)
-        (True, False)
+        >>> level_of(8), level_of(20), level_of(100)
+        (100.0, 300.0, inf)
     """
-    return next(rule for rule in BUDGETS if steps <= rule.most).grid is not None
+    return max(least, next(rule for rule in BUDGETS if steps <= rule.most).level)
 
 
 def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
     """The method, its number of steps for a budget, and its grid.
 
-    - With ``steps``, the number of evaluations: up to 14 `UniPC2` with ``lower_order_final=True``, on the grid
-      ``VPTime(1.0, 0.25)`` up to 6 and ``VPTime(0.3, 0.25)`` beyond that (see `scoresde.grids.VPTime`); up to 29
-      `DPM3M`, then `UniPC3`.
+    - With ``steps``, the number of evaluations: up to 6 `UniPC2` with ``lower_order_final=True``, on the grid
+      ``VPTime(0.3, 0.25)`` (see `scoresde.grids.VPTime`); up to 29 `DPM3M` with ``start_up="published"``, on the grid
+      ``Angle(3.0, 0.25)`` (see `scoresde.grids.Angle`); then `UniPC3`.
     - Otherwise, with or without tolerances: `Adams`.
     - For a process with a drift and a diffusion only: `Heun` and `RK45`.
 
     Example:
         >>> choice = choose(True, 20, ())
-        >>> choice.solver.name, choice.steps, choose(True, 8, ()).grid
-        ('dpm_3m', 19, FewSteps(scale=0.3, power=0.25))
+        >>> choice.solver.name, choice.steps, choice.grid
+        ('dpm_3m', 20, Angle(scale=3.0, power=0.25))
     """
     check_flag("affine", affine)
     if steps is not None:
@@ -163,4 +166,4 @@ def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
         return Choice(Adams() if affine else RK45(), None)
     rule = next(rule for rule in BUDGETS if steps <= rule.most) if affine else Rule(math.inf, Heun())
     count = max(1, (steps - rule.solver.extra_evaluations) // rule.solver.evaluations)
-    return Choice(rule.solver, count, rule.grid)
+    return Choice(rule.solver, count, rule.grid, rule.level)
