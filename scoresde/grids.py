@@ -257,7 +257,7 @@ class Angle:
         ...     round(t, 3)
         ...     for t in Angle(3.0, 0.25)(scoresde.EDMSDE(), 80.0, 0.002, 3).tolist()
         ... ]
-        [80.0, 6.187, 0.352, 0.002]
+        [80.0, 4.085, 0.247, 0.002]
     """
 
     scale: float = 1.0

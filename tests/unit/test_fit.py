@@ -185,11 +185,14 @@ class TestFit:
         sde = OTHERS[process]
         grid = fit_grid(sde, TARGET.score(sde), 5, pilot=8, iterations=3, starts="time", dtype=F64)
         assert grid.fitted.median <= grid.default.median or grid.fitted.rms <= grid.default.rms
-        assert (grid.times[0], grid.times[-1]) == (sde.t_max, sde.t_min)
+        level = float((-0.5 * sde.log_snr(grid.times[0])).exp())
+        assert level == pytest.approx(300) if grid.from_noise else grid.times[0] == sde.t_max
+        assert grid.from_noise == (process == "flow") and grid.times[-1] == sde.t_min
 
     def test_infinite_log_snr_is_fitted_in_time(self):
         sde = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
-        grid = fit_grid(sde, TARGET.score(sde), 5, pilot=16, iterations=9, starts="time", dtype=F64)
+        x = sde.prior_sample((16, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
+        grid = fit_grid(sde, TARGET.score(sde), 5, x=x, t_start=1.0, iterations=9, starts="time")
         assert (grid.times[0], grid.times[-1]) == (1.0, 0.0) and grid.fitted.median < grid.default.median
 
     def test_encoding(self):
@@ -272,7 +275,8 @@ class TestFile:
 
     def test_a_grid_of_a_process_without_an_end(self, tmp_path):
         flow = scoresde.FlowSDE(t_max=1.0)
-        grid = fit_grid(flow, TARGET.score(flow), 3, "ddim", pilot=4, iterations=0)
+        x = flow.prior_sample((4, 2), generator=torch.Generator().manual_seed(0))
+        grid = fit_grid(flow, TARGET.score(flow), 3, "ddim", x=x, t_start=1.0, iterations=0)
         assert math.isinf(grid.log_snr[0])
         grid.save(tmp_path / "g.json")
         assert "Infinity" not in (tmp_path / "g.json").read_text()

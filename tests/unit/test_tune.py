@@ -145,7 +145,7 @@ class TestBegunAsNoise:
                 solve(self.SDE, RING.score(self.SDE), given, method=tuned, **arguments)
 
     def test_many_evaluations_begin_at_the_start(self) -> None:
-        assert not tune(self.SDE, RING.score(self.SDE), 15, dtype=F64, candidates=self.PAIRS[1:]).from_noise
+        assert not tune(self.SDE, RING.score(self.SDE), 30, dtype=F64, candidates=self.PAIRS[1:]).from_noise
 
 
 def test_a_fitted_grid_as_the_method() -> None:
@@ -371,6 +371,6 @@ class TestScaleOfTheData:
             FittedGrid.of(record.fields() | {"data_scale": -1.0}, "it")
 
     def test_a_lower_start_is_named_in_its_units(self) -> None:
-        rankings = [tune(self.SDE, self.TARGET.score(self.SDE), 5, dtype=F64, seed=seed).ranking for seed in range(2)]
+        rankings = [tune(self.SDE, self.TARGET.score(self.SDE), 6, dtype=F64, seed=seed).ranking for seed in range(2)]
         named = {row.grid.rpartition(" ")[2] for rows in rankings for row in rows if "from sigma" in row.grid}
         assert named == {"1"}
