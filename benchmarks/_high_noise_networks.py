@@ -131,9 +131,9 @@ def model(net: nn.Module) -> Any:
     return scoresde.ScoreModel(net, CHAIN.sde(), "noise", "index", chain=CHAIN, event_shape=(1, 28, 28))
 
 
-def errors(score: Any, held: Tensor, levels: tuple[float, ...] = LEVELS) -> dict[float, float]:
+def errors(score: Any, held: Tensor, levels: tuple[float, ...] = LEVELS, sde: Any = None) -> dict[float, float]:
     """The errors of the data estimate at levels of noise, in data deviations."""
-    sde, source, found = score.traits.sde, torch.Generator().manual_seed(1), {}
+    sde, source, found = sde or score.traits.sde, torch.Generator().manual_seed(1), {}
     unit = float(held.std(0).square().mean().sqrt())
     for level in levels:
         node = sde.node(float(sde.time(torch.tensor(-2 * math.log(level), dtype=torch.float64))))

@@ -313,6 +313,8 @@ def _processes() -> tuple[tuple[Process, float], ...]:
     """Processes that networks are trained on, and the length of their clocks."""
     return (
         (Process("scoresde.VPSDE()", _VP, chain="scoresde.discrete.BetaChain.linear()"), 1.0),
+        (Process("scoresde.VPSDE(1e-6, 32.0)", VPSDE(1e-6, 32.0)), 1.0),  # of networks of posteriors, as is the next
+        (Process("scoresde.VPSDE(0.01, 10.0)", VPSDE(0.01, 10.0)), 1.0),
         (Process("scoresde.CosineVPSDE()", CosineVPSDE(), chain="scoresde.discrete.BetaChain.cosine()"), 1.0),
         (_scaled_linear(), 1000.0),
         (Process("scoresde.SigmoidVPSDE()", SigmoidVPSDE()), 1.0),
