@@ -127,9 +127,9 @@ def check_score(
     equally good, the one that changes less is named:
 
     - ``"works"``: no other reading comes within 4.5 % of the error;
-    - ``"another fits better"``: one has an error lower by 4.5 % and 3.5 standard errors, or, on another process, by 1.5 % and 4.2
-      standard errors (1 in 10,000 checks by chance), and the report says what to write; where some rows leave this
-      open, more are drawn;
+    - ``"another fits better"``: one has an error lower by 4.5 % and 3.5 standard errors, or, on another process, by
+      1.5 % and 4.2 standard errors (1 in 10,000 checks by chance), and the report says what to write; where some rows
+      leave this open, more are drawn;
     - ``"not distinguishable"``: another one fits these data as well, which is no fault, as all time labels do for a
       score that does not change with time;
     - ``"unreliable at high noise"``: the convention fits, but above 12 standard deviations of the data the network is
@@ -333,10 +333,10 @@ class _Search:
 
     def _beats(self, reading: Reading, own: Errors, errors: Errors) -> bool:
         """Whether a reading is better than the declared one, with the help of the network."""
-        factor, chance = (_UNNAMED if reading in self.measured else _RAISE), _CLEAR
-        if reading not in self.measured and reading.process is not self.declared.process:
-            factor, chance = _BETAS, _FAMILY
-        return _better(own, errors, factor, chance) and self._helps(reading)
+        better = _better(own, errors, _UNNAMED if reading in self.measured else _RAISE)
+        if not better and reading not in self.measured and reading.process is not self.declared.process:
+            better = _better(own, errors, _BETAS, _FAMILY) and self._explains(reading, _EQUAL)
+        return better and self._helps(reading)
 
     def _changed_once(self) -> list[Reading]:
         """The declared reading of other data, or of the network in evaluation mode."""
@@ -555,8 +555,10 @@ class _Search:
         if not fits:
             return [r for r in named if self._size(r) < 2]
         if self.measured.issuperset(fits):
-            fits += [r for r in named if _tied(self.found[r], self.found[fits[0]], _EQUAL)]
-        return fits
+            return fits + [r for r in named if _tied(self.found[r], self.found[fits[0]], _EQUAL)]
+        least = min(map(self._size, fits))
+        plainer = [r for r in named if self._size(r) < least and _tied(self.found[r], self.found[fits[0]], _RAISE)]
+        return fits + plainer
 
     def _explains(self, reading: Reading, factor: float) -> bool:
         """Whether no weights of the state and the output, fitted at every level, are better by a factor."""
