@@ -591,10 +591,10 @@ def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> So
 
 def _warn_of_range(process: Any, solution: Solution, t_end: float) -> None:
     """Warn where many samples are far outside the range that the network declares for its data."""
-    x, declared = solution.x.detach(), getattr(process.network.score_fn, "data_range", None)
+    x, declared = solution.x, getattr(process.network.score_fn, "data_range", None)
     if declared is None or transforming() or not x.numel():
         return
-    (low, high), node = declared, process.sde.node(t_end)
+    (low, high), node, x = declared, process.sde.node(t_end), x.detach()
     limit = _OUTSIDE * (high - low) * node.alpha + _NOISES * node.sigma  # a state has noise until it is denoised
     beyond = (x - x.clamp(low * node.alpha, high * node.alpha)).flatten(1).square().mean(1).sqrt()
     share = float((beyond > limit).double().mean())
