@@ -896,6 +896,7 @@ VALID: dict[str, Make] = {
     "trust.Coverage.number_of.confidence": lambda: 0.9,
     "trust.Coverage.at_least.confidence": lambda: 0.9,
     "trust.Coverage.probability.share": lambda: 0.9,
+    "scores.GaussianAbove.level": lambda: 5.0,
     "trust.shifted.level": lambda: 1.0,
     "trust.Law.unit": lambda: 1.0,
     "trust.energy_test.x": cloud(0.0),

@@ -62,7 +62,7 @@ def methods(kind: str) -> str:
 # Methods for the README: what each is good for.
 FEW = {
     "ddim": "the usual baseline, with any number of steps",
-    "dpm_3m": "15 to 30 evaluations, with or without guidance; with fewer, `auto` is better",
+    "dpm_3m": "7 to 30 evaluations, with or without guidance; `auto` takes it on a grid of its own",
     "unipc3": "30 evaluations and more, high accuracy; a corrector raises order 3 to 4",
     "adams": "a tolerance in place of a number of steps; every sample takes its own steps",
     "dpmpp_2m_sde": "stochastic, 30 to 100 evaluations",
