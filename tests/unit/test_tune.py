@@ -18,6 +18,7 @@ import scoresde
 from scoresde import solve, tune
 from scoresde.errors import CorruptCheckpointError
 from scoresde.fit import FittedGrid, Tuned
+from scoresde.fit.objectives import EndPoints
 from scoresde.grids import VPTime
 from tests.unit.refusals import assert_refused
 from tests.unit.strategies import between
@@ -96,6 +97,20 @@ def test_it_is_a_function_of_its_seed() -> None:
 def test_ends_without_noise_and_without_signal(sde: Any) -> None:
     tuned = tune(sde, RING.score(sde), 8, dtype=F64)
     assert bool(torch.isfinite(solve(sde, RING.score(sde), states(sde, (20, 2)), method=tuned).x).all())
+
+
+def test_samples_that_run_away_count_where_they_decide_the_rms() -> None:
+    """A candidate with smaller logarithms and one sample that ends elsewhere comes after one without."""
+    exact, even = torch.zeros(16, 2, dtype=F64), torch.full((16, 2), 0.02, dtype=F64)
+    away = torch.full((16, 2), 0.01, dtype=F64)
+    away[0] = 1.0
+    compared = EndPoints([even, away], [exact])
+    assert compared.scores[0] < compared.scores[1]
+    behind, _ = compared.behind(1, 0)
+    rms = math.sqrt((15 * 0.01**2 + 1) / 16)
+    assert behind == pytest.approx(0.5 ** (15 / 16) * 50 ** (1 / 16) * (rms / (1.5 * 0.02)) ** 3)
+    away[0] = 0.05  # within 1.5 times the RMS of the other
+    assert EndPoints([even, away], [exact]).behind(1, 0)[0] == pytest.approx(0.5 ** (15 / 16) * 2.5 ** (1 / 16))
 
 
 def test_failing_candidates_come_last() -> None:
