@@ -243,8 +243,8 @@ DEFECTS = (
     Defect(
         "sets: halved batches are forgotten",
         "files/shards.py",
-        "return size if found.get",
-        "return self.plan.batch_size if found.get",
+        "return int(size) if known",
+        "return self.plan.batch_size if known",
     ),
     Defect("the variance of a mean of the path", "noise/sources.py", "12**-0.5", "6**-0.5"),
     Defect("RK4: a weight", S + "rk4.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
