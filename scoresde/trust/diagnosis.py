@@ -69,7 +69,6 @@ _CAUSES = (
     "dtype", "steps", "prior", "high noise", "guidance", "range", "memorisation", "overfitting", "labels", "t_min",
     "network", "calibration",
 )  # fmt: skip
-_COARSE = 0.15  # of the standard deviation of the data: a distance that chance reaches, and that deserves a word
 _LEGEND = "Distances without a unit are in the units of the data, RMS per element; limits are in brackets."
 _HEAD, _WIDTHS = ("repair", "distance", "kind", "limits"), (14, 30, 14, 7)
 
@@ -134,16 +133,13 @@ class Diagnosis(_display.Displayed):
                 f"that is large enough by itself. The largest is {largest.name!r}: {largest.finding}"
             )
         if not self.limits:
-            coarse = self.floor > _COARSE * self.unit
-            more = (
-                f" With {self.pilot} samples, faults of the network below {self.floor / self.unit:.0%} of the standard "
-                "deviation of the data may stay unseen; a larger `pilot` shows smaller ones."
-            )
-            ranked = any(rung.name == "calibration" for rung in self.rungs)
+            ranked = any(rung.name == "calibration" and rung.applies for rung in self.rungs)
             average = " This is so on average over the observations; the posterior of a single one may still be wrong."
             return (
-                f"Nothing that was tried limits the samples: they cannot be told from held-out data (distance {whole}, "
-                f"where chance reaches {chance}).{average if ranked else ''}{more if coarse else ''}"
+                f"No cause is seen: the samples cannot be told from held-out data (distance {whole}, where chance "
+                f"reaches {chance}).{average if ranked else ''} {self.pilot} samples are too few to see less than "
+                f"{self.floor / self.unit:.0%} of the standard deviation of the data; a larger `pilot` shows smaller "
+                "faults."
             )
         first = self[self.limits[0]]
         named = [name if _is_zero(self[name]) else f"{name} ({_row(self[name])[1]})" for name in self.limits[1:]]
@@ -253,7 +249,7 @@ def diagnose(
     ``high noise``   the estimate of a Gaussian, or a clipped one, where noise is far larger than the data
     ``network``      what remains; denoising errors against those of linear denoisers
     ``overfitting``  denoising errors of held-out data against those of training data
-    ``labels``       denoising errors with the right labels against those with shuffled ones
+    ``labels``       denoising errors with the right labels or observations against those with shuffled ones
     ``calibration``  ranks of held-out data among samples with the same context (with ``posterior_draws``)
     ``memorisation`` distances to the nearest training data against those of held-out data
     ================ ===================================================================================

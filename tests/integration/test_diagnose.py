@@ -301,7 +301,7 @@ def test_sound_samplers_have_no_faults(name: str) -> None:
     given = {**halves(TARGET, 500, seed=1), "sde": SDE, "pilot": 64, **SOUND[name]}
     sde = given.pop("sde")
     diagnosis = diagnose(sde, TARGET.score(sde), **given)
-    assert diagnosis.limits == () and "Nothing" in diagnosis.verdict, diagnosis.table()
+    assert diagnosis.limits == () and "No cause is seen" in diagnosis.verdict, diagnosis.table()
     if given.get("dtype") is torch.bfloat16:
         assert diagnosis["dtype"].applies and 0 < diagnosis["dtype"].distance.value < 0.05
 
@@ -482,3 +482,32 @@ def test_a_reference_of_given_steps() -> None:
         diagnose(SDE, SCORE, reference=(6, 3), **given)
     with pytest.raises(SolveFailedError, match="draws failed"):
         diagnose(SDE, lambda x, t: x * torch.nan, **given)
+
+
+@pytest.mark.parametrize("seen", ["right", "other rows"])
+def test_observations_of_other_rows_are_named(seen: str) -> None:
+    """Of a network of posteriors, which takes numbers and no labels."""
+    sde, source = scoresde.VPSDE(), torch.Generator().manual_seed(0)
+    theta = torch.randn(400, 2, generator=source)
+    y = theta + 0.5 * torch.randn(400, 2, generator=source)
+
+    def noise(x: Tensor, t: Tensor, y: Tensor) -> Tensor:  # of N(0.8 y, 0.2), the posterior
+        alpha, sigma = (v.to(x)[:, None] for v in (sde.alpha(t), sde.sigma(t)))
+        return sigma * (x - alpha * 0.8 * y) / (0.2 * alpha**2 + sigma**2)
+
+    model = scoresde.ScoreModel(noise, sde, "noise", event_shape=(2,))
+    context = {"y": y if seen == "right" else y.roll(1, 0)}
+    found = diagnose(sde, model, theta, context=context, pilot=64 if seen == "right" else 128, steps=10, reference=(60, 30))
+    assert found.limits[:1] == (() if seen == "right" else ("labels",)), found
+    assert found["labels"].finding.startswith("With the context of other rows the denoising error rises by")
+
+
+def test_a_process_that_ends_in_signal_is_named_without_a_sample() -> None:
+    """Though the states at t_max of these data have the law of the prior."""
+    sde, target = scoresde.VPSDE(t_max=0.25), scoresde.targets.Gaussian(torch.zeros(2), 1.0)
+    data = target.sample(256, generator=torch.Generator().manual_seed(0))
+    found = diagnose(sde, target.score(sde), data, pilot=64, steps=20, reference=(40, 20))
+    assert found.limits == ("prior",) and "the data are still" in found["prior"].finding
+    whole = scoresde.VPSDE()
+    sound = diagnose(whole, target.score(whole), data, pilot=64, steps=10, reference=(60, 30))
+    assert not sound.limits and "64 samples are too few to see less than" in sound.verdict

@@ -14,10 +14,11 @@ from ..two_samples import Nearest, classifier_test, nearest
 from .base import CLEAR, MATTERS, SHARE, Repair, Rung, errors_to, mean_interval, number
 from .denoising import HELD, TRAIN, Denoised, Gap, Linear, errors_of
 from .ranges import OtherRange
-from .subject import Far, Subject, finite, rms
+from .subject import Far, Subject, finite, rms, varies
 
 _SHUFFLED = 33  # a purpose of seeds
 _TV = 0.1  # of the classifier's bound
+_FOREIGN, _SURE = 0.5, 0.99  # of what the error must rise by, and the confidence that it rises by less
 
 
 class Network(Repair):
@@ -169,11 +170,16 @@ class Overfitting(Repair):
 
 
 class Labels(Repair):
-    """Denoising errors with the right labels against those with shuffled ones. What there is to gain is measured by
-    linear denoisers, with the mean of each class and with the mean of all."""
+    """Denoising errors with the right labels or observations against those with shuffled ones.
+
+    What there is to gain by labels is measured by linear denoisers, with the mean of each class and with the mean of
+    all. And where a network has learned the mean of the noise given the state and the context, the mean squared error
+    rises by exactly the mean square of what another context moves its estimates by: where it rises by less than
+    half of that, the contexts are not those of the data.
+    """
 
     name = "labels"
-    remedy = "Look whether the labels were trained with, in the same order, and are passed to the network."
+    remedy = "Look whether each row has its own label or observation, those that the network was trained with."
 
     def __init__(self, denoised: Denoised) -> None:
         self.denoised = denoised
@@ -182,17 +188,22 @@ class Labels(Repair):
         """See `Repair.try_on`."""
         of = self.denoised
         count = len(of.rows.x)
-        name = next((k for k, v in of.rows.context.items() if _labels(v, count)), None)
+        given = {k: v for k, v in of.rows.context.items() if varies(v, count)}
+        if not given:
+            return self.missing("There is no context with a row for each row of the data.")
+        foreign = self._foreign(subject, given)
+        if foreign.matters:
+            return foreign
+        name = next((k for k, v in given.items() if _labels(v, count)), None)
         known = None if name is None else subject.data.context.get(name)
         if name is None or not isinstance(known, Tensor):
-            return self.missing("There is no context with a label for each row of the data.")
+            return foreign
         right, known = of.rows.context[name].cpu().long(), known.cpu().long()
         if not bool(torch.isin(right, known).all()) or len(known.unique()) < 2:
             return self.missing("The labels of the held-out data are not those of the training data.")
         wrong = right[torch.randperm(count, generator=subject.generator(_SHUFFLED))]
-        given = of.rows.context[name]
         k = len(of.levels.lam)
-        shuffled = errors_of(subject, of.states, subject.bare, **{name: wrong.to(given).repeat(k)})
+        shuffled = errors_of(subject, of.states, subject.bare, **{name: wrong.to(given[name]).repeat(k)})
         gain = mean_interval(of.nats(shuffled - of.held).tolist(), subject.confidence)
         linear = Linear(subject.data.x, known)
         sde = subject.task.sde
@@ -216,6 +227,34 @@ class Labels(Repair):
             + ("" if informative else " These labels say too little of these rows for a test."),
             self.remedy,
             {"gain of a linear denoiser": possible.value, "distance of the classes' means": size},
+        )
+
+    def _foreign(self, subject: Subject, given: dict[str, Tensor]) -> Rung:
+        """Whether the estimates depend on the context, and are as good with that of other rows."""
+        of, sde = self.denoised, subject.task.sde
+        k, order = len(of.levels.lam), torch.randperm(len(of.rows.x), generator=subject.generator(_SHUFFLED))
+        other = {n: v[order.to(v.device)].repeat((k,) + (1,) * (v.ndim - 1)) for n, v in given.items()}
+        right, shuffled = (
+            subject.estimate(of.states.x, of.states.times, {**of.states.context, **context}, subject.bare)
+            for context in ({}, other)
+        )
+        rise = mean_interval(of.nats(of.states.errors(sde, *shuffled) - of.held), subject.confidence)
+        moves = of.nats(of.states.errors(sde, *shuffled, like=right))
+        moved = mean_interval(moves, subject.confidence)
+        missing = mean_interval(_FOREIGN * moves - of.nats(of.states.errors(sde, *shuffled) - of.held), _SURE)
+        matters = missing.low > 0 and moved.value > SHARE * float(of.nats(of.held).mean())
+        return Rung(
+            self.name,
+            rise,
+            0.0,
+            "estimate",
+            "nats",
+            matters,
+            subject.of_network.value if matters else 0.0,
+            f"With the context of other rows the denoising error rises by {number(rise.value)} nats, and would by "
+            f"{number(moved.value)} where the contexts are those of the data.",
+            self.remedy,
+            explains=("network", "overfitting"),
         )
 
 

@@ -14,6 +14,7 @@ from .base import MATTERS, Repair, Rung, certain, number
 from .subject import Subject, finite, rms
 
 _ERRORS = 1.96
+_SIGNAL = 0.2  # over the noise at t_max: far more than any process leaves that is meant to end in noise
 _TMIN = 21  # a purpose of seeds
 
 
@@ -33,9 +34,13 @@ class Prior(Repair):
     def try_on(self, subject: Subject) -> Rung:
         """See `Repair.try_on`."""
         sde = subject.task.sde
-        alpha = float(sde.alpha(sde.t_max))
+        alpha, signal = float(sde.alpha(sde.t_max)), math.exp(0.5 * float(sde.log_snr(sde.t_max))) * subject.unit
         coupled = alpha * rms(subject.data.x)
-        details = {"alpha(t_max)": alpha, "same-noise distance at t_max (upper bound)": coupled}
+        details = {
+            "alpha(t_max)": alpha,
+            "signal over noise at t_max": signal,
+            "same-noise distance at t_max (upper bound)": coupled,
+        }
         bound, low, high, floor = 1.0, 0.0, 1.0, 0.0
         if isinstance(sde.prior, NormalPrior):
             ends = subject.ends
@@ -47,12 +52,16 @@ class Prior(Repair):
         finding = (
             f"The prior is at most {number(bound)} from the states at t_max (total variation), and so are the samples."
         )
-        if low <= MATTERS:
+        if low <= MATTERS and signal <= _SIGNAL:
             return Rung(self.name, interval, floor, "upper bound", "total variation", finding=finding, details=details)
         far = subject.far(subject.samples("loose", score=subject.bare), finite_start(subject))
         details["distance of samples from the prior and from noised data"] = far.value
-        matters = far.seen and subject.large(far.value)
+        matters = (far.seen and subject.large(far.value)) or signal > _SIGNAL
         found = f"are {number(far.value)} from those that start from noised data"
+        if signal > _SIGNAL:
+            found += (
+                f"; at t_max the data are still {number(signal)} times as large as the noise, which pure noise is not"
+            )
         return Rung(
             self.name,
             interval,
@@ -60,7 +69,7 @@ class Prior(Repair):
             "upper bound",
             "total variation",
             matters,
-            far.value if far.seen else 0.0,
+            max(far.value if far.seen else 0.0, MATTERS * subject.unit * (signal > _SIGNAL)),
             f"The prior may be {number(bound)} from the states at t_max (total variation), and samples that start from "
             f"it {found}.",
             self.remedy,
