@@ -497,7 +497,8 @@ def test_observations_of_other_rows_are_named(seen: str) -> None:
 
     model = scoresde.ScoreModel(noise, sde, "noise", event_shape=(2,))
     context = {"y": y if seen == "right" else y.roll(1, 0)}
-    found = diagnose(sde, model, theta, context=context, pilot=64 if seen == "right" else 128, steps=10, reference=(60, 30))
+    pilot = 64 if seen == "right" else 128
+    found = diagnose(sde, model, theta, context=context, pilot=pilot, steps=10, reference=(60, 30))
     assert found.limits[:1] == (() if seen == "right" else ("labels",)), found
     assert found["labels"].finding.startswith("With the context of other rows the denoising error rises by")
 
