@@ -387,7 +387,7 @@ def diagnose(
         Guidance(),
         Range(other),
         Precision(half or packed, None if packed is None else score, half is not None),
-        NoisyStart(),
+        NoisyStart(denoised),
         Network(denoised, other),
         Overfitting(denoised),
         Labels(denoised),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from ...scores.high_noise import HighNoise, best_of, cures
+from ...scores.high_noise import LOWEST, HighNoise, best_of, cures
 from .base import Repair, Rung, certain
+from .denoising import Denoised
 from .subject import Subject
 
 _ROWS = 34  # a purpose of seeds
+_SOUND = 1.3  # times the error of the best linear denoiser
 
 
 class NoisyStart(Repair):
@@ -17,6 +19,9 @@ class NoisyStart(Repair):
 
     name = "high noise"
     remedy = "Train the network for longer, or with more weight on high noise."
+
+    def __init__(self, denoised: Denoised) -> None:
+        self.denoised = denoised
 
     def try_on(self, subject: Subject) -> Rung:
         """See `Repair.try_on`."""
@@ -36,7 +41,12 @@ class NoisyStart(Repair):
         moved = f"its errors move states by {share:.0%} of their noise"
         text = f"{finding}, and {found}: {moved}. What helps most: {best_of(helped)}."
         far = subject.of_network
-        matters = far.seen and subject.large(far.value)
+        of, rho = self.denoised, (-self.denoised.levels.lam).exp() / subject.unit
+        near = (rho > 1) & (rho < LOWEST)  # where the network must be sound, or it errs at all levels
+        sound = (
+            float(of.held[:, near].mean()) <= _SOUND * float(of.linear[:, near].mean()) if bool(near.any()) else False
+        )
+        matters = far.seen and subject.large(far.value) and sound
         details = {f"energy distance with {name or 'nothing'}": value for name, value in helped.items()}
         return Rung(
             self.name, certain(share, subject.confidence), 0.0, "estimate", "of noise", matters,
