@@ -977,35 +977,6 @@ DEFECTS = (
         "if False:",
     ),
     Defect("sets: hooks of a network", "generation/identity.py", ", value._modules, added]", ", value._modules]"),
-    Defect("sets: paths out of the folder", "files/shards.py", "name != Path(name).name for name", "False for name"),
-    Defect("high noise: no network is bad", "scores/high_noise.py", "if share > _SHARE and not", "if False and not"),
-    Defect("high noise: chance", "scores/high_noise.py", "if mean > _CLEAR * error else 0.0", "if True else 0.0"),
-    Defect("high noise: samples begin without the data", "scores/high_noise.py", "float(nodes[0].alpha) * unit", "0.0"),
-    Defect("high noise: tune and certify say nothing", "scores/high_noise.py", "    if bad:", "    if not levels:"),
-    Defect(
-        "a Gaussian above a level: below it", "scores/limits.py", "node.sigma > self.level", "node.sigma < self.level"
-    ),
-    Defect("solve: samples that leave the range", "_setup.py", "    if share > _SOME:", "    if share > 1:"),
-    Defect(
-        "check_score: betas that differ a little",
-        "scores/conventions.py",
-        "errors, _BETAS, _FAMILY",
-        "errors, 2.0, 9.0",
-    ),
-    Defect("tune: samples that run away", "fit/objectives.py", "_STEEP * math.log(", "0.0 * math.log("),
-    Defect(
-        "auto: more evaluations begin where few do",
-        "solvers/registry/auto.py",
-        "Rule(29, *_FEW, HIGH)",
-        "Rule(29, *_FEW, NOISE)",
-    ),
-    Defect("fit_grid: its start is not kept", "fit/grid.py", "        from_noise=batch.from_noise,\n", ""),
-    Defect(
-        "grids: Angle scales the wrong way",
-        "grids.py",
-        "inner.tan().log() - 2 * math.log(scale)",
-        "inner.tan().log() + 2 * math.log(scale)",
-    ),
     Defect("networks: draws of random numbers", "scores/networks.py", "if before[0] == after[0] and", "if False and"),
     Defect(
         "sets: a log changes nothing", "generation/monitor.py", "                hook.remove()", "                pass"
