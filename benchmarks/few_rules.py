@@ -77,7 +77,9 @@ def pair_of_auto(budget: int) -> str:
     """The name here of what ``method="auto"`` takes."""
     chosen = choose(True, budget, ())
     (name,) = (name for name, solver in EXTRA.items() if solver == chosen.solver)
-    own = (isinstance(chosen.grid, Angle), chosen.grid.scale, chosen.grid.power)  # type: ignore[union-attr]
+    if chosen.grid is None:
+        raise SystemExit(f"auto has no grid of its own at {budget} evaluations.")
+    own = (isinstance(chosen.grid, Angle), chosen.grid.scale, chosen.grid.power)
     (grid,) = (name for name, g in FAMILY.items() if (isinstance(g, Angle), g.scale, g.power) == own)
     return f"{name} on {grid}"
 

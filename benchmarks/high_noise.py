@@ -34,7 +34,7 @@ from benchmarks._record import write
 from benchmarks.few import GRIDS, methods
 from scoresde.scores import Clip, GaussianAbove, Wrapper
 from scoresde.scores.base import with_data
-from scoresde.scores.high_noise import _distance
+from scoresde.scores.high_noise import relative_distance
 from scoresde.sdes import Estimate, Node
 from scoresde.solvers.registry.auto import NoiseStart
 
@@ -103,7 +103,7 @@ def far(sde: Any, score: Any, data: Tensor, level: float = math.inf) -> float:
     given: dict[str, Any] = {"t_start": start.t, "grid": "log_snr"} if start else {}
     begun = x if start is None else start.state(x)
     got = scoresde.solve(sde, score, begun, method="auto", steps=20, throw=False, **given).x
-    return _distance(got, data[:500])
+    return relative_distance(got, data[:500])
 
 
 def by_hand(sde: Any, score: Any, data: Tensor) -> float:
@@ -143,7 +143,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             cured = names["score_fn"]
             row |= {"as it is": far(sde, score, data), "cured": far(sde, cured, data)}
             row |= {"by hand": by_hand(sde, score, data), "auto": over_best(sde, cured, data)}
-            row["chance"] = abs(_distance(data[500:564], data[:500]))
+            row["chance"] = abs(relative_distance(data[500:564], data[:500]))
         results["bad"][name] = row
         print(name, row, flush=True)
     for name, sde, score, data in sound(pictures, options.network):

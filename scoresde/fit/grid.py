@@ -82,7 +82,8 @@ def fit_grid(
             to learn from, one half held out.
         objective: ``"log"``, the mean logarithm of the samples' RMS errors, which a few samples that end in another
             mode do not dominate; ``"rms"``; or a function ``(x, reference) -> (batch,)``, whose mean is minimised.
-        x: the pilot's states at ``t_start`` instead of draws from the prior.
+        x: the pilot's states at ``t_start`` instead of draws from the prior. Without ``t_start`` a grid of up to 29
+            evaluations begins at :math:`\sigma/\alpha` = 300, in units of the data, at most.
         shape: ``(pilot, *event)``, if the score function does not declare the shape of its events.
         seed: of the pilot.
         starts: names of grids, ``"quick"`` (the steps of an adaptive method), ``"perturbed"`` (the default grid with

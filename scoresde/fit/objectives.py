@@ -72,9 +72,8 @@ class Comparison(abc.ABC):
 
 
 class EndPoints(Comparison):
-    """By the mean of the logarithms of the samples' errors, which varies least from pilot to pilot. Where the RMS is
-    more than 1.5 times the smallest of all, as single samples run away, the mean is multiplied by the cube of the rest.
-    """
+    """By the geometric mean of the samples' errors, which varies least from pilot to pilot. Where the RMS is r times
+    the smallest of all and r > 1.5, as single samples run away, it is multiplied by (r / 1.5)^3."""
 
     pilot = 16
 

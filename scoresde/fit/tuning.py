@@ -128,12 +128,13 @@ def tune(
         steps: the number of evaluations of a solve, at most 1,000.
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
             default 15 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
-            unless distributions are compared. Up to 14 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
+            unless distributions are compared. Up to 29 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
             of the data, at most. Of the default list, what ``method="auto"`` takes and the best of the others are
-            then tried from 100 as well, where ``auto`` begins; a lower start is ranked only where it is better than
-            the best of the list by two standard errors, since a pilot says little about the few samples that a lower
-            start may send to another mode.
-        objective: ``"log"``, the mean logarithm of the errors of the end points, or ``"law"``, the energy distance
+            then tried from 100 as well, where ``auto`` begins with up to 14; a lower start is ranked only where it is
+            better than the best of the list by two standard errors, since a pilot says little about the few samples
+            that a lower start may send to another mode.
+        objective: ``"log"``, the mean logarithm of the errors of the end points, to which :math:`3\ln(r/1.5)` is added
+            where the RMS is r > 1.5 times the smallest, as single samples run away; or ``"law"``, the energy distance
             :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
             and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
             default list. With a context the distributions are those over all contexts of the pilot.

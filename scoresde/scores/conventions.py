@@ -72,7 +72,8 @@ class ScoreReport:
         verdict: ``"works"``, ``"another fits better"``, ``"not distinguishable"`` (another one fits these data as
             well), ``"unreliable at high noise"`` or ``"unknown"``.
         suggestion: where another one fits better, what to write instead.
-        calls: how often the network was called, with 256 samples at most.
+        calls: how often the network was called to read it, with 256 samples at most; at high noise it is called 6 times
+            more, and up to 160 times with 64 samples where it is unreliable there.
         cures: for a network that is unreliable at high noise, lines that may help, and the energy distance of samples
             to the data with each (with "", as it is), in units of the mean distance of data from each other.
 
@@ -140,8 +141,8 @@ def check_score(
 
     Whatever the wrapping may do, a network trained by denoising can't be improved by a factor or by other times, which
     is measured too; one that has overfitted, or was fitted badly at some level, can be, and is then ``"unknown"``. Two
-    or three samples are too few for a verdict. The cost is at most 200 calls with 256 samples for up to 256 levels;
-    fewer samples for large data.
+    or three samples are too few for a verdict. The cost is at most 200 calls with 256 samples for up to 256 levels,
+    fewer samples for large data, and what high noise takes, see `ScoreReport.calls`.
 
     Args:
         sde: the affine process that the score function is meant for.

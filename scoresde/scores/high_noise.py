@@ -127,7 +127,7 @@ def cures(
                 of, level, data.mean(0), std, sde=sde
             )
     given, known = cut(context, rows), data[:_DATA]
-    return {name: _distance(_sampled(of, sde, z, unit, given), known) for name, of in tried.items()}
+    return {name: relative_distance(_sampled(of, sde, z, unit, given), known) for name, of in tried.items()}
 
 
 def best_of(helped: Mapping[str, float]) -> str:
@@ -150,7 +150,7 @@ def _sampled(score: Score, sde: AffineSDE, z: Tensor, unit: float, context: Mapp
     return x
 
 
-def _distance(x: Tensor, data: Tensor) -> float:
+def relative_distance(x: Tensor, data: Tensor) -> float:
     """The energy distance, without bias, in units of the mean distance of data."""
     x, data = (v.to(torch.float64).flatten(1) for v in (x, data))
     if not bool(x.isfinite().all()):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._checks import check_below, check_number, check_positive, check_tensor
 from .._tensors import expand
+from ..errors import InvalidArgumentError
 from .base import with_data
 from .wrapper import AffineSDE, Estimate, Node, Wrapper
 
@@ -188,6 +189,8 @@ class GaussianAbove(Wrapper):
             return self.ask(self.score_fns[0], x, node, context)
         alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
         mean = self.mean.to(x) if isinstance(self.mean, Tensor) else self.mean
+        if isinstance(mean, Tensor) and mean.ndim and mean.shape != x.shape[1:]:
+            raise InvalidArgumentError(f"`mean` has the shape {tuple(mean.shape)}, but events {tuple(x.shape[1:])}.")
         unit = (x - alpha * mean) / (self.std**2 * alpha**2 + sigma**2)
         simple = Estimate(mean + self.std**2 * alpha * unit, sigma * unit)
         if bool(above.all()):

@@ -266,7 +266,8 @@ def diagnose(
     and without the exact score no method separates the network's error from the entropy of the data.
 
     The cost is that of the method, of three accurate solves (two more with guidance or clipping), and of 24 evaluations
-    at single noise levels (36 with labels, 48 with an exact score), for ``pilot`` samples each. For deterministic
+    at single noise levels (24 more with a context for each row, 12 more with labels, 24 more with an exact score), for
+    ``pilot`` samples each. For deterministic
     methods it is 100 to 300 evaluations times ``pilot``; a method with a strong order that draws noise is its own
     reference, with 4 and 8 times as many steps, which costs about 20 times as much as the method.
 

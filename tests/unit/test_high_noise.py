@@ -116,6 +116,8 @@ def test_above_the_level_the_network_is_a_gaussian_that_is_not_evaluated() -> No
     assert not calls
     torch.testing.assert_close(good.estimate(x, low).noise, torch.zeros(3, 2))
     times = torch.tensor([0.9, 0.1, 0.9], dtype=torch.float64)
+    with pytest.raises(scoresde.InvalidArgumentError, match=r"`mean` has the shape \(3,\), but events \(2,\)"):
+        GaussianAbove(ScoreModel(net, SDE, "noise"), 5.0, torch.zeros(3), std).estimate(x, high)
     mixed = good.estimate(x, SDE.nodes(times))
     torch.testing.assert_close(mixed.data[::2], exact.estimate(x, high).data[::2])
     torch.testing.assert_close(mixed.noise[1], torch.zeros(2))

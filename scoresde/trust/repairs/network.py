@@ -238,10 +238,10 @@ class Labels(Repair):
             subject.estimate(of.states.x, of.states.times, {**of.states.context, **context}, subject.bare)
             for context in ({}, other)
         )
-        rise = mean_interval(of.nats(of.states.errors(sde, *shuffled) - of.held), subject.confidence)
+        rises = of.nats(of.states.errors(sde, *shuffled) - of.held)
         moves = of.nats(of.states.errors(sde, *shuffled, like=right))
-        moved = mean_interval(moves, subject.confidence)
-        missing = mean_interval(_FOREIGN * moves - of.nats(of.states.errors(sde, *shuffled) - of.held), _SURE)
+        rise, moved = (mean_interval(values, subject.confidence) for values in (rises, moves))
+        missing = mean_interval(_FOREIGN * moves - rises, _SURE)
         matters = missing.low > 0 and moved.value > SHARE * float(of.nats(of.held).mean())
         return Rung(
             self.name,

@@ -52,16 +52,14 @@ class Prior(Repair):
         finding = (
             f"The prior is at most {number(bound)} from the states at t_max (total variation), and so are the samples."
         )
-        if low <= MATTERS and signal <= _SIGNAL:
+        if low <= MATTERS:
             return Rung(self.name, interval, floor, "upper bound", "total variation", finding=finding, details=details)
         far = subject.far(subject.samples("loose", score=subject.bare), finite_start(subject))
         details["distance of samples from the prior and from noised data"] = far.value
         matters = (far.seen and subject.large(far.value)) or signal > _SIGNAL
         found = f"are {number(far.value)} from those that start from noised data"
         if signal > _SIGNAL:
-            found += (
-                f"; at t_max the data are still {number(signal)} times as large as the noise, which pure noise is not"
-            )
+            found += f"; at t_max the data are still {number(signal)} times as large as the noise"
         return Rung(
             self.name,
             interval,
