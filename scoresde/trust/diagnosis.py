@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ from .._checks import (
     check_state,
 )
 from .._intervals import Interval
+from .._setup import is_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..grids import Grid
 from ..noise import check_seed
@@ -30,7 +33,7 @@ from ..plot import cause_bars
 from ..scores import as_score
 from ..scores.limits import Clip
 from ..scores.networks import check_evaluating
-from ..sdes import SDE
+from ..sdes import SDE, AffineSDE, NormalPrior
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from .conformal import check_confidence
@@ -221,6 +224,7 @@ def diagnose(
     held_out: Tensor | tuple[Tensor, Mapping[str, object]] | None = None,
     exact_score: Callable[..., Tensor] | None = None,
     context: Mapping[str, object] | None = None,
+    x: Tensor | None = None,
     shape: Sequence[int] | None = None,
     pilot: int = 256,
     confidence: float = 0.95,
@@ -273,13 +277,16 @@ def diagnose(
 
     Args:
         sde, score_fn, method, steps, options: as for `solve`; ``options`` may also have ``t_end``, ``denoise``,
-            ``rtol``, which makes `steps` None, and others.
+            ``rtol``, which makes `steps` None, and others. With a ``grid`` of times that begins below ``t_max``, such
+            as ``chain.grid(20, "leading")``, samples begin there with the noise of that level, as the loops of such
+            networks do; what this changes is the row ``prior``.
         data: the training data as the network receives them, ``(n, *event)``, n ≥ 8.
         held_out: other data of the same distribution, ``(m, *event)``, m ≥ 8, or a pair of these and their context.
             Without them the samples are compared with the training data, and overfitting is not seen.
         exact_score: the exact score, if it is known, of the same data. The divergence of the network is then exact.
         context: the inputs of the network, with a row for each row of ``data``, or one for all; the samples have those
             of random rows.
+        x: the states at which samples begin, ``(pilot, *event)``; by default they are drawn.
         shape: ``(pilot, *event)``; by default the shape of the data.
         pilot: the number of samples of each kind, at least 32. The distance that chance reaches falls as its root: with
             256 it is about 0.1 to 0.25 standard deviations of the data.
@@ -361,9 +368,12 @@ def diagnose(
     full, packed = in_float32(score)
     settings = {"method": method, "steps": steps, **options}
     where = rows.x.device if device is None else device
-    task = Task.of(sde, full, settings, (count, *event) if shape is None else shape, count, dtype, where)
+    process = _from_first(check_affine(sde), options.get("grid"))
+    task = Task.of(process, full, settings, (count, *event) if shape is None else shape, count, dtype, where)
     if task.event != event:
         raise InvalidArgumentError(f"`data` must have events of shape {task.event}, got {event}.")
+    if x is not None and check_state("x", x).shape != (count, *event):
+        raise InvalidArgumentError(f"`x` must have the shape {(count, *event)}, got {tuple(x.shape)}.")
     for of in (full, *([] if exact is None else [exact])):
         check_events(of, rows.x)
     subject = Subject(
@@ -377,6 +387,7 @@ def diagnose(
         confidence=float(confidence),
         exact=exact,
         steps=fixed,
+        begun=x,
     )
     subject.check_repeatable()
     denoised = Denoised(subject)
@@ -414,6 +425,19 @@ def diagnose(
 
 def _adaptive(method: str | Solver) -> bool:
     return method != "auto" and make_solver(method, {}, ()).adaptive
+
+
+def _from_first(sde: AffineSDE, grid: Any) -> AffineSDE:
+    """The process up to the first time of a grid, with a prior that has as much of the size of the states there."""
+    if not is_times(grid):
+        return sde
+    first = float((grid.times_for(sde) if isinstance(grid, Grid) else torch.as_tensor(grid)).flatten()[0])
+    if not (sde.t_min < first < sde.t_max and isinstance(sde.prior, NormalPrior)):
+        return sde
+    part, ends = copy.copy(sde), [sde.node(t) for t in (first, sde.t_max)]
+    here, there = (math.hypot(node.alpha, node.sigma) for node in ends)
+    part.t_max, part.prior = first, NormalPrior(sde.prior.std * here / there, sde.prior.mean)
+    return part
 
 
 def _rows(name: str, x: object, context: object) -> Rows:

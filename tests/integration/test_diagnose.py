@@ -515,3 +515,21 @@ def test_a_process_that_ends_in_signal_is_named_without_a_sample() -> None:
     whole = scoresde.VPSDE()
     sound = diagnose(whole, target.score(whole), data, pilot=64, steps=10, reference=(60, 30))
     assert not sound.limits and "64 samples are too few to see less than" in sound.verdict
+
+
+def test_a_leading_grid_begins_with_the_noise_of_its_first_level() -> None:
+    chain = scoresde.discrete.BetaChain.linear(1000)
+    sde = chain.sde()
+    how = {"method": "ddim", "steps": None, "denoise": True, "pilot": 64}
+    found = diagnose(sde, TARGET.score(sde), **halves(TARGET), grid=chain.grid(50, "leading"), **how)
+    assert not found.limits and not found["prior"].matters
+    short = diagnose(sde, TARGET.score(sde), **halves(TARGET), grid=chain.grid(3, "leading")[1:], **how)
+    assert "prior" in short.limits  # from 333 of 1,000
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_states_to_begin_at(shift: float) -> None:
+    x = shift + torch.randn(64, 2, generator=draws(1))
+    found = planted(x=x, reference=(60, 30), steps=20)
+    assert found.limits == (("prior",) if shift else ())
+    assert found["prior"].finding.startswith("`x` may be 1 from the states at t=1 ")

@@ -41,8 +41,8 @@ class Prior(Repair):
             "signal over noise at t_max": signal,
             "same-noise distance at t_max (upper bound)": coupled,
         }
-        bound, low, high, floor = 1.0, 0.0, 1.0, 0.0
-        if isinstance(sde.prior, NormalPrior):
+        bound, low, high, floor = 1.0, 1.0, 1.0, 0.0  # of what is not known
+        if isinstance(sde.prior, NormalPrior) and subject.begun is None:
             ends = subject.ends
             details["chi2"] = ends.chi2
             bound = ends.tv
@@ -54,6 +54,7 @@ class Prior(Repair):
         )
         if low <= MATTERS:
             return Rung(self.name, interval, floor, "upper bound", "total variation", finding=finding, details=details)
+        what = "the prior" if subject.begun is None else "`x`"
         far = subject.far(subject.samples("loose", score=subject.bare), finite_start(subject))
         details["distance of samples from the prior and from noised data"] = far.value
         matters = (far.seen and subject.large(far.value)) or signal > _SIGNAL
@@ -68,9 +69,9 @@ class Prior(Repair):
             "total variation",
             matters,
             max(far.value if far.seen else 0.0, MATTERS * subject.unit * (signal > _SIGNAL)),
-            f"The prior may be {number(bound)} from the states at t_max (total variation), and samples that start from "
-            f"it {found}.",
-            self.remedy,
+            f"{what[0].upper()}{what[1:]} may be {number(bound)} from the states at t={sde.t_max:.4g} (total "
+            f"variation), and samples that start from it {found}.",
+            self.remedy if subject.begun is None else "Draw `x` from the law of the states at its time.",
             details,
         )
 

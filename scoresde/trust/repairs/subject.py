@@ -93,6 +93,7 @@ class Subject:
         confidence: of the whole diagnosis.
         exact: the exact score, if it is known.
         steps: of the reference, (tight, loose); None for a tolerance.
+        begun: the states at which the samples of the pilot begin; None for draws of the prior.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Subject:
         confidence: float,
         exact: Score | None,
         steps: tuple[int, int] | None = None,
+        begun: Tensor | None = None,
     ) -> None:
         self.task, self.data, self.held_out, self.held = task, data, held_out, held
         self.pilot, self.seed, self.batch_size, self.exact = pilot, check_seed("seed", seed), batch_size, exact
@@ -117,7 +119,7 @@ class Subject:
         self.unit = float((x - x.mean(0)).square().mean().sqrt())
         if not self.unit > 0:
             raise InvalidArgumentError("`data` must have different rows, but all of them are the same.")
-        self.score, self._steps = task.score, steps
+        self.score, self._steps, self.begun = task.score, steps, begun
         self._levels: tuple[float, float] | None = None
         self._made: dict[Any, Tensor] = {}
         self._kept: list[Score | None] = []  # whose identities are in the keys
@@ -238,7 +240,7 @@ class Subject:
             task = replace(task, dtype=dtype)
         rows = self.contexts[start]
         seeds = seeds_of(self.seed, self.pilot, _PILOT if start == "prior" else _STARTS)
-        begun = self.noised(rows.x, task.sde.t_max, _STARTS) if start == "data" else None
+        begun = self.noised(rows.x, task.sde.t_max, _STARTS) if start == "data" else self.begun
         context = rows.context if score is None else taken(score, rows.context)
         return self._in_parts(task, seeds, context, settings, begun, cast)
 
@@ -314,7 +316,7 @@ class Subject:
                 if level not in memo:
                     settings = self._reference.settings(level)
                     memo[level] = self._solve(
-                        self._reference.task, noise, slice(0, count), context, settings, None, None
+                        self._reference.task, noise, slice(0, count), context, settings, self.begun, None
                     )
                 return memo[level]
 
