@@ -264,7 +264,8 @@ def diagnose(
     means must be 3 standard errors apart. Three thresholds belong to one fault each: samples copy data if they are
     nearer with a probability of 60 %, or if 10 % more of them are near than should be; a classifier must show a total
     variation distance of 10 %; and data have another range if a shift by one standard deviation, or stretching by 1.5,
-    brings the samples within 0.15 standard deviations, or within what chance reaches.
+    brings the samples within 0.15 standard deviations, or within what chance reaches, or if they fill a range of images
+    ([0, 1], [-1, 1], [0, 255]) and the network's errors beyond a linear denoiser's are less than half in another.
 
     The numbers do not add up to the whole: distances to the data are estimates, those of coupled samples upper bounds,
     and without the exact score no method separates the network's error from the entropy of the data.

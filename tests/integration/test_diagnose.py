@@ -533,3 +533,16 @@ def test_states_to_begin_at(shift: float) -> None:
     found = planted(x=x, reference=(60, 30), steps=20)
     assert found.limits == (("prior",) if shift else ())
     assert found["prior"].finding.startswith("`x` may be 1 from the states at t=1 ")
+
+
+@pytest.mark.parametrize("given", [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)])
+def test_the_range_of_images_is_named_for_a_bad_network(given: tuple[float, float]) -> None:
+    corners = 0.9 * torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4)
+    images = GaussianMixture(torch.ones(16), corners, scales=0.03)
+    exact = images.score(SDE)
+    low, high = given
+    parts = {k: low + (high - low) * (v + 1) / 2 for k, v in halves(images).items()}
+    bad = scoresde.ScoreModel(lambda x, t: 0.85 * exact.noise(x, t), SDE, "noise", event_shape=(4,))
+    found = diagnose(SDE, bad, **parts, pilot=64, reference=(200, 100))
+    assert (found.limits[0] == "range") == (given != (-1.0, 1.0))
+    assert ("images in [-1, 1] far better" in found["range"].finding) == (given != (-1.0, 1.0))

@@ -14,6 +14,9 @@ from .wrappers import Clipping, with_sigma_data
 
 _SHIFT, _STRETCH = 1.0, 1.5  # of the data's standard deviation: what another range changes at least
 _LEFT = 0.15  # of it: the distance that another range may leave, unless chance reaches more
+_IMAGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # ranges of images
+_FILLED, _OUTSIDE = 0.9, 0.01  # of a range: what data of it fill at least, and what they leave it by at most
+_BETTER = 0.5  # of the errors beyond those of the best linear denoiser: what the right range leaves at most
 
 
 class OtherRange:
@@ -73,6 +76,29 @@ class OtherRange:
         if by_chance:
             return nearer or self.moved[0].nats.high < 0
         return nearer and left.value <= _LEFT * self.subject.unit
+
+    @functools.cached_property
+    def images(self) -> tuple[float, float] | None:
+        """The range in which the network denoises images far better than in that of the data; None where there is none,
+        or the data do not fill one of `_IMAGES`. It needs no samples, and is seen for a network of any quality."""
+        of, x = self.denoised, self.subject.data.x
+        low, high = float(x.min()), float(x.max())
+        own = [
+            (a, b)
+            for a, b in _IMAGES
+            if max(a - low, high - b) <= _OUTSIDE * (b - a) and high - low >= _FILLED * (b - a)
+        ]
+        if not own or not Gap.of(of.levels, of.held, of.linear, self.subject.confidence).worse:
+            return None
+        (a, b), mean, now = own[0], float(self.subject.compared.mean()), of.nats(of.held - of.linear)
+        found: dict[float, tuple[float, float]] = {}
+        for low, high in _IMAGES:
+            stretch = (high - low) / (b - a)
+            rows = of.moved(low + (mean - a) * stretch, stretch)[1]
+            gain = mean_interval(_BETTER * now - rows, self.subject.confidence)
+            if (low, high) != (a, b) and gain.low > 0:
+                found[float(rows.mean())] = low, high
+        return found[min(found)] if found else None
 
     @functools.cached_property
     def sigma_data(self) -> float | None:
@@ -138,7 +164,11 @@ class Range(Repair):
         }
         if other.left is not None:
             details["distance after shifting and stretching"] = other.left.value
-        matters = other.fits and other.sigma_data is None
+        matters = (other.fits or other.images is not None) and other.sigma_data is None
+        text = ""
+        if other.images is not None:
+            text = " The network denoises images in [{:g}, {:g}] far better than those in the range of the data."
+            text = text.format(*other.images)
         return Rung(
             self.name,
             Interval(rms(beyond), rms(beyond), rms(beyond), subject.confidence, "exact"),
@@ -149,8 +179,8 @@ class Range(Repair):
             max(other.far.value, subject.of_network.value) if matters else 0.0,
             f"Samples have the mean {number(other.mean)} and the standard deviation {number(float(x.std()))}, the data "
             f"{number(float(y.mean()))} and {number(float(y.std()))}; {share:.1%} of the samples' elements are outside "
-            f"the range of the data, by {number(rms(beyond))} RMS over all of them.",
+            f"the range of the data, by {number(rms(beyond))} RMS over all of them.{text}",
             self.remedy,
             details,
-            ("network",),
+            ("network", "high noise"),
         )
