@@ -53,6 +53,7 @@ from .paths.wanted import Told, check_path_wanted
 from .processes import GeneralReverse, Network, Process, ReverseProcess
 from .scores import Score, as_score
 from .scores.base import check_made_for
+from .scores.resolution import resolution_of, warn_of_resolution
 from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver
@@ -66,6 +67,7 @@ _ALIKE = 1e-6  # times, relative
 _FAR = 100.0  # from the scale that a rule is for, to the nearest power of ten
 _FEWEST = 8  # numbers that show a scale
 _OUTSIDE, _NOISES, _SOME = 0.5, 3.0, 0.1  # widths of the range of data and noises beyond it, and a share of samples
+_MANY = 100  # evaluations of an adaptive method
 _CLEAR = 10.0  # by which the noise of a prior is larger than data, at least
 _GRIDS: Memo[Tensor] = Memo(most=64)  # by what they follow from
 
@@ -97,7 +99,12 @@ class Setup:
 
     def arrived(self) -> Solution:
         """The solution at the end of the loop, or the error of samples that did not arrive."""
-        return self.loop.finish() if self.loop is not None else self.standing  # type: ignore[return-value]
+        if self.loop is None:
+            return self.standing  # type: ignore[return-value]
+        try:
+            return self.loop.finish()
+        finally:
+            _warn_of_resolution(self.process, self.loop)
 
     def finished(self, solution: Solution) -> Solution:
         """The result: denoised, if that is wanted, and in the dtype to return."""
@@ -587,6 +594,22 @@ def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> So
         denoised=True,
     )
     return _finite_or_marked(solution, throw, "score", f"The score at t_end={t_end:g} is not finite", t_end)
+
+
+def _warn_of_resolution(process: Process, loop: Loop) -> None:
+    """Warn where an adaptive solve of the probability flow took many evaluations, since the network resolves its input
+    too coarsely for the tolerances."""
+    how, nfe, x = loop.controller, loop.ledger.nfe, loop.x
+    if not isinstance(how, Adaptive) or loop.solver.stochastic or transforming() or not nfe.size or nfe.max() < _MANY:
+        return
+    network, sde = process.network, process.sde
+    if isinstance(sde, AffineSDE) and how.t_start > how.targets[-1]:
+        shape, tolerance = (len(nfe), *x.shape[1:]), max(how.rtol, how.atol)
+        resolution = resolution_of(
+            network.score_fn, sde, how.t_start, shape, network.context, tolerance, dtype=x.dtype, device=x.device
+        )
+        if resolution > tolerance:
+            warn_of_resolution(resolution, how.rtol, how.atol)
 
 
 def _warn_of_range(process: Any, solution: Solution, t_end: float) -> None:

@@ -432,7 +432,7 @@ def _from_first(sde: AffineSDE, grid: Any) -> AffineSDE:
     """The process up to the first time of a grid, with a prior that has as much of the size of the states there."""
     if not is_times(grid):
         return sde
-    first = float((grid.times_for(sde) if isinstance(grid, Grid) else torch.as_tensor(grid)).flatten()[0])
+    first = float(torch.as_tensor(grid.times_for(sde) if isinstance(grid, Grid) else grid).flatten()[0])
     if not (sde.t_min < first < sde.t_max and isinstance(sde.prior, NormalPrior)):
         return sde
     part, ends = copy.copy(sde), [sde.node(t) for t in (first, sde.t_max)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -179,3 +180,24 @@ def test_who_knows_the_scale_of_the_data() -> None:
     assert other.data_std == other.traits.data_std == 3.0
     with pytest.raises(scoresde.InvalidArgumentError, match="`data_std`"):
         other.data_std = 0.0
+
+
+@pytest.mark.parametrize(("dtype", "rtol", "named"), [(torch.bfloat16, 1e-4, True), (None, 1e-4, False)])
+def test_tolerances_below_the_resolution_of_a_network_are_named(dtype: Any, rtol: float, named: bool) -> None:
+    """A network that rounds to bfloat16 costs ``adams`` hundreds of evaluations, and samples err by ten tolerances."""
+    sde = scoresde.VPSDE(1e-6, 32.0, t_min=2e-3)
+    exact = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), scales=0.3).score(
+        sde
+    )
+
+    def net(x: Tensor, t: Tensor, shift: Tensor) -> Tensor:
+        noise = exact.noise(x - shift, t)
+        return noise if dtype is None else noise.to(dtype).to(x)
+
+    score, context = scoresde.ScoreModel(net, sde, "noise", event_shape=(2,)), {"shift": torch.zeros(6, 1)}
+    how = {"shape": (6, 2), "seed": 0, "method": "adams", "rtol": rtol, "atol": rtol, "context": context}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        solution = scoresde.solve(sde, score, max_steps=400, throw=False, **how)
+    assert named == (int(solution.nfe.max()) > 150)
+    assert [str(w.message)[:40] for w in found] == ["rtol=0.0001 and atol=0.0001 are below th"] * named
