@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import DEFAULT_TOLERANCE, check_number, check_shape, check_times
+from ._checks import DEFAULT_TOLERANCE, check_number, check_shape, check_times, warn_caller
 from ._context import mapped, named, per_row
 from ._memo import Memo, constants_of
 from .errors import InvalidArgumentError, short
@@ -127,8 +127,10 @@ def check_save_at(save_at: object, sde: SDE, times: tuple[float, float]) -> list
     return values
 
 
-def tolerances(rtol: float | None, atol: float | None, dtype: torch.dtype) -> tuple[float, float]:
-    """Relative and absolute, checked."""
+def tolerances(
+    rtol: float | None, atol: float | None, dtype: torch.dtype, network: torch.dtype | None = None
+) -> tuple[float, float]:
+    """Relative and absolute, checked for states of a dtype, and a network of another one."""
     epsilon = 10 * torch.finfo(dtype).eps
     rtol, atol = (
         check_number(name, DEFAULT_TOLERANCE if value is None else value, low=0.0)
@@ -139,7 +141,23 @@ def tolerances(rtol: float | None, atol: float | None, dtype: torch.dtype) -> tu
             f"rtol={rtol:g}, atol={atol:g} is below 10 x the resolution of {dtype} ({epsilon:.1e}); loosen it, or pass "
             f"dtype=torch.float64."
         )
+    if network is not None and max(rtol, atol) < resolution_of(network):
+        warn_caller(
+            f"rtol={rtol:g}, atol={atol:g} are below the rounding of a network in {network}, about "
+            f"{resolution_of(network):.1g} of its estimates: samples may err by more, and cost many evaluations. "
+            "Loosen them, or evaluate the network in a wider dtype."
+        )
     return rtol, atol
+
+
+def resolution_of(network: torch.dtype) -> float:
+    """The relative error that rounding leaves, about, where the layers of a network round to a dtype: half its spacing.
+
+    Example:
+        >>> resolution_of(torch.bfloat16), resolution_of(torch.float32)
+        (0.00390625, 5.960464477539063e-08)
+    """
+    return 0.5 * torch.finfo(network).eps
 
 
 def for_data_of(score_fn: Score, solver: Solver) -> Solver:

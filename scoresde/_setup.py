@@ -53,7 +53,6 @@ from .paths.wanted import Told, check_path_wanted
 from .processes import GeneralReverse, Network, Process, ReverseProcess
 from .scores import Score, as_score
 from .scores.base import check_made_for
-from .scores.resolution import resolution_of, warn_of_resolution
 from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver
@@ -67,7 +66,6 @@ _ALIKE = 1e-6  # times, relative
 _FAR = 100.0  # from the scale that a rule is for, to the nearest power of ten
 _FEWEST = 8  # numbers that show a scale
 _OUTSIDE, _NOISES, _SOME = 0.5, 3.0, 0.1  # widths of the range of data and noises beyond it, and a share of samples
-_MANY = 100  # evaluations of an adaptive method
 _CLEAR = 10.0  # by which the noise of a prior is larger than data, at least
 _GRIDS: Memo[Tensor] = Memo(most=64)  # by what they follow from
 
@@ -99,12 +97,7 @@ class Setup:
 
     def arrived(self) -> Solution:
         """The solution at the end of the loop, or the error of samples that did not arrive."""
-        if self.loop is None:
-            return self.standing  # type: ignore[return-value]
-        try:
-            return self.loop.finish()
-        finally:
-            _warn_of_resolution(self.process, self.loop)
+        return self.loop.finish() if self.loop is not None else self.standing  # type: ignore[return-value]
 
     def finished(self, solution: Solution) -> Solution:
         """The result: denoised, if that is wanted, and in the dtype to return."""
@@ -204,14 +197,15 @@ def set_up(
     if isinstance(grid, Grid):
         _warn_of_use(argument, grid, score, context_names(context, score))
     # the steps, and what makes them
+    dtypes = state.dtype, score.network_dtype
     saved = check_save_at(save_at, sde, times)
     nodes = torch.zeros(0, dtype=torch.float64)
     if not solver.adaptive and not solver.own_steps:
         nodes = _nodes(sde, solver, times, given_grid, grid, steps)
         saved = [_on_node(t, nodes) for t in saved]
-    controller, limit = _controller(sde, solver, times, nodes, rtol, atol, saved, max_steps, state)
+    controller, limit = _controller(sde, solver, times, nodes, rtol, atol, saved, max_steps, dtypes)
     if solver.own_steps:
-        solver, limit = _told(solver, steps, rtol, atol, limit, throw, state.dtype), None
+        solver, limit = _told(solver, steps, rtol, atol, limit, throw, dtypes), None
     if solver.needs_path:
         source = path_on(lambda t: solver.noise_clock(sde, t), source, solver.name)
     # the solve
@@ -475,7 +469,7 @@ def _told(
     atol: float | None,
     limit: int | None,
     throw: bool,
-    dtype: torch.dtype,
+    dtypes: tuple[torch.dtype, torch.dtype | None],
 ) -> Solver:
     """A solver that makes its own steps, with the arguments of the solve that it needs; those not given keep its own
     values."""
@@ -483,7 +477,7 @@ def _told(
     if limit is not None:
         told["max_steps"] = limit
     if solver.adaptive:
-        given = tolerances(solver.rtol if rtol is None else rtol, solver.atol if atol is None else atol, dtype)
+        given = tolerances(solver.rtol if rtol is None else rtol, solver.atol if atol is None else atol, *dtypes)
         told["rtol"], told["atol"] = given
     elif steps is not None:
         told["steps"] = check_integer("steps", steps, low=1, high=MOST_STEPS)
@@ -535,7 +529,7 @@ def _controller(
     atol: float | None,
     saved: list[float],
     max_steps: int | None,
-    state: Tensor,
+    dtypes: tuple[torch.dtype, torch.dtype | None],
 ) -> tuple[Controller, int | None]:
     limit = None if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)
     start, end = times
@@ -544,7 +538,7 @@ def _controller(
     if solver.own_steps:
         return FixedGrid(torch.tensor([start, *inner, end], dtype=torch.float64)), limit
     if solver.adaptive:
-        allowed = tolerances(rtol, atol, state.dtype)
+        allowed = tolerances(rtol, atol, *dtypes)
         return Adaptive(start, (*inner, end), *allowed), DEFAULT_MAX_STEPS if limit is None else limit
     missing = [t for t in inner if not bool((given == t).any())]
     if missing:
@@ -594,22 +588,6 @@ def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> So
         denoised=True,
     )
     return _finite_or_marked(solution, throw, "score", f"The score at t_end={t_end:g} is not finite", t_end)
-
-
-def _warn_of_resolution(process: Process, loop: Loop) -> None:
-    """Warn where an adaptive solve of the probability flow took many evaluations, since the network resolves its input
-    too coarsely for the tolerances."""
-    how, nfe, x = loop.controller, loop.ledger.nfe, loop.x
-    if not isinstance(how, Adaptive) or loop.solver.stochastic or transforming() or not nfe.size or nfe.max() < _MANY:
-        return
-    network, sde = process.network, process.sde
-    if isinstance(sde, AffineSDE) and how.t_start > how.targets[-1]:
-        shape, tolerance = (len(nfe), *x.shape[1:]), max(how.rtol, how.atol)
-        resolution = resolution_of(
-            network.score_fn, sde, how.t_start, shape, network.context, tolerance, dtype=x.dtype, device=x.device
-        )
-        if resolution > tolerance:
-            warn_of_resolution(resolution, how.rtol, how.atol)
 
 
 def _warn_of_range(process: Any, solution: Solution, t_end: float) -> None:

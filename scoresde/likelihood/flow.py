@@ -245,7 +245,9 @@ def log_likelihood(
     start, end = _interval(sde, t_start, t_end)
     law = _law(prior, sde, end)
     known = _control(control, control_scale, x)
-    allowed = tolerances(DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype)
+    allowed = tolerances(
+        DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype, score.network_dtype
+    )
     check_limits(sde, score, solver, (start, end))
     limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)
     if throw:

@@ -109,7 +109,7 @@ def density_profile(
     if not len(x):
         raise InvalidArgumentError("`x` must hold at least one sample.")
     count = check_integer("points", points, low=2, high=MOST_DRAWS)
-    allowed = tolerances(rtol, atol, x.dtype)
+    allowed = tolerances(rtol, atol, x.dtype, score.network_dtype)
     ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
     clean, noisy = sde.log_snr(ends).tolist()
     check_limits(sde, score, solver, (sde.t_min, sde.t_max))

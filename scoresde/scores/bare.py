@@ -18,7 +18,7 @@ from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import PARTS, SCORE, LinearEstimate
-from .base import Direct, Score, Split, Traits, changed, device_of, estimate_of, time_rows
+from .base import Direct, Score, Split, Traits, changed, device_of, dtype_of, estimate_of, time_rows
 
 ScoreFn = Callable[..., Tensor]
 
@@ -52,6 +52,11 @@ class Bare(Score):
     def network_device(self) -> torch.device | None:
         """See `Score.network_device`."""
         return device_of(self.function)
+
+    @property
+    def network_dtype(self) -> torch.dtype | None:
+        """See `Score.network_dtype`."""
+        return dtype_of(self.function)
 
     def accepts(self, name: str) -> bool:
         return accepts(self.function, name)

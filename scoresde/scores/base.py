@@ -234,6 +234,11 @@ class Score(abc.ABC):
         return device_of(self)
 
     @property
+    def network_dtype(self) -> torch.dtype | None:
+        """The narrowest dtype that a network computes in; None if it is not known."""
+        return dtype_of(self)
+
+    @property
     def bound_names(self) -> frozenset[str]:
         """The names of the context that are bound already."""
         return frozenset()
@@ -327,6 +332,27 @@ class Score(abc.ABC):
         return (expand(node.dalpha, state) * data + expand(node.dsigma, state) * noise).to(x.dtype)
 
 
+def _module_of(net: object) -> torch.nn.Module | None:
+    """A module, or that which a method or a partial belongs to."""
+    while isinstance(net, partial):
+        net = net.func
+    module = getattr(net, "__self__", net)
+    return module if isinstance(module, torch.nn.Module) else None
+
+
+def dtype_of(net: object) -> torch.dtype | None:
+    """The dtype of the parameters of a module, or of the one that a method or a partial belongs to; None if there are
+    none.
+
+    Example:
+        >>> dtype_of(torch.nn.Linear(2, 2).half().forward), dtype_of(torch.nn.SiLU())
+        (torch.float16, None)
+    """
+    module = _module_of(net)
+    parameters = () if module is None else torch.nn.Module.parameters(module)
+    return next((p.dtype for p in parameters if p.is_floating_point()), None)
+
+
 def device_of(net: object) -> torch.device | None:
     """Where the parameters and buffers of a module are, or of the one that a method or a partial belongs to; None if
     there are none, or if they are moved to a device for each call.
@@ -336,10 +362,8 @@ def device_of(net: object) -> torch.device | None:
         >>> device_of(net), device_of(net.forward), device_of(torch.nn.SiLU())
         (device(type='cpu'), device(type='cpu'), None)
     """
-    while isinstance(net, partial):
-        net = net.func
-    module = getattr(net, "__self__", net)
-    if not isinstance(module, torch.nn.Module):
+    module = _module_of(net)
+    if module is None:
         return None
     tensors = chain(torch.nn.Module.parameters(module), torch.nn.Module.buffers(module))
     return next((tensor.device for tensor in tensors if tensor.device.type != "meta"), None)

@@ -36,7 +36,7 @@ from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate, LinearEstimate
 from ..sdes.span import log_snr_range, within
-from .base import Direct, Score, Traits, changed, device_of, time_rows
+from .base import Direct, Score, Traits, changed, device_of, dtype_of, time_rows
 from .fixed import check_sizes, fixed_sizes, packed_dtype
 from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size, prediction_of
 
@@ -409,11 +409,20 @@ class ScoreModel(Score):
         """See `Score.network_device`."""
         return device_of(self.net)
 
-    def _dtype(self, x: Tensor) -> torch.dtype:
-        """The network's dtype; of one that ``casts_itself``, single precision at least."""
-        parameters = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
-        dtype = next((p.dtype for p in parameters if p.is_floating_point()), self._packed or x.dtype)
+    @property
+    def network_dtype(self) -> torch.dtype | None:
+        """See `Score.network_dtype`."""
+        known = dtype_of(self.net) or self._packed
+        return None if known is None else self._cast(known)
+
+    def _cast(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype of a network with such parameters; of one that ``casts_itself``, single precision at least."""
         return torch.promote_types(dtype, torch.float32) if getattr(self.net, "casts_itself", False) else dtype
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        """What states are cast to for the network."""
+        known = dtype_of(self.net) if isinstance(self.net, torch.nn.Module) else None
+        return self._cast(known or self._packed or x.dtype)
 
     def _extra(self, x: Tensor, context: Mapping[str, object]) -> dict[str, Any]:
         """What the network gets besides the state and its time."""

@@ -84,6 +84,12 @@ class Wrapper(Score):
         return next((s.network_device for s in self.score_fns if s.network_device is not None), None)
 
     @property
+    def network_dtype(self) -> torch.dtype | None:
+        """See `Score.network_dtype`."""
+        known = [s.network_dtype for s in self.score_fns]
+        return max((d for d in known if d is not None), key=lambda d: torch.finfo(d).eps, default=None)
+
+    @property
     def bound_names(self) -> frozenset[str]:
         """The names of the context that are bound in the score functions."""
         return frozenset().union(*(score_fn.bound_names for score_fn in self.score_fns))

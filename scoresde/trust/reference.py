@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import resolution_of
 from .._checks import MOST_STEPS, check_integer
 from .._display import Displayed
 from ..errors import InvalidArgumentError, SolveFailedError
@@ -152,6 +153,9 @@ class FlowReference(Reference):
         self.levels = (1e-3, 1e-4, 1e-5, 2e-6)
         if task.dtype == torch.float64:
             self.levels = tuple(10.0**-k for k in range(3, 11))
+        network = task.score.network_dtype
+        if network is not None:  # beyond the rounding of which no level is reached
+            self.levels = self.levels[:2] + tuple(v for v in self.levels[2:] if v >= resolution_of(network))
 
     def settings(self, level: float, method: str | None = None) -> Settings:
         how = {"method": method or self.name, "rtol": level, "atol": level * self.scale, "max_steps": _STEPS}
