@@ -430,8 +430,13 @@ def precision(device: torch.device) -> dict[str, str]:
     """
     kind, backends = device.type, cast(Any, torch.backends)
     try:
-        units = (backends.cuda.matmul, backends.cudnn.conv) if kind == "cuda" else (backends.mkldnn.matmul,)
-        float32 = [str(unit.fp32_precision).replace("none", "ieee") for unit in units]
+        units = (
+            (backends.cuda.matmul, backends.cudnn.conv)
+            if kind == "cuda"
+            else (backends.mkldnn.matmul, backends.mkldnn.conv)
+        )
+        formats = [str(unit.fp32_precision).replace("none", "ieee") for unit in units]
+        float32 = formats[:1] if len(set(formats)) == 1 else formats
     except AttributeError:  # before torch 2.9
         float32 = [torch.get_float32_matmul_precision(), *(["tf32"] if backends.cudnn.allow_tf32 else [])]
     return {

@@ -18,10 +18,13 @@ from torch import Tensor
 
 from .._snapshot import bytes_of
 from ..errors import InvalidArgumentError
+from ..scores.fixed import constants_of
 from ..scores.networks import enclosed, held_by
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice, pathlib.PurePath, torch.dtype, torch.device)
 _OWN = __package__.partition(".")[0]
+_KNOWN = (_OWN, "torch", "numpy", "builtins", "math", "functools")
+_USED = ("training", "_served")  # attributes that change with the use of an object
 Parts = Iterator[bytes | memoryview]
 
 
@@ -104,13 +107,14 @@ def _parts(value: Any, inside: tuple[object, ...], foreign: list[str]) -> Parts:
 def _numbers(value: Tensor) -> Parts:
     """The bytes of a tensor; of one that is made of others, such as a part of a distributed one, theirs."""
     if hasattr(value, "__tensor_flatten__"):
-        inner = [getattr(value, name) for name in value.__tensor_flatten__()[0]]
-        for part in inner:
+        names, rest = value.__tensor_flatten__()
+        yield f"{type(value).__name__} {rest!r}".encode()
+        for part in (getattr(value, name) for name in names):
             if isinstance(part, Tensor):
                 yield from _numbers(part)
         return
     yield f"{value.dtype} {tuple(value.shape)}".encode()
-    yield bytes_of(value)
+    yield bytes_of(value.dequantize() if value.is_quantized else value)
 
 
 def _made_of(value: Any, inside: tuple[object, ...]) -> list[object] | None:
@@ -123,32 +127,40 @@ def _made_of(value: Any, inside: tuple[object, ...]) -> list[object] | None:
         if not _of(type(value), _OWN, *(["torch.nn.modules"] if in_ours else [])):
             return None
         added = [*value._forward_pre_hooks.values(), *value._forward_hooks.values()]
-        return [type(value), _public(value), _tensors(value, deep=False), value._modules, added]
+        return [type(value), _attributes(value), _tensors(value, deep=False), list(value._modules.items()), added]
     if isinstance(value, functools.partial):
         return ["partial", value.func, value.args, value.keywords]
     if isinstance(value, types.MethodType):
-        return ["method", value.__func__, value.__self__]
+        return ["method", value.__func__, value.__self__] if _made_of(value.__self__, inside) is not None else None
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
-        if not _of(value, _OWN, "torch", "numpy", *sys.stdlib_module_names):
+        if not (_of(value, *_KNOWN) or getattr(torch, value.__name__, None) is value):
             return None
         return [_name(value), *(enclosed(value) if isinstance(value, types.FunctionType) else [])]
-    return [type(value), _public(value)] if _of(type(value), _OWN) and hasattr(value, "__dict__") else None
+    return [type(value), _attributes(value)] if _of(type(value), _OWN) and hasattr(value, "__dict__") else None
 
 
-def _tensors(net: torch.nn.Module, deep: bool = True) -> dict[str, Tensor]:
-    """The parameters and buffers of a network, those included that are not saved."""
-    return {**dict(net.named_parameters(recurse=deep)), **dict(net.named_buffers(recurse=deep))}
+def _tensors(net: torch.nn.Module, deep: bool = True) -> dict[str, object]:
+    """The parameters and buffers of a network, those included that are not saved; of a whole one also what quantised
+    layers pack, and the constants of a script."""
+    found: dict[str, object] = {**dict(net.named_parameters(recurse=deep)), **dict(net.named_buffers(recurse=deep))}
+    if deep:
+        found |= {name: packed for name, packed in net.state_dict().items() if name not in found}
+    if deep and isinstance(net, torch.jit.ScriptModule):
+        found["constants"] = list(constants_of(net.inlined_graph))
+    return found
 
 
-def _public(value: object) -> dict[str, object]:
-    """The attributes of an object that have no underscore, or the name of an argument of its class, or are code."""
+def _attributes(value: object) -> dict[str, object]:
+    """The attributes of an object but for what it computes when it is used; of a module, those that have no underscore,
+    or the name of an argument of its class, or are code."""
     own, given = type(value), inspect.signature(type(value)).parameters
-    shown = {
-        name: part
-        for name, part in vars(value).items()
-        if name[:1] != "_" or name[1:] in given or callable(getattr(own, name, None)) or inspect.isroutine(part)
-    }
-    shown.pop("training", None)
+    shown, module = {}, isinstance(value, torch.nn.Module)
+    for name, part in vars(value).items():
+        inner = module and name[:1] == "_" and name[1:] not in given
+        code = callable(getattr(own, name, None)) or inspect.isroutine(part)
+        made = isinstance(inspect.getattr_static(own, name, None), functools.cached_property)
+        if name not in _USED and not made and (code or not inner):
+            shown[name] = part
     return shown
 
 

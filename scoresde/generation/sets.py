@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -152,7 +153,7 @@ def generate(
     made = Made.of([score_fn, sde, context, features, options])
     settings = {
         **belonging(made, identity, manner),
-        "sde": repr(sde),
+        "sde": re.sub(r" at 0x[0-9a-f]+", "", repr(sde)),
         "shape": list(event),
         "seed": seed,
         **{name: told(name, value) for name, value in sorted(options.items())},

@@ -56,9 +56,14 @@ def _script_dtype(graph: Any) -> torch.dtype | None:
     """The dtype of the operations of a script: that of its first constant that is no number, float32 if quantised."""
     if "quantized::" in str(graph):
         return torch.float32
-    nodes = (node for node in graph.findAllNodes("prim::Constant") if node.hasAttribute("value"))
-    values = (node.t("value") for node in nodes if node.kindOf("value") == "t")
-    return next((value.dtype for value in values if value.ndim and value.is_floating_point()), None)
+    return next((value.dtype for value in constants_of(graph) if value.ndim and value.is_floating_point()), None)
+
+
+def constants_of(graph: Any) -> Iterator[Tensor]:
+    """The tensors that are constants of a script."""
+    for node in graph.findAllNodes("prim::Constant"):
+        if node.hasAttribute("value") and node.kindOf("value") == "t":
+            yield node.t("value")
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

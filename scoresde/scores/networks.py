@@ -26,7 +26,8 @@ def networks_of(score_fn: object) -> list[torch.nn.Module]:
 
 def held_by(function: object) -> list[torch.nn.Module]:
     """The networks that a function holds: itself, its arguments and defaults, what it encloses, and the attributes of
-    the object that it is, or is a method of. Networks that it names, or that are deeper inside, are not among them.
+    the object that it is, or is a method of, and of layers. Networks that it names, or that are deeper inside, are not
+    among them.
 
     Example:
         >>> net = torch.nn.Linear(2, 2)
@@ -64,21 +65,31 @@ def enclosed(function: types.FunctionType) -> list[object]:
 
 
 def _parts(part: object) -> list[object]:
-    """What something consists of, as far as it may be called."""
+    """What something consists of, as far as it may be called, in the order of names."""
     held: list[object]
     if isinstance(part, types.FunctionType):
         held = enclosed(part)
     elif isinstance(part, types.MethodType):
-        held = [part.__func__, *getattr(part.__self__, "__dict__", {}).values(), part.__self__]
+        held = [part.__func__, part.__self__, *_attributes(part.__self__)]
     elif isinstance(part, functools.partial):
-        held = [part.func, *part.args, *part.keywords.values()]
-    elif isinstance(part, list | tuple | set | dict):
-        held = list(part.values() if isinstance(part, dict) else part)
-    elif callable(part) and not isinstance(part, torch.nn.Module | type):
-        held = list(getattr(part, "__dict__", {}).values())
+        held = [part.func, *part.args, part.keywords]
+    elif isinstance(part, torch.nn.Module):
+        held = [value for layer in part.modules() for value in _attributes(layer)]
+    elif isinstance(part, dict):
+        held = [part[name] for name in sorted(part, key=repr)]
+    elif isinstance(part, list | tuple | set):
+        held = list(part)
     else:
-        held = []
+        held = _attributes(part) if callable(part) and not isinstance(part, type) else []
     return [value for value in held if callable(value) or isinstance(value, list | tuple | set | dict)]
+
+
+def _attributes(value: object) -> list[object]:
+    """The attributes of an object, but for the layers and tensors of a network, in the order of names."""
+    slots = [name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())]
+    found = {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
+    inner = ("_parameters", "_buffers", "_modules") if isinstance(value, torch.nn.Module) else ()
+    return [found[name] for name in sorted(found) if name not in inner]
 
 
 def check_evaluating(name: str, function: object) -> None:
