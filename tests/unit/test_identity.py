@@ -8,6 +8,9 @@ import hashlib
 import json
 import math
 import shutil
+import sys
+import types
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import scoresde
+from scoresde.discrete import BetaChain, NoiseScales
 from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
 from scoresde.files.shards import opened, sealed
 from scoresde.generation import Samples, generate, verify
@@ -158,6 +162,110 @@ def test_weights_and_buffers_are_compared_whatever_is_stated(change: Callable[[N
         ):
             with pytest.raises(InvalidArgumentError, match="other weights"):
                 use()
+
+
+class Slots:
+    __slots__ = ("net",)
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+class Job:
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+class Lists(nn.Module):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.nets = [net]
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.nets[0](x)
+        return out
+
+
+def hooked(net: nn.Module) -> nn.Module:
+    layer = nn.Identity()
+    layer.register_forward_hook(lambda layer, given, out: net(out))
+    return layer
+
+
+def two_of(net: nn.Module) -> dict[str, nn.Module]:
+    names = ("a", "b") if float(net.weight.detach()[0, 0]) == 1 else ("b", "a")  # type: ignore[index,arg-type]
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    for layer, value in ((one, 1.0), (other, 2.0)):
+        nn.init.constant_(layer.weight, value)
+        nn.init.zeros_(layer.bias)
+    return dict(zip(names, (one, other), strict=True))
+
+
+def enclosing(nets: dict[str, nn.Module]) -> Callable[..., Any]:
+    return lambda x, t: nets["a"](x) + 2 * nets["b"](x)
+
+
+# What holds a network, given it.
+HOLDERS: dict[str, Callable[[nn.Module], object]] = {
+    "slots": Slots,
+    "a method of an object": lambda net: Job(net).score,
+    "a list of a module": Lists,
+    "what a hook encloses": hooked,
+    "names of two": lambda net: enclosing(two_of(net)),
+    "packed weights": lambda net: torch.ao.quantization.quantize_dynamic(nn.Sequential(net), {nn.Linear}),
+    "a frozen script": lambda net: torch.jit.freeze(torch.jit.script(nn.Sequential(net).eval())),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_weights_are_found_in_what_holds_a_network(holder: str) -> None:
+    nets = [nn.Linear(2, 2) for _ in range(3)]
+    for net, value in zip(nets, (1.0, 1.0, 3.0), strict=True):
+        nn.init.constant_(net.weight, value)
+        nn.init.zeros_(net.bias)
+    one, same, other = (Made.of(HOLDERS[holder](net)) for net in nets)
+    assert one == same and one.digest != other.digest and one.foreign
+
+
+def test_processes_belong_to_their_functions_and_tables() -> None:
+    def process(power: int) -> scoresde.AffineSDE:
+        return scoresde.GaussianSDE(lambda t: torch.cos(t) ** power, torch.sin, t_min=0.01, t_max=1.5)
+
+    assert Made.of(process(1)).foreign == "<lambda>"
+    chains = [BetaChain(torch.linspace(1e-4, end, 100, dtype=torch.float64)) for end in (0.02, 0.02, 0.01)]
+    scales = [NoiseScales([1.0, middle, 0.1]) for middle in (0.5, 0.5, 0.4)]
+    for one, same, other in ([chain.sde() for chain in chains], [chain.sde() for chain in scales]):
+        assert Made.of(one) == Made.of(same) and Made.of(one).digest != Made.of(other).digest
+        scoresde.solve(one, TARGET.score(one), shape=(2, 2), method="ddim", steps=2, seed=0)
+        assert Made.of(one) == Made.of(same) and Made.of(one).foreign is None
+
+
+def test_layers_belong_to_their_order_and_tensors_to_their_kind() -> None:
+    net = scoresde.nets.MLP((2,), channels=8, blocks=1, width=8)
+    layers = {"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)}
+    digests = set()
+    for names in ("ab", "ba"):
+        net.extra = nn.Sequential(OrderedDict((name, layers[name]) for name in names))
+        digests.add(Made.of(net).digest)
+    assert len(digests) == 2
+    view = torch.zeros(2, dtype=torch.complex64).conj()
+    assert Made.of(view) == Made.of(view.resolve_conj()) != Made.of(view + 1j)
+
+
+def test_a_file_named_like_a_module_of_python_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("profile")
+    exec("def it(x, t): return -x", module.__dict__)
+    monkeypatch.setitem(sys.modules, "profile", module)
+    assert Made.of(module.it).foreign == "it" and Made.of(torch.ones_like).foreign is None
 
 
 def test_what_is_of_this_package_counts_by_its_settings() -> None:
