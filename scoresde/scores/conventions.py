@@ -29,7 +29,19 @@ from .base import Score, changed, check_made_for
 from .high_noise import HighNoise, best_of, cures
 from .model import ScoreModel
 from .probe import LOWEST, Errors, Network, OfFunction, OfModel, Sample, kept
-from .readings import AS_GIVEN, Reading, Units, declared_bare, declared_by, outputs, places, units, with_times
+from .readings import (
+    AS_GIVEN,
+    SHARES,
+    Family,
+    Reading,
+    Units,
+    declared_bare,
+    declared_by,
+    outputs,
+    places,
+    units,
+    with_times,
+)  # fmt: skip
 
 _ROWS = 256  # of the first look at a reading, over all levels, at most
 _FEWEST = 8  # of them per level, at least
@@ -39,8 +51,9 @@ _FINALISTS = 5
 _MOST_LEVELS = 1000
 _CLEAR = 3.5  # standard errors by which another reading must be better
 _FAMILY = 4.2  # of a reading with a name: one of so many finalists exceeds it by chance in 1 of 10,000 checks
-_RAISE, _BETAS = 1.045, 1.015  # and the factor of the errors, of any reading and of those on another process
+_RAISE, _BETAS = 1.045, 1.01  # and the factor of the errors, of any reading and of those on another process
 _EQUAL = 1.02  # the factor within which two readings are equally good
+_PROCESS = 1.005  # the same for readings on two processes that are not the declared one
 _TIED = 2.5  # standard errors within which two readings may be that
 _PLAIN = 0.02  # the share of the error by which one more change must help in a first look
 _CALLS = 112  # for first looks, at most
@@ -48,7 +61,9 @@ _TIMES = 16  # that are tried at every level
 _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in their place, in the error's logarithm
 _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
 _UNNAMED = 1.1  # and where times or factors were measured, which differ a little for a network that was fitted badly
-_MOST_CALLS = 200
+_FITTED, _STEPS = 2, (0.3, 0.1)  # times as many rows, on which a process is fitted, and the steps of its parameters
+_MOST_CALLS = 320
+_NEAR = 0.1  # the variance of the data as a share of that of the state, where noise is three times as large as the data
 _RESERVED = 4  # of them, for questions about the context and the batch
 _DEPENDS = 0.05  # of the error: by how much another context must move the guesses to say anything
 _FOREIGN = 0.25  # of that: what the error must rise by where the context is that of the samples, at least
@@ -205,7 +220,7 @@ def _at_high_noise(report: ScoreReport, score: Score, sde: AffineSDE, search: _S
         return report
     helped = cures(*given)
     best = best_of(helped)
-    if not report.ok:
+    if not (report.ok or search.fits_below):
         message = f"{report.message} What helps its samples most of what is tried for high noise: {best}."
         return replace(report, message=message, cures=helped)
     message = (
@@ -256,11 +271,19 @@ class _Search:
         """How often the network was called."""
         return sum(sample.calls for sample in self.samples)
 
+    @property
+    def fits_below(self) -> bool:
+        """Whether the network denoises as it is wrapped where noise is at most three times as large as the data."""
+        levels = self.base >= _NEAR
+        return int(levels.sum()) > 1 and bool((self.own.values.mean(1)[levels] < _UNNAMED).all())
+
     def report(self) -> ScoreReport:
         """Read the network in every way, and judge."""
         self.own = self.many.own(self.declared)
         self.seen: dict[Reading, float] = {}
         self.best: Reading | None = None
+        self.family: Family | None = None
+        self.fitted: Reading | None = None
         self.units = units(self.data)
         self.places = places(self.declared, self.data)
         self._look(self._changed_once() + self.places)
@@ -271,7 +294,9 @@ class _Search:
         if bool(self.own.finite.all()):
             self._look(self._timed(), _CALLS + _TIMES + 2)
         self.measured = self.seen.keys() - known
-        self.found = {r: errors for r in self._best() if (errors := self.many.errors(r)) is not None}
+        self.fitted = self._fitted()
+        finalists = [*self._best(), *([] if self.fitted is None else [self.fitted])]
+        self.found = {r: errors for r in finalists if (errors := self.many.errors(r)) is not None}
         return self._judged()
 
     def rescaled(self) -> ScoreReport | None:
@@ -324,9 +349,11 @@ class _Search:
 
         def near(reading: Reading) -> bool:
             factor = _RAISE if self._size(reading) < self._size(order[0]) else _EQUAL
+            if order[0].process is not self.declared.process is not reading.process:  # two others
+                factor = _PROCESS
             return _tied(self.found[reading], self.found[order[0]], factor)
 
-        return min(filter(near, order), key=self._size)
+        return min(filter(near, order), key=lambda reading: (self._size(reading), reading == self.fitted))
 
     def _size(self, reading: Reading) -> int:
         """How much a reading changes; measured times are worth two changes."""
@@ -335,8 +362,11 @@ class _Search:
     def _beats(self, reading: Reading, own: Errors, errors: Errors) -> bool:
         """Whether a reading is better than the declared one, with the help of the network."""
         better = _better(own, errors, _UNNAMED if reading in self.measured else _RAISE)
-        if not better and reading not in self.measured and reading.process is not self.declared.process:
+        named = reading.process is not self.declared.process or reading.time.name.startswith("label")
+        if not better and reading not in self.measured and named:
             better = _better(own, errors, _BETAS, _FAMILY) and self._explains(reading, _EQUAL)
+        if better and reading == self.fitted:  # betas may stand for a factor of the output
+            better = _better(self.many.fitted(self.declared)[0], self.found[reading], 1.0)
         return better and self._helps(reading)
 
     def _changed_once(self) -> list[Reading]:
@@ -361,7 +391,27 @@ class _Search:
         if len(self.lams) < 2 or not bool(torch.isfinite(times).all()):
             return []
         best = self.few.best_times(self.declared, times)
-        return [] if best is None else with_times(self.declared, 2 * self.lams, best)
+        if best is None:
+            return []
+        labels = 999 if self.network.labels is None else self.network.labels
+        length = 1.0 if float(best.max()) <= SHARES else labels + 1.0
+        self.family = Family.of(self.declared, 2 * self.lams, best, length)
+        return [with_times(self.declared, 2 * self.lams, best)]
+
+    def _fitted(self) -> Reading | None:
+        """The declared reading on the process of a family that fits best, on rows of its own."""
+        if self.family is None:
+            return None
+        sample, best = self._sample(_FITTED), self.family
+        for step in _STEPS:
+            ranks = {}
+            for family in best.around(step):
+                reading = family.reading(self.declared)
+                errors = None if reading is None else sample.errors(reading)
+                if errors is not None and bool(errors.valid.all()):
+                    ranks[family] = errors.rank
+            best = min(ranks, key=ranks.__getitem__, default=best)
+        return best.reading(self.declared)
 
     def _look(self, candidates: list[Reading], most: int = _CALLS) -> None:
         """Note the errors of readings on a few rows; those that mean the same as an earlier one are left out, and
@@ -425,7 +475,7 @@ class _Search:
                 f"{change}"
             )
         else:
-            others = {names[r]: r for r in reversed(order) if r not in self.measured}
+            others = {names[r]: r for r in reversed(order) if r not in self.measured and r != self.fitted}
             verdict, convention, message, change = *self._kept(own, others, bool(better)), ""
         return self._reported(own, alternatives, (verdict, convention, message), change, self.calls)
 
@@ -476,8 +526,9 @@ class _Search:
                 f"The network does not fit the data as it is wrapped, nor in any other way that is tried: its {error}, "
                 "and the best weights of the output and of the noisy state at each time would make that "
                 f"{fitted.relative:.3g}. The weight of the output is then {factors}, times what it is now. Look for a "
-                "factor that is missing or that is there twice, for other times, and for data in other units or in "
-                "another order of the entries."
+                "factor that is missing or that is there twice, for an output that is clipped, for other times, and "
+                f"for data{' or a context' * bool(self.context)} in other units or in another order of the entries; "
+                "or the network is not trained yet."
             )
             return "unknown", "unknown", message
         if unexplained:
@@ -488,7 +539,8 @@ class _Search:
             message = (
                 f"The network does not fit the data as it is wrapped, nor in any other way that is tried: its {error}"
                 f"{closest}. Check that the data are what the network was trained on, in its units and its "
-                f"order of the entries, and what it receives as its time{' and its context' * bool(self.context)}."
+                f"order of the entries, what it receives as its time{' and its context' * bool(self.context)}, and "
+                "whether it is trained."
             )
             return "unknown", "unknown", message
         near = [r for r in reversed(others.values()) if own.gain(self.found[r])[0] > -math.log(_RAISE)]

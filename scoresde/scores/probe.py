@@ -23,6 +23,7 @@ from .readings import INDEX, SHARES, Reading, Time, Units
 _BATCH = 256  # rows of a call, at most
 LOWEST = 0.02  # relative errors below this are equally good
 _ALIKE = 0.005  # scales and times that differ by less are the same
+_MOST_LABEL = 100_000  # of networks without a table
 _SLACK = 1e-6
 
 
@@ -31,10 +32,12 @@ class Network(Protocol):
 
     Attributes:
         labels: the largest integer that it takes as its time, None for one that takes other numbers.
+        table: whether larger ones may be beyond the end of a table.
         module: itself, if it is one.
     """
 
     labels: int | None
+    table: bool
     module: nn.Module | None
 
     def __call__(self, x: Tensor, time: Tensor, context: dict[str, Any]) -> Tensor: ...
@@ -47,6 +50,8 @@ class OfModel:
         self.model = model
         self.labels: int | None = None if model.chain is None else int(model.chain.labels.max())
         self.module: nn.Module | None = model.net if isinstance(model.net, nn.Module) else None
+        layers = [] if self.module is None else self.module.modules()
+        self.table = any(isinstance(layer, nn.Embedding) for layer in layers)
 
     def __call__(self, x: Tensor, time: Tensor, context: dict[str, Any]) -> Tensor:
         model, dtype = self.model, self.model._dtype(x)
@@ -60,6 +65,7 @@ class OfFunction:
     """A score function."""
 
     labels: int | None = None
+    table = False
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function = function
@@ -198,9 +204,11 @@ class Sample:
         share = float(time[valid].max()) <= SHARES and reading.time.expression != INDEX
         if self.network.labels is not None and not share:
             time = time.round()
-            if bool((time[valid] < 0).any()) or bool((time[valid] > self.network.labels).any()):
+            beyond = self.network.table or (self.data.is_cuda and self.network.module is None)  # would end the process
+            most = self.network.labels if beyond else _MOST_LABEL
+            if bool((time[valid] < 0).any()) or bool((time[valid] > most).any()):
                 return None
-            time = time.clamp(0, self.network.labels).to(torch.int64)
+            time = time.clamp(0, most).to(torch.int64)
         place = Place(scale * node.alpha, scale * node.sigma, time, valid, reading.units, reading.evaluated)
         numbers = place.numbers()
         for number in (

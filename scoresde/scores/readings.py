@@ -80,7 +80,7 @@ class Factor(NamedTuple):
 _COMMON = ((-1, 2), (0, 1), (0, 255))  # ranges of images: the least value, and the width
 INDEX = "chain.label(sde.log_snr(t))"
 _DECLARED = {INDEX: "'index', chain=chain", "declared(t)": "declared"}  # times of a model, and the arguments for them
-_MOST_BETA = 150.0  # of a process whose alpha single precision has
+_MOST_BETA, _MOST_SIGMA = 150.0, 1e4  # of a process whose alpha single precision has, and of one without
 SHARES = 2.0  # times up to this are no labels of a chain, but shares of an interval
 _CHANGED = 0.05  # of the data's spread: by how much other units must move the data
 AS_GIVEN = Units("x0", lambda x: x, 1.0)
@@ -140,6 +140,12 @@ class Reading:
             return torch.as_tensor(edm_size(node, self.sigma_data)) ** -0.5
         return 1 / node.alpha if self.scale == "x/alpha" else torch.ones_like(node.alpha)
 
+    @functools.cached_property
+    def last_time(self) -> float:
+        """What the network gets as its time at t_max."""
+        sde = self.process.sde
+        return float(self.time.read(sde.nodes(torch.tensor([sde.t_max], dtype=torch.float64))))
+
     def noise_weights(self, node: Node[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """a, b and c of the noise a x + b output + c, at nodes ``(n,)``."""
         a, b = PREDICTIONS[self.prediction].noise(node, self.sigma_data)
@@ -154,7 +160,9 @@ class Reading:
         if (other.prediction, other.factor) != (self.prediction, self.factor):
             differ.append(other._output(self))
         clocks = ("time t", "time in [0, 1]", *(["time in [0, 1000]"] if self.time.expression == INDEX else []))
-        own_clock = other.process is not self.process and other.time.name in clocks
+        own_clock = other.process is not self.process and (
+            other.time.name in clocks or math.isclose(other.last_time, self.last_time, rel_tol=0.01)
+        )
         if other.time.name != self.time.name and not own_clock:
             differ.append(other.time.name)
         if (other.scale == "c_in") != (other.prediction == "edm"):
@@ -264,7 +272,7 @@ class Reading:
         integers = declared.time.expression == INDEX and not code.startswith("'")
         if not integers or float(self.time.read(sde.nodes(torch.tensor([sde.t_max])))) <= SHARES:
             return code
-        label = "1000 * t - 1" if self.time.expression == "1000 * t" else self.time.expression
+        label = f"{self.time.expression} - 1" if self.time.expression.endswith(" * t") else self.time.expression
         return f"lambda t: ({label}).round().clamp(min=0).long()"
 
 
@@ -279,6 +287,10 @@ def _reversed(read: Read, sde: AffineSDE) -> Read:
 
 def _times(read: Read, factor: float) -> Read:
     return lambda n: factor * read(n)
+
+
+def _shifted(read: Read, by: int) -> Read:
+    return lambda n: (read(n) + by).clamp(min=0)  # the cleanest level has no earlier one
 
 
 _EXPRESSIONS = {
@@ -343,7 +355,10 @@ def _own_times(declared: Reading) -> Iterator[Time]:
         re.sub(r"\(t\)|\bt\b", "(sde.t_max + sde.t_min - t)", time.expression),
         _reversed(time.read, sde),
     )
-    for factor in (1000, 4, 2):
+    if time.expression == INDEX:
+        for by in (1, -1):
+            yield Time(f"label {by:+d}", f"{INDEX} {'+-'[by < 0]} 1", _shifted(time.read, by))
+    for factor in (1000, 10, 4, 2):
         yield Time(f"time / {factor}", f"{time.expression} / {factor}", _times(time.read, 1 / factor))
         yield Time(f"time x {factor}", f"{factor} * {time.expression}", _times(time.read, factor))
     yield back
@@ -367,8 +382,63 @@ def _other_processes(declared: Reading) -> Iterator[Reading]:
         yield replace(declared, process=_EDM, time=time, scale="x")
 
 
-def with_times(declared: Reading, log_snrs: Tensor, times: Tensor) -> list[Reading]:
-    """Readings with measured times: those of a `VPSDE` that are closest, if one is close, and a curve through them.
+class Family(NamedTuple):
+    """Processes with two parameters, whose clock has a length.
+
+    Fields: the code and the class of each, the parameters, by their logarithms, that fit measured times best, and the
+    length of the clock.
+    """
+
+    code: str
+    make: Callable[[float, float], AffineSDE]
+    numbers: tuple[float, float]
+    length: float
+
+    @classmethod
+    def of(cls, declared: Reading, log_snrs: Tensor, times: Tensor, length: float) -> Family:
+        """Of `VESDE` if the declared process has no alpha, else of `VPSDE`, near measured times.
+
+        Args:
+            declared: the reading but for the times.
+            log_snrs: falling, ``(n,)``.
+            times: what the network gets at them.
+            length: of the clock.
+        """
+        sde, place = declared.process.sde, times.numpy() / length
+        exploding = float(sde.log_snr(sde.t_max)) == -2 * math.log(float(sde.sigma(sde.t_max)))
+        if exploding:  # ln sigma is linear in time
+            powers, size = np.stack([np.ones_like(place), place], 1), -0.5 * log_snrs.numpy()
+            (low, slope), *_ = np.linalg.lstsq(powers, size, rcond=None)
+            found, first = (low, low + slope), (math.log(0.01), math.log(50.0))
+        else:  # -ln alpha^2 is the integral of beta
+            size = np.logaddexp(0.0, -log_snrs.numpy())
+            powers = np.stack([place, 0.5 * place**2], 1) / size[:, None]
+            (low, slope), *_ = np.linalg.lstsq(powers, np.ones_like(size), rcond=None)
+            high = max(low + slope, 1e-3)
+            found, first = (math.log(min(max(low, 1e-3), 0.9 * high)), math.log(high)), (math.log(0.1), math.log(20.0))
+        numbers = (float(found[0]), float(found[1])) if all(map(math.isfinite, found)) and slope > 0 else first
+        name, make = ("VESDE", VESDE) if exploding else ("VPSDE", VPSDE)
+        return cls(f"scoresde.{name}", make, numbers, length)
+
+    def reading(self, declared: Reading) -> Reading | None:
+        """The declared reading on the process, None where there is none with these parameters."""
+        if not max(self.numbers) < math.log(_MOST_BETA if self.make is VPSDE else _MOST_SIGMA):
+            return None
+        low, high = (float(f"{math.exp(number):.3g}") for number in self.numbers)
+        if not 0 < low < high:
+            return None
+        process = Process(f"{self.code}({low:g}, {high:g})", self.make(low, high))
+        name = "time in [0, 1]" if self.length == 1 else "time in [0, 1000]"
+        return replace(declared, process=process, time=_clock(name, self.length), scale="x")
+
+    def around(self, step: float) -> list[Family]:
+        """Those whose parameters differ by a step or none, and the middle."""
+        low, high = self.numbers
+        return [self._replace(numbers=(low + i * step, high + j * step)) for i in (0, -2, 2) for j in (0, -1, 1)]
+
+
+def with_times(declared: Reading, log_snrs: Tensor, times: Tensor) -> Reading:
+    """The reading with measured times, as a curve through them.
 
     Args:
         declared: the reading but for the times.
@@ -376,16 +446,6 @@ def with_times(declared: Reading, log_snrs: Tensor, times: Tensor) -> list[Readi
         times: what the network gets at them.
     """
     known, values = -log_snrs.numpy(), times.numpy()
-    found = []
-    length = 1000.0 if values.max() > 2 else 1.0
-    place = values / length
-    powers = np.stack([place, 0.5 * place**2], 1)
-    size = np.logaddexp(0.0, known)  # -ln alpha^2
-    (low, slope), *_ = np.linalg.lstsq(powers / size[:, None], np.ones_like(size), rcond=None)
-    low, high = float(f"{low:.3g}"), float(f"{low + slope:.3g}")
-    if 0 < low < high < _MOST_BETA:
-        process = Process(f"scoresde.VPSDE({low:g}, {high:g})", VPSDE(low, high))
-        found.append(replace(declared, process=process, time=_clock("its time", length), scale="x"))
     rounded = [f"{v:.4g}" for v in values]
     name = f"time {', '.join(rounded)} at the log-SNRs {', '.join(f'{v:.3g}' for v in log_snrs.tolist())}"
 
@@ -394,8 +454,7 @@ def with_times(declared: Reading, log_snrs: Tensor, times: Tensor) -> list[Readi
 
     places = ", ".join(f"{v:.4g}" for v in reversed(log_snrs.tolist()))
     code = f"torch.from_numpy(numpy.interp(sde.log_snr(t), [{places}], [{', '.join(reversed(rounded))}])).to(t)"
-    found.append(replace(declared, time=Time(name, code, read)))
-    return found
+    return replace(declared, time=Time(name, code, read))
 
 
 def units(data: Tensor) -> list[Units]:

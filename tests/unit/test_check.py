@@ -231,7 +231,7 @@ def test_a_schedule_that_has_no_name_is_measured_in_few_calls():
     report = check_score(VP, ScoreModel(counted, VP, "noise"), data)
     assert report.verdict == "another fits better"
     assert report.convention.startswith(("process scoresde.VPSDE(", "time ")), str(report)
-    assert report.calls == len(calls) <= 200 and max(calls) <= 256
+    assert report.calls == len(calls) <= 320 and max(calls) <= 256
 
 
 def test_a_factor_that_has_no_name_is_noticed():
@@ -377,7 +377,7 @@ def test_names_the_context_of_other_samples():
     assert right.ok, str(right)
     wrong = check_score(sde, score_fn, data, context={"label": (label + 1) % 4})
     assert (wrong.ok, wrong.verdict, wrong.convention) == (False, "unknown", "context"), str(wrong)
-    assert wrong.calls <= 200
+    assert wrong.calls <= 320
     net, data = exact()
     nearly = ScoreModel(lambda x, t, label: net(x, t) + 0.02 * torch.sin(label.to(x))[:, None], VP, "noise")
     assert check_score(VP, nearly, data, context={"label": torch.arange(len(data)) % 10}).ok  # no mistake
@@ -387,7 +387,7 @@ def test_names_one_time_for_the_whole_batch():
     net, data = exact()
     report = check_score(VP, ScoreModel(lambda x, t: net(x, t[:1].expand(len(t))), VP, "noise"), data)
     assert (report.ok, report.convention) == (False, "one time per batch"), str(report)
-    assert "t[0]" in report.message and report.calls <= 200
+    assert "t[0]" in report.message and report.calls <= 320
 
 
 def standardised():
@@ -559,15 +559,61 @@ def test_names_labels_that_are_not_those_of_the_data(wrong, process):
     assert check_score(SDES[process], score, images, context={"label": labels}, levels=4).ok
     report = check_score(SDES[process], score, images, context={"label": other}, levels=4)
     assert (report.ok, report.convention, report.verdict) == (False, "context", "unknown"), str(report)
-    assert report.calls <= 200
+    assert report.calls <= 320
 
 
 def test_measured_times_are_code_that_runs():
     """A schedule that has no name here is written as a table."""
     nodes = VP.nodes(torch.linspace(0.1, 0.8, 8, dtype=torch.float64))
     declared = readings.declared_by(ScoreModel(lambda x, t: x, VP, "noise"))
-    *_, last = readings.with_times(declared, 2 * nodes.lam, nodes.t**1.7)
+    last = readings.with_times(declared, 2 * nodes.lam, nodes.t**1.7)
     code = re.search(r"time_input=(.*)\)\.", last.change(declared))[1]
     got = eval(code, {"numpy": np, "torch": torch, "sde": VP})(nodes.t)
     assert torch.allclose(got, nodes.t**1.7, rtol=1e-3)
     assert torch.allclose(got, last.time.read(nodes), rtol=1e-3)
+
+
+@pytest.mark.parametrize("declared", [(0.2, 10.0), (0.2, 28.0), (1.0, 14.0)])
+@pytest.mark.parametrize("size", [8, 12])
+def test_betas_without_a_name_are_fitted(size, declared):
+    """Those of networks of VPSDE(0.2, 14), which no list has; the errors are 3 to 9 % too large."""
+    sde, wrong = scoresde.VPSDE(0.2, 14.0), scoresde.VPSDE(*declared)
+    law = targets.GaussianMixture(torch.ones(4), torch.randn(4, size, generator=generator()), scales=0.2)
+    net, data = exact(law, sde)[0], law.sample(500, generator=generator())
+    report = check_score(wrong, ScoreModel(net, wrong, "noise"), data)
+    low, high = map(float, re.search(r"VPSDE\(([\d.]+), ([\d.]+)\)", report.suggestion).group(1, 2))
+    assert report.verdict == "another fits better" and abs((low + high) / 14.2 - 1) < 0.12, str(report)
+    assert report.calls <= 320
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_labels_that_begin_elsewhere_are_named(shift):
+    chain = scoresde.discrete.BetaChain(torch.linspace(0.005, 0.6, 20, dtype=torch.float64))
+    sde = chain.sde()
+    law = targets.GaussianMixture(torch.ones(3), torch.randn(3, 5, generator=generator()), scales=0.2)
+    net, data = exact(law, sde)[0], law.sample(500, generator=generator())
+    wrong = ScoreModel(lambda x, i: net(x, (i - shift).clamp(0, 19).double()), sde, "noise", "index", chain=chain)
+    report = check_score(sde, wrong, data)
+    assert f"chain.label(sde.log_snr(t)) {'+' if shift > 0 else '-'} 1" in report.suggestion, str(report)
+
+
+def test_a_network_of_more_levels_than_its_chain_is_asked_beyond_them():
+    whole = scoresde.discrete.BetaChain.linear(1000)
+    sde = whole.sde()
+    short = scoresde.discrete.BetaChain.linear(100)
+
+    class Of(torch.nn.Module):
+        def forward(self, x, i):
+            return inner(x, i.double())
+
+    report = check_score(short.sde(), ScoreModel(Of(), short.sde(), "noise", "index", chain=short), data)
+    assert report.verdict == "another fits better", str(report)
+
+
+def test_a_geometric_sequence_of_scales_is_fitted():
+    sde, wrong = scoresde.VESDE(0.02, 20.0), scoresde.VESDE(0.005, 20.0)
+    law = targets.GaussianMixture(torch.ones(4), torch.randn(4, 5, generator=generator()), scales=0.2)
+    net, data = exact(law, sde)[0], law.sample(500, generator=generator())
+    report = check_score(wrong, ScoreModel(net, wrong, "noise"), data)
+    low, high = map(float, re.search(r"VESDE\(([\d.]+), ([\d.]+)\)", report.suggestion).group(1, 2))
+    assert abs(math.log(low / 0.02)) < 0.5 and abs(math.log(high / 20.0)) < 0.5, str(report)
