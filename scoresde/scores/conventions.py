@@ -365,8 +365,8 @@ class _Search:
         named = reading.process is not self.declared.process or reading.time.name.startswith("label")
         if not better and reading not in self.measured and named:
             better = _better(own, errors, _BETAS, _FAMILY) and self._explains(reading, _EQUAL)
-        if better and reading == self.fitted:  # betas may stand for a factor of the output
-            better = _better(self.many.fitted(self.declared)[0], self.found[reading], 1.0)
+        if better and reading == self.fitted:  # other betas do what a factor of the output does
+            better = _better(self.many.scaled(self.declared), self.found[reading], _BETAS)
         return better and self._helps(reading)
 
     def _changed_once(self) -> list[Reading]:

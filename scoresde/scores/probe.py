@@ -303,6 +303,19 @@ class Sample:
             sizes.append(b.flatten() / self.weights(reading)[1])
         return Errors(torch.cat(errors, 1) / self.base[:, None], self._node(reading)[1]), torch.stack(sizes).mean(0)
 
+    def scaled(self, reading: Reading) -> Errors:
+        """The errors of a reading with the output multiplied by one number, the best for the other half of the rows."""
+        seen = self.seen[self.place(reading)]  # type: ignore[index]
+        a, b, c = (self._column(w) for w in self.weights(reading))
+        given, out = (v.to(torch.float64) for v in seen)  # type: ignore[union-attr]
+        rest, part = ((v.to(torch.float64)).flatten(2) for v in (a * given + c - self.z, b * out))
+        weights = 1 / ((rest + part).square().mean((1, 2), keepdim=True) + LOWEST)
+        half, errors = rest.shape[1] // 2, []
+        for mine, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+            factor = -(weights * rest[:, other] * part[:, other]).sum() / (weights * part[:, other].square()).sum()
+            errors.append((rest[:, mine] + factor * part[:, mine]).square().mean(2).cpu())
+        return Errors(torch.cat(errors, 1) / self.base[:, None], self._node(reading)[1])
+
     def best_times(self, reading: Reading, times: Tensor) -> Tensor | None:
         """The times at which the reading fits best, ``(levels,)``, among some in order ``(n,)`` and between them."""
         losses = []
