@@ -415,7 +415,7 @@ class Family(NamedTuple):
             powers = np.stack([place, 0.5 * place**2], 1) / size[:, None]
             (low, slope), *_ = np.linalg.lstsq(powers, np.ones_like(size), rcond=None)
             high = max(low + slope, 0.1)
-            found, first = (math.log(min(max(low, 1e-3), 0.9 * high)), math.log(high)), (math.log(0.1), math.log(20.0))
+            found, first = (math.log(min(max(low, 0.03), 0.9 * high)), math.log(high)), (math.log(0.1), math.log(20.0))
         numbers = (float(found[0]), float(found[1])) if all(map(math.isfinite, found)) and slope > 0 else first
         name, make = ("VESDE", VESDE) if exploding else ("VPSDE", VPSDE)
         return cls(f"scoresde.{name}", make, numbers, length)

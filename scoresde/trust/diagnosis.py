@@ -359,7 +359,7 @@ def diagnose(
     rows = _rows("data", data, context)
     event = tuple(rows.x.shape[1:])
     held = rows if held_out is None else _held(held_out, rows, event)
-    if "rtol" in options or (isinstance(method, str | Solver) and _adaptive(method)):
+    if "rtol" in options or is_times(options.get("grid")) or (isinstance(method, str | Solver) and _adaptive(method)):
         steps = None
     check_evaluating("score_fn", score_fn)
     score = as_score(score_fn)

@@ -546,3 +546,28 @@ def test_the_range_of_images_is_named_for_a_bad_network(given: tuple[float, floa
     found = diagnose(SDE, bad, **parts, pilot=64, reference=(200, 100))
     assert (found.limits[0] == "range") == (given != (-1.0, 1.0))
     assert ("images in [-1, 1] far better" in found["range"].finding) == (given != (-1.0, 1.0))
+
+
+@pytest.mark.parametrize("scale", [2.0, 3.0])
+def test_a_prior_that_is_most_wrong_is_named(scale: float) -> None:
+    """Where the estimate of chi-square has so heavy a tail that its limits say nothing."""
+    means = scale * torch.randn(4, 2, generator=draws(302))
+    target, sde = GaussianMixture(torch.ones(4), means, scales=0.3 * scale), scoresde.VPSDE(0.1, 1.2)
+    found = diagnose(sde, target.score(sde), **halves(target, 400), pilot=128, steps=20, reference=(60, 30))
+    assert found.limits == ("prior",)
+
+
+@pytest.mark.parametrize("plant", [0.0, 0.1])
+def test_high_noise_is_no_cause_where_its_cures_do_not_help(plant: float) -> None:
+    """A score of a single normal distribution, with and without an error at high noise."""
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4)[::3]
+    target = GaussianMixture(torch.ones(len(corners)), corners, scales=0.15)
+    one = Gaussian(corners.mean(0), corners.T.cov() + 0.15**2 * torch.eye(4)).score(SDE)
+
+    def noise(x: Tensor, t: Tensor) -> Tensor:
+        far = (SDE.log_snr(t) < -2 * math.log(20.0)).to(x)[:, None]
+        return one.noise(x, t) - plant * far
+
+    score = scoresde.ScoreModel(noise, SDE, "noise", event_shape=(4,))
+    found = diagnose(SDE, score, **halves(target, 400), pilot=128, reference=(200, 100))
+    assert found.limits[0] == "network"

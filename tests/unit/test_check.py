@@ -599,8 +599,10 @@ def test_labels_that_begin_elsewhere_are_named(shift):
 
 def test_a_network_of_more_levels_than_its_chain_is_asked_beyond_them():
     whole = scoresde.discrete.BetaChain.linear(1000)
-    sde = whole.sde()
-    short = scoresde.discrete.BetaChain.linear(100)
+    law = targets.GaussianMixture(torch.ones(3), torch.randn(3, 5, generator=generator()), scales=0.2)
+    inner, data = exact(law, whole.sde())[0], law.sample(500, generator=generator())
+    part = scoresde.discrete.BetaChain(1 - torch.sigmoid(whole.respace(100, "trailing").log_snrs).diff().exp())
+    short = part if len(part) == 100 else scoresde.discrete.BetaChain.linear(100)
 
     class Of(torch.nn.Module):
         def forward(self, x, i):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from ...scores.high_noise import LOWEST, HighNoise, best_of, cures
@@ -10,6 +12,7 @@ from .denoising import Denoised
 from .subject import Subject
 
 _ROWS = 34  # a purpose of seeds
+_HALF = 0.7  # the root of a half: of the distance, where a cure takes away half of its square
 _SOUND = 1.3  # times the error of the best linear denoiser
 
 
@@ -46,10 +49,13 @@ class NoisyStart(Repair):
         sound = (
             float(of.held[:, near].mean()) <= _SOUND * float(of.linear[:, near].mean()) if bool(near.any()) else False
         )
-        matters = far.seen and subject.large(far.value) and sound
+        size = far.value * math.sqrt(
+            max(0.0, 1 - helped[best_of(helped)] / helped[""])
+        )  # what the best cure takes away
+        matters = far.seen and subject.large(size) and size > _HALF * far.value and sound
         details = {f"energy distance with {name or 'nothing'}": value for name, value in helped.items()}
         return Rung(
             self.name, certain(share, subject.confidence), 0.0, "estimate", "of noise", matters,
-            far.value if matters else 0.0, text, self.remedy, details,
+            size if matters else 0.0, text, self.remedy, details,
             ("network", "range"),
         )  # fmt: skip

@@ -43,23 +43,24 @@ class Prior(Repair):
         }
         bound, low, high, floor = 1.0, 1.0, 1.0, 0.0  # of what is not known
         if isinstance(sde.prior, NormalPrior) and subject.begun is None:
-            ends = subject.ends
-            details["chi2"] = ends.chi2
-            bound = ends.tv
-            low, high = (_tv(ends.chi2 + sign * _ERRORS * ends.error) for sign in (-1, 1))
-            floor = _tv(_ERRORS * ends.error)
+            laws = subject.ends
+            details["chi2"] = laws.chi2
+            bound = laws.tv
+            low, high = (_tv(laws.chi2 + sign * _ERRORS * laws.error) for sign in (-1, 1))
+            floor = _tv(_ERRORS * laws.error)
         interval = Interval(bound, low, high, subject.confidence, "asymptotic")
         finding = (
             f"The prior is at most {number(bound)} from the states at t_max (total variation), and so are the samples."
         )
-        if low <= MATTERS:
+        if high <= MATTERS:
             return Rung(self.name, interval, floor, "upper bound", "total variation", finding=finding, details=details)
         what = "the prior" if subject.begun is None else "`x`"
         far = subject.far(subject.samples("loose", score=subject.bare), finite_start(subject))
         details["distance of samples from the prior and from noised data"] = far.value
-        matters = (far.seen and subject.large(far.value)) or signal > _SIGNAL
+        ends = signal > _SIGNAL and (low > MATTERS or bound == 1)  # in signal, and the prior is another law
+        matters = (far.seen and subject.large(far.value)) or ends
         found = f"are {number(far.value)} from those that start from noised data"
-        if signal > _SIGNAL:
+        if ends:
             found += f"; at t_max the data are still {number(signal)} times as large as the noise"
         return Rung(
             self.name,
@@ -68,7 +69,7 @@ class Prior(Repair):
             "upper bound",
             "total variation",
             matters,
-            max(far.value if far.seen else 0.0, MATTERS * subject.unit * (signal > _SIGNAL)),
+            max(far.value if far.seen else 0.0, MATTERS * subject.unit * ends),
             f"{what[0].upper()}{what[1:]} may be {number(bound)} from the states at t={sde.t_max:.4g} (total "
             f"variation), and samples that start from it {found}.",
             self.remedy if subject.begun is None else "Draw `x` from the law of the states at its time.",

@@ -68,8 +68,12 @@ class OtherRange:
         """Whether the network denoises data in the range of the samples, whose distribution is that of the data: it is
         near it, or as near as chance lets it be, and much nearer than before, or the network denoises such data better
         than any linear denoiser."""
-        left = self.left
-        if left is None or self.moved[0].worse:
+        of, left = self.denoised, self.left
+        if (
+            left is None
+            or not Gap.of(of.levels, of.held, of.linear, self.subject.confidence).worse
+            or self.moved[0].worse
+        ):
             return False
         nearer = left.value <= 0.5 * self.far.value
         by_chance = not left.seen and left.value <= left.sliced.floor
