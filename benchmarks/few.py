@@ -216,6 +216,23 @@ def summary(problems: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+# The largest geometric means over the best of nine, on the half that reports, by evaluations.
+BARS = {"auto / best of nine": (1.1, 1.15, 1.3, 1.3, 1.3), "tuned / best of nine": (0.8, 0.95, 0.95, 1.05, 1.05)}
+
+
+def check_bars(results: dict[str, Any]) -> None:
+    """Refuse figures that are beyond `BARS`, or above a half of dopri5's evaluations."""
+    for kind, bars in BARS.items():
+        for budget, bar in zip(BUDGETS, bars, strict=True):
+            mean = results["ratios"][str(budget)][kind]["report"]["median"]["mean"]
+            if not mean <= bar:
+                raise RuntimeError(f"{kind} at {budget}: {mean:.2f}, and {bar} is allowed")
+    shares = [row["of dopri5's"]["median"] for row in results["adaptive"].values()]
+    mean = math.exp(sum(map(math.log, shares)) / len(shares))
+    if not (mean <= 0.35 and max(shares) <= 0.5):
+        raise RuntimeError(f"adams: {mean:.2f} of dopri5's evaluations, and {max(shares):.2f} at most")
+
+
 def shown(name: str, row: dict[str, Any]) -> None:
     """Print the ratios of a problem."""
     for budget, figures in row["budgets"].items():
@@ -248,6 +265,7 @@ def main(arguments: list[str]) -> None:
                     print(name, budget, kind, got, file)
                     if not math.isclose(got["median"], file["median"], rel_tol=1e-4):
                         raise RuntimeError(f"{name}: the error of {kind} at {budget} is not that of the file")
+        check_bars(load("few")["results"])
         return
     if options.folder:
         options.folder.mkdir(parents=True, exist_ok=True)

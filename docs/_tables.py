@@ -253,6 +253,7 @@ FEW = {
     "tuned": "`tune`",
     "tuned, reference of 40": "`tune`, reference of 40",
 }
+NINE = {"auto / best of nine": "`auto`, nine methods", "tuned / best of nine": "`tune`, nine methods"}
 
 
 def few_table() -> str:
@@ -260,7 +261,7 @@ def few_table() -> str:
     record = load("few")
     rows = []
     for budget, kinds in record["results"]["ratios"].items():
-        for kind, title in FEW.items():
+        for kind, title in (FEW | NINE).items():
             cells = [
                 f"{figures['mean']:.2f} / {figures['worst']:.1f}"
                 for group in ("report", "report, flows")
@@ -269,6 +270,17 @@ def few_table() -> str:
             rows.append([budget, title, *cells])
     groups = [f"{group}, {figure}" for group in ("all of *report*", "its flows") for figure in ("median", "RMS")]
     return markdown(["evaluations", "geometric mean / largest ratio of", *groups], rows, record)
+
+
+def noisy_adams() -> str:
+    """The evaluations of ``adams`` where there is most noise, of the same file."""
+    record = load("few")
+    rows = []
+    for name, row in record["results"]["adaptive"].items():
+        shares = row["of dopri5's"]
+        rows.append([name, f"{row['evaluations']:.1f}", *(f"{shares[kind]:.2f}" for kind in ("median", "rms"))])
+    head = ["problem", "evaluations of `adams`", "of dopri5's, equal median", "of dopri5's, equal RMS"]
+    return markdown(head, rows, record)
 
 
 def high_noise_table() -> str:
@@ -1356,6 +1368,7 @@ FILLED = {
     "few_evaluations": {
         "<!-- few evaluations -->": few_table,
         "<!-- few evaluations: rules -->": rules_table,
+        "<!-- adaptive: noisy -->": noisy_adams,
         "<!-- high noise -->": high_noise_table,
         "<!-- few evaluations: learned -->": learned_table,
         "<!-- few evaluations: published -->": published_table,
