@@ -278,3 +278,12 @@ def test_a_record_that_does_not_fit_is_refused(learned: FittedSolver) -> None:
     known = learned.fields()
     of = FittedGrid.of
     assert_refused((partial(of, {**known, **fields}, "x.json"), CorruptCheckpointError, m) for fields, m in refused)
+
+
+def test_a_flow_without_noise_at_its_end_is_told_what_to_do() -> None:
+    sde = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
+    score = scoresde.targets.Gaussian(torch.zeros(2), 0.3).score(sde)
+    with pytest.raises(scoresde.InvalidArgumentError, match="make the process or model with t_min=1e-3"):
+        scoresde.fit_solver(sde, score, 4, pilot=8)
+    with pytest.raises(scoresde.InvalidArgumentError, match="make the process or model with t_min=0.001"):
+        scoresde.log_likelihood(sde, score, torch.zeros(1, 2))

@@ -362,3 +362,10 @@ def test_bad_calls_are_refused() -> None:
             for (x, t, error, words), method in itertools.product(calls, METHODS)
         }
     )
+
+
+@pytest.mark.parametrize("name", ["prediction", "time_input", "input_scale", "variance_name"])
+def test_what_was_made_of_a_convention_is_not_changed_afterwards(name: str) -> None:
+    model = ScoreModel(lambda x, t: x, VPSDE(), "noise")
+    with pytest.raises(AttributeError, match=f"`{name}` belongs to a ScoreModel"):
+        setattr(model, name, "data")

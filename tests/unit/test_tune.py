@@ -389,3 +389,9 @@ class TestScaleOfTheData:
         rankings = [tune(self.SDE, self.TARGET.score(self.SDE), 6, dtype=F64, seed=seed).ranking for seed in range(2)]
         named = {row.grid.rpartition(" ")[2] for rows in rankings for row in rows if "from sigma" in row.grid}
         assert named == {"1"}
+
+
+def test_numbers_too_large_to_be_meant_are_refused_at_once() -> None:
+    target, sde = scoresde.targets.Gaussian(torch.zeros(2), 0.3), scoresde.VPSDE()
+    with pytest.raises(scoresde.InvalidArgumentError, match="`steps` must be at most 1000"):
+        scoresde.tune(sde, target.score(sde), 10**6)
