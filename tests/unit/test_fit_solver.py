@@ -285,5 +285,5 @@ def test_a_flow_without_noise_at_its_end_is_told_what_to_do() -> None:
     score = scoresde.targets.Gaussian(torch.zeros(2), 0.3).score(sde)
     with pytest.raises(scoresde.InvalidArgumentError, match="make the process or model with t_min=1e-3"):
         scoresde.fit_solver(sde, score, 4, pilot=8)
-    with pytest.raises(scoresde.InvalidArgumentError, match="make the process or model with t_min=0.001"):
+    with pytest.raises(scoresde.InvalidArgumentError, match=r"make the process or model with t_min=0\.001"):
         scoresde.log_likelihood(sde, score, torch.zeros(1, 2))
