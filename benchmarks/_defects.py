@@ -976,7 +976,7 @@ DEFECTS = (
         "if self.foreign is not None and identity is None:",
         "if False:",
     ),
-    Defect("sets: hooks of a network", "generation/identity.py", ", value._modules, added]", ", value._modules]"),
+    Defect("sets: hooks of a network", "generation/identity.py", ".items()), added]", ".items())]"),
     Defect("networks: draws of random numbers", "scores/networks.py", "if before[0] == after[0] and", "if False and"),
     Defect(
         "sets: a log changes nothing", "generation/monitor.py", "                hook.remove()", "                pass"
