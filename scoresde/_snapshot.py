@@ -112,18 +112,8 @@ def bytes_of(value: Tensor) -> memoryview:
         >>> bytes_of(torch.ones(2, dtype=torch.int16)).tolist()
         [1, 0, 1, 0]
     """
-    return (
-        value.detach()
-        .cpu()
-        .resolve_conj()
-        .resolve_neg()
-        .to_dense()
-        .contiguous()
-        .flatten()
-        .view(torch.uint8)
-        .numpy()
-        .data
-    )
+    plain = value.detach().cpu().resolve_conj().resolve_neg().to_dense()
+    return plain.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _read_generator(state: Tensor, into: torch.Generator) -> torch.Generator:
