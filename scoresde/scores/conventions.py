@@ -156,7 +156,7 @@ def check_score(
 
     Whatever the wrapping may do, a network trained by denoising can't be improved by a factor or by other times, which
     is measured too; one that has overfitted, or was fitted badly at some level, can be, and is then ``"unknown"``. Two
-    or three samples are too few for a verdict. The cost is at most 200 calls with 256 samples for up to 256 levels,
+    or three samples are too few for a verdict. The cost is at most 320 calls with 256 samples for up to 256 levels,
     fewer samples for large data, and what high noise takes, see `ScoreReport.calls`.
 
     Args:
