@@ -81,6 +81,7 @@ _COMMON = ((-1, 2), (0, 1), (0, 255))  # ranges of images: the least value, and 
 INDEX = "chain.label(sde.log_snr(t))"
 _DECLARED = {INDEX: "'index', chain=chain", "declared(t)": "declared"}  # times of a model, and the arguments for them
 _MOST_BETA, _MOST_SIGMA = 150.0, 1e4  # of a process whose alpha single precision has, and of one without
+_LEAST = 14.0  # minus the logarithm of the least of either
 SHARES = 2.0  # times up to this are no labels of a chain, but shares of an interval
 _CHANGED = 0.05  # of the data's spread: by how much other units must move the data
 AS_GIVEN = Units("x0", lambda x: x, 1.0)
@@ -422,7 +423,8 @@ class Family(NamedTuple):
 
     def reading(self, declared: Reading) -> Reading | None:
         """The declared reading on the process, None where there is none with these parameters."""
-        if not max(self.numbers) < math.log(_MOST_BETA if self.make is VPSDE else _MOST_SIGMA):
+        most = math.log(_MOST_BETA if self.make is VPSDE else _MOST_SIGMA)
+        if not -_LEAST < min(self.numbers) <= max(self.numbers) < most:
             return None
         low, high = (float(f"{math.exp(number):.3g}") for number in self.numbers)
         if not 0 < low < high:

@@ -619,3 +619,16 @@ def test_a_geometric_sequence_of_scales_is_fitted():
     report = check_score(wrong, ScoreModel(net, wrong, "noise"), data)
     low, high = map(float, re.search(r"VESDE\(([\d.]+), ([\d.]+)\)", report.suggestion).group(1, 2))
     assert abs(math.log(low / 0.02)) < 0.5 and abs(math.log(high / 20.0)) < 0.5, str(report)
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("process", ["ve", "vp"])
+def test_no_times_lead_to_processes_that_there_are_none_of(process, factor):
+    """Measured times may be anything."""
+    sde = SDES[process]
+    declared = readings.declared_by(ScoreModel(lambda x, t: x, sde, "noise"))
+    log_snrs = torch.linspace(5.0, -5.0, 8, dtype=torch.float64)
+    for times in (torch.linspace(0.0, 1.0, 8), torch.linspace(1.0, 0.0, 8), torch.full((8,), 0.5), torch.rand(8) ** 9):
+        family = readings.Family.of(declared, log_snrs, factor * times.double(), 1.0)
+        found = [near.reading(declared) for near in family.around(0.3)]
+        assert all(r is None or r.process.sde.t_min < r.process.sde.t_max for r in found)
