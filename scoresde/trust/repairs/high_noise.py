@@ -8,7 +8,7 @@ import torch
 
 from ...scores.high_noise import LOWEST, HighNoise, best_of, cures
 from .base import Repair, Rung, certain
-from .denoising import Denoised
+from .denoising import Denoised, Gap
 from .subject import Subject
 
 _ROWS = 34  # a purpose of seeds
@@ -52,7 +52,8 @@ class NoisyStart(Repair):
         size = far.value * math.sqrt(
             max(0.0, 1 - helped[best_of(helped)] / helped[""])
         )  # what the best cure takes away
-        matters = far.seen and subject.large(size) and size > _HALF * far.value and sound
+        shown = (far.seen and subject.large(size)) or Gap.of(of.levels, of.held, of.linear, subject.confidence).worse
+        matters = shown and size > _HALF * far.value and sound
         details = {f"energy distance with {name or 'nothing'}": value for name, value in helped.items()}
         return Rung(
             self.name, certain(share, subject.confidence), 0.0, "estimate", "of noise", matters,
