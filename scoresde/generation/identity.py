@@ -23,7 +23,7 @@ from ..scores.networks import enclosed, held_by
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice, pathlib.PurePath, torch.dtype, torch.device)
 _OWN = __package__.partition(".")[0]
-_KNOWN = (_OWN, "torch", "numpy", "builtins", "math", "functools")
+_KNOWN = (_OWN, "torch", "numpy", "builtins", "math")
 _USED = ("training", "_served")  # attributes that change with the use of an object
 Parts = Iterator[bytes | memoryview]
 
@@ -86,6 +86,8 @@ def _parts(value: Any, inside: tuple[object, ...], foreign: list[str]) -> Parts:
     plain = not callable(value) or type(value) in _PLAIN or _of(type(value), _OWN)
     if isinstance(value, Tensor):
         yield from _numbers(value)
+    elif isinstance(value, torch.ScriptObject):  # which quantised layers pack their weights into
+        yield from _parts(value.__getstate__(), inside, foreign)
     elif isinstance(value, _PLAIN) and plain:
         yield f"{type(value).__name__} {value!r}".encode()
     elif isinstance(value, list | tuple) and plain:
@@ -126,9 +128,9 @@ def _made_of(value: Any, inside: tuple[object, ...]) -> list[object] | None:
         in_ours = any(isinstance(outer, torch.nn.Module) and hasattr(outer, "arguments") for outer in inside)
         if not _of(type(value), _OWN, *(["torch.nn.modules"] if in_ours else [])):
             return None
-        added = [*value._forward_pre_hooks.values(), *value._forward_hooks.values()]
+        added = [list(part.values()) for name, part in sorted(vars(value).items()) if name.endswith("_hooks")]
         return [type(value), _attributes(value), _tensors(value, deep=False), list(value._modules.items()), added]
-    if isinstance(value, functools.partial):
+    if type(value) is functools.partial:
         return ["partial", value.func, value.args, value.keywords]
     if isinstance(value, types.MethodType):
         return ["method", value.__func__, value.__self__] if _made_of(value.__self__, inside) is not None else None
@@ -142,8 +144,12 @@ def _made_of(value: Any, inside: tuple[object, ...]) -> list[object] | None:
 def _tensors(net: torch.nn.Module, deep: bool = True) -> dict[str, object]:
     """The parameters and buffers of a network, those included that are not saved; of a whole one also what quantised
     layers pack, and the constants of a script."""
-    found: dict[str, object] = {**dict(net.named_parameters(recurse=deep)), **dict(net.named_buffers(recurse=deep))}
+    found: dict[str, object] = {**net._parameters, **net._buffers}
     if deep:
+        found = {
+            **dict(net.named_parameters(remove_duplicate=False)),
+            **dict(net.named_buffers(remove_duplicate=False)),
+        }
         found |= {name: packed for name, packed in net.state_dict().items() if name not in found}
     if deep and isinstance(net, torch.jit.ScriptModule):
         found["constants"] = list(constants_of(net.inlined_graph))

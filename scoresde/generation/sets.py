@@ -27,6 +27,7 @@ from .._registries import CONTAINERS, PICTURE_CONTAINERS
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice, short
 from ..files.paths import check_path
 from ..files.shards import Plan
+from ..grids import GRIDS
 from ..noise import SampleNoise, check_seed
 from ..scores import as_score
 from ..scores.networks import check_evaluating, check_quiet, networks_of
@@ -150,7 +151,8 @@ def generate(
     check_evaluating("score_fn", score_fn)
     check_evaluating("features", features)
     _check_bound(score_fn)
-    made = Made.of([score_fn, sde, context, features, options])
+    grids = [GRIDS[name] for name in options.values() if isinstance(name, str) and name in GRIDS]  # of the user's, too
+    made = Made.of([score_fn, sde, context, features, options, grids])
     settings = {
         **belonging(made, identity, manner),
         "sde": re.sub(r" at 0x[0-9a-f]+", "", repr(sde)),

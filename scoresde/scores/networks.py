@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import types
 from collections.abc import Iterator
 
@@ -66,7 +67,7 @@ def enclosed(function: types.FunctionType) -> list[object]:
 
 def _parts(part: object) -> list[object]:
     """What something consists of, as far as it may be called, in the order of names."""
-    held: list[object]
+    held: list[object] = []
     if isinstance(part, types.FunctionType):
         held = enclosed(part)
     elif isinstance(part, types.MethodType):
@@ -76,18 +77,30 @@ def _parts(part: object) -> list[object]:
     elif isinstance(part, torch.nn.Module):
         held = [value for layer in part.modules() for value in _attributes(layer)]
     elif isinstance(part, dict):
-        held = [part[name] for name in sorted(part, key=repr)]
+        held = [part[name] for name in sorted(part, key=_text)]
     elif isinstance(part, list | tuple | set):
         held = list(part)
-    else:
-        held = _attributes(part) if callable(part) and not isinstance(part, type) else []
+    if callable(part) and not isinstance(part, types.FunctionType | types.MethodType | torch.nn.Module | type):
+        held += _attributes(part)
     return [value for value in held if callable(value) or isinstance(value, list | tuple | set | dict)]
+
+
+def _text(key: object) -> str:
+    """A key without its address."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(key))
 
 
 def _attributes(value: object) -> list[object]:
     """The attributes of an object, but for the layers and tensors of a network, in the order of names."""
-    slots = [name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())]
-    found = {name: getattr(value, name) for name in slots if hasattr(value, name)} | getattr(value, "__dict__", {})
+    found: dict[str, object] = {}
+    for base in type(value).__mro__:
+        slots = getattr(base, "__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            own = f"_{base.__name__.lstrip('_')}{name}" if private else name
+            if hasattr(value, own):
+                found[own] = getattr(value, own)
+    found |= getattr(value, "__dict__", {})
     inner = ("_parameters", "_buffers", "_modules") if isinstance(value, torch.nn.Module) else ()
     return [found[name] for name in sorted(found) if name not in inner]
 

@@ -175,6 +175,48 @@ class Slots:
         return out
 
 
+class OneSlot:
+    __slots__ = "__net"
+
+    def __init__(self, net: nn.Module) -> None:
+        self.__net = net
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.__net(x)
+        return out
+
+
+class Table(dict[str, Any]):
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+def table(net: nn.Module) -> Table:
+    found = Table()
+    found.net = net
+    return found
+
+
+class Part(functools.partial):  # type: ignore[type-arg]
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+def part(net: nn.Module) -> Part:
+    found = Part(torch.mul)
+    found.net = net
+    return found
+
+
+def recurrent(net: nn.Module) -> nn.Module:
+    layer = nn.LSTM(2, 2)
+    for value in layer.parameters():
+        nn.init.constant_(value, float(net.weight.detach()[0, 0]))  # type: ignore[index,arg-type]
+    return torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.LSTM})  # type: ignore[no-any-return]
+
+
 class Job:
     def __init__(self, net: nn.Module) -> None:
         self.net = net
@@ -216,6 +258,10 @@ def enclosing(nets: dict[str, nn.Module]) -> Callable[..., Any]:
 # What holds a network, given it.
 HOLDERS: dict[str, Callable[[nn.Module], object]] = {
     "slots": Slots,
+    "one private slot": OneSlot,
+    "a callable table": table,
+    "a kind of partial": part,
+    "packed layers": recurrent,
     "a method of an object": lambda net: Job(net).score,
     "a list of a module": Lists,
     "what a hook encloses": hooked,
@@ -257,8 +303,23 @@ def test_layers_belong_to_their_order_and_tensors_to_their_kind() -> None:
         net.extra = nn.Sequential(OrderedDict((name, layers[name]) for name in names))
         digests.add(Made.of(net).digest)
     assert len(digests) == 2
+    layer = net.blocks[0].norm1
+    tied = {Made.of(net).digest}
+    for bias in (None, layer.weight):
+        layer.bias = bias
+        tied.add(Made.of(net).digest)
+    net.register_full_backward_hook(lambda layer, inner, outer: None)
+    assert len(tied) == 3 and Made.of(net).foreign == "<lambda>"
     view = torch.zeros(2, dtype=torch.complex64).conj()
     assert Made.of(view) == Made.of(view.resolve_conj()) != Made.of(view + 1j)
+
+
+def test_a_grid_by_name_is_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scoresde.grids.GRIDS, "mine", lambda *args: scoresde.grids.GRIDS["log_snr"](*args))
+    draw = functools.partial(generate, tmp_path / "set", SDE, TARGET.score(SDE), **DDIM, grid="mine")
+    draw(4)
+    with pytest.raises(InvalidArgumentError, match=ASKED):
+        draw(8, extend=True)
 
 
 def test_a_file_named_like_a_module_of_python_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
