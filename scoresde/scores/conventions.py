@@ -6,6 +6,7 @@ names the convention that fits.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from .._checks import check_integer, check_not_empty, check_state, check_tensor
 from .._context import per_row
 from .._explained import explained
 from .._tensors import compute_dtype
+from ..chains import Chain
 from ..errors import InvalidArgumentError
 from ..noise import check_seed
 from ..sdes import AffineSDE
@@ -61,8 +63,11 @@ _TIMES = 16  # that are tried at every level
 _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in their place, in the error's logarithm
 _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
 _UNNAMED = 1.1  # and where times or factors were measured, which differ a little for a network that was fitted badly
-_FITTED, _STEPS = 2, (0.3, 0.1)  # times as many rows, on which a process is fitted, and the steps of its parameters
-_MOST_CALLS = 320
+_FITTED, _STEPS = (
+    2,
+    (0.3, 0.1, 0.03),
+)  # times as many rows, on which a process is fitted, and the steps of its parameters
+_MOST_CALLS = 350
 _NEAR = 0.1  # the variance of the data as a share of that of the state, where noise is three times as large as the data
 _RESERVED = 4  # of them, for questions about the context and the batch
 _DEPENDS = 0.05  # of the error: by how much another context must move the guesses to say anything
@@ -156,7 +161,7 @@ def check_score(
 
     Whatever the wrapping may do, a network trained by denoising can't be improved by a factor or by other times, which
     is measured too; one that has overfitted, or was fitted badly at some level, can be, and is then ``"unknown"``. Two
-    or three samples are too few for a verdict. The cost is at most 320 calls with 256 samples for up to 256 levels,
+    or three samples are too few for a verdict. The cost is at most 350 calls with 256 samples for up to 256 levels,
     fewer samples for large data, and what high noise takes, see `ScoreReport.calls`.
 
     Args:
@@ -251,7 +256,8 @@ class _Search:
         if isinstance(score_fn, ScoreModel) and not changed(score_fn, ScoreModel):
             self.network, self.declared = OfModel(score_fn), declared_by(score_fn)
         self.data = data.to(compute_dtype(data.dtype))
-        self.lams, ratio, self.within_reach = _levels(sde, self.data, levels)
+        chain = getattr(score_fn, "chain", None)
+        self.lams, ratio, self.within_reach = _levels(sde, self.data, levels, chain)
         self.t = sde.time(2 * self.lams).tolist()
         self.base = ratio / (1 + ratio)
         self.few_rows = max(1, min(_ROWS // levels, max(_FEWEST, math.ceil(_VALUES / data[0].numel()))))
@@ -367,7 +373,18 @@ class _Search:
             better = _better(own, errors, _BETAS, _FAMILY) and self._explains(reading, _EQUAL)
         if better and reading == self.fitted:  # other betas do what a factor of the output does
             better = _better(self.many.scaled(self.declared), self.found[reading], _BETAS)
+        if reading == replace(self.declared, evaluated=True) and self._training:
+            better = not (_better(errors, own, 1.0) or torch.allclose(errors.values, own.values))
         return better and self._helps(reading)
+
+    @functools.cached_property
+    def _training(self) -> bool:
+        """Whether layers of the network do something else in training mode, in which they are."""
+        layers = [] if self.network.module is None else self.network.module.modules()
+        return any(
+            layer.training and (getattr(layer, "p", 0.0) > 0 or getattr(layer, "track_running_stats", False))
+            for layer in layers
+        )
 
     def _changed_once(self) -> list[Reading]:
         """The declared reading of other data, or of the network in evaluation mode."""
@@ -633,9 +650,9 @@ class _Search:
         return gain > max(_INFORMATIVE if errors.relative > 1 else _INFORMATIVE / 3, _CLEAR * error)
 
 
-def _levels(sde: AffineSDE, data: Tensor, levels: int) -> tuple[Tensor, Tensor, bool]:
+def _levels(sde: AffineSDE, data: Tensor, levels: int, chain: Chain | None = None) -> tuple[Tensor, Tensor, bool]:
     """Half of the log-SNRs of the levels, the variance of the data over that of the noise at each, and whether the
-    process has noise of the size of the data."""
+    process has noise of the size of the data; levels of a chain, if there is one."""
     spread = 2 * math.log(max(float(data.to(torch.float64).std(0, correction=0).square().mean().sqrt()), 1e-6))
     ends = [float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max)]
     high, low = min(ends[0], 5 - spread), max(ends[1], -5 - spread)
@@ -643,6 +660,9 @@ def _levels(sde: AffineSDE, data: Tensor, levels: int) -> tuple[Tensor, Tensor, 
     if not within_reach:
         low, high = max(ends[1], -30.0), min(ends[0], 30.0)
     log_snrs = torch.linspace(high, low, levels + 2, dtype=torch.float64)[1:-1]
+    if chain is not None:
+        near = chain.log_snrs[(log_snrs[:, None] - chain.log_snrs).abs().argmin(1)]
+        log_snrs = near.unique().flip(0)
     return log_snrs / 2, (log_snrs + spread).exp(), within_reach
 
 

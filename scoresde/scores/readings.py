@@ -95,6 +95,8 @@ _PLAIN_FACTORS = (
     Factor("1 / alpha * ", lambda n: 1 / n.alpha),
     Factor("sigma**2 * ", lambda n: n.sigma**2),
     Factor("1 / sigma**2 * ", lambda n: n.sigma**-2),
+    Factor("alpha / sigma * ", lambda n: n.alpha / n.sigma),
+    Factor("sigma / alpha * ", lambda n: n.sigma / n.alpha),
     Factor("2 * ", lambda n: 2.0),
     Factor("1 / 2 * ", lambda n: 0.5),
 )
@@ -304,6 +306,7 @@ _EXPRESSIONS = {
 _NAMED = {
     **{name: Time(f"time {name}", _EXPRESSIONS[name], read) for name, read in TIME_INPUTS.items()},
     "gamma": Time("time -log_snr", "-sde.log_snr(t)", lambda n: -2 * n.lam),
+    "variance": Time("time sigma**2", "sde.sigma(t) ** 2", lambda n: n.sigma**2),
     "log_rho": Time("time ln rho", "-0.5 * sde.log_snr(t)", lambda n: -n.lam),
 }
 
@@ -434,9 +437,9 @@ class Family(NamedTuple):
         return replace(declared, process=process, time=_clock(name, self.length), scale="x")
 
     def around(self, step: float) -> list[Family]:
-        """Those whose parameters differ by a step or none, and the middle."""
-        low, high = self.numbers
-        return [self._replace(numbers=(low + i * step, high + j * step)) for i in (0, -2, 2) for j in (0, -1, 1)]
+        """Those whose parameters differ by a step or none (the smaller beta by two), and the middle."""
+        (low, high), far = self.numbers, 2 if self.make is VPSDE else 1
+        return [self._replace(numbers=(low + i * step, high + j * step)) for i in (0, -far, far) for j in (0, -1, 1)]
 
 
 def with_times(declared: Reading, log_snrs: Tensor, times: Tensor) -> Reading:

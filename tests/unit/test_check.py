@@ -231,7 +231,7 @@ def test_a_schedule_that_has_no_name_is_measured_in_few_calls():
     report = check_score(VP, ScoreModel(counted, VP, "noise"), data)
     assert report.verdict == "another fits better"
     assert report.convention.startswith(("process scoresde.VPSDE(", "time ")), str(report)
-    assert report.calls == len(calls) <= 320 and max(calls) <= 256
+    assert report.calls == len(calls) <= 350 and max(calls) <= 256
 
 
 def test_a_factor_that_has_no_name_is_noticed():
@@ -377,7 +377,7 @@ def test_names_the_context_of_other_samples():
     assert right.ok, str(right)
     wrong = check_score(sde, score_fn, data, context={"label": (label + 1) % 4})
     assert (wrong.ok, wrong.verdict, wrong.convention) == (False, "unknown", "context"), str(wrong)
-    assert wrong.calls <= 320
+    assert wrong.calls <= 350
     net, data = exact()
     nearly = ScoreModel(lambda x, t, label: net(x, t) + 0.02 * torch.sin(label.to(x))[:, None], VP, "noise")
     assert check_score(VP, nearly, data, context={"label": torch.arange(len(data)) % 10}).ok  # no mistake
@@ -387,7 +387,7 @@ def test_names_one_time_for_the_whole_batch():
     net, data = exact()
     report = check_score(VP, ScoreModel(lambda x, t: net(x, t[:1].expand(len(t))), VP, "noise"), data)
     assert (report.ok, report.convention) == (False, "one time per batch"), str(report)
-    assert "t[0]" in report.message and report.calls <= 320
+    assert "t[0]" in report.message and report.calls <= 350
 
 
 def standardised():
@@ -559,7 +559,7 @@ def test_names_labels_that_are_not_those_of_the_data(wrong, process):
     assert check_score(SDES[process], score, images, context={"label": labels}, levels=4).ok
     report = check_score(SDES[process], score, images, context={"label": other}, levels=4)
     assert (report.ok, report.convention, report.verdict) == (False, "context", "unknown"), str(report)
-    assert report.calls <= 320
+    assert report.calls <= 350
 
 
 def test_measured_times_are_code_that_runs():
@@ -583,7 +583,7 @@ def test_betas_without_a_name_are_fitted(size, declared):
     report = check_score(wrong, ScoreModel(net, wrong, "noise"), data)
     low, high = map(float, re.search(r"VPSDE\(([\d.]+), ([\d.]+)\)", report.suggestion).group(1, 2))
     assert report.verdict == "another fits better" and abs((low + high) / 14.2 - 1) < 0.12, str(report)
-    assert report.calls <= 320
+    assert report.calls <= 350
 
 
 @pytest.mark.parametrize("shift", [1, -1])
@@ -632,3 +632,37 @@ def test_no_times_lead_to_processes_that_there_are_none_of(process, factor):
         family = readings.Family.of(declared, log_snrs, factor * times.double(), 1.0)
         found = [near.reading(declared) for near in family.around(0.3)]
         assert all(r is None or r.process.sde.t_min < r.process.sde.t_max for r in found)
+
+
+def test_statistics_of_batches_are_named_where_errors_are_nearly_the_same():
+    net, data = exact()
+
+    class Normed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(data.shape[1], affine=False)
+            self.norm(torch.randn(4096, data.shape[1], generator=generator()))
+            self.norm.running_mean.zero_()
+            self.norm.running_var.fill_(1.0)
+
+        def forward(self, x, t):
+            return net(x, t) + 1e-2 * self.norm(x)
+
+    report = check_score(VP, ScoreModel(Normed().train(), VP, "noise"), data)
+    assert "call net.eval() first" in report.suggestion, str(report)
+
+
+def test_levels_are_those_of_a_short_chain():
+    """Between them its network has no right answer."""
+    chain = scoresde.discrete.NoiseScales(torch.logspace(1, -2, 10, dtype=torch.float64).tolist())
+    law = targets.GaussianMixture(torch.ones(4), torch.randn(4, 5, generator=generator()), scales=0.2)
+    sde = chain.sde()
+    score, data = law.score(sde), law.sample(256, generator=generator())
+    table = chain.log_snrs[chain.labels.argsort()]
+
+    def net(x, i):
+        node = sde.nodes(sde.time(table[i]))
+        return score.estimate(x, node).noise
+
+    report = check_score(sde, ScoreModel(net, sde, "noise", "index", chain=chain), data)
+    assert report.ok and set(report.t) <= set(chain.times.tolist()), str(report)
