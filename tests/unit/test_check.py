@@ -155,9 +155,14 @@ DECLARED = {
         "output x 1 / sigma",
         "scaled(x, t) is 1 / sigma * net(x, t)",
     ),
-    "two factors": (
+    "two factors in one": (  # the noise is minus the output times alpha, and the score is the noise over minus sigma
         lambda net: ScoreModel(lambda x, t: -net(x, t) / VP.alpha(t)[:, None], VP, "score"),
-        "noise from minus output x alpha",
+        "output x alpha / sigma",
+        "where scaled(x, t) is alpha / sigma * net(x, t)",
+    ),
+    "two factors": (
+        lambda net: ScoreModel(lambda x, t: -2 * net(x, t), VP, "score"),
+        "noise from minus output x 1 / 2",
         "",
     ),
     "sigma as time": (lambda net: ScoreModel(net, VP, "noise", "sigma"), "time t", NOISE),
