@@ -331,3 +331,16 @@ def test_no_single_pair_is_much_better_on_the_measured_networks() -> None:
     a, b = few_rules.rules(found, {"one": 1.0, "two": 1.0})
     assert a == few_rules.Rule("a", pytest.approx(2.0), 2.0, "one")
     assert b == few_rules.Rule("b", pytest.approx(3.0), 9.0, "two")
+
+
+@pytest.mark.parametrize(("steps", "rho"), [(5, 100.0), (14, 100.0), (15, 300.0), (29, 300.0)])
+def test_where_few_evaluations_begin(steps: int, rho: float) -> None:
+    """Where noise is so many times as large as the data."""
+    sde, seen = scoresde.EDMSDE(sigma_max=3000.0), []
+
+    def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(float(t[0]))
+        return -x / (1 + t[:, None] ** 2)
+
+    solve(sde, score, shape=(1, 2), seed=0, method="auto", steps=steps)
+    assert seen[0] == pytest.approx(rho, rel=1e-6)

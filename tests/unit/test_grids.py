@@ -259,3 +259,11 @@ def test_vp_time_is_even_in_its_clock() -> None:
     with pytest.raises(InvalidArgumentError, match="infinite"):
         grids.VPTime()(flow, 1.0, 0.0, 4)
     assert grids.VPTime()(flow, 0.9, 0.0, 4)[-1] == 0.0
+
+
+@pytest.mark.parametrize(("scale", "power"), [(1.0, 1.0), (3.0, 0.25), (0.3, 0.5)])
+def test_the_angle_grid_is_even_in_the_angle_of_a_power(scale: float, power: float) -> None:
+    sde = EDMSDE()
+    rho = grids.Angle(scale, power)(sde, 80.0, 0.002, 7)  # t is sigma, and alpha 1
+    angles = ((rho / scale) ** power).atan().diff()
+    assert torch.allclose(angles, angles.mean().expand(7), rtol=1e-6)

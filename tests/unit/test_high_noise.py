@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.scores import Clip, GaussianAbove, ScoreModel
+from scoresde.scores import Clip, GaussianAbove, ScoreModel, high_noise
 from scoresde.scores.high_noise import HighNoise, cures
 from scoresde.trust.diagnosis import diagnose
 
@@ -121,3 +121,10 @@ def test_above_the_level_the_network_is_a_gaussian_that_is_not_evaluated() -> No
     mixed = good.estimate(x, SDE.nodes(times))
     torch.testing.assert_close(mixed.data[::2], exact.estimate(x, high).data[::2])
     torch.testing.assert_close(mixed.noise[1], torch.zeros(2))
+
+
+def test_errors_that_chance_explains_have_no_share() -> None:
+    """A single row of many is no evidence; the same error in all rows is."""
+    one, every = torch.zeros(64), torch.ones(64)
+    one[0] = 64.0
+    assert high_noise._share(one, 20.0) == 0 and high_noise._share(every, 20.0) == 1 / 20
