@@ -430,11 +430,8 @@ def precision(device: torch.device) -> dict[str, str]:
     """
     kind, backends = device.type, cast(Any, torch.backends)
     try:
-        units = (
-            (backends.cuda.matmul, backends.cudnn.conv)
-            if kind == "cuda"
-            else (backends.mkldnn.matmul, backends.mkldnn.conv)
-        )
+        products, convolutions = (backends.cuda, backends.cudnn) if kind == "cuda" else (backends.mkldnn,) * 2
+        units = products.matmul, convolutions.conv
         formats = [str(unit.fp32_precision).replace("none", "ieee") for unit in units]
         float32 = formats[:1] if len(set(formats)) == 1 else formats
     except AttributeError:  # before torch 2.9

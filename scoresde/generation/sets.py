@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +29,7 @@ from ..files.shards import Plan
 from ..grids import GRIDS
 from ..noise import SampleNoise, check_seed
 from ..scores import as_score
-from ..scores.networks import check_evaluating, check_quiet, networks_of
+from ..scores.networks import check_evaluating, check_quiet, networks_of, text_of
 from ..sdes import SDE
 from ..solving import solve
 from .computing import Batch, Generated, Manner, begin, belonging, fill, machine, sizes, told
@@ -155,7 +154,7 @@ def generate(
     made = Made.of([score_fn, sde, context, features, options, grids])
     settings = {
         **belonging(made, identity, manner),
-        "sde": re.sub(r" at 0x[0-9a-f]+", "", repr(sde)),
+        "sde": text_of(sde),
         "shape": list(event),
         "seed": seed,
         **{name: told(name, value) for name, value in sorted(options.items())},

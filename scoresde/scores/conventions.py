@@ -43,7 +43,7 @@ from .readings import (
     places,
     units,
     with_times,
-)  # fmt: skip
+)
 
 _ROWS = 256  # of the first look at a reading, over all levels, at most
 _FEWEST = 8  # of them per level, at least
@@ -63,10 +63,8 @@ _TIMES = 16  # that are tried at every level
 _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in their place, in the error's logarithm
 _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
 _UNNAMED = 1.1  # and where times or factors were measured, which differ a little for a network that was fitted badly
-_FITTED, _STEPS = (
-    2,
-    (0.3, 0.1, 0.03),
-)  # times as many rows, on which a process is fitted, and the steps of its parameters
+_FITTED = 2  # times as many rows, on which a process is fitted
+_STEPS = (0.3, 0.1, 0.03)  # of its parameters, by their logarithms
 _MOST_CALLS = 350
 _NEAR = 0.1  # the variance of the data as a share of that of the state, where noise is three times as large as the data
 _RESERVED = 4  # of them, for questions about the context and the batch
@@ -256,7 +254,7 @@ class _Search:
         if isinstance(score_fn, ScoreModel) and not changed(score_fn, ScoreModel):
             self.network, self.declared = OfModel(score_fn), declared_by(score_fn)
         self.data = data.to(compute_dtype(data.dtype))
-        chain = getattr(score_fn, "chain", None)
+        chain = score_fn.chain if isinstance(score_fn, ScoreModel) else None
         self.lams, ratio, self.within_reach = _levels(sde, self.data, levels, chain)
         self.t = sde.time(2 * self.lams).tolist()
         self.base = ratio / (1 + ratio)
@@ -374,6 +372,7 @@ class _Search:
         if better and reading == self.fitted:  # other betas do what a factor of the output does
             better = _better(self.many.scaled(self.declared), self.found[reading], _BETAS)
         if reading == replace(self.declared, evaluated=True) and self._training:
+            # a solve is in evaluation mode
             better = not (_better(errors, own, 1.0) or torch.allclose(errors.values, own.values))
         return better and self._helps(reading)
 

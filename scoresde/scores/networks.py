@@ -77,7 +77,7 @@ def _parts(part: object) -> list[object]:
     elif isinstance(part, torch.nn.Module):
         held = [value for layer in part.modules() for value in _attributes(layer)]
     elif isinstance(part, dict):
-        held = [part[name] for name in sorted(part, key=_text)]
+        held = [part[name] for name in sorted(part, key=text_of)]
     elif isinstance(part, list | tuple | set):
         held = list(part)
     if callable(part) and not isinstance(part, types.FunctionType | types.MethodType | torch.nn.Module | type):
@@ -85,9 +85,14 @@ def _parts(part: object) -> list[object]:
     return [value for value in held if callable(value) or isinstance(value, list | tuple | set | dict)]
 
 
-def _text(key: object) -> str:
-    """A key without its address."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(key))
+def text_of(value: object) -> str:
+    """What an object prints, without its address.
+
+    Example:
+        >>> text_of([1, object()])
+        '[1, <object object>]'
+    """
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _attributes(value: object) -> list[object]:

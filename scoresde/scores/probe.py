@@ -204,8 +204,8 @@ class Sample:
         share = float(time[valid].max()) <= SHARES and reading.time.expression != INDEX
         if self.network.labels is not None and not share:
             time = time.round()
-            beyond = self.network.table or (self.data.is_cuda and self.network.module is None)  # would end the process
-            most = self.network.labels if beyond else _MOST_LABEL
+            bounded = self.network.table or self.data.is_cuda  # where an index beyond a table ends the process
+            most = self.network.labels if bounded else _MOST_LABEL
             if bool((time[valid] < 0).any()) or bool((time[valid] > most).any()):
                 return None
             time = time.clamp(0, most).to(torch.int64)
@@ -288,10 +288,7 @@ class Sample:
     def fitted(self, reading: Reading) -> tuple[Errors, Tensor]:
         """The errors of the best combination of input and output at every level, fitted to the other half of the rows,
         and how many times larger the output's weight is than the reading's, ``(levels,)``."""
-        seen = self.seen.get(-1 if (number := self.place(reading)) is None else number)
-        if seen is None:
-            raise InvalidArgumentError(f"The network does not take the times of {reading.process.sde!r}.")
-        given, out = (v.flatten(2).to(torch.float64).cpu() for v in seen)
+        given, out = (v.flatten(2).to(torch.float64).cpu() for v in self._seen(reading))
         z = self.z.flatten(2).to(torch.float64).cpu()
         half, errors, sizes = z.shape[1] // 2, [], []
         for mine, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
@@ -305,10 +302,9 @@ class Sample:
 
     def scaled(self, reading: Reading) -> Errors:
         """The errors of a reading with the output multiplied by one number, the best for the other half of the rows."""
-        seen = self.seen[self.place(reading)]  # type: ignore[index]
+        given, out = self._seen(reading)
         a, b, c = (self._column(w) for w in self.weights(reading))
-        given, out = (v.to(torch.float64) for v in seen)  # type: ignore[union-attr]
-        rest, part = ((v.to(torch.float64)).flatten(2) for v in (a * given + c - self.z, b * out))
+        rest, part = (v.flatten(2).to(torch.float64) for v in (a * given + c - self.z, b * out))
         weights = 1 / ((rest + part).square().mean((1, 2), keepdim=True) + LOWEST)
         half, errors = rest.shape[1] // 2, []
         for mine, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
@@ -332,6 +328,13 @@ class Sample:
         places = middle + shift
         low = places.floor().clamp(max=len(times) - 2).long()
         return times[low] + (times[low + 1] - times[low]) * (places - low)
+
+    def _seen(self, reading: Reading) -> tuple[Tensor, Tensor]:
+        """What the network was given for a reading, and returned."""
+        seen = self.seen.get(-1 if (number := self.place(reading)) is None else number)
+        if seen is None:
+            raise InvalidArgumentError(f"The network does not take the times of {reading.process.sde!r}.")
+        return seen
 
     def weights(self, reading: Reading) -> Tensor:
         """The noise as a combination of what the network is given, its output, and 1, ``(3, levels)``."""

@@ -271,9 +271,9 @@ class Reading:
 
     def _time_code(self, declared: Reading) -> str:
         """The argument ``time_input``; a network of a chain gets the integers that it gets now."""
-        code, sde = self.time.code, self.process.sde
+        code = self.time.code
         integers = declared.time.expression == INDEX and not code.startswith("'")
-        if not integers or float(self.time.read(sde.nodes(torch.tensor([sde.t_max])))) <= SHARES:
+        if not integers or self.last_time <= SHARES:
             return code
         label = f"{self.time.expression} - 1" if self.time.expression.endswith(" * t") else self.time.expression
         return f"lambda t: ({label}).round().clamp(min=0).long()"
