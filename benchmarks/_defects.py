@@ -978,9 +978,6 @@ DEFECTS = (
     ),
     Defect("sets: hooks of a network", "generation/identity.py", ".items()), added]", ".items())]"),
     Defect("networks: draws of random numbers", "scores/networks.py", "if before[0] == after[0] and", "if False and"),
-    Defect(
-        "sets: a log changes nothing", "generation/monitor.py", "                hook.remove()", "                pass"
-    ),
     Defect("sets: parts of other options", "cli/_sample.py", "    clear_parts(target)\n", ""),
     Defect(
         "sets: an output that came meanwhile",

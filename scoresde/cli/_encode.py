@@ -67,7 +67,6 @@ def encode(
     device: parameters.Device = "auto",
     shard_size: parameters.ShardSize = None,
     container: parameters.Container = None,
-    log_json: parameters.LogJson = None,
     patience: parameters.Patience = PATIENCE,
     batch_size: parameters.BatchSize = 256,
     force: parameters.Force = False,
@@ -84,7 +83,7 @@ def encode(
     """
     began = time.perf_counter()
     source_name = named("data", data, data_argument)
-    sharding = Sharding(shard_size, container, log_json, patience, max_failures=1.0)
+    sharding = Sharding(shard_size, container, patience, max_failures=1.0)
     target, extension = check_output_of_data(out, sharding, ARRAYS, force=force)
     check_named(method, "adams")
     options = parse_options(option or [])
@@ -136,7 +135,7 @@ def encode(
         whole = {**settings, "weights": weights_of(network), "container": container or ARRAY_CONTAINERS[0]}
         bar = None if quiet else f"{method} ({title})"
         with threads(where, batch_size * math.prod(event)):
-            made = make_set(target, whole, sizes, solved, where, sharding, title=bar, networks=[network.net])
+            made = make_set(target, whole, sizes, solved, where, sharding, title=bar)
         if not quiet and leads():
             took = f"{time.perf_counter() - began:.1f} s"
             typer.echo(f"{num} latents under {model}: {title}, {method}\n{made_of(made, out)}; {took}")

@@ -93,7 +93,6 @@ def likelihood(
     ] = False,
     shard_size: parameters.ShardSize = None,
     container: parameters.Container = None,
-    log_json: parameters.LogJson = None,
     patience: parameters.Patience = PATIENCE,
     batch_size: parameters.BatchSize = 64,
     quiet: parameters.Quiet = False,
@@ -109,7 +108,7 @@ def likelihood(
     """
     began = time.perf_counter()
     source_name = named("data", data, data_argument)
-    sharding = Sharding(shard_size, container, log_json, patience, max_failures=1.0)
+    sharding = Sharding(shard_size, container, patience, max_failures=1.0)
     target, extension = check_output_of_data(out, sharding, TABLES, force=force, replaced=True)  # or continued
     if extension == PARQUET:
         pyarrow_parquet()
@@ -172,7 +171,6 @@ def likelihood(
                 where,
                 sharding,
                 title=bar,
-                networks=[network.net],
             )
         _summarise(
             made, picture, event, model, f"{title}, {method}, {_estimate(divergence, probes)}", quiet or not leads()

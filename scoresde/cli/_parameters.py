@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -104,13 +103,6 @@ Container = Annotated[
         help=f"Write a set into the folder --out, in files of this kind: {', '.join(ARRAY_CONTAINERS)}. Default: "
         f"{ARRAY_CONTAINERS[0]}.",
         autocompletion=names(ARRAY_CONTAINERS),
-    ),
-]
-LogJson = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Append a line of JSON for each event of a set: progress, rates, failures, and what each process took.",
     ),
 ]
 Patience = Annotated[

@@ -38,12 +38,10 @@ from ._output import ARRAYS, EXTENSIONS, FOLDER, check_animation, check_output, 
 from ._run import command
 from ._sets import (
     PATIENCE,
-    Replay,
     Sharding,
     check_file,
     check_set,
     clear_parts,
-    draw_again,
     in_parts,
     leads,
     made_of,
@@ -185,9 +183,7 @@ def sample(
     max_failures: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the samples of a set that may fail; they are kept as NaN.")
     ] = 0.0,
-    log_json: parameters.LogJson = None,
     patience: parameters.Patience = PATIENCE,
-    replay: Replay = None,
     scale: Annotated[
         int | None,
         typer.Option(
@@ -234,18 +230,15 @@ def sample(
     The samples of several measurements in one file are drawn in turn: sample i is of measurement i modulo their number.
     """
     began = time.perf_counter()
-    sharding = Sharding(shard_size, container, log_json, patience, max_failures, extend)
+    sharding = Sharding(shard_size, container, patience, max_failures, extend)
     sharded = sharding.wanted
     if sharded:
         _check_not_tuned(tune)
         _check_not_certified("a set of shards", certify is not None)
-        where_to = f"{out}{FOLDER}" if replay is not None else out  # a replay writes nothing
-        container = check_set(where_to, sharding, CONTAINERS, force=force, scale=scale, animate=animate)
+        container = check_set(out, sharding, CONTAINERS, force=force, scale=scale, animate=animate)
         target, extension = Path(out), FOLDER
     else:
         check_file(out, sharding)
-        if replay is not None:
-            raise InvalidArgumentError(f"`replay` is for sets of `scoresde sample`, which {str(replay)!r} is not.")
         target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
     film = check_animation(animate, ANIMATIONS, force=force)
     drawn = container in PICTURE_CONTAINERS if sharded else extension not in ARRAYS
@@ -347,9 +340,6 @@ def sample(
     what_for, bar = f"{model}: {title}, {plan.name}", None if quiet else f"{plan.name} ({title})"
     if container is not None:
         settings["container"] = container
-        if replay is not None:
-            typer.echo("\n".join(draw_again(replay, settings, lambda index: drawing.whole(index, 1, None))))
-            return
         sizes = {"first": first, "count": num, "batch_size": size}
         with threads(where, size * math.prod(event)):
             made = make_set(
@@ -361,7 +351,6 @@ def sample(
                 sharding,
                 data_range=span,
                 title=bar,
-                networks=[network.net],
             )
         if not quiet and leads():
             took = f"{time.perf_counter() - began:.1f} s"

@@ -11,13 +11,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-
-import typer
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._registries import ARRAY_CONTAINERS
 from ..errors import (
-    CorruptCheckpointError,
     InvalidArgumentError,
     NonFiniteError,
     OutputError,
@@ -43,8 +40,6 @@ _UNTOLD = (
     "force",
     "quiet",
     "config",
-    "log_json",
-    "replay",
     "first",
     "num",
     "extend",
@@ -63,12 +58,10 @@ class Sharding(NamedTuple):
 
     Attributes:
         shard_size, container, max_failures, patience, extend: as of `scoresde.generate`.
-        log: its ``log``.
     """
 
     shard_size: int | None
     container: str | None
-    log: Path | None
     patience: float
     max_failures: float = 0.0
     extend: bool = False
@@ -103,9 +96,8 @@ def check_file(out: str | Path, sharding: Sharding, need: str = "--shard-size or
 
     if sharding.extend or sharding.max_failures:
         raise InvalidArgumentError(f"`extend` and `max-failures` are for sets; give {need}, too.")
-    for name, unusual in (("log-json", sharding.log is not None), ("patience", sharding.patience != PATIENCE)):
-        if unusual:
-            raise InvalidArgumentError(f"`{name}` is for sets; give {need}, too.")
+    if sharding.patience != PATIENCE:
+        raise InvalidArgumentError(f"`patience` is for sets; give {need}, too.")
     if Path(out, SET).exists():
         raise InvalidArgumentError(
             f"`out`: {str(out)!r} is a set; continue it with its --shard-size, or take another --out."
@@ -149,7 +141,6 @@ def make_set(
     *,
     data_range: tuple[float, float] = (-1.0, 1.0),
     title: str | None,
-    networks: Sequence[torch.nn.Module] = (),
 ) -> Generated:
     """Make a set, with a bar in the first process.
 
@@ -163,7 +154,6 @@ def make_set(
         sharding: the options of the set.
         data_range: the values of black and white, of pictures.
         title: of the bar; None for no bar.
-        networks: to be timed.
     """
     from tqdm import tqdm
 
@@ -178,8 +168,7 @@ def make_set(
         note=_note(),
         **divided(sizes["first"], sizes["count"], shard_size, sizes["batch_size"]),
     )
-    manner = Manner(sharding.max_failures, sharding.patience, None, sharding.log, device=device, networks=networks)
-    manner.check_log(folder)
+    manner = Manner(sharding.max_failures, sharding.patience)
     store = Store.begin(folder, plan, extend=sharding.extend)
     hidden = True if title is None or place()[0] else None  # None: off where standard error is no terminal
     with tqdm(total=store.plan.count, desc=title, file=sys.stderr, disable=hidden, unit="sample") as bar:
@@ -253,7 +242,7 @@ def in_parts(
     folder = parts / hashlib.sha256(told).hexdigest()[:_NAMED]
     with _alone(parts, target):
         try:
-            sharding = Sharding(sizes["batch_size"], ARRAY_CONTAINERS[0], None, PATIENCE)
+            sharding = Sharding(sizes["batch_size"], ARRAY_CONTAINERS[0], PATIENCE)
             whole = {**settings, "container": ARRAY_CONTAINERS[0]}
             make_set(folder, whole, sizes, solved, device, sharding, title=title)
         except (NonFiniteError, SolveFailedError, InvalidArgumentError):
@@ -310,96 +299,6 @@ def _text(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_text(v) for v in value]
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-
-def _replayed(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Let the options of the set stand where the command line has none."""
-    if path is None or ctx.resilient_parsing:
-        return path
-    from ..files.shards import Store
-
-    try:
-        note = Store.of(folder_of(path)).plan.note
-    except CorruptCheckpointError as error:
-        raise typer.BadParameter(str(error)) from None
-    except OSError as error:  # such as a name that is too long
-        raise typer.BadParameter(f"There is no set: {error.strerror}.") from None
-    ctx.default_map = {**note.get("options", {}), **(ctx.default_map or {})}
-    return path
-
-
-Replay = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE or FOLDER",
-        is_eager=True,
-        callback=_replayed,
-        help="Draw the samples that failed in a set, or in the shard of this record, again and alone, with the options "
-        "that it was made with, and say for each where it fails. Nothing is written.",
-    ),
-]
-
-
-def folder_of(path: Path) -> Path:
-    """The folder of a set, of which the path may be a record.
-
-    Example:
-        >>> folder_of(Path("set/records/00000001.json")) == folder_of(Path("set"))
-        True
-    """
-    if path.name == SET:
-        return path.parent
-    return path.parent.parent if path.suffix == ".json" else path
-
-
-def draw_again(path: Path, settings: Mapping[str, Any], draw: Callable[[int], object]) -> list[str]:
-    """Draw the samples that failed one by one.
-
-    Args:
-        path: of the set, or of a record in it.
-        settings: what decides the results now, which must be those of the set.
-        draw: ``draw(index)``, which raises where the sample fails.
-
-    Returns:
-        A line for each sample.
-
-    Raises:
-        SolveFailedError: one failed again.
-    """
-    from ..errors import short
-    from ..files.shards import Store
-
-    store = Store.of(folder_of(path))
-    known, made_by = store.plan.settings, store.plan.note.get("command")
-    if made_by != "sample":
-        by = f"`scoresde {made_by}`" if made_by else "Python"
-        raise InvalidArgumentError(f"`replay` is for sets of `scoresde sample`, but {str(path)!r} was made by {by}.")
-    differ = [
-        name for name, value in settings.items() if name in known and json.loads(json.dumps(value)) != known[name]
-    ]
-    if differ:
-        named = "; ".join(f"its {name} is {short(known[name])}, not {short(settings[name])}" for name in differ)
-        raise InvalidArgumentError(f"`replay`: {str(folder_of(path))!r} is another set: {named}.")
-    one = path.name.partition(".")[0] if path.suffix == ".json" and path.name != SET else None
-    shards = list(store.plan.shards) if one is None else [int(one)] if one.isdecimal() else []
-    records = {shard: store.record(shard) for shard in shards if shard in store.plan.shards}
-    missing = [shard for shard, record in records.items() if record is None]
-    if not records or (missing and one is not None):
-        raise InvalidArgumentError(f"`replay`: {str(path)!r} is no record of a shard that is complete.")
-    if missing:
-        typer.echo(f"Shards that are not complete: {len(missing)}; the same command makes them.", err=True)
-    found = [failure for record in records.values() if record is not None for failure in record.failures]
-    lines, failed = [], 0
-    for failure in found:
-        try:
-            draw(failure["index"])
-            lines.append(f"sample {failure['index']}: succeeds alone")
-        except (NonFiniteError, SolveFailedError) as error:
-            failed += 1
-            lines.append(f"sample {failure['index']}: {error}")
-    if failed:
-        raise SolveFailedError("\n".join([f"{failed} of {len(found)} samples fail again.", *lines]))
-    return lines or [f"No sample of {str(path)!r} failed."]
 
 
 def both(beat: Callable[[Info], object], show: Callable[[Info], None] | None) -> Callable[[Info], None]:

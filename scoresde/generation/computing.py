@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +30,6 @@ from .._registries import ARRAY_CONTAINERS, CONTAINERS
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice, short
 from ..files.paths import check_path
 from ..files.shards import Plan, Store
-from ..files.writing import writable
 from ..grids import Grid
 from ..integrate import Info, Status
 from ..noise import SampleNoise, check_seed
@@ -40,7 +39,6 @@ from ..solvers.registry.config import to_text
 from .containers import Files, Rows
 from .identity import Made
 from .making import Failure, Work, place
-from .monitor import Effort, Monitor
 from .teams import Alone, Group, Team
 from .transfers import Transfers
 
@@ -93,7 +91,6 @@ class Generated(Displayed):
         shards: how many there are.
         made: how many of them this call made; the others were there, or made by other processes.
         failures: index, seed, time and reason of each sample that failed.
-        effort: what this process did for it.
     """
 
     folder: Path
@@ -101,7 +98,6 @@ class Generated(Displayed):
     shards: int
     made: int
     failures: tuple[Failure, ...] = field(default=())
-    effort: Effort = field(default_factory=Effort)
 
     def _summary(self) -> dict[str, str]:
         return {
@@ -118,37 +114,21 @@ class Manner:
     """How a set is made, which does not change what is in it.
 
     Args:
-        max_failures, patience, show, log, group: as of `scoresde.generate`.
-        device: of the states.
-        networks: to be timed where there is a log.
+        max_failures, patience, show, group: as of `scoresde.generate`.
     """
 
     max_failures: float = 0.0
     patience: float = 120.0
     show: Callable[[int], None] | None = None
-    log: str | os.PathLike[str] | None = None
     group: Any = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    networks: Iterable[torch.nn.Module] = ()
 
     def __post_init__(self) -> None:
         check_number("max_failures", self.max_failures, low=0.0, high=1.0)
         check_number("patience", self.patience, low=0.0)
         if self.show is not None:
             check_callable("show", self.show, "show(samples)")
-        if self.log is not None:
-            check_path("log", self.log)
         if self.group is not None and not hasattr(self.group, "rank"):
             raise InvalidTypeError(f"`group` must be a process group of torch.distributed, got {short(self.group)}.")
-
-    def check_log(self, folder: Path) -> None:
-        """Refuse a log that cannot be written, or that would be in the folder of the set."""
-        if self.log is None:
-            return
-        if Path(os.path.realpath(self.log)).is_relative_to(os.path.realpath(folder)):
-            raise InvalidArgumentError(f"`log` must be outside the folder of the set, got {str(self.log)!r}.")
-        with writable(self.log), open(self.log, "ab"):
-            pass
 
     def team(self) -> Team:
         """The processes that make a shard together."""
@@ -186,7 +166,6 @@ def compute(
     patience: float = 120.0,
     device: torch.device | str | None = None,
     show: Callable[[int], None] | None = None,
-    log: str | os.PathLike[str] | None = None,
     group: Any = None,
 ) -> Generated:
     """Compute a row of numbers for each of many samples into a folder, in any number of processes: likelihoods or
@@ -206,7 +185,7 @@ def compute(
         identity: a text that names the code of the function, and its data. A set notices other weights and buffers of
             the networks that the function holds, other ``settings`` and another ``identity``, and nothing else: it is
             continued only with an ``identity``, and several processes need one.
-        shard_size, batch_size, extend, max_failures, patience, show, log, group: as of `scoresde.generate`.
+        shard_size, batch_size, extend, max_failures, patience, show, group: as of `scoresde.generate`.
         container: ``"safetensors"`` or ``"npz"``.
         device: that the function uses, which belongs to the set.
 
@@ -242,7 +221,7 @@ def compute(
     seed = check_seed("seed", seed)
     where = check_device(device)
     divided = sizes(first, count, shard_size, batch_size)
-    manner = Manner(max_failures, patience, show, log, group, where)
+    manner = Manner(max_failures, patience, show, group)
     made = Made.of(function)
     own = {
         **belonging(made, identity, manner),
@@ -265,7 +244,6 @@ def compute(
             raise InvalidArgumentError("`function` returned no array.")
         return values, None
 
-    manner.check_log(folder)
     return fill(begin(folder, plan, made, extend), solved, manner)
 
 
@@ -302,8 +280,6 @@ def fill(
     """
     seed, container = store.plan.settings["seed"], store.plan.settings["container"]
     (rank, world), team = place(), manner.team()
-    log = None if manner.log is None else Path(manner.log)
-    monitor = Monitor(log, rank, world, manner.device, manner.networks)
     schema: dict[str, tuple[torch.dtype, torch.Size]] = {}
     transfers = Transfers()
 
@@ -322,16 +298,14 @@ def fill(
 
     work = Work(
         store, made, pack, manner.patience, manner.max_failures, rank // team.size, max(1, world // team.size),
-        manner.show, monitor, team, transfers.wait,
+        manner.show, team, transfers.wait,
     )  # fmt: skip
     try:
         shards = work.run()
     except (InvalidArgumentError, InvalidTypeError):  # nothing can come of it
         store.abandon()
         raise
-    effort = monitor.effort()
-    monitor.end(effort, shards, len(work.failures))
-    return Generated(store.folder, store.plan.count, len(store.plan.shards), shards, work.failures, effort)
+    return Generated(store.folder, store.plan.count, len(store.plan.shards), shards, work.failures)
 
 
 def _check_rows(values: Values, batch: int, schema: dict[str, tuple[torch.dtype, torch.Size]]) -> None:

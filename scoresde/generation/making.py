@@ -16,7 +16,6 @@ from ..errors import OutputError, SolveFailedError, out_of_memory, too_little_me
 from ..files.leases import Lease, Leases
 from ..files.shards import Record, Store
 from .containers import Files, Rows
-from .monitor import Monitor
 from .teams import Alone, Team
 
 _PAUSE = 0.2  # seconds between two looks at what others do
@@ -71,7 +70,6 @@ class Work:
         rank, world: of this process, or of its team, and how many there are: only where to begin, and who looks at
             everything in the end, depends on them.
         show: called with the number of samples that are made; None for nobody.
-        monitor: is told what happens.
         team: with which this process makes each shard.
         arrived: called before the arrays of ``compute`` are read; it returns when they are complete.
     """
@@ -84,7 +82,6 @@ class Work:
     rank: int
     world: int
     show: Callable[[int], None] | None
-    monitor: Monitor
     team: Team = field(default_factory=Alone)
     arrived: Callable[[], None] = lambda: None
     _complete: set[int] = field(default_factory=set)  # the shards that are, or that this process is writing
@@ -105,7 +102,6 @@ class Work:
         """
         if not self.team.leads:
             return self._follow()
-        self.monitor.tell("start", shards=len(self.store.plan.shards))
         writer = Writer(self._write)
         try:
             made = self._make(dict.fromkeys(self._order()), writer)
@@ -179,14 +175,13 @@ class Work:
             note_written(writer.finish())
             if len(left) == before:
                 self.team.wait()
-                with self.monitor.time("waiting"):
-                    time.sleep(_PAUSE)
+                time.sleep(_PAUSE)
         return made
 
     def _note(self, shard: int, record: Record) -> None:
         """A shard is complete: show it, and stop where too many samples have failed; what is complete stays."""
         self._complete.add(shard)
-        self._show(shard, 0)
+        self._show(0)
         if record.failures:
             self._failures[shard] = record.failures
         failed = sum(len(failures) for failures in self._failures.values())
@@ -197,13 +192,12 @@ class Work:
                 f"max_failures={self.allowed:g} allows {int(self.allowed * self.store.plan.count)}."
             )
 
-    def _show(self, shard: int, made: int) -> None:
-        """Say how far the set is, and that so much is made of a shard, to those who want to know."""
-        if self.show is None and self.monitor.log is None:
+    def _show(self, made: int) -> None:
+        """Say how many samples of the set are made, these of a shard in work included, to whom wants to know."""
+        if self.show is None:
             return
         done = self._done() + made
-        self.monitor.progress(shard, made, done, self.store.plan.count)
-        if self.show is not None and done > self._shown:
+        if done > self._shown:
             self._shown = done
             self.show(done)
 
@@ -229,9 +223,7 @@ class Work:
         rows = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
         failures = tuple(failure for _, failed in parts for failure in failed)
         self._complete.add(shard)
-        self._show(shard, 0)
-        self.monitor.samples += len(store.plan.span(shard))
-        self.monitor.evaluations += int(rows["nfe"].sum()) if "nfe" in rows else 0
+        self._show(0)
         return rows, failures, size
 
     def _parts(self, shard: int, size: int, beat: Callable[[], None]) -> list[tuple[Rows, list[Failure]]] | None:
@@ -246,14 +238,13 @@ class Work:
             for batch in store.plan.batches(shard, size):
                 parts.append(self._batch(batch, span, beat))
                 if batch.stop < span.stop:
-                    self._show(shard, batch.stop - span.start)
+                    self._show(batch.stop - span.start)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             if size == 1:
                 raise too_little_memory("for one sample", error) from error
             print(f"Too little memory for shard {shard}; its batches become {size // 2}.", file=sys.stderr)
-            self.monitor.tell("halved", shard=shard, batch_size=size // 2)
             store.halve(shard, size // 2)
             if not self.team.alone:
                 purpose = f"for batches of {size}; the next start of the group makes shard {shard} in smaller ones"
@@ -264,24 +255,17 @@ class Work:
     def _write(self, shard: int, made: Made, lease: Lease | None) -> None:
         rows, failures, size = made
         try:
-            with self.monitor.time("writing"):
-                files = self.pack(shard, rows)
-                if lease is not None:
-                    lease.beat()
-                self.store.write(shard, files, batch_size=size, failures=failures)
+            files = self.pack(shard, rows)
+            if lease is not None:
+                lease.beat()
+            self.store.write(shard, files, batch_size=size, failures=failures)
         finally:
             if lease is not None:
                 lease.release()
-        for failure in failures:
-            self.monitor.tell("failure", shard=shard, **failure)
-        if self.monitor.log is not None:
-            rates = self.monitor.rates(self._done(), self.store.plan.count)
-            self.monitor.tell("shard", shard=shard, samples_of_shard=len(self.store.plan.span(shard)), **rates)
 
     def _batch(self, batch: range, span: range, beat: Callable[[], None]) -> tuple[Rows, list[Failure]]:
         """What a batch has of a shard."""
-        with self.monitor.time("making"), self.monitor.watching():
-            rows, failures = self.compute(batch, beat)
+        rows, failures = self.compute(batch, beat)
         beat()
         low, high = max(batch.start, span.start), min(batch.stop, span.stop)
         part = slice(low - batch.start, high - batch.start)

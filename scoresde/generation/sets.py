@@ -29,7 +29,7 @@ from ..files.shards import Plan
 from ..grids import GRIDS
 from ..noise import SampleNoise, check_seed
 from ..scores import as_score
-from ..scores.networks import check_evaluating, check_quiet, networks_of, text_of
+from ..scores.networks import check_evaluating, check_quiet, text_of
 from ..sdes import SDE
 from ..solving import solve
 from .computing import Batch, Generated, Manner, begin, belonging, fill, machine, sizes, told
@@ -61,7 +61,6 @@ def generate(
     patience: float = 120.0,
     device: torch.device | str | None = None,
     show: Callable[[int], None] | None = None,
-    log: str | os.PathLike[str] | None = None,
     features: Callable[[Tensor], Tensor] | None = None,
     group: Any = None,
     **options: Any,
@@ -99,8 +98,6 @@ def generate(
         patience: seconds after which a process takes over a shard of another one that makes no progress.
         device: of the states; default that of the network's parameters, else torch's default.
         show: called with the number of samples that are made, in this set, by all processes.
-        log: a file outside the folder that gets a line of JSON for each event of each process: how far it is, at which
-            rate, what failed, and in the end an `Effort`. With it the network is timed.
         features: ``features(x) -> (batch, d)``, kept beside the samples, such as those of a network that a distance of
             distributions compares. Samples that failed have NaN.
         group: a process group of torch.distributed whose processes hold one network together (`fully_shard`, tensor
@@ -143,7 +140,7 @@ def generate(
         if name in options:
             raise InvalidArgumentError(f"`{name}` is not for `generate`, where each sample follows from `seed` alone.")
     where = check_device(device, as_score(score_fn).network_device)
-    manner = Manner(max_failures, patience, show, log, group, where, networks_of(score_fn))
+    manner = Manner(max_failures, patience, show, group)
     event = _event(shape, score_fn)
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
@@ -180,7 +177,6 @@ def generate(
         extra = {} if features is None else {"features": _features(features, solution.x)}
         return {**found, **_beside(given, len(batch.indices)), **extra}, solution.t
 
-    manner.check_log(folder)
     return fill(begin(folder, plan, made, extend), solved, manner, data_range)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from pathlib import Path
@@ -131,14 +130,12 @@ def test_a_set_of_likelihoods_has_the_values_of_the_table(run: Run, fake: Any) -
     options = ("likelihood", "x.npz", "--rtol", 1e-2, "--atol", 1e-2, "--probes", 2, "--batch-size", 2)
     made = ("--shard-size", 3, "--out", "set/")
     said = ("log-likelihood: mean", "shards: 2, of which 2 were made now")
-    expect(run(*options, *made, "--log-json", "log.jsonl"), 0, *said)
+    expect(run(*options, *made), 0, *said)
     expect(run(*options, "--out", "table.csv"), 0)
     found = Samples("set").all()
     for name in ("log_prob", "std_error", "prior_log_prob"):
         assert np.allclose(found[name].numpy(), column(name, "table.csv"), atol=1e-3), name
     assert found["status"].tolist() == [0] * 5 and found["bits_per_dim"].isnan().all()
-    events = [json.loads(line)["event"] for line in Path("log.jsonl").read_text().splitlines()]
-    assert events[0] == "start" and events[-1] == "end" and events.count("shard") == 2
     expect(run(*options, *made), 0, "of which 0 were made now")
 
 
@@ -183,18 +180,6 @@ def test_the_samples_of_several_measurements(typed: Run, fake: Any, inverse: str
     assert not Path("b.npz").exists()
     np.savez("y.npz", y=ys[:1])
     expect(typed("sample", *MEASURED, "--inverse", "twisted_smc", "--steps", 3, "--out", "b.npz"), 0)
-
-
-def test_failed_samples_are_drawn_again_alone(typed: Run, fake: Any) -> None:
-    fake.change = lambda s, x, t: loses(1)(s, x, t) if len(x) > 1 else s
-    command = ("--count", 8, "--shard-size", 4, "--batch-size", 4, "--max-failures", 1.0, "--denoise")
-    method = ("--method", "euler_maruyama", "--steps", 5, "--stochasticity", 0.5)
-    expect(typed("sample", *method, *command, "--label", 1, "--out", "set/"), 0)
-    again = typed("sample", "--replay", "set")
-    expect(again, 0)
-    assert again.output.splitlines() == ["sample 1: succeeds alone", "sample 5: succeeds alone"]
-    fake.change = lambda s, x, t: torch.full_like(s, torch.nan)
-    expect(typed("sample", "--replay", "set/records/00000001.json"), 3, "1 of 1 samples fail again", "sample 5:")
 
 
 def contents(folder: str) -> dict[str, bytes]:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import json
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,10 +18,9 @@ from scoresde.errors import (
     CorruptCheckpointError,
     InvalidArgumentError,
     InvalidTypeError,
-    OutputError,
     SolveFailedError,
 )
-from scoresde.generation import Batch, Samples, compute, computing, generate, monitor, verify
+from scoresde.generation import Batch, Samples, compute, computing, generate, verify
 from scoresde.generation.transfers import Transfers
 from tests.refusals import refuses
 
@@ -248,67 +243,6 @@ def test_features_are_those_of_the_samples(tmp_path: Path, container: str) -> No
     assert verify(tmp_path / "a").complete
 
 
-# What a process says
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_the_log_says_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = scoresde.load("digits")
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    ticks = itertools.count(step=11.0)  # a clock by which a progress is worth a line each time
-    clock = SimpleNamespace(time=time.time, perf_counter=lambda: next(ticks))
-    monkeypatch.setattr(monitor, "time", clock)
-    log = tmp_path / "log.jsonl"
-    made = generate(tmp_path / "a", model.sde, model.score(), 20, log=log, **DDIM, **SIZES)
-    said = lines(log)
-    assert [line["event"] for line in said if line["event"] != "progress"] == ["start", *["shard"] * 3, "end"]
-    assert {(line["rank"], line["world"]) for line in said} == {(1, 2)}
-    done = [line["samples_done"] for line in said if line["event"] == "progress"]
-    assert done == sorted(done) and 4 in done
-    assert {line["samples_of_set"] for line in said if "samples_of_set" in line} == {20}
-    shards = [line for line in said if line["event"] == "shard"]
-    assert sorted(line["shard"] for line in shards) == [0, 1, 2]
-    assert all(line["samples_per_second"] > 0 for line in shards)
-    end = said[-1]
-    assert (end["samples"], end["evaluations"], end["shards_made"]) == (20, 60, 3) and end["peak_memory"] > 2**20
-    assert 0 < end["network"] < end["seconds"] and end["solver"] > 0 and end["writing"] > 0
-    assert made.effort.samples == 20 and made.effort.network == pytest.approx(end["network"])
-    generate(tmp_path / "a", model.sde, model.score(), 20, log=log, **DDIM, **SIZES)
-    again = lines(log)[len(said) :]
-    assert again[-1]["samples"] == 0 and not [line for line in again if line["event"] == "shard"]
-    generate(tmp_path / "b", model.sde, model.score(), 20, **DDIM, **SIZES)
-    assert files(tmp_path / "a") == files(tmp_path / "b")  # a log does not change the set
-    assert not model.net._forward_hooks and not model.net._forward_pre_hooks
-
-
-def test_the_log_names_failures_and_halved_batches(tmp_path: Path) -> None:
-    def score(x: Tensor, t: Tensor) -> Tensor:
-        if len(x) > 2:
-            raise MemoryError
-        return torch.where(x > 0.9, torch.nan, IMAGE(x, t))
-
-    log = tmp_path / "log.jsonl"
-    given: dict[str, Any] = {**DDIM, **SIZES, "identity": "f", "shape": (1, 4, 4), "max_failures": 1.0}
-    made = generate(tmp_path / "a", SDE, score, 8, log=log, **given)
-    said = lines(log)
-    assert [line["batch_size"] for line in said if line["event"] == "halved"] == [2]
-    failed = [line for line in said if line["event"] == "failure"]
-    assert made.failures and [f["index"] for f in made.failures] == [line["index"] for line in failed]
-    assert math.isnan(made.effort.network) and said[-1]["network"] is None  # no network of torch
-    assert said[-1]["failures_of_set"] == len(failed)
-
-
-def test_a_log_inside_the_set_or_nowhere_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="outside the folder of the set"):
-        generate(tmp_path / "a", SDE, IMAGE, 8, log=tmp_path / "a" / "log", **DDIM, **SIZES)
-    with pytest.raises(OutputError, match="cannot be written"):
-        generate(tmp_path / "b", SDE, IMAGE, 8, log=tmp_path / "no" / "log", **DDIM, **SIZES)
-
-
 def test_likelihoods_take_the_noise_of_samples_and_tell_each_step() -> None:
     """The probes of a sample are a function of its seed or index; a callback cannot stop the integral half-way."""
     steps: list[int] = []
@@ -363,12 +297,12 @@ class Autocast(torch.nn.Module):
     ("wrap", "tolerance"), [(lambda net: torch.compile(net, backend="eager"), 1e-6), (Autocast, 0.05)]
 )
 def test_networks_that_are_compiled_or_in_half_precision(tmp_path: Path, wrap: Any, tolerance: float) -> None:
-    """They are timed, continued and told from the plain network, whose samples they have."""
+    """They are continued and told from the plain network, whose samples they have."""
     given: dict[str, Any] = {"shape": (2,), "identity": "small", **DDIM, **SIZES}
     with torch.no_grad():
         generate(tmp_path / "plain", SDE, Small().eval(), 11, **given)
-        made = generate(tmp_path / "a", SDE, wrap(Small().eval()), 11, log=tmp_path / "log", **given)
-        assert made.made == 2 and made.effort.network > 0
+        made = generate(tmp_path / "a", SDE, wrap(Small().eval()), 11, **given)
+        assert made.made == 2
         assert generate(tmp_path / "a", SDE, wrap(Small().eval()), 11, **given).made == 0
         with pytest.raises(InvalidArgumentError, match=OTHER):
             generate(tmp_path / "a", SDE, Small().eval(), 11, **given)

@@ -14,7 +14,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -26,7 +25,6 @@ from scoresde.files.leases import Lease, Leases
 from scoresde.files.shards import Plan, Store, opened
 from scoresde.generation import making as making_module
 from scoresde.generation.making import Rows, Work
-from scoresde.generation.monitor import Monitor
 
 PLAN = Plan({"seed": 1}, first=1, count=6, shard_size=4, batch_size=4)
 PATIENCE = 10.0
@@ -224,9 +222,8 @@ class Machine(RuleBasedStateMachine):
         def sleep(seconds: float) -> None:
             fresh.clock += seconds
 
-        silent = Monitor(None, 0, 1, torch.device("cpu"), ())
         with mock.patch.object(making_module, "time", SimpleNamespace(sleep=sleep)):
-            self.as_worker(fresh, Work(store, compute, pack, PATIENCE, 0.0, 0, 1, None, silent).run)
+            self.as_worker(fresh, Work(store, compute, pack, PATIENCE, 0.0, 0, 1, None).run)
         found = {str(p.relative_to(self.folder)): p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
         sizes = {shard: store.batch_size(shard) for shard in PLAN.shards}
         with tempfile.TemporaryDirectory(dir=self.folder.parent) as name:
