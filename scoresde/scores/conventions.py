@@ -369,8 +369,9 @@ class _Search:
         named = reading.process is not self.declared.process or reading.time.name.startswith("label")
         if not better and reading not in self.measured and named:
             better = _better(own, errors, _BETAS, _FAMILY) and self._explains(reading, _EQUAL)
-        if better and reading == self.fitted:  # other betas do what a factor of the output does
-            better = _better(self.many.scaled(self.declared), self.found[reading], _BETAS)
+        if better and reading == self.fitted:  # other betas do what factors of the output do, and leave levels out
+            better = _better(self.many.scaled(self.declared), errors, _BETAS) and self._explains(reading, _RAISE)
+            better = better and bool(errors.valid.all())
         if reading == replace(self.declared, evaluated=True) and self._training:
             # a solve is in evaluation mode
             better = not (_better(errors, own, 1.0) or torch.allclose(errors.values, own.values))

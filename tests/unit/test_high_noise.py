@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -124,7 +125,15 @@ def test_above_the_level_the_network_is_a_gaussian_that_is_not_evaluated() -> No
 
 
 def test_errors_that_chance_explains_have_no_share() -> None:
-    """A single row of many is no evidence; the same error in all rows is."""
-    one, every = torch.zeros(64), torch.ones(64)
+    """A single row of many is no evidence; the same error in all rows is, and so are errors with heavy tails that are
+    larger in most rows, of which the geometric mean counts."""
+    ones = torch.ones(64)
+    one = ones.clone()
     one[0] = 64.0
-    assert high_noise._share(one, 20.0) == 0 and high_noise._share(every, 20.0) == 1 / 20
+    assert high_noise._share(one, ones, 20.0) == 0 and high_noise._share(2 * ones, ones, 20.0) == 1 / 20
+    heavy = (8 * torch.distributions.Normal(0.2, 1.0).icdf((torch.arange(64) + 0.5) / 64)).exp()
+    assert (heavy - 1).mean() * 8 < 3.5 * heavy.std()
+    assert high_noise._share(heavy, ones, 20.0) == 0
+    larger = 100 * heavy.sqrt()
+    assert (larger - 1).mean() * 8 < 3.5 * larger.std()
+    assert math.isclose(high_noise._share(larger, ones, 20.0), math.sqrt(100 * math.exp(0.8) - 1) / 20, rel_tol=0.01)
