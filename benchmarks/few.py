@@ -120,10 +120,10 @@ class Case:
         pair = min(found, key=lambda name: found[name]["median"])
         return {"pair": pair, **{k: min(row[k] for row in found.values()) for k in ("median", "rms")}}
 
-    def tuned(self, budget: int, **options: Any) -> dict[str, Any]:
+    def tuned(self, budget: int) -> dict[str, Any]:
         """What `tune` chooses, and what that costs."""
         x, context = self.rows(slice(0, self.pilots))
-        got = scoresde.tune(self.problem.sde, self.problem.score, budget, x=x, context=context, **options)
+        got = scoresde.tune(self.problem.sde, self.problem.score, budget, x=x, context=context)
         chosen = f"{got.ranking[0].method} on {got.ranking[0].grid}"
         return {"pair": chosen, "pilot calls": got.cost.pilots, **self.solve(method=got)}
 
@@ -159,7 +159,6 @@ class Case:
                     method=BEFORE[budget], steps=budget - BEFORE[budget].extra_evaluations, grid="log_snr"
                 ),
                 "tuned": self.tuned(budget),
-                "tuned, reference of 40": self.tuned(budget, reference=40),
             }
         return out
 
@@ -186,9 +185,7 @@ KINDS = {
     "tuned / best of nine": "best of nine",
     "before": "best",
     "tuned": "best",
-    "tuned, reference of 40": "best",
     "tuned / best candidate": "best candidate",
-    "tuned, reference of 40 / best candidate": "best candidate",
 }
 
 

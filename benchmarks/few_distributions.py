@@ -48,7 +48,7 @@ def measure(problem: Problem, budget: int) -> dict[str, Any]:
     listed = candidates_of(batch, budget, (*CANDIDATES, *STOCHASTIC))
     entries = [*listed, *(entry.lower(batch) for entry in listed)]
     ends = [entry.results(batch, budget) for entry in entries]
-    compared = Distributions(ends, Distributions.exact(batch, ends, ends.__getitem__))
+    compared = Distributions(ends, Distributions.exact(batch, budget))
     names = [(to_text(entry.solver), entry.name) for entry in entries]
     best = min(range(len(entries)), key=compared.scores.__getitem__)
 

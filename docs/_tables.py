@@ -251,7 +251,6 @@ FEW = {
     "auto": "`auto`",
     "before": "default grid",
     "tuned": "`tune`",
-    "tuned, reference of 40": "`tune`, reference of 40",
 }
 NINE = {"auto / best of nine": "`auto`, nine methods", "tuned / best of nine": "`tune`, nine methods"}
 

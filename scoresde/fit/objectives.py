@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
@@ -17,9 +16,7 @@ from .records import Errors
 
 _LEAST = 1e-300  # an error that is 0 has a logarithm, too
 _SAFE, _STEEP = 1.5, 3.0  # of an RMS, in smallest ones, and the power of what is beyond that
-_SEVERAL = 6  # candidates, of which the three that change least are not chosen for that alone
-_REFERENCES = 3  # candidates whose finer results stand for the exact ones
-_STEPS = 100  # of the solve whose samples stand for the exact ones
+_STEPS, _TIMES = 100, 10  # of the solve whose samples stand for the exact ones: so many, or times the evaluations
 
 
 class Comparison(abc.ABC):
@@ -41,7 +38,7 @@ class Comparison(abc.ABC):
     scores: Sequence[float]
 
     @abc.abstractmethod
-    def __init__(self, ends: Sequence[Tensor], exact: Sequence[Tensor]) -> None: ...
+    def __init__(self, ends: Sequence[Tensor], exact: Tensor) -> None: ...
 
     @classmethod
     def check(cls, batch: Pilot) -> None:
@@ -54,8 +51,8 @@ class Comparison(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def exact(batch: Pilot, ends: Sequence[Tensor], finer: Callable[[int], Tensor]) -> list[Tensor]:
-        """What counts as exact if nothing is given; ``finer`` gives the end states of a candidate with more steps."""
+    def exact(batch: Pilot, evaluations: int) -> Tensor:
+        """What counts as exact if nothing is given, for candidates of so many evaluations."""
 
     @abc.abstractmethod
     def errors(self, i: int) -> Errors:
@@ -77,23 +74,18 @@ class EndPoints(Comparison):
 
     pilot = 16
 
-    def __init__(self, ends: Sequence[Tensor], exact: Sequence[Tensor]) -> None:
-        self._exact = exact[0]
-        self._errors = [_mean(torch.stack([distances(x, known) for known in exact])) for x in ends]
+    def __init__(self, ends: Sequence[Tensor], exact: Tensor) -> None:
+        self._exact = exact
+        self._errors = [distances(x, exact) for x in ends]
         sizes = [float(errors.square().mean().sqrt()) for errors in self._errors]
         least = max(min((size for size in sizes if math.isfinite(size)), default=1.0), _LEAST)
         self._excess = [_STEEP * math.log(max(size / (_SAFE * least), 1.0)) for size in sizes]
         self.scores = [_score(errors) + more for errors, more in zip(self._errors, self._excess, strict=True)]
 
     @staticmethod
-    def exact(batch: Pilot, ends: Sequence[Tensor], finer: Callable[[int], Tensor]) -> list[Tensor]:
-        """The finer results of the candidates that change least, or, where there are few, an accurate solve: one that
-        hardly changes may have stalled."""
-        if len(ends) < _SEVERAL:
-            return [batch.reference(_STEPS)]
-        fine = [finer(i) for i in range(len(ends))]
-        changes = [_score(distances(a, b)) for a, b in zip(ends, fine, strict=True)]
-        return [fine[i] for i in sorted(range(len(ends)), key=changes.__getitem__)[:_REFERENCES]]
+    def exact(batch: Pilot, evaluations: int) -> Tensor:
+        """An accurate solve."""
+        return batch.reference(max(_STEPS, _TIMES * evaluations))
 
     def errors(self, i: int) -> Errors:
         return summary(self._errors[i])
@@ -121,15 +113,15 @@ class Distributions(Comparison):
     least = 16
     stochastic = True
 
-    def __init__(self, ends: Sequence[Tensor], exact: Sequence[Tensor]) -> None:
-        self._ends, self._exact = ends, exact[0]
+    def __init__(self, ends: Sequence[Tensor], exact: Tensor) -> None:
+        self._ends, self._exact = ends, exact
         self._energies = [energy(x, self._exact) for x in ends]
         self.scores = [max(estimate) for estimate in self._energies]
 
     @staticmethod
-    def exact(batch: Pilot, ends: Sequence[Tensor], finer: Callable[[int], Tensor]) -> list[Tensor]:
+    def exact(batch: Pilot, evaluations: int) -> Tensor:
         """An accurate solve from where the candidates begin."""
-        return [batch.flow(batch.start, batch.x, _STEPS)]
+        return batch.flow(batch.start, batch.x, _STEPS)
 
     def warn(self, batch: Pilot, best: int) -> None:
         """Nothing: a sample may end elsewhere than on its path."""
@@ -150,8 +142,3 @@ OBJECTIVES: dict[str, type[Comparison]] = {"log": EndPoints, "law": Distribution
 def _score(errors: Tensor) -> float:
     """The mean of the logarithms."""
     return float(errors.clamp_min(_LEAST).log().mean())
-
-
-def _mean(errors: Tensor) -> Tensor:
-    """The geometric mean over references."""
-    return errors.clamp_min(_LEAST).log().mean(0).exp()

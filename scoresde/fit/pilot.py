@@ -85,6 +85,7 @@ class Pilot:
         free: whether it may begin at a level below that of t_max.
         halves: the rows to learn from, and those that are held out.
         seed: of it, and of the noise of methods that draw any.
+        unit: the scale of the data, in which levels are.
     """
 
     sde: AffineSDE
@@ -97,6 +98,7 @@ class Pilot:
     free: bool
     halves: tuple[slice, slice]
     seed: int
+    unit: float
 
     @classmethod
     def of(
@@ -139,7 +141,8 @@ class Pilot:
         check_count(count, x)
         context, free, half = context_of(context, score, x), t_start is None, len(x) // 2
         halves = slice(0, half), slice(half, len(x))
-        return cls(sde, score, x, context, start, end, (start, x), free, halves, seed).from_level(level)
+        unit = unit_of(score.traits.data_std)
+        return cls(sde, score, x, context, start, end, (start, x), free, halves, seed, unit).from_level(level)
 
     def from_level(self, level: float) -> Pilot:
         """The same, begun at a level of noise, where that is below the level of t_max; see `NoiseStart`."""
@@ -149,14 +152,19 @@ class Pilot:
             start, x = begun.t, begun.state(x)
         return replace(self, start=start, x=x)
 
+    def measured(self, ends: Tensor, level: float) -> Pilot:
+        """The same, in units of the exact ``ends`` where the score function declares no scale of the data."""
+        if self.score.traits.data_std is not None:
+            return self
+        return replace(self, unit=unit_of(self.deviation(ends))).from_level(level)
+
+    def deviation(self, ends: Tensor) -> float:
+        """The standard deviation of the data, by that of exact ends."""
+        return float(ends[~far_from_most(ends)].std()) / float(self.sde.node(self.end).alpha)
+
     def turned(self) -> Pilot:
         """The same with the halves exchanged."""
         return replace(self, halves=self.halves[::-1])
-
-    @property
-    def unit(self) -> float:
-        """The scale of the data, in which levels are."""
-        return unit_of(self.score.traits.data_std)
 
     @property
     def from_noise(self) -> bool:
@@ -198,7 +206,7 @@ class Pilot:
         """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""
         if not self.from_noise or self.score.traits.data_std is not None:
             return
-        std = float(f"{float(ends[~far_from_most(ends)].std()) / self.sde.node(self.end).alpha:.1g}")
+        std = float(f"{self.deviation(ends):.1g}")
         if std > HIGH / _CLEAR:
             warn_caller(
                 f"The paths begin at sigma/alpha = {HIGH:g}, where data with a standard deviation of {std:g} are not "

@@ -1,10 +1,8 @@
 r"""The method and the grid that are best for a network and a number of evaluations, measured on it.
 
 No rule knows which method has the smallest error at few evaluations: it depends on how rough the network is, and on its
-process. `tune` solves a pilot with every candidate, and, unless it is given a reference, with twice as many evaluations
-as well. A candidate whose results change little is a good one, as the error of a method of order p falls to
-:math:`2^{-p}`; the finer results of the three that change least then stand for the exact ones, and all candidates are
-ranked by their distance from these.
+process. `tune` solves a pilot accurately, and with every candidate, and ranks the candidates by their distance from the
+accurate ends.
 
 A method that draws noise ends nowhere near the end of an exact path, and may have better samples nevertheless. With
 ``objective="law"`` the distributions of the end states are compared instead, by an unbiased estimate of the energy
@@ -28,7 +26,7 @@ from ..grids import Angle, VPTime
 from ..sdes import SDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, choose, make_solver
-from ..solvers.registry.auto import HIGH, NOISE, level_of, unit_of
+from ..solvers.registry.auto import HIGH, NOISE, level_of
 from ..solvers.registry.config import to_text
 from .grid import check_fixed
 from .objectives import OBJECTIVES, Comparison
@@ -141,12 +139,10 @@ def tune(
         pilot: the number of samples; by default as many as ``x`` or ``shape`` has, or 16, which are enough to find a
             candidate whose error is within some per cent of the smallest, or 256 where distributions are compared,
             which takes at least 16.
-        reference: what the errors are measured against: by default the results of the three candidates that change
-            least with twice as many evaluations (the geometric mean of the distances), or, where there are fewer than
-            six candidates, or distributions are compared, of 100 steps of `scoresde.solvers.UniPC3`; the number of its
-            steps from ``t_start``, of which 40 cost less than the finer results; or the pilot's end states themselves.
-            Where distributions are compared, these may also be other samples of the wanted distribution, such as data
-            with the contexts of the pilot.
+        reference: what the errors are measured against: a number of steps of `scoresde.solvers.UniPC3` from
+            ``t_start``, by default 10 times as many as the candidates have, and 100 at least (100 where distributions
+            are compared); or the pilot's end states themselves. Where distributions are compared, these may also be
+            other samples of the wanted distribution, such as data with the contexts of the pilot.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot, and of the noise of candidates that draw any.
@@ -185,6 +181,11 @@ def tune(
         shape=shape, seed=seed, t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     comparison.check(batch)
+    exact = comparison.exact(batch, steps) if reference is None else batch.reference(reference)
+    if reference is not None:
+        batch.warn_of_far(exact)
+    batch.warn_of_high_noise(exact)
+    declared, batch = batch, batch.measured(exact, level_of(steps, HIGH))
     auto = _auto(batch, steps)
     rows = (*CANDIDATES, *STOCHASTIC) if comparison.stochastic else CANDIDATES
     listed = candidates_of(batch, steps, rows) if candidates is None else _listed(candidates, batch, comparison)
@@ -192,13 +193,6 @@ def tune(
     if not entries:
         raise InvalidArgumentError(f"No candidate can make a step with {steps} evaluations; take more `steps`.")
     coarse = [entry.results(batch, steps) for entry in entries]
-    if reference is None:
-        exact = comparison.exact(batch, coarse, lambda i: entries[i].results(batch, 2 * steps))
-    else:
-        exact = [batch.reference(reference)]
-        batch.warn_of_far(exact[0])
-    batch.warn_of_scale(exact[0])
-    batch.warn_of_high_noise(exact[0])
     compared = comparison(coarse, exact)
     order = sorted(range(len(entries)), key=compared.scores.__getitem__)
     lower: dict[Entry, Tensor] = {}
@@ -221,12 +215,8 @@ def tune(
         log_snr = sde.log_snr(times)
     default = Errors(math.nan, math.nan)
     if auto in entries:
-        begun = auto.lower(batch)
-        if level_of(steps) > NOISE or batch.from_level(NOISE).start == batch.start:
-            done = coarse[entries.index(auto)]
-        else:
-            done = lower[begun] if begun in lower else begun.results(batch, steps)
-        default = comparison([done], exact).errors(0)
+        known = dict(zip(entries, coarse, strict=True)) | lower if batch.unit == declared.unit else {}
+        default = comparison([_default(declared, steps, known)], exact).errors(0)
     return Tuned(
         tuple(times.tolist()),
         method=to_text(best.solver),
@@ -240,6 +230,14 @@ def tune(
         evaluations=steps,
         ranking=tuple(_ranked(entries[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
     )
+
+
+def _default(pilot: Pilot, steps: int, known: Mapping[Entry, Tensor]) -> Tensor:
+    """The end states of ``method="auto"``, of which some are known."""
+    auto = _auto(pilot, steps)
+    if level_of(steps) == NOISE and pilot.from_level(NOISE).start != pilot.start:
+        auto = auto.lower(pilot)
+    return known[auto] if auto in known else auto.results(pilot, steps)
 
 
 def _lower(pilot: Pilot, steps: int, tried: Sequence[Entry]) -> dict[Entry, Tensor]:
@@ -264,7 +262,7 @@ def _is_better(compared: Comparison) -> bool:
 def _auto(pilot: Pilot, steps: int) -> Entry:
     """What ``method="auto"`` takes."""
     choice = choose(True, steps, ())
-    grid = choice.grid_for(unit_of(pilot.score.traits.data_std))
+    grid = choice.grid_for(pilot.unit)
     return Entry(choice.solver, grid, "default" if grid is None else str(grid))
 
 

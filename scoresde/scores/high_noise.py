@@ -69,7 +69,7 @@ class HighNoise:
             share = unit**2 / (unit**2 + level**2)  # of what a Gaussian denoiser takes from the state
             linear = share * (x + level * noise - mean) + mean - x
             found.append([v.to(torch.float64).flatten(1).square().mean(1).cpu() / unit**2 for v in (missed, linear)])
-        shares = [_share(*pair, level / unit) for level, pair in zip(levels, found, strict=True)]
+        shares = [_share(own, best, level / unit) for level, (own, best) in zip(levels, found, strict=True)]
         errors, linears = ([float(pair[i].mean().sqrt()) for pair in found] for i in (0, 1))
         return cls(tuple(levels), tuple(errors), tuple(linears), tuple(shares), len(levels) * count)
 
@@ -102,8 +102,8 @@ def levels_of(sde: AffineSDE, unit: float) -> list[float]:
 
 
 def _share(own: Tensor, linear: Tensor, level: float) -> float:
-    """The share of noise that the excess of squared errors stands for, by their means or by their geometric means, which
-    single samples do not decide, where it is no chance."""
+    """The share of noise that the excess of squared errors stands for where it is no chance, by their means, or by
+    their geometric means, which single samples do not decide."""
     if not bool(own.isfinite().all()):
         return math.inf
     logs = [v.clamp_min(1e-300).log() for v in (own, linear)]

@@ -104,13 +104,13 @@ def test_samples_that_run_away_count_where_they_decide_the_rms() -> None:
     exact, even = torch.zeros(16, 2, dtype=F64), torch.full((16, 2), 0.02, dtype=F64)
     away = torch.full((16, 2), 0.01, dtype=F64)
     away[0] = 1.0
-    compared = EndPoints([even, away], [exact])
+    compared = EndPoints([even, away], exact)
     assert compared.scores[0] < compared.scores[1]
     behind, _ = compared.behind(1, 0)
     rms = math.sqrt((15 * 0.01**2 + 1) / 16)
     assert behind == pytest.approx(0.5 ** (15 / 16) * 50 ** (1 / 16) * (rms / (1.5 * 0.02)) ** 3)
     away[0] = 0.05  # within 1.5 times the RMS of the other
-    assert EndPoints([even, away], [exact]).behind(1, 0)[0] == pytest.approx(0.5 ** (15 / 16) * 2.5 ** (1 / 16))
+    assert EndPoints([even, away], exact).behind(1, 0)[0] == pytest.approx(0.5 ** (15 / 16) * 2.5 ** (1 / 16))
 
 
 def test_failing_candidates_come_last() -> None:
@@ -194,7 +194,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_refusals() -> None:
     calls = [(partial(tune, SDE, RING.score(SDE), **{"steps": 5} | given), message) for given, message in REFUSED]
     assert_refused(calls)
-    with pytest.raises(scoresde.NonFiniteError, match=r"NaN or infinity .*check_score"):
+    with pytest.raises(scoresde.NonFiniteError, match=r"NaN or infinite .*check_score"):
         tune(SDE, lambda x, t: torch.full_like(x, torch.nan), 4, shape=(4, 2))
 
 
@@ -300,15 +300,26 @@ def test_a_candidate_that_stalls_is_not_chosen_of_a_short_list() -> None:
 
 def test_data_too_large_for_the_start_are_noticed() -> None:
     """At sigma/alpha = 300 they are no noise; a declared scale moves the start."""
-    sde = FAR
     for std in (1.0, 100.0):
-        exact = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.full((2,), std**2, dtype=F64)).score(sde)
-        for fit in (scoresde.tune, partial(scoresde.fit_solver, iterations=0)):
-            with warnings.catch_warnings(record=True) as found:
-                warnings.simplefilter("always")
-                fit(sde, lambda x, t, exact=exact: exact(x, t), 8, shape=(16, 2), dtype=F64)
-                fit(sde, exact, 8, dtype=F64)
-            assert ["data_std" in str(w.message) for w in found] == ([True] if std > 1 else [])
+        exact = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.full((2,), std**2, dtype=F64)).score(FAR)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            for score in (lambda x, t, exact=exact: exact(x, t), exact):
+                scoresde.fit_solver(FAR, score, 8, shape=(16, 2), dtype=F64, iterations=0)
+        assert ["data_std" in str(w.message) for w in found] == ([True] if std > 1 else [])
+
+
+def test_a_scale_that_is_not_declared_is_measured() -> None:
+    """The choice is that with the scale, and its errors; those of ``auto``, which does not measure, are larger."""
+    exact = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([1e2, 1e4], dtype=F64)).score(FAR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        known, measured = (tune(FAR, s, 8, shape=(16, 2), dtype=F64) for s in (exact, lambda x, t: exact(x, t)))
+    assert measured.times == known.times and measured.fitted.median == pytest.approx(known.fitted.median)
+    assert measured.data_scale == known.data_scale == 100 and measured.default.median > 5 * known.default.median
+    x = states(FAR, (50, 2))
+    ends = [solve(FAR, s, x, method=tuned).x for s, tuned in ((exact, known), (lambda x, t: exact(x, t), measured))]
+    torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-9)
 
 
 class TestLowerStarts:

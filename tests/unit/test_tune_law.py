@@ -146,7 +146,7 @@ class TestRanking:
         batch = pilot_of(draws(0, 64, 2), far, level=HIGH)
         given: dict[str, Any] = {"t_start": batch.start, "method": "adams", "rtol": 1e-10, "atol": 1e-10}
         exact = solve(far, RING.score(far), batch.x, **given).x
-        (found,) = Distributions.exact(batch, [exact], lambda i: exact)
+        found = Distributions.exact(batch, 8)
         assert batch.from_noise
         assert abs(energy.energy(found, exact).value) < 1e-9  # as far as the start changes it: 1e-6
 
@@ -155,7 +155,7 @@ class TestRanking:
         the other cannot be told from it."""
         y = draws(0, 64, 2)
         good, lucky = y + 1e-3 * draws(1, 64, 2), min((draws(k, 64, 2) for k in range(2, 22)), key=lambda x: by(x, y))
-        compared = Distributions([lucky, good, y + 3.0], [y])
+        compared = Distributions([lucky, good, y + 3.0], y)
         assert compared.errors(0).distance < 0 < compared.scores[1] < compared.scores[0] < compared.scores[2]
         for i, tied in enumerate((True, True, False)):
             behind, uncertainty = compared.behind(i, 1)
@@ -166,7 +166,7 @@ class TestRanking:
         y = draws(0, 64, 2)
         ends = [y + 0.8 + 0.5 * draws(1, 64, 2), y + 0.7]
         best, other = (energy.energy(x, y).value for x in reversed(ends))
-        behind, uncertainty = Distributions(ends, [y]).behind(0, 1)
+        behind, uncertainty = Distributions(ends, y).behind(0, 1)
         assert behind == pytest.approx(other / best)
         limit = best + 2 * energy.difference(*ends, y).error
         assert math.exp(2 * uncertainty) == pytest.approx(limit / best)
