@@ -79,10 +79,10 @@ def check_process(path: str, record: FittedGrid, process: AffineSDE) -> None:
 
 def announcement(model: str, steps: int) -> str:
     """What is about to take a while."""
-    from ..fit.tuning import CANDIDATES
+    from ..fit.tuning import most_calls
 
-    calls = 3 * (len(CANDIDATES) + 1) * steps
-    return f"Tuning {model} for {steps} evaluations, by about {calls} network calls with {PILOT} samples ..."
+    calls = most_calls(steps)
+    return f"Tuning {model} for {steps} evaluations, by up to {calls} network calls with {PILOT} samples ..."
 
 
 def tuned(

@@ -70,7 +70,8 @@ class Comparison(abc.ABC):
 
 class EndPoints(Comparison):
     """By the geometric mean of the samples' errors, which varies least from pilot to pilot. Where the RMS is r times
-    the smallest of all and r > 1.5, as single samples run away, it is multiplied by (r / 1.5)^3."""
+    the smallest of all and r > 1.5, as single samples run away, it is multiplied by (r / 1.5)^3. No candidate is first
+    whose geometric mean is more than 1.5 times the smallest, as single samples decide an RMS by chance, too."""
 
     pilot = 16
 
@@ -79,13 +80,16 @@ class EndPoints(Comparison):
         self._errors = [distances(x, exact) for x in ends]
         sizes = [float(errors.square().mean().sqrt()) for errors in self._errors]
         least = max(min((size for size in sizes if math.isfinite(size)), default=1.0), _LEAST)
-        self._excess = [_STEEP * math.log(max(size / (_SAFE * least), 1.0)) for size in sizes]
-        self.scores = [_score(errors) + more for errors, more in zip(self._errors, self._excess, strict=True)]
+        means = [_score(errors) for errors in self._errors]
+        good = min(means) + math.log(_SAFE)
+        scores = [m + _STEEP * math.log(max(r / (_SAFE * least), 1.0)) for m, r in zip(means, sizes, strict=True)]
+        first = min(score for score, mean in zip(scores, means, strict=True) if mean <= good)
+        self.scores = [s if m <= good else max(s, first + m - good) for s, m in zip(scores, means, strict=True)]
 
     @staticmethod
     def exact(batch: Pilot, evaluations: int) -> Tensor:
         """An accurate solve."""
-        return batch.reference(max(_STEPS, _TIMES * evaluations))
+        return batch.reference(accurate(evaluations))
 
     def errors(self, i: int) -> Errors:
         return summary(self._errors[i])
@@ -98,7 +102,8 @@ class EndPoints(Comparison):
         errors = [self._errors[k].clamp_min(_LEAST).log() for k in (i, best)]
         ratios = errors[0] - errors[1]
         spread = float(ratios.std()) / math.sqrt(len(ratios)) if bool(ratios.isfinite().all()) else math.inf
-        return float(ratios.mean().exp()) * math.exp(self._excess[i] - self._excess[best]), spread
+        gap = self.scores[i] - self.scores[best]
+        return math.exp(gap) if gap < 700 else math.inf, spread
 
 
 class Distributions(Comparison):
@@ -137,6 +142,16 @@ class Distributions(Comparison):
 
 
 OBJECTIVES: dict[str, type[Comparison]] = {"log": EndPoints, "law": Distributions}
+
+
+def accurate(evaluations: int) -> int:
+    """The steps of the solve whose ends count as exact.
+
+    Example:
+        >>> accurate(5), accurate(20)
+        (100, 200)
+    """
+    return max(_STEPS, _TIMES * evaluations)
 
 
 def _score(errors: Tensor) -> float:

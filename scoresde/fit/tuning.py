@@ -29,7 +29,7 @@ from ..solvers import Solver, choose, make_solver
 from ..solvers.registry.auto import HIGH, NOISE, level_of
 from ..solvers.registry.config import to_text
 from .grid import check_fixed
-from .objectives import OBJECTIVES, Comparison
+from .objectives import OBJECTIVES, Comparison, accurate
 from .pilot import Pilot
 from .records import Errors, Ranked, Tuned
 
@@ -54,6 +54,7 @@ CANDIDATES: tuple[Row, ...] = (
     ("ipndm", {}, "quadratic"),
     ("ipndm", {}, "vp_quadratic"),
     ("ipndm", {}, "cosine"),
+    ("euler", {}, "quadratic"),
 )
 
 # Methods that draw noise and have better samples than all of these somewhere: see `benchmarks.few_distributions`.
@@ -125,14 +126,15 @@ def tune(
         score_fn: as for `solve`.
         steps: the number of evaluations of a solve, at most 1,000.
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
-            default 15 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
+            default 16 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
             unless distributions are compared. Up to 29 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
             of the data, at most. Of the default list, what ``method="auto"`` takes and the best of the others are
             then tried from 100 as well, where ``auto`` begins with up to 14; a lower start is ranked only where it is
             better than the best of the list by two standard errors, since a pilot says little about the few samples
             that a lower start may send to another mode.
         objective: ``"log"``, the mean logarithm of the errors of the end points, to which :math:`3\ln(r/1.5)` is added
-            where the RMS is r > 1.5 times the smallest, as single samples run away; or ``"law"``, the energy distance
+            where the RMS is r > 1.5 times the smallest, as single samples run away, of those whose mean is within
+            :math:`\ln 1.5` of the smallest; or ``"law"``, the energy distance
             :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
             and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
             default list. With a context the distributions are those over all contexts of the pilot.
@@ -230,6 +232,16 @@ def tune(
         evaluations=steps,
         ranking=tuple(_ranked(entries[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
     )
+
+
+def most_calls(steps: int) -> int:
+    """How often `tune` calls the network at most, with the default candidates and as many evaluations.
+
+    Example:
+        >>> most_calls(8)
+        252
+    """
+    return (len(CANDIDATES) + 1 + _LOWERED) * steps + accurate(steps)
 
 
 def _default(pilot: Pilot, steps: int, known: Mapping[Entry, Tensor]) -> Tensor:

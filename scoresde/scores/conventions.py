@@ -64,7 +64,7 @@ _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in
 _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
 _UNNAMED = 1.1  # and where times or factors were measured, which differ a little for a network that was fitted badly
 _FITTED = 2  # times as many rows, on which a process is fitted
-_STEPS = (0.3, 0.1, 0.03)  # of its parameters, by their logarithms
+_STEPS = (0.3, 0.15, 0.1, 0.05, 0.03)  # of its parameters, by their logarithms
 _MOST_CALLS = 350
 _NEAR = 0.1  # the variance of the data as a share of that of the state, where noise is three times as large as the data
 _RESERVED = 4  # of them, for questions about the context and the batch
@@ -370,7 +370,8 @@ class _Search:
         if not better and reading not in self.measured and named:
             better = _better(own, errors, _BETAS, _FAMILY) and self._explains(reading, _EQUAL)
         if better and reading == self.fitted:  # other betas do what factors of the output do, and leave levels out
-            better = _better(self.many.scaled(self.declared), errors, _BETAS) and self._explains(reading, _RAISE)
+            better = _better(self.many.scaled(self.declared), self.found[reading], _BETAS)
+            better = better and self._explains(reading, _RAISE)
             better = better and bool(errors.valid.all())
         if reading == replace(self.declared, evaluated=True) and self._training:
             # a solve is in evaluation mode
@@ -482,6 +483,13 @@ class _Search:
         for reading, error in {**self.seen, **{r: e.relative for r, e in found.items()}}.items():
             alternatives[names[reading]] = min(error, alternatives.get(names[reading], math.inf))
         lead = self._plainest(fits) if fits else None
+        if by := self._numbered():
+            change = f"Write (label {'+-'[by < 0]} 1) % classes for label."
+            message = (
+                "The labels of the context are numbered otherwise than in training: the mean squared error is "
+                f"{own.relative:.3g} {_SCALE}, and smaller with other numbers. {change}"
+            )
+            return self._reported(own, alternatives, ("another fits better", "context", message), change, self.calls)
         if lead is not None and (self._size(lead) < 2 or not self._foreign_context(lead)):
             self.best = lead
             verdict, convention = "another fits better", names[self.best]
@@ -606,6 +614,15 @@ class _Search:
         missing = _FOREIGN * moved - rise
         chance = _TIED * float(missing.std()) / math.sqrt(len(missing))
         return float(moved.mean()) > _DEPENDS and float(missing.mean()) > chance
+
+    def _numbered(self) -> int:
+        """By how much labels of the context must be changed for the error to become smaller; 0 for not at all."""
+        own = self.few.errors(self.declared)
+        for by in (1, -1):
+            errors = self.few.relabelled(self.declared, by)
+            if own is not None and errors is not None and _better(own, errors, _UNNAMED):
+                return by
+        return 0
 
     def _one_time(self) -> bool:
         """Whether the network does better where all samples of a call have one time, at two of the levels."""

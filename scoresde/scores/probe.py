@@ -251,19 +251,35 @@ class Sample:
     def exchanged(self, reading: Reading) -> tuple[Errors, Errors] | None:
         """The errors of a reading where every sample has the context of another, and how far that moves its guesses of
         the noise, in the same units; None if there is no context, or the network does not take it."""
-        number = self.place(reading)
+        number, (levels, rows) = self.place(reading), self.z.shape[:2]
         if not self.context or number is None or self.errors(reading) is None:
             return None
-        levels, rows = self.z.shape[:2]
-        own, others = self.context, torch.arange(levels * rows).reshape(levels, rows).roll(1, 1).flatten()
-        self.context = cut(own, others.to(self.z.device))
-        seen, self.context = self._called(self.places[number], strict=False), own
-        known = self.seen[number]
+        others = torch.arange(levels * rows).reshape(levels, rows).roll(1, 1).flatten()
+        seen, known = self._beside(number, cut(self.context, others.to(self.z.device))), self.seen[number]
         if seen is None or known is None:
             return None
         moved = (self._column(self.weights(reading)[1]) * (seen[1] - known[1])).flatten(2).to(torch.float64)
         valid = self._node(reading)[1]
         return self._errors(reading, *seen), Errors(moved.square().mean(2).cpu() / self.base[:, None], valid)
+
+    def relabelled(self, reading: Reading, by: int) -> Errors | None:
+        """The errors of a reading with other integers in the context, in their order, of which the last is followed by
+        the first; None if there are none."""
+        labels = {
+            k: v for k, v in self.context.items() if isinstance(v, Tensor) and v.dtype in (torch.int64, torch.int32)
+        }
+        number = self.place(reading)
+        if not labels or number is None:
+            return None
+        changed = {k: v.min() + (v - v.min() + by) % (v.max() - v.min() + 1) for k, v in labels.items()}
+        seen = self._beside(number, self.context | changed)
+        return None if seen is None else self._errors(reading, *seen)
+
+    def _beside(self, number: int, context: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+        """What the network is given at a place, and returns, with another context."""
+        own, self.context = self.context, context
+        seen, self.context = self._called(self.places[number], strict=False), own
+        return seen
 
     def alone(self, reading: Reading, levels: Sequence[int]) -> Errors | None:
         """The errors of a reading at some levels, where every call has one time."""

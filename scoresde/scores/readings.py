@@ -308,6 +308,7 @@ _NAMED = {
     "gamma": Time("time -log_snr", "-sde.log_snr(t)", lambda n: -2 * n.lam),
     "variance": Time("time sigma**2", "sde.sigma(t) ** 2", lambda n: n.sigma**2),
     "log_rho": Time("time ln rho", "-0.5 * sde.log_snr(t)", lambda n: -n.lam),
+    "log10_rho": Time("time log10 rho", "-0.5 * sde.log_snr(t) / math.log(10)", lambda n: -n.lam / math.log(10)),
 }
 
 

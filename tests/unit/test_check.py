@@ -380,9 +380,12 @@ def test_names_the_context_of_other_samples():
     sde, score_fn, data, label = labelled()
     right = check_score(sde, score_fn, data, context={"label": label})
     assert right.ok, str(right)
-    wrong = check_score(sde, score_fn, data, context={"label": (label + 1) % 4})
+    for by, change in ((1, "-"), (-1, "+")):
+        wrong = check_score(sde, score_fn, data, context={"label": (label + by) % 4})
+        assert (wrong.ok, wrong.verdict, wrong.convention) == (False, "another fits better", "context"), str(wrong)
+        assert wrong.suggestion == f"Write (label {change} 1) % classes for label." and wrong.calls <= 350
+    wrong = check_score(sde, score_fn, data, context={"label": label.roll(len(label) // 2)})
     assert (wrong.ok, wrong.verdict, wrong.convention) == (False, "unknown", "context"), str(wrong)
-    assert wrong.calls <= 350
     net, data = exact()
     nearly = ScoreModel(lambda x, t, label: net(x, t) + 0.02 * torch.sin(label.to(x))[:, None], VP, "noise")
     assert check_score(VP, nearly, data, context={"label": torch.arange(len(data)) % 10}).ok  # no mistake
@@ -563,7 +566,8 @@ def test_names_labels_that_are_not_those_of_the_data(wrong, process):
     score = digits.score(SDES[process])
     assert check_score(SDES[process], score, images, context={"label": labels}, levels=4).ok
     report = check_score(SDES[process], score, images, context={"label": other}, levels=4)
-    assert (report.ok, report.convention, report.verdict) == (False, "context", "unknown"), str(report)
+    verdict = "another fits better" if wrong == "shifted" else "unknown"
+    assert (report.ok, report.convention, report.verdict) == (False, "context", verdict), str(report)
     assert report.calls <= 350
 
 

@@ -345,7 +345,7 @@ class TestLowerStarts:
         """Also where the network has no numbers above that level."""
         x = states(self.SDE, (16, 2), seed=1)
         exact = exact_ends(RING, self.SDE, x)
-        tuned = tune(self.SDE, self.rough(150.0, 0.03), 5, x=x, reference=exact)
+        tuned = tune(self.SDE, self.rough(150.0, 0.1), 5, x=x, reference=exact)
         assert self.NAME in tuned.ranking[0].grid and self.NAME in repr(tuned)
         node = self.SDE.node(tuned.times[0])
         assert tuned.from_noise and node.sigma / node.alpha == pytest.approx(100)
