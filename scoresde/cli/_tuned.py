@@ -82,7 +82,7 @@ def announcement(model: str, steps: int) -> str:
     from ..fit.tuning import most_calls
 
     calls = most_calls(steps)
-    return f"Tuning {model} for {steps} evaluations, by up to {calls} network calls with {PILOT} samples ..."
+    return f"Tuning {model} for {steps} evaluations, by about {calls} network calls with {PILOT} samples ..."
 
 
 def tuned(

@@ -235,7 +235,7 @@ def tune(
 
 
 def most_calls(steps: int) -> int:
-    """How often `tune` calls the network at most, with the default candidates and as many evaluations.
+    """How often `tune` calls the network at most, with the default candidates, but for a look at high noise.
 
     Example:
         >>> most_calls(8)
