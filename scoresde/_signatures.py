@@ -1,17 +1,15 @@
-"""Which arguments a callable takes: a user's, found out before it is called; one of ours, as type checkers see it."""
+"""Which arguments a callable of a user takes, found out before it is called."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -75,20 +73,3 @@ def _is_plain(function: Any) -> bool:
         own = type(function).__call__ is nn.Module.__call__ and not function._forward_pre_hooks
         return own and not isinstance(function, torch.jit.ScriptModule) and _is_plain(function.forward)
     return isinstance(function, FunctionType | MethodType) and not hasattr(function, "__wrapped__")
-
-
-def typed(like: Callable[[], Function]) -> Callable[[Callable[..., Any]], Function]:
-    """A decorator of a function that type checkers see as another one; at run time it changes nothing.
-
-    Args:
-        like: a function that returns the other one. It is never called, so that it may name what is imported for type
-            checkers only.
-
-    Example:
-        >>> @typed(lambda: max)
-        ... def least(*values):
-        ...     return min(values)
-        >>> least(1, 2)
-        1
-    """
-    return lambda function: function  # type: ignore[return-value]

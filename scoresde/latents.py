@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._checks import check_choice, check_finite_rows, check_number, check_state, check_times
-from ._signatures import typed
 from ._tensors import compute_dtype, row_norms, row_sums
 from .errors import InvalidArgumentError, NonFiniteError
 from .grids import Grid
@@ -18,17 +17,14 @@ from .integrate import Solution
 from .sdes import SDE, NormalPrior
 from .sdes.base import check_sde
 from .solvers import Solver, from_config, make_solver
+from .solvers.registry.rows import MethodName
 from .solving import solve
-
-if TYPE_CHECKING:
-    from . import _typed
 
 __all__ = ["Reconstruction", "decode", "encode", "interpolate", "reconstruct"]
 
 
-@typed(lambda: _typed.encode)
 def encode(
-    sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: str | Solver = "adams", **options: Any
+    sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: MethodName | str | Solver = "adams", **options: Any
 ) -> Solution:
     """Compute the latents of data, by the probability flow from ``t_min`` up to ``t_max``.
 
@@ -76,13 +72,12 @@ def _ends(sde: Any, options: Mapping[str, object], start: str, end: str) -> tupl
     return first, last
 
 
-@typed(lambda: _typed.decode)
 def decode(
     sde: SDE,
     score_fn: Callable[..., Tensor],
     z: Tensor,
     *,
-    method: str | Solver | Grid = "adams",
+    method: MethodName | str | Solver | Grid = "adams",
     temperature: float = 1.0,
     **options: Any,
 ) -> Solution:
@@ -202,9 +197,8 @@ class Reconstruction:
     nfe: Tensor
 
 
-@typed(lambda: _typed.reconstruct)
 def reconstruct(
-    sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: str | Solver = "adams", **options: Any
+    sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: MethodName | str | Solver = "adams", **options: Any
 ) -> Reconstruction:
     """Encode and decode again; the round trip's error is that of the solver, whatever the network.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch import Tensor
 from . import grids
 from ._arguments import check_save_at
 from ._checks import MOST_STEPS, check_finite_rows, check_integer, check_state
-from ._signatures import typed
 from ._tensors import compute_dtype
 from .controllers import FixedGrid
 from .errors import InvalidArgumentError
@@ -24,11 +23,7 @@ from .sdes import SDE, AffineSDE
 from .sdes.base import check_sde
 from .solvers import EulerMaruyama, Solver, Transition, drift_methods, make_solver
 
-if TYPE_CHECKING:
-    from . import _typed
 
-
-@typed(lambda: _typed.simulate)
 def simulate(
     sde: SDE,
     x0: Tensor,

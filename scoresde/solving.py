@@ -6,7 +6,6 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ from . import grids
 from ._checks import check_flag
 from ._explained import explained
 from ._setup import set_up
-from ._signatures import typed
 from .grids import Grid
 from .integrate import Info, Solution, progress_bar
 from .noise import Noise
@@ -23,19 +21,16 @@ from .scores import as_score
 from .scores.bare import check_complete
 from .sdes import SDE
 from .solvers import Solver
+from .solvers.registry.rows import MethodName
 from .targets import GaussianStart
 
-if TYPE_CHECKING:
-    from . import _typed
 
-
-@typed(lambda: _typed.solve)
 def solve(
     sde: SDE,
     score_fn: Callable[..., Tensor],
     x: Tensor | None = None,
     *,
-    method: str | Solver | Grid = "pc",
+    method: MethodName | str | Solver | Grid = "pc",
     shape: Sequence[int] | None = None,
     steps: int | None = None,
     grid: str | Grid | Tensor | grids.GridFunction | None = None,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from torch import Tensor
 from ._checks import as_torch, check_callable, check_kind, check_state, form
 from ._plan import Evaluate
 from ._setup import GridChoice, Setup, set_up
-from ._signatures import typed
 from ._snapshot import digest, pack, unpack
 from ._tensors import version_of
 from .errors import (
@@ -36,10 +35,8 @@ from .scores import Score, ScoreModel, as_score
 from .scores.wrapper import Wrapper
 from .sdes import SDE, Node
 from .solvers import Solver
+from .solvers.registry.rows import MethodName
 from .targets import GaussianStart
-
-if TYPE_CHECKING:
-    from . import _typed
 
 
 class Question(tuple[Tensor, Tensor]):
@@ -199,11 +196,10 @@ class Stepper:
         True
     """
 
-    @typed(lambda: _typed.stepper)
     def __init__(
         self,
         sde: SDE,
-        method: str | Solver | Grid,
+        method: MethodName | str | Solver | Grid,
         x: Tensor | None = None,
         *,
         prediction: str | ScoreModel | Callable[..., Score] = "score",

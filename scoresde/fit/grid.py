@@ -15,14 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import grids
 from .._checks import MOST_STEPS, check_integer, check_tensor
-from .._signatures import typed
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..grids import Grid
 from ..sdes import SDE, AffineSDE
@@ -30,25 +29,22 @@ from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from ..solvers.registry.auto import HIGH, level_of
 from ..solvers.registry.config import to_text
+from ..solvers.registry.rows import MethodName
 from ..solving import solve
 from .pilot import Pilot
 from .records import FittedGrid
 from .search import Objective, Problem, Search, check_objective, check_ways
-
-if TYPE_CHECKING:
-    from .. import _typed
 
 _LEAST_GAP = 1e-3  # of the mean gap
 _RATE = 0.15  # Adam's first step in theta
 _STARTING = 4.0  # a first step so much smaller than the next one was not chosen by the error
 
 
-@typed(lambda: _typed.fit_grid)
 def fit_grid(
     sde: SDE,
     score_fn: Callable[..., Tensor],
     steps: int,
-    method: str | Solver = "unipc2",
+    method: MethodName | str | Solver = "unipc2",
     *,
     pilot: int | None = None,
     objective: str | Objective = "log",

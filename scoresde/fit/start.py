@@ -17,14 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._arguments import context_of
 from .._checks import MOST_DRAWS, check_integer, check_kind, check_number, check_score_fn
-from .._signatures import typed
 from ..errors import InvalidArgumentError
 from ..integrate import Solution
 from ..noise import check_seed
@@ -33,26 +32,23 @@ from ..scores import as_score
 from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
+from ..solvers.registry.rows import MethodName
 from ..solving import solve
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
 from .pilot import Watched, check_count, pilot_states
 
-if TYPE_CHECKING:
-    from .. import _typed
-
 _MOST_LEVELS = 100_000  # each is an evaluation of the pilot
 _FINER = 0.03  # the tolerance of the reference, in units of that of the pilot
 
 
-@typed(lambda: _typed.fit_start)
 def fit_start(
     sde: SDE,
     score_fn: Callable[..., Tensor],
     gaussian: Gaussian,
     *,
     rtol: float = 1e-2,
-    method: str | Solver = "adams",
+    method: MethodName | str | Solver = "adams",
     steps: int | None = None,
     pilot: int | None = None,
     x: Tensor | None = None,

@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +14,16 @@ from tqdm import tqdm
 
 from .._checks import check_callable, check_flag, check_kind, check_number, check_state, check_times, form, is_dense
 from .._context import check_unwritten, versions
-from .._signatures import accepts, typed
+from .._signatures import accepts
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError, ScoreFnError, short
 from ..noise import BatchNoise, Noise
 from ..scores import Score, ScoreModel
 from ..sdes import EDMSDE
 from ..solvers import Solver, make_solver, methods
+from ..solvers.registry.rows import MethodName
 from ..stepping import Stepper
 from .course import Course, Leg, legs_of
-
-if TYPE_CHECKING:
-    from .. import _typed
 
 _ROOM = 2.0  # how far above the first level noise that is added may lead
 # k-diffusion's own samplers: the method here that makes the same steps, and its options.
@@ -68,7 +66,6 @@ class _Sampled(Noise):
         return z.to(like)
 
 
-@typed(lambda: _typed.sample_k_diffusion)
 def sample_k_diffusion(
     model: Callable[..., Tensor],
     x: Tensor,
@@ -77,7 +74,7 @@ def sample_k_diffusion(
     callback: Callable[[dict[str, Any]], object] | None = None,
     disable: bool | None = None,
     *,
-    method: str | Solver = "dpm_3m",
+    method: MethodName | str | Solver = "dpm_3m",
     noise_sampler: Callable[[Tensor, Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
     rtol: float | None = None,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from .._checks import check_choice, check_kind
-from .._signatures import typed
 from ..errors import InvalidArgumentError, unknown
 from ..scores import as_score
 from ..sdes import AffineSDE
@@ -18,8 +17,9 @@ from .measurement import Measurement
 from .rules import RULES, Rule
 from .samplers import SAMPLERS, InverseSolver
 
-if TYPE_CHECKING:
-    from .. import _typed
+# The names of all methods, which editors complete; a test compares them.
+RuleName: TypeAlias = Literal["mmps", "tmpd", "pigdm", "dps", "ddnm", "diffpir", "exact"]
+SamplerName: TypeAlias = Literal["replacement", "dps_step", "mcg", "ddrm", "ddnm_plus", "twisted_smc", "split_gibbs"]
 
 
 class InverseMethod(NamedTuple):
@@ -87,14 +87,13 @@ def make(cls: type, options: Mapping[str, object], *fixed: Any) -> Any:
         raise InvalidArgumentError(f"{cls.name!r} needs an option: {error}.") from error  # type: ignore[attr-defined]
 
 
-@typed(lambda: _typed.condition)
 def condition(
     score_fn: Callable[..., Tensor],
     operator: object,
     y: Tensor,
     noise_std: Tensor | float | None = None,
     *,
-    method: str | Rule = "mmps",
+    method: RuleName | str | Rule = "mmps",
     sde: AffineSDE | None = None,
     **options: object,
 ) -> Conditioned:

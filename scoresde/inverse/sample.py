@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._checks import check_choice
 from .._display import Displayed, kind, span
-from .._signatures import typed
 from .._tensors import row_sums
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
 from ..integrate import Solution
@@ -21,18 +20,16 @@ from ..scores import as_score
 from ..scores.base import check_made_for
 from ..sdes import AffineSDE
 from ..solvers import ParticleLog, Solver
+from ..solvers.registry.rows import MethodName
 from ..solvers.registry.spellings import find
 from ..solving import solve
 from .conditioned import event_of
 from .measurement import Measurement
-from .registry import condition, make, measured, options_of
+from .registry import RuleName, SamplerName, condition, make, measured, options_of
 from .rules import RULES
 from .rules.pigdm import PiGDM
 from .samplers import SAMPLERS
 from .samplers.twisted import TwistedSMC
-
-if TYPE_CHECKING:
-    from .. import _typed
 
 _FAR = 10.0  # standard deviations of the noise
 
@@ -71,7 +68,6 @@ class PosteriorSamples(Displayed):
         return shown if self.ess is None else {**shown, "ess": span(self.ess)}
 
 
-@typed(lambda: _typed.sample_posterior)
 def sample_posterior(
     sde: AffineSDE,
     score_fn: Callable[..., Tensor],
@@ -79,8 +75,8 @@ def sample_posterior(
     y: Tensor,
     noise_std: Tensor | float | None = None,
     *,
-    method: str = "mmps",
-    sampler: str | Solver | None = None,
+    method: RuleName | SamplerName | str = "mmps",
+    sampler: MethodName | str | Solver | None = None,
     **options: Any,
 ) -> PosteriorSamples:
     r"""Sample the data given a measurement :math:`y = Ax_0 + n`, by any method of `scoresde.inverse.methods`.

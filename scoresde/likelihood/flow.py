@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from scipy import special
@@ -27,7 +27,6 @@ from .._checks import (
 )
 from .._display import Displayed, span, tally
 from .._explained import explained
-from .._signatures import typed
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -40,12 +39,10 @@ from ..processes.divergence.control import Control
 from ..scores import Score
 from ..sdes import SDE, AffineSDE
 from ..solvers import Solver
+from ..solvers.registry.rows import MethodName
 from ..targets import Gaussian, GaussianMixture
 from .adjoint import Adjoint
 from .checks import check_density, check_finite, check_plausible
-
-if TYPE_CHECKING:
-    from .. import _typed
 
 MAX_STEPS = 10_000
 GRADIENTS = ("checkpoint", "adjoint")
@@ -126,7 +123,6 @@ class Likelihood(Displayed):
         return self.log_prob - quantile * self.std_error, self.log_prob + quantile * self.std_error
 
 
-@typed(lambda: _typed.log_likelihood)
 def log_likelihood(
     sde: SDE,
     score_fn: Callable[..., Tensor],
@@ -138,7 +134,7 @@ def log_likelihood(
     control: Gaussian | GaussianMixture | None = None,
     control_scale: float = 1.0,
     chunk: int | None = None,
-    method: str | Solver = "adams",
+    method: MethodName | str | Solver = "adams",
     rtol: float = 1e-5,
     atol: float = 1e-5,
     t_start: float | None = None,

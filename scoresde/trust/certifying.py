@@ -20,6 +20,7 @@ from ..scores.networks import check_evaluating
 from ..sdes import SDE
 from ..solvers import Solver, make_solver
 from ..solvers.registry.config import to_text
+from ..solvers.registry.rows import MethodName
 from .certificate import Certificate, Identity
 from .conformal import Coverage, check_confidence
 from .coupling import Task, rows_of
@@ -37,7 +38,7 @@ _TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4)
 def certify(
     sde: SDE,
     score_fn: Callable[..., Tensor],
-    method: str | Solver | Grid | Sequence[str | Solver | Grid] = "auto",
+    method: MethodName | str | Solver | Grid | Sequence[str | Solver | Grid] = "auto",
     *,
     steps: int | Sequence[int] | None = None,
     grid: Any = None,

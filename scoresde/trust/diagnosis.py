@@ -36,6 +36,7 @@ from ..scores.networks import check_evaluating
 from ..sdes import SDE, AffineSDE, NormalPrior
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
+from ..solvers.registry.rows import MethodName
 from .conformal import check_confidence
 from .coupling import Task
 from .reference import check_steps
@@ -219,7 +220,7 @@ def diagnose(
     score_fn: Callable[..., Tensor],
     data: Tensor,
     *,
-    method: str | Solver | Grid = "auto",
+    method: MethodName | str | Solver | Grid = "auto",
     steps: int | None = 20,
     held_out: Tensor | tuple[Tensor, Mapping[str, object]] | None = None,
     exact_score: Callable[..., Tensor] | None = None,

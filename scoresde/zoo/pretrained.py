@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from .._checks import check_flag, check_integer, check_kind, check_tensor
 from .._display import Displayed
-from .._signatures import typed
 from ..chains import Chain
 from ..errors import InvalidArgumentError, unknown
 from ..fit import FittedGrid, FittedSolver
@@ -26,9 +25,6 @@ from ..solving import solve
 from .config import Config, Labels
 from .processes import modules_of, to_config
 from .sampler import Sampler
-
-if TYPE_CHECKING:
-    from .. import _typed
 
 
 @dataclass(frozen=True, repr=False)
@@ -196,7 +192,6 @@ class Pretrained(Displayed):
         """The class labels that the network takes, or None."""
         return self.config.labels
 
-    @typed(lambda: _typed.sample)
     def sample(self, num: int = 1, *, label: int | Tensor | None = None, **options: Any) -> Solution:
         """Draw samples by the network's own sampler, on its own process; by `scoresde.solve`'s default if it has none.
 

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from string import digits
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..backends.schemes import SCHEMES, title_of
 
@@ -61,6 +61,24 @@ class Row(NamedTuple):
     def load(self) -> Any:
         """The class of this name."""
         return getattr(importlib.import_module(self.module), self.title)
+
+
+# The names of all rows, which editors complete; a test compares them.
+MethodName: TypeAlias = Literal[
+    "auto", "pc", "euler_maruyama", "reverse_diffusion", "ancestral", "ddim_eta", "euler_ancestral", "dpmpp_2m_sde",
+    "dpmpp_3m_sde", "dpmpp_sde", "dpmpp_2s_ancestral", "seeds1", "dpm_sde_1", "seeds2", "seeds3", "sa_solver",
+    "er_sde1", "er_sde2", "er_sde3", "heun_sde", "sra1", "shark", "ggf", "dpmpp_sde12", "edm", "restart", "cas",
+    "langevin", "annealed_langevin", "ncsn", "euler", "heun", "midpoint", "rk4", "ddim", "dpm_2s", "dpm_3s", "dpm_2m",
+    "dpm_3m", "dpmpp_2s", "dpmpp_3s", "dpmpp_2m", "dpmpp_3m", "unip2", "unip3", "unipc1", "unipc2", "unipc", "unipc3",
+    "tab2", "tab3", "tab4", "rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms", "rho_heun", "edm_heun",
+    "rho_midpoint", "rho_ralston", "rho_kutta3", "rho_rk4", "res_2s", "res_3s", "rk45", "rk23", "tsit5", "dop853",
+    "dpm12", "dpm23", "erk32", "erk43", "adams", "torchdiffeq:euler", "torchdiffeq:midpoint", "torchdiffeq:heun2",
+    "torchdiffeq:heun3", "torchdiffeq:rk4", "torchdiffeq:dopri8", "torchdiffeq:dopri5", "torchdiffeq:bosh3",
+    "torchdiffeq:fehlberg2", "torchdiffeq:adaptive_heun", "torchdiffeq:explicit_adams", "torchdiffeq:implicit_adams",
+    "scipy:RK45", "scipy:RK23", "scipy:DOP853", "scipy:Radau", "scipy:BDF", "scipy:LSODA", "torchsde:euler",
+    "torchsde:milstein", "torchsde:srk", "torchsde:heun", "torchsde:midpoint", "torchsde:euler_heun",
+    "torchsde:log_ode", "torchsde:reversible_heun",
+]  # fmt: skip
 
 
 ROWS: tuple[Row, ...] = (
