@@ -29,9 +29,9 @@ def test_a_choice_is_carried_as_its_method_and_its_grid(budget: int) -> None:
     here = case()
     chosen: Any = here.record(transfer.tuned, transfer.CHOSEN)
     method, grid, start = chosen.ranking[0].method, *chosen.ranking[0].grid.split(", from ")
-    assert (method, grid, start) == ("IPNDM()", "quadratic", "sigma/alpha = 100")
+    assert (method, grid, start) == ("Euler()", "quadratic", "sigma/alpha = 100")
     x, _ = here.rows(slice(here.pilots, None))
-    by_hand = scoresde.solve(VP, TARGET.score(VP), x, method="ipndm", grid="quadratic", steps=budget)
+    by_hand = scoresde.solve(VP, TARGET.score(VP), x, method="euler", grid="quadratic", steps=budget)
     assert by_hand.evaluations == budget
     assert torch.equal(scoresde.solve(VP, TARGET.score(VP), x, method=transfer.carried(here, budget)).x, by_hand.x)
 
