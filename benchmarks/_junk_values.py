@@ -794,7 +794,6 @@ VALID: dict[str, Make] = {
     "context: Mapping[str, object]": dict,
     "scores.Traits.merged.parts": lambda: [scoresde.scores.Traits()],
     "solvers.to_config.solver": solvers.DDIM,
-    "solvers.described.config": lambda: solvers.to_config(solvers.DDIM()),
     "solve.method": lambda: "ddim",
     "solve.steps": lambda: 3,
     "sample_tilted.steps": lambda: 3,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from . import interop as interop
     from . import inverse as inverse
     from . import losses as losses
-    from . import models as models
     from . import ncsnv2 as ncsnv2
     from . import nets as nets
     from . import paths as paths
@@ -133,7 +132,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
 __version__ = "0.1.0"
 
 _MODULES = (
-    "discrete generation grids guidance interop inverse losses models ncsnv2 nets paths plot presets scores solvers "
+    "discrete generation grids guidance interop inverse losses ncsnv2 nets paths plot presets scores solvers "
     "targets testing training trust zoo"
 )
 # Where the other public names are. Each is imported when it is first used (PEP 562), so that the command line answers

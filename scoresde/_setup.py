@@ -55,7 +55,7 @@ from .scores import Score, as_score
 from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
-from .solvers import Solver, choose, described, drift_methods, make_solver
+from .solvers import Solver, choose, drift_methods, from_config, make_solver
 from .solvers.registry.auto import NoiseStart, unit_of
 from .targets import GaussianStart
 
@@ -316,7 +316,7 @@ def _chosen(
     """The method for ``method="auto"``, its number of steps unless a grid sets it, its grid if none is given, and where
     it begins, if it is free to."""
     if isinstance(grid, Grid) and grid.method and not options:
-        return described(grid.method), steps, grid, None
+        return from_config(grid.method), steps, grid, None
     budget = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
     if is_times(grid):
         count = len(grid.times if isinstance(grid, Grid) else grid) - 1  # type: ignore[arg-type]

@@ -8,31 +8,21 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
-import torch
 from torch import nn
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
-    """The parameters of a callable, of ``forward`` for a module, also a compiled, traced or frozen one; None where
-    Python cannot inspect them."""
+    """The parameters of a callable, of ``forward`` for a module, also a compiled one; None where Python cannot inspect
+    them."""
     if isinstance(function, nn.Module):
         function = getattr(function, "_orig_mod", function)  # what torch.compile was given
         function = function.forward
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return _declared(function)
-
-
-def _declared(function: Any) -> Mapping[str, inspect.Parameter] | None:
-    """The parameters that a function of TorchScript declares, which Python cannot inspect."""
-    arguments = getattr(getattr(function, "schema", None), "arguments", None)
-    if arguments is None:
         return None
-    names = [argument.name for argument in arguments if argument.name != "self"]
-    return {name: inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names}
 
 
 def accepts(function: object, name: str) -> bool:
@@ -52,7 +42,7 @@ def accepts(function: object, name: str) -> bool:
 def extras(function: Any, first: int = 2) -> dict[str, bool]:
     """The arguments that a callable takes after the ``first`` ones, and whether each must be given; those that cannot
     be seen are left out. Whether one must be given is known of plain functions and modules only: decorators, hooks and
-    calls of one's own may supply it, and TorchScript does not tell.
+    calls of one's own may supply it.
 
     Example:
         >>> extras(lambda x, t, label, size=None: x)
@@ -71,5 +61,5 @@ def _is_plain(function: Any) -> bool:
         return _is_plain(function.func)
     if isinstance(function, nn.Module):
         own = type(function).__call__ is nn.Module.__call__ and not function._forward_pre_hooks
-        return own and not isinstance(function, torch.jit.ScriptModule) and _is_plain(function.forward)
+        return own and _is_plain(function.forward)
     return isinstance(function, FunctionType | MethodType) and not hasattr(function, "__wrapped__")

@@ -716,7 +716,7 @@ class Loop:
         for name in ("ledger", "watch", "recorder"):
             unpack(state[name], getattr(self, name))
         for name in _MOVES:
-            setattr(self, name, unpack({"replaced": False, **state}[name]))  # which earlier versions did not have
+            setattr(self, name, unpack(state[name]))
         self.noise.load_state_dict(state["noise"])
         self.buffer = None
         if self.run is not None:

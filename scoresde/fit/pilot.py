@@ -69,6 +69,7 @@ def check_count(given: int | None, x: Tensor) -> None:
 
 _CLEAR = 10.0  # times as large as the data must noise be, at least
 _OUT = 30.0  # median errors: what is more may be due to another mode
+_USUAL = 10.0  # to its inverse: standard deviations of data that need not be declared
 _APART = 0.3  # standard deviations of the data: so far are modes apart, at least
 
 
@@ -153,10 +154,12 @@ class Pilot:
         return replace(self, start=start, x=x)
 
     def measured(self, ends: Tensor, level: float) -> Pilot:
-        """The same, in units of the exact ``ends`` where the score function declares no scale of the data."""
-        if self.score.traits.data_std is not None:
+        """The same, in units of the exact ``ends`` where the score function declares no scale of the data and theirs is
+        another one: at a level that is rounded down networks of images are not yet sure to see noise alone."""
+        std = self.deviation(ends)
+        if self.score.traits.data_std is not None or 1 / _USUAL <= std <= _USUAL:
             return self
-        return replace(self, unit=unit_of(self.deviation(ends))).from_level(level)
+        return replace(self, unit=unit_of(std)).from_level(level)
 
     def deviation(self, ends: Tensor) -> float:
         """The standard deviation of the data, by that of exact ends."""

@@ -1,4 +1,4 @@
-"""What is fixed in a network that was exported, frozen or quantised: the sizes of its input, and its dtype."""
+"""What is fixed in a network that was exported or frozen: the sizes of its input, and constants."""
 
 from __future__ import annotations
 
@@ -36,38 +36,8 @@ def check_sizes(sizes: tuple[int | None, ...], x: Tensor) -> None:
         )
 
 
-def packed_dtype(net: object) -> torch.dtype | None:
-    """The dtype of what a module without floating-point parameters computes in, where its weights are quantised
-    (float32), or constants of frozen TorchScript; None where they are neither.
-
-    Example:
-        >>> packed_dtype(torch.nn.ReLU()) is None
-        True
-    """
-    if not isinstance(net, nn.Module) or any(p.is_floating_point() for p in net.parameters()):
-        return None
-    if isinstance(net, torch.jit.ScriptModule):
-        return _script_dtype(net.inlined_graph)
-    packed = any(part.is_quantized for value in net.state_dict().values() for part in _tensors(value))
-    return torch.float32 if packed else None
-
-
-def _script_dtype(graph: Any) -> torch.dtype | None:
-    """The dtype of the operations of a script: that of its first constant that is no number, float32 if quantised."""
-    if "quantized::" in str(graph):
-        return torch.float32
-    return next((value.dtype for value in constants_of(graph) if value.ndim and value.is_floating_point()), None)
-
-
 def constants_of(graph: Any) -> Iterator[Tensor]:
     """The tensors that are constants of a script."""
     for node in graph.findAllNodes("prim::Constant"):
         if node.hasAttribute("value") and node.kindOf("value") == "t":
             yield node.t("value")
-
-
-def _tensors(value: object) -> Iterator[Tensor]:
-    """A tensor, or those in a tuple."""
-    for part in value if isinstance(value, tuple) else (value,):
-        if isinstance(part, Tensor):
-            yield part

@@ -37,7 +37,7 @@ from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate, LinearEstimate
 from ..sdes.span import log_snr_range, within
 from .base import Direct, Score, Traits, changed, device_of, dtype_of, time_rows
-from .fixed import check_sizes, fixed_sizes, packed_dtype
+from .fixed import check_sizes, fixed_sizes
 from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size, prediction_of
 
 # What a network receives as its time: a function of a node, of numbers or of (batch,) tensors.
@@ -137,8 +137,6 @@ class ScoreModel(Score):
         super().__setattr__(name, value)
 
     takes_host_nodes = True
-    _sizes: tuple[int | None, ...] = ()  # also of an earlier pickle
-    _packed: torch.dtype | None = None
 
     def __init__(
         self,
@@ -169,7 +167,7 @@ class ScoreModel(Score):
         if variance is not None:
             check_choice("variance", variance, VARIANCES)
         self.net = net
-        self._sizes, self._packed = fixed_sizes(net), packed_dtype(net)
+        self._sizes = fixed_sizes(net)
         self.native = sde
         self._served: dict[float, Node] | None = None  # native nodes by log-SNR, of a model that serves another process
         self.prediction = prediction
@@ -289,7 +287,7 @@ class ScoreModel(Score):
             raise InvalidArgumentError(
                 f"`sde`: its log-SNR runs from {high:.4g} to {low:.4g}, that of the network's own process, "
                 f"{self.native!r}, from {own_high:.4g} to {own_low:.4g}, and beyond them it was not trained. Trim "
-                "the process: network.process(sde) of a loaded network, or scoresde.models.within(sde, model.limits)."
+                "the process: network.process(sde) of a loaded network, or scoresde.sdes.within(sde, model.limits)."
             )
         model = copy.copy(self)
         own = sde.same_schedule(self.native)
@@ -412,7 +410,7 @@ class ScoreModel(Score):
     @property
     def network_dtype(self) -> torch.dtype | None:
         """See `Score.network_dtype`."""
-        known = dtype_of(self.net) or self._packed
+        known = dtype_of(self.net)
         return None if known is None else self._cast(known)
 
     def _cast(self, dtype: torch.dtype) -> torch.dtype:
@@ -422,7 +420,7 @@ class ScoreModel(Score):
     def _dtype(self, x: Tensor) -> torch.dtype:
         """What states are cast to for the network."""
         known = dtype_of(self.net) if isinstance(self.net, torch.nn.Module) else None
-        return self._cast(known or self._packed or x.dtype)
+        return self._cast(known or x.dtype)
 
     def _extra(self, x: Tensor, context: Mapping[str, object]) -> dict[str, Any]:
         """What the network gets besides the state and its time."""

@@ -6,6 +6,7 @@ from .gaussian import GaussianSDE
 from .priors import NormalPrior
 from .records import Estimate, Node
 from .sigmoid import SigmoidVPSDE
+from .span import within
 from .vdm import VDMSDE, LinearGamma, ShiftedGamma
 from .ve import EDMSDE, VESDE
 from .vp import VPSDE, CosineVPSDE, SubVPSDE
@@ -28,4 +29,5 @@ __all__ = [
     "ShiftedGamma",
     "SigmoidVPSDE",
     "SubVPSDE",
+    "within",
 ]

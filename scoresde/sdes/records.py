@@ -148,7 +148,7 @@ class Prediction(NamedTuple):
     Example:
         >>> import torch, scoresde
         >>> node, ones = scoresde.EDMSDE().node(1.0), torch.ones(1, 1)
-        >>> scoresde.models.PREDICTIONS["noise"](3 * ones, ones, node, 0.5).data
+        >>> scoresde.scores.PREDICTIONS["noise"](3 * ones, ones, node, 0.5).data
         tensor([[2.]])
     """
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # what is no method, for type checkers
     from .families.particles import ParticleLog as ParticleLog
     from .families.runge_kutta import RungeKutta as RungeKutta
     from .registry.auto import choose as choose
-    from .registry.config import described as described
     from .registry.config import from_config as from_config
     from .registry.config import to_config as to_config
     from .registry.lookup import Method as Method
@@ -35,7 +34,7 @@ _OTHERS = homes(
         ".backends.torchdiffeq": "TorchDiffEqAdams TorchDiffEqAdaptive TorchDiffEqFixed",
         ".backends.torchsde": "TorchSDE",
         ".base": "SDESolver Solver StepControl StepResult",
-        ".registry.config": "described from_config to_config",
+        ".registry.config": "from_config to_config",
         ".families.exponential_runge_kutta": "ExponentialRungeKutta PhiTableau",
         ".families.multistep": "Multistep",
         ".pairs": "Pair",

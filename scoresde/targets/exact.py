@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
@@ -42,13 +41,6 @@ class ExactScore(Score):
             network_parts=(),  # they are new tensors
             data_std=data_std,
         )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Pickles of earlier versions have the process and the shape instead of traits."""
-        if "traits" in state:
-            self.__dict__.update(state)
-        else:
-            ExactScore.__init__(self, **state)
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:  # type: ignore[override]  # data take no context
         """The exact `Estimate` at a node of the process."""

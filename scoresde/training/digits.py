@@ -23,7 +23,6 @@ from ..nets import build
 from ..noise import check_seed
 from ..zoo import Config, Labels, Pretrained, save
 from .digits_data import DIGITS_DATA, digits_split, grey_to_x
-from .digits_data import DigitsSplit as DigitsSplit  # under this name in earlier pickles
 from .recipe import Recipe
 from .stream import Piece
 from .trainer import Trainer

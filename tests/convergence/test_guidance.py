@@ -131,7 +131,7 @@ def test_shift_of_the_mean_is_the_published_one(variance: str) -> None:
 
 def test_shift_of_the_mean_needs_guidance_that_has_one() -> None:
     sde = scoresde.VPSDE()
-    for f in (MIXTURE.score(sde), scoresde.models.Clip(guided(sde), -9, 9), lambda x, t: -x):
+    for f in (MIXTURE.score(sde), scoresde.scores.Clip(guided(sde), -9, 9), lambda x, t: -x):
         with pytest.raises(scoresde.InvalidArgumentError, match="condition"):
             scoresde.solve(sde, f, method="ancestral", condition="mean", shape=(2, 2), steps=3)
     with pytest.raises(scoresde.InvalidArgumentError, match="condition"):

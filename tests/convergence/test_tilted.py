@@ -263,7 +263,7 @@ def test_what_has_no_density_to_weigh_with_is_refused() -> None:
         PAIR.score(SDE),
         lambda x, t: -x,
         guidance.classifier_free(guided(1.0), PAIR.score(SDE), 3.0),
-        scoresde.models.Clip(guided(), -9, 9),
+        scoresde.scores.Clip(guided(), -9, 9),
         guidance.classifier_guidance(PAIR.score(SDE), right, 3.0, interval=(None, 2.0)),
         guidance.classifier_guidance(
             guidance.classifier_guidance(PAIR.score(SDE), right, 3.0, interval=(None, 2.0)), right

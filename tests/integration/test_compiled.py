@@ -131,12 +131,11 @@ def test_a_program_for_one_size_keeps_its_batch_and_refuses_another() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:quantized..linear_dynamic")
-def test_a_quantised_network_is_called_in_single_precision_and_has_no_gradient() -> None:
+def test_a_quantised_network_has_no_gradient() -> None:
     """Its weights and activations have 8 bits."""
     module = made(lambda m: torch.ao.quantization.quantize_dynamic(m, {nn.Linear}), net())
-    for dtype in (torch.float32, torch.float64):
-        x = inputs(dtype)[0]
-        assert torch.allclose(fixed(module, x), fixed(net(), x), rtol=0.05, atol=0.05), dtype
+    x = inputs()[0]
+    assert torch.allclose(fixed(module, x), fixed(net(), x), rtol=0.05, atol=0.05)
     with pytest.raises(scoresde.ScoreFnError, match=r"blocks gradients .*quantised layers"):
         scoresde.log_likelihood(SDE, model(module), x, divergence="exact")
 

@@ -136,7 +136,7 @@ VALUES: dict[str, Callable[[Net], Any]] = {
     "estimates of its own": split,
     "x/alpha": lambda net: ScoreModel(net, SDE, "data", "rho", "x/alpha"),
     "on another process": lambda net: model(net, "noise", FLOW).on(SDE_WITHIN),
-    "clip": lambda net: scoresde.models.Clip(model(net, "data"), -0.5, 0.5),
+    "clip": lambda net: scoresde.scores.Clip(model(net, "data"), -0.5, 0.5),
     "conditional": lambda net: guidance.conditional(model(net, "noise"), label=2.0),
     "classifier-free, one call": lambda net: guidance.classifier_free(
         *(model(net, "noise", context={"label": k}) for k in (1.0, 0.0)), 2.0
@@ -157,7 +157,7 @@ VALUES: dict[str, Callable[[Net], Any]] = {
     "many observations, in parts": lambda net: tall(net, chunk=1),
     "a rule": lambda net: inverse.condition(model(net, "data"), torch.eye(2)[:1], torch.ones(1), method="ddnm"),
 }
-SDE_WITHIN = scoresde.models.within(SDE, scoresde.models.log_snr_range(FLOW))
+SDE_WITHIN = scoresde.sdes.within(SDE, scoresde.sdes.span.log_snr_range(FLOW))
 
 
 def equal(a: Any, b: Any) -> bool:

@@ -65,7 +65,7 @@ class Bare:
 
 
 BARE = Bare()
-FLOW = scoresde.models.within(scoresde.FlowSDE(), model().limits)
+FLOW = scoresde.sdes.within(scoresde.FlowSDE(), model().limits)
 PLACES: dict[str, Callable[[], Any]] = {
     "solve": lambda: solve(SDE, model(), X, method="ddim", steps=2),
     "a bare score": lambda: solve(SDE, writes, X, method="ddim", steps=2),

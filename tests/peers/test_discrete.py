@@ -16,7 +16,7 @@ from torch import Tensor
 import scoresde
 from benchmarks._wide import Wide
 from scoresde.discrete import BetaChain
-from scoresde.thresholds import Clip
+from scoresde.scores import Clip
 from tests.peers.common import Make, different, same
 
 with warnings.catch_warnings():

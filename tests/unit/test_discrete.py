@@ -12,8 +12,8 @@ import torch
 import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, ScoreFnError, ScoreModel, solve, targets
 from scoresde.discrete import BetaChain, NoiseScales
+from scoresde.scores import Clip
 from scoresde.sdes.records import LearnedEstimate
-from scoresde.thresholds import Clip
 
 from .refusals import assert_refused
 

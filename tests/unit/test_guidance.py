@@ -12,7 +12,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import guidance, targets
-from scoresde.models import Clip, ScoreModel
+from scoresde.scores import Clip, ScoreModel
 from tests.unit.refusals import assert_refused
 
 F64 = torch.float64

@@ -71,7 +71,7 @@ def wanted(target: str, x: Tensor, x0: Tensor, noise: Tensor, n: scoresde.Node, 
 @pytest.mark.parametrize("target", losses.TARGETS)
 def test_any_target_of_any_prediction(target: str) -> None:
     x0, noise = draws(), draws(seed=1)
-    for process, prediction in itertools.product(PROCESSES, scoresde.models.PREDICTIONS):
+    for process, prediction in itertools.product(PROCESSES, scoresde.scores.PREDICTIONS):
         sde = PROCESSES[process]
         model = ScoreModel(lambda x, t: torch.tanh(x), sde, prediction, sigma_data=0.7)
         close = named(f"{prediction} on {process}", rtol=1e-8, atol=1e-12)

@@ -21,10 +21,10 @@ from scoresde.cli import app
 from scoresde.discrete import BetaChain, NoiseScales
 from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
 from scoresde.losses import NoiseLevels
-from scoresde.models import ScoreModel
 from scoresde.ncsnv2 import best_step, largest_distance, spread
 from scoresde.nets import MonotoneGamma
 from scoresde.presets import PRESETS, edm, ncsn, scaling
+from scoresde.scores import ScoreModel
 from scoresde.sdes import Estimate, Node
 from scoresde.sdes.records import LearnedEstimate
 from scoresde.training import Batches, Preset, Stateless, Trainer, digits_split, read, train

@@ -17,8 +17,9 @@ import scoresde
 from scoresde import zoo
 from scoresde.discrete import BetaChain, Chain, NoiseScales
 from scoresde.errors import CheckpointError, CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
-from scoresde.models import PREDICTIONS, TIME_INPUTS, ScoreModel, log_snr_range, within
 from scoresde.nets import ARCHITECTURES, MonotoneGamma
+from scoresde.scores import PREDICTIONS, TIME_INPUTS, ScoreModel
+from scoresde.sdes.span import log_snr_range, within
 from scoresde.zoo import FUNCTIONS, Labels, Pretrained, from_config, load, save, to_config
 from scoresde.zoo.processes import modules_of
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde.thresholds import Clip, DynamicThreshold
+from scoresde.scores import Clip, DynamicThreshold
 
 from .refusals import assert_refused
 

@@ -35,7 +35,7 @@ from scoresde.errors import (
 )
 from scoresde.files.locks import owned
 from scoresde.losses import LossSecondMoment, LowDiscrepancy
-from scoresde.models import ScoreModel
+from scoresde.scores import ScoreModel
 from scoresde.training import (
     Arrays,
     Batches,

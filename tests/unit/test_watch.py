@@ -11,7 +11,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import _watch
-from scoresde.models import ScoreModel
+from scoresde.scores import ScoreModel
 
 SDE = scoresde.VPSDE()
 METHODS = ["ddim", "heun", "dpmpp_2m", "unipc2", "euler_maruyama", "pc"]

@@ -8,7 +8,7 @@ from ..._lazy import homes, lazy
 _MODULES = homes(
     {
         ".auto": "BUDGETS choose",
-        ".config": "described from_config to_config to_text",
+        ".config": "from_config to_config to_text",
         ".lookup": "BACKENDS CORRECTORS Method drift_methods make_solver methods",
         ".rows": "BY_NAME MODULES ROWS Row",
     }

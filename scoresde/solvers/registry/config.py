@@ -73,9 +73,6 @@ def from_config(config: Mapping[str, object] | str) -> Solver:
     return made
 
 
-described = from_config  # its name before it read configs
-
-
 def to_text(solver: Solver) -> str:
     """A solver with the options that are not its defaults, as Python writes it; `from_config` reads it.
 
