@@ -33,7 +33,7 @@ def homes() -> dict[str, list[str]]:
         else:
             found.setdefault(value.__module__.split(".")[1], []).insert(0, f"scoresde.{name}")
     for name, home in scoresde._MOVED.items():
-        found.setdefault(home.partition(".")[0], []).append(f"scoresde.{home}.{name}")
+        found.setdefault(home.split(".")[1], []).append(f"scoresde{home}.{name}")
     return {name: sorted(set(names), key=lambda n: (n.count("."), n)) for name, names in found.items() if names}
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+_IMPORT = re.compile(r"^( *)from (\.\S*) import (\w+)", re.MULTILINE)
 
 
 def lazy(
@@ -26,7 +30,8 @@ def lazy(
 
     def get(name: str) -> Any:
         if name in modules:
-            value = getattr(importlib.import_module(modules[name], package), name)
+            value = importlib.import_module(modules[name], package)
+            value = value if modules[name] == f".{name}" else getattr(value, name)
         elif name.isidentifier() and not name.startswith("__") and importlib.util.find_spec(f".{name}", package):
             value = importlib.import_module(f".{name}", package)
         else:
@@ -51,3 +56,18 @@ def homes(modules: Mapping[str, str]) -> dict[str, str]:
         {'RK23': '.pairs', 'Tsit5': '.pairs'}
     """
     return {name: module for module, names in modules.items() for name in names.split()}
+
+
+def listed(file: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The module of each name that a package has, and of those that it has besides, from the stub beside its
+    ``__init__.py``, which type checkers read: what it imports, and what it imports in an indented block.
+
+    Example:
+        >>> names, besides = listed(scoresde.__file__)
+        >>> names["solve"], names["zoo"], besides["SampleNoise"]
+        ('.solving', '.zoo', '.noise')
+    """
+    found: tuple[dict[str, str], dict[str, str]] = {}, {}
+    for inner, module, name in _IMPORT.findall(Path(file).with_suffix(".pyi").read_text(encoding="utf-8")):
+        found[bool(inner)][name] = f".{name}" if module == "." else module
+    return found

@@ -26,9 +26,8 @@ def fresh(code: str) -> str:
 
 def names() -> dict[str, str]:
     """``{name: module}`` of what type checkers see of the package; a module is itself in ``.``."""
-    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
-    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    tree = ast.parse((ROOT / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     return {alias.asname or alias.name: node.module or "." for node in imports for alias in node.names}
 
 

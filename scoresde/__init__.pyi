@@ -1,0 +1,119 @@
+# The public names, and where they are: read by type checkers, by the package itself and by its documentation.
+from . import discrete as discrete
+from . import generation as generation
+from . import grids as grids
+from . import guidance as guidance
+from . import interop as interop
+from . import inverse as inverse
+from . import losses as losses
+from . import ncsnv2 as ncsnv2
+from . import nets as nets
+from . import paths as paths
+from . import plot as plot
+from . import presets as presets
+from . import scores as scores
+from . import solvers as solvers
+from . import targets as targets
+from . import testing as testing
+from . import training as training
+from . import trust as trust
+from . import zoo as zoo
+from .errors import InvalidArgumentError as InvalidArgumentError
+from .errors import NonFiniteError as NonFiniteError
+from .errors import ScoreSDEError as ScoreSDEError
+from .errors import ScoreSDEWarning as ScoreSDEWarning
+from .errors import SolveFailedError as SolveFailedError
+from .fit import fit_grid as fit_grid
+from .fit import fit_solver as fit_solver
+from .fit import tune as tune
+from .generation import generate as generate
+from .integrate import Solution as Solution
+from .latents import decode as decode
+from .latents import encode as encode
+from .likelihood import Likelihood as Likelihood
+from .likelihood import bits_per_dim as bits_per_dim
+from .likelihood import dequantize as dequantize
+from .likelihood import log_likelihood as log_likelihood
+from .likelihood import variational_bound as variational_bound
+from .noise import BrownianPath as BrownianPath
+from .scores import ScoreModel as ScoreModel
+from .scores.conventions import check_score as check_score
+from .sdes import EDMSDE as EDMSDE
+from .sdes import SDE as SDE
+from .sdes import VDMSDE as VDMSDE
+from .sdes import VESDE as VESDE
+from .sdes import VPSDE as VPSDE
+from .sdes import AffineSDE as AffineSDE
+from .sdes import CosineVPSDE as CosineVPSDE
+from .sdes import FlowSDE as FlowSDE
+from .sdes import GaussianSDE as GaussianSDE
+from .sdes import LinearGamma as LinearGamma
+from .sdes import SubVPSDE as SubVPSDE
+from .simulation import simulate as simulate
+from .solvers import methods as methods
+from .solving import solve as solve
+from .stepping import Stepper as Stepper
+from .trust import advise as advise
+from .trust import certify as certify
+from .trust import diagnose as diagnose
+from .zoo import load as load
+from .zoo import save as save
+
+if True:  # public in their modules, and found here as well
+    from .controllers import Adaptive as Adaptive
+    from .controllers import FixedGrid as FixedGrid
+    from .correctors import Corrector as Corrector
+    from .correctors import LangevinCorrector as LangevinCorrector
+    from .correctors import MALACorrector as MALACorrector
+    from .correctors import UnderdampedCorrector as UnderdampedCorrector
+    from .errors import CheckpointError as CheckpointError
+    from .errors import CheckpointMismatchError as CheckpointMismatchError
+    from .errors import CorruptCheckpointError as CorruptCheckpointError
+    from .errors import InvalidTypeError as InvalidTypeError
+    from .errors import MaxStepsError as MaxStepsError
+    from .errors import OutOfMemoryError as OutOfMemoryError
+    from .errors import OutputError as OutputError
+    from .errors import ScoreFnError as ScoreFnError
+    from .errors import StepSizeUnderflowError as StepSizeUnderflowError
+    from .errors import UnsafeCheckpointError as UnsafeCheckpointError
+    from .fit import FittedGrid as FittedGrid
+    from .fit import fit_start as fit_start
+    from .grids import Grid as Grid
+    from .integrate import Info as Info
+    from .integrate import Status as Status
+    from .inverse.tilted import TiltedSamples as TiltedSamples
+    from .inverse.tilted import sample_tilted as sample_tilted
+    from .latents import Reconstruction as Reconstruction
+    from .latents import interpolate as interpolate
+    from .latents import reconstruct as reconstruct
+    from .likelihood import Bound as Bound
+    from .likelihood import DensityProfile as DensityProfile
+    from .likelihood import Dequantizer as Dequantizer
+    from .likelihood import LowerBound as LowerBound
+    from .likelihood import TruncatedNormalDequantizer as TruncatedNormalDequantizer
+    from .likelihood import UniformDequantizer as UniformDequantizer
+    from .likelihood import VariationalDequantizer as VariationalDequantizer
+    from .likelihood import chain_bound as chain_bound
+    from .likelihood import decoder_bound as decoder_bound
+    from .likelihood import density_profile as density_profile
+    from .likelihood import discrete_log_likelihood as discrete_log_likelihood
+    from .likelihood import fit_control_scale as fit_control_scale
+    from .noise import BatchNoise as BatchNoise
+    from .noise import CallableNoise as CallableNoise
+    from .noise import Noise as Noise
+    from .noise import SampleNoise as SampleNoise
+    from .scores import Score as Score
+    from .scores.conventions import ScoreReport as ScoreReport
+    from .sdes import Estimate as Estimate
+    from .sdes import Node as Node
+    from .sdes import NormalPrior as NormalPrior
+    from .sdes import ReverseSDE as ReverseSDE
+    from .sdes import ShiftedGamma as ShiftedGamma
+    from .sdes import SigmoidVPSDE as SigmoidVPSDE
+    from .solvers import Method as Method
+    from .solvers import Solver as Solver
+    from .solvers import StepResult as StepResult
+    from .targets import GaussianStart as GaussianStart
+    from .zoo import Pretrained as Pretrained
+
+__version__: str

@@ -1,0 +1,16 @@
+from .arrays import from_arrays as from_arrays
+from .azula import from_azula as from_azula
+from .diffusers.config import Conventions as Conventions
+from .diffusers.config import conventions as conventions
+from .diffusers.model import from_diffusers as from_diffusers
+from .diffusers.scheduler import DiffusersScheduler as DiffusersScheduler
+from .edm import from_edm as from_edm
+from .flow_matching import from_flow_matching as from_flow_matching
+from .guided_diffusion import from_guided_classifier as from_guided_classifier
+from .guided_diffusion import from_guided_diffusion as from_guided_diffusion
+from .k_diffusion import from_k_diffusion as from_k_diffusion
+from .k_samplers import K_SAMPLERS as K_SAMPLERS
+from .k_samplers import sample_k_diffusion as sample_k_diffusion
+from .sbi import from_sbi as from_sbi
+from .sbi import within_support as within_support
+from .score_sde import from_score_sde as from_score_sde
