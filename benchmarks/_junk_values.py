@@ -89,10 +89,6 @@ def quietly(make: Make) -> Any:
         return make()
 
 
-def nested(layout: torch.layout) -> Tensor:
-    return quietly(lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=layout))
-
-
 def filled(dtype: torch.dtype) -> Make:
     return lambda: torch.zeros(4, 2).to(dtype)
 
@@ -216,13 +212,6 @@ TENSORS: dict[str, Make] = {
     "uint8": filled(torch.uint8),
     "bool": filled(torch.bool),
     "complex64": filled(torch.complex64),
-    "quantised": lambda: quietly(lambda: torch.quantize_per_tensor(torch.zeros(4, 2), 1.0, 0, torch.quint8)),
-    "sparse": lambda: torch.zeros(4, 2).to_sparse(),
-    "sparse CSR": lambda: quietly(lambda: torch.zeros(4, 2).to_sparse_csr()),
-    "nested": lambda: nested(torch.strided),
-    "nested jagged": lambda: nested(torch.jagged),
-    "meta": lambda: torch.zeros(4, 2, device="meta"),
-    "meta 1-d": lambda: torch.zeros(4, device="meta"),
     "requires grad": lambda: torch.zeros(4, 2, requires_grad=True),
     "parameter": lambda: nn.Parameter(torch.zeros(2)),
     "all NaN": lambda: torch.full((4, 2), math.nan),

@@ -344,8 +344,7 @@ def not_finite(value: Any, path: str = "", depth: int = 0) -> Iterator[str]:
             yield path
     elif isinstance(value, Tensor):
         real = value.dtype.is_floating_point or value.dtype.is_complex
-        dense = value.layout is torch.strided and not (value.is_meta or value.is_nested)
-        if real and dense and not bool(torch.isfinite(value.detach().to(torch.complex128)).all()):
+        if real and not bool(torch.isfinite(value.detach().to(torch.complex128)).all()):
             yield path
     elif isinstance(value, dict):
         for key, item in itertools.islice(value.items(), 100):
@@ -375,8 +374,6 @@ def ordinary(value: Any, depth: int = 0) -> bool:
     if isinstance(value, Returns):
         return ordinary(value())
     if isinstance(value, Tensor):
-        if value.layout is not torch.strided or value.is_meta or value.is_nested or value.is_quantized:
-            return True
         return not value.dtype.is_floating_point or bool((value.detach().double().abs() <= HUGE).all())
     if isinstance(value, np.ndarray):
         return value.dtype.kind != "f" or bool((np.abs(value) <= HUGE).all())

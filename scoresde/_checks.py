@@ -69,7 +69,7 @@ def shown(value: object) -> str:
         ('a torch.float32 tensor (2, 3)', "'abc'")
     """
     if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor {'' if value.is_nested else tuple(value.shape)}".rstrip()
+        return f"a {value.dtype} tensor {tuple(value.shape)}"
     return short(value)
 
 
@@ -105,8 +105,8 @@ def form(value: object) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     if value.dtype not in FLOATS:
-        return f"{value.dtype} {'' if value.is_nested else tuple(value.shape)}".rstrip()
-    return str(tuple(value.shape)) if is_dense(value) else "a nested tensor" if value.is_nested else str(value.layout)
+        return f"{value.dtype} {tuple(value.shape)}"
+    return str(tuple(value.shape))
 
 
 def check_dtype(name: str, dtype: object, hint: str = "") -> None:
@@ -114,18 +114,6 @@ def check_dtype(name: str, dtype: object, hint: str = "") -> None:
     if not isinstance(dtype, torch.dtype) or dtype not in FLOATS:
         names = ", ".join(str(d) for d in FLOATS)
         raise InvalidTypeError(f"`{name}` must have a floating-point dtype, got {dtype!r}; possible are {names}.{hint}")
-
-
-def is_dense(x: Tensor) -> bool:
-    """Whether a tensor has all of its numbers, in rows of one length."""
-    return x.layout == torch.strided and not (x.is_nested or x.is_meta or x.is_quantized)
-
-
-def check_dense(name: str, x: Tensor) -> None:
-    """Refuse a sparse, nested or quantised tensor, and one without data."""
-    if not is_dense(x):
-        kind = "a nested tensor" if x.is_nested else f"layout {x.layout}, {x.dtype}"
-        raise InvalidTypeError(f"`{name}` must be a dense tensor with data, got {kind} on {x.device}.")
 
 
 _KINDS: dict[str, Callable[[torch.dtype], bool]] = {
@@ -140,7 +128,7 @@ _CASTS = {"floating-point": "float", "integer": "long", "real": "float", "boolea
 def check_tensor(
     name: str, x: object, shape: Sequence[int] | None = None, *, kind: str = "floating-point", finite: bool = False
 ) -> Tensor:
-    """Return a dense tensor of a kind, of a shape if one is given (-1 stands for any size), or say what is wrong.
+    """Return a tensor of a kind, of a shape if one is given (-1 stands for any size), or say what is wrong.
 
     Example:
         >>> check_tensor("y", torch.zeros(3, 2), (-1, 2)).shape
@@ -150,7 +138,6 @@ def check_tensor(
         raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {shown(x)}; try {as_torch(name, x)}.")
     if not _KINDS[kind](x.dtype):
         raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {x.dtype}; try {name}.{_CASTS[kind]}().")
-    check_dense(name, x)
     if shape is not None:
         fits = x.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, x.shape, strict=True))
         if not fits:
@@ -230,7 +217,6 @@ def check_state(name: str, x: object) -> Tensor:
             f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try {as_torch(name, x)}."
         )
     check_dtype(name, x.dtype, f" Try {name}.float().")
-    check_dense(name, x)
     if x.ndim < 2:
         raise InvalidArgumentError(
             f"`{name}` must be (batch, *event) with an event of rank 1 or more, got shape {tuple(x.shape)}; "
@@ -269,7 +255,6 @@ def check_times(name: str, values: object, what: str = "times") -> Tensor:
     if isinstance(values, str | bytes):
         raise InvalidTypeError(f"`{name}` must be a list of {what}, got {shown(values)}.")
     if isinstance(values, Tensor):
-        check_dense(name, values)
         times, real = values.detach().cpu(), _KINDS["real"](values.dtype)
     else:
         try:
@@ -289,14 +274,7 @@ def check_times(name: str, values: object, what: str = "times") -> Tensor:
 
 def fits(out: object, x: Tensor) -> bool:
     """Whether the output of a network is at once a plain tensor like ``x``; others may still be cast."""
-    return (
-        type(out) is Tensor
-        and not out.is_nested
-        and out.shape == x.shape
-        and out.dtype is x.dtype
-        and out.layout is torch.strided
-        and out.device == x.device
-    )
+    return type(out) is Tensor and out.shape == x.shape and out.dtype is x.dtype and out.device == x.device
 
 
 def output_problem(out: object, x: Tensor) -> str | None:
@@ -304,8 +282,6 @@ def output_problem(out: object, x: Tensor) -> str | None:
     if not isinstance(out, Tensor):
         hint = " (scoresde.interop.from_arrays takes a function of arrays)" if hasattr(out, "__dlpack__") else ""
         return f"must return a tensor of shape {tuple(x.shape)}, like x, got {type(out).__name__}{hint}"
-    if out.device == x.device and not is_dense(out):
-        return f"must return a dense tensor, like x, got {'a nested one' if out.is_nested else out.layout}"
     if out.shape != x.shape:
         return f"must return a tensor of shape {tuple(x.shape)}, like x, got {tuple(out.shape)}"
     if out.device != x.device:

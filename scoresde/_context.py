@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ._checks import as_torch, form, is_dense
+from ._checks import as_torch, form
 from .errors import InvalidArgumentError, ScoreFnError
 
 _NUMBERS = (bool, int, float, np.generic)
@@ -144,7 +144,7 @@ def _in_rows(name: str, value: Any, batch: int, x: Tensor, tables: bool) -> Any:
     def expanded(path: Any, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.ndim or is_rows(leaf, batch):
             return leaf
-        if leaf.size(0) == 1 and is_dense(leaf):
+        if leaf.size(0) == 1:
             return leaf.expand(batch, *leaf.shape[1:])
         if tables and not path:
             return leaf
@@ -176,12 +176,12 @@ def _is_known(leaf: object, *, inside: bool) -> bool:
     """Whether it can be followed, in the place of an argument or inside a nest."""
     if not isinstance(leaf, Tensor):
         return isinstance(leaf, _PLAIN)
-    return is_dense(leaf) and (inside or leaf.ndim > 0)
+    return inside or leaf.ndim > 0
 
 
 def _no_rows(name: str, value: object, batch: int) -> InvalidArgumentError:
     """The error of a value that has no entry per sample."""
-    counted = isinstance(value, Tensor) and is_dense(value) and value.ndim
+    counted = isinstance(value, Tensor) and value.ndim
     count = f" has {value.size(0)} rows; the batch has {batch}. It" if counted else ""  # type: ignore[attr-defined]
     hint = "" if (tensor := _instead(name, value)) is None else f"; try {tensor}"
     return InvalidArgumentError(
@@ -194,7 +194,7 @@ def _instead(name: str, value: object) -> str | None:
     """What to write in the place of a value that is no tensor ``(batch, …)``, where that is clear."""
     if isinstance(value, _NUMBERS):
         return f"torch.tensor([{value}]), the same for all samples"
-    if isinstance(value, Tensor) and is_dense(value) and not value.ndim:
+    if isinstance(value, Tensor) and not value.ndim:
         return f"{name}[None], the same for all samples"
     numbers = isinstance(value, list | tuple) and all(isinstance(leaf, _NUMBERS) for leaf in pytree.tree_leaves(value))
     return as_torch(name, value) if numbers or isinstance(value, np.ndarray) else None

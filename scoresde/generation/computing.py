@@ -17,13 +17,11 @@ from torch import Tensor
 from .. import __version__
 from .._checks import (
     check_callable,
-    check_dense,
     check_device,
     check_flag,
     check_integer,
     check_kind,
     check_number,
-    is_dense,
 )
 from .._display import Displayed
 from .._registries import ARRAY_CONTAINERS, CONTAINERS
@@ -75,7 +73,6 @@ class Batch:
     def rows(self, table: Tensor) -> Tensor:
         """The rows of a table that belong to the samples: sample i has row i modulo the table's length."""
         check_kind("table", table, Tensor, "a tensor with a row for each sample")
-        check_dense("table", table)
         if table.ndim == 0 or not len(table):
             raise InvalidArgumentError(f"`table` must have at least one row, got the shape {tuple(table.shape)}.")
         return table[self.indices % len(table)]
@@ -316,10 +313,10 @@ def _check_rows(values: Values, batch: int, schema: dict[str, tuple[torch.dtype,
                 f"The arrays of a set must have names like those of variables, other than {' and '.join(_TAKEN)}, got "
                 f"{short(name)}."
             )
-        if not isinstance(value, Tensor) or not is_dense(value) or value.ndim < 1 or len(value) != batch:
+        if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != batch:
             raise InvalidTypeError(
                 f"{name!r} must be a tensor with a row for each of the {batch} samples, got "
-                f"{tuple(value.shape) if isinstance(value, Tensor) and is_dense(value) else short(value)}."
+                f"{tuple(value.shape) if isinstance(value, Tensor) else short(value)}."
             )
         if value.dtype not in _STORED:
             raise InvalidTypeError(f"{name!r} must have real numbers of 8 to 64 bits, got {value.dtype}.")

@@ -20,7 +20,6 @@ from .._checks import (
     check_interval,
     check_kind,
     check_score_fn,
-    is_dense,
 )
 from .._registries import CONTAINERS, PICTURE_CONTAINERS
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice, short
@@ -185,8 +184,8 @@ def _features(features: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     finite = x.isfinite().flatten(1).all(1)
     with torch.no_grad():
         found = features(torch.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0))
-    if not isinstance(found, Tensor) or not is_dense(found) or found.ndim != 2 or len(found) != len(x):
-        got = tuple(found.shape) if isinstance(found, Tensor) and is_dense(found) else short(found)
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
+        got = tuple(found.shape) if isinstance(found, Tensor) else short(found)
         raise InvalidTypeError(f"`features` must return a tensor ({len(x)}, d), got {got}.")
     return torch.where(finite[:, None], found, torch.nan)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_below, check_dense, check_integer, check_kind, check_number, check_per_sample
+from .._checks import check_below, check_integer, check_kind, check_number, check_per_sample
 from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
@@ -86,9 +86,7 @@ def check_labels(label: object, x: Tensor, classes: int) -> Tensor:
         raise InvalidTypeError(
             "`label` is missing: give classifier.log_prob(sde, label), or context={'label': labels} to the solve."
         )
-    if isinstance(label, Tensor):
-        check_dense("label", label)
-    else:
+    if not isinstance(label, Tensor):
         check_integer("label", label, low=0, high=classes - 1)
     index = torch.as_tensor(label, device=x.device)
     each = check_per_sample("label", index, x)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .._checks import check_callable, check_flag, check_kind, check_number, check_state, check_times, form, is_dense
+from .._checks import check_callable, check_flag, check_kind, check_number, check_state, check_times, form
 from .._context import check_unwritten, versions
 from .._signatures import accepts
 from .._tensors import compute_dtype
@@ -59,7 +59,7 @@ class _Sampled(Noise):
         """See `Noise.increment`."""
         levels = [torch.as_tensor(level, dtype=like.dtype, device=like.device) for level in (start, stop)]
         z = self.sampler(*levels)
-        if not isinstance(z, Tensor) or not is_dense(z) or z.shape != like.shape:
+        if not isinstance(z, Tensor) or z.shape != like.shape:
             raise InvalidArgumentError(
                 f"`noise_sampler` must return a tensor of shape {tuple(like.shape)}, got {form(z)}."
             )
@@ -190,7 +190,7 @@ def sample_k_diffusion(
             before = versions(given, {})
             denoised = model(given, at, **extra)
             check_unwritten("`model`", before, given, {})
-            real = isinstance(denoised, Tensor) and is_dense(denoised) and denoised.is_floating_point()
+            real = isinstance(denoised, Tensor) and denoised.is_floating_point()
             if not real or denoised.shape != x.shape:
                 raise ScoreFnError(f"`model` must return a tensor of shape {tuple(x.shape)}, got {form(denoised)}.")
             if first and callback is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._checks import check_callable, check_dense, check_generator, check_kind, check_state, check_tensor
+from .._checks import check_callable, check_generator, check_kind, check_state, check_tensor
 from .._tensors import expand
 from ..errors import InvalidArgumentError
 from ..guidance import NoisyClassifier
@@ -58,7 +58,6 @@ def noisy_cross_entropy(
     check_kind("model", model, NoisyClassifier, "a scoresde.guidance.NoisyClassifier")
     check_callable("levels", levels, "levels(u), such as scoresde.losses.NoiseLevels()")
     check_kind("label", label, Tensor, f"integers ({len(x0)},)")
-    check_dense("label", label)
     if label.shape != (len(x0),):
         raise InvalidArgumentError(f"`label` must be ({len(x0)},), one per sample, got {tuple(label.shape)}.")
     check_generator(generator, device=x0.device)

@@ -31,7 +31,6 @@ from .._checks import (
     check_integer,
     check_kind,
     check_number,
-    is_dense,
 )
 from .._tensors import sigmoid
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -392,7 +391,7 @@ class FromLevels(Times):
         """See `Times`."""
         sde = _affine(sde, "Noise levels need")
         rho = self.levels(u)
-        if not isinstance(rho, Tensor) or not is_dense(rho) or rho.shape != u.shape or not bool((rho > 0).all()):
+        if not isinstance(rho, Tensor) or rho.shape != u.shape or not bool((rho > 0).all()):
             raise InvalidArgumentError(f"`levels` must map uniform numbers ({len(u)},) to as many positive levels.")
         return Draw(sde.time(-2 * rho.to(u).log()), torch.full_like(u, math.nan))
 

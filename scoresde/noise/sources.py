@@ -18,7 +18,6 @@ from .._checks import (
     check_integers,
     check_kind,
     form,
-    is_dense,
     shown,
 )
 from .._snapshot import pack, unpack
@@ -254,7 +253,7 @@ class CallableNoise(Noise):
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`."""
         z = self.draw(self.count, like)
-        if not isinstance(z, Tensor) or not is_dense(z) or z.dtype.is_complex or z.shape != like.shape:
+        if not isinstance(z, Tensor) or z.dtype.is_complex or z.shape != like.shape:
             raise InvalidArgumentError(f"`noise` must return a tensor of shape {tuple(like.shape)}, got {form(z)}.")
         self.count += 1
         return z.to(like).view_as(z)  # a tensor of its own, even if the function returns the same one twice

@@ -147,7 +147,7 @@ def check_score(
 
     - ``"works"``: no other reading comes within 4.5 % of the error;
     - ``"another fits better"``: one has an error lower by 4.5 % and 3.5 standard errors, or, on another process, by
-      1.5 % and 4.2 standard errors (1 in 10,000 checks by chance), and the report says what to write; where some rows
+      1 % and 4.2 standard errors (1 in 10,000 checks by chance), and the report says what to write; where some rows
       leave this open, more are drawn;
     - ``"not distinguishable"``: another one fits these data as well, which is no fault, as all time labels do for a
       score that does not change with time;
@@ -226,10 +226,12 @@ def _at_high_noise(report: ScoreReport, score: Score, sde: AffineSDE, search: _S
     if not (report.ok or search.fits_below):
         message = f"{report.message} What helps its samples most of what is tried for high noise: {best}."
         return replace(report, message=message, cures=helped)
+    gains = helped[best] < helped[""]
+    cure = "what helps most" if gains else "the mildest cure, from which only solves of few evaluations may gain"
     message = (
         f"The network is unreliable at high noise: {found}. At lower noise it fits as it is wrapped. Its samples are "
         f"{helped['']:.3g} from the data (energy distance, in units of the mean distance of data from each other), and "
-        f"{helped[best]:.3g} with what helps most. Write {best}."
+        f"{helped[best]:.3g} with {cure}. Write {best}."
     )
     verdict, change = "unreliable at high noise", f"Write {best}."
     return replace(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .._checks import warn_caller
 from .._context import cut
+from ..chains import Chain
 from ..sdes import AffineSDE
 from .base import Score
 from .limits import Clip, GaussianAbove
@@ -58,7 +59,7 @@ class HighNoise:
     ) -> HighNoise:
         """Of a score function, on data with their context."""
         unit = deviation(data)
-        levels = levels_of(sde, unit)
+        levels = levels_of(sde, unit, getattr(score, "chain", None))
         count = min(len(data), _ROWS // _LEVELS)
         rows = torch.randperm(len(data), generator=generator)[:count].to(data.device)
         x, given, mean, found = data[rows], cut(context, rows), data.mean(0), []
@@ -92,13 +93,18 @@ def deviation(data: Tensor) -> float:
     return max(float(data.to(torch.float64).std(0, correction=0).square().mean().sqrt()), 1e-6)
 
 
-def levels_of(sde: AffineSDE, unit: float) -> list[float]:
-    """Levels from far above the data to the highest of the process; none where it has none."""
+def levels_of(sde: AffineSDE, unit: float, chain: Chain | None = None) -> list[float]:
+    """Levels from far above the data to the highest of the process, of its chain where it has one; none where there are
+    none."""
     least, most = (math.exp(-0.5 * float(sde.log_snr(t))) for t in (sde.t_min, sde.t_max))
     low, high = max(LOWEST * unit, least), min(most, _HIGHEST * unit)
     if not low < high:
         return []
-    return [low * (high / low) ** (i / (_LEVELS - 1)) for i in range(_LEVELS)]
+    levels = [low * (high / low) ** (i / (_LEVELS - 1)) for i in range(_LEVELS)]
+    if chain is None:
+        return levels
+    known = [rho for rho in (-0.5 * chain.log_snrs).exp().tolist() if low <= rho <= high * (1 + _ROUNDING)]
+    return sorted({min(known, key=lambda rho: abs(math.log(rho / level))) for level in levels}) if known else []
 
 
 def _share(own: Tensor, linear: Tensor, level: float) -> float:

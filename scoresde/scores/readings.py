@@ -183,7 +183,10 @@ class Reading:
     def size(self, other: Reading) -> int:
         """How much another reading changes: the number of its changes, twice where the output differs in two ways."""
         changes = self.changes(other)
-        return len(changes) + sum(name.startswith("minus ") or " from " in name for name in changes)
+        flow = other.prediction == "flow" and {"sign", "reversed time"} <= set(
+            changes
+        )  # one that runs from noise to data
+        return len(changes) - flow + sum(name.startswith("minus ") or " from " in name for name in changes)
 
     def _output(self, declared: Reading) -> str:
         """The name of what the output is."""

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_dense
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 Function = Callable[[Tensor], Tensor]
@@ -23,7 +22,6 @@ def evaluate(name: str, function: Callable[..., Any], t: Tensor) -> Any:
             f"`{name}` must take a tensor of times; use torch functions, not math's ({error})."
         ) from error
     if isinstance(value, Tensor):
-        check_dense(f"{name}(t)", value)
         if value.ndim and value.shape != t.shape:
             raise InvalidArgumentError(
                 f"`{name}` must be elementwise: for times of shape {tuple(t.shape)} it returned {tuple(value.shape)}."

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_dense, check_number
+from .._checks import check_number
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError, InvalidTypeError
 
@@ -17,7 +17,6 @@ def as_time(name: str, t: Any, low: float = 0.0) -> Tensor:
     if isinstance(t, Tensor):
         if not t.dtype.is_floating_point:
             raise InvalidTypeError(f"`{name}` must be a float or a floating-point tensor, got {t.dtype}.")
-        check_dense(name, t)
         if t.ndim > 1:
             raise InvalidArgumentError(f"`{name}` must be a scalar or (batch,), got shape {tuple(t.shape)}.")
         return t.to(torch.float64)

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from .._checks import (
     MOST_DRAWS,
-    check_dense,
     check_flag,
     check_integer,
     check_interval,
@@ -101,7 +100,6 @@ class Arrays:
         self, values: Tensor, labels: Tensor | None = None, *, levels: int | None = None, name: str = "arrays"
     ) -> None:
         check_kind("values", values, Tensor, "a tensor (samples, *event)")
-        check_dense("values", values)
         check_kind("name", name, str, "a string")
         if values.ndim < 2 or not values.numel():
             raise InvalidArgumentError(f"`data` must be (samples, *event), not empty, got shape {tuple(values.shape)}.")
@@ -111,7 +109,6 @@ class Arrays:
         self.levels = levels_of(values, levels)
         if labels is not None:
             check_kind("labels", labels, Tensor, f"integers ({len(values)},), one per sample")
-            check_dense("labels", labels)
             if labels.shape != (len(values),) or labels.is_floating_point() or labels.dtype == torch.bool:
                 raise InvalidArgumentError(
                     f"`labels` must be integers ({len(values)},), one per sample, got {labels.dtype} "

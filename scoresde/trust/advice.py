@@ -56,7 +56,6 @@ from torch import Tensor
 
 from .. import _display
 from .._checks import (
-    check_dense,
     check_flag,
     check_interval,
     check_number,
@@ -526,7 +525,6 @@ class _Rows:
             raise InvalidTypeError(f"`data` must be a tensor or an array (n, *event), got {named(data)}.")
         if isinstance(data, Tensor):
             floating = data.dtype.is_floating_point and data.dtype.itemsize > 1
-            check_dense("data", data)
         else:
             floating = data.dtype.kind == "f" and data.dtype.itemsize <= 8
         if not floating:

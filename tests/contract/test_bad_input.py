@@ -93,7 +93,6 @@ BAD_STATES: list[tuple[Any, type[ScoreSDEError], tuple[str, ...]]] = [
     (torch.ones(3, 2, dtype=torch.complex64), T, ("`x`", "complex64")),
     (np.ones((3, 2)), T, ("`x`", "ndarray", "from_numpy")),
     ([[1.0, 2.0]], T, ("`x`", "list", "as_tensor")),
-    (torch.ones(3, 2, device="meta"), T, ("`x`", "meta")),
 ]
 
 

@@ -81,7 +81,6 @@ STATES: list[tuple[Any, type[ScoreSDEError], str]] = [
     (torch.tensor(1.0), V, "rank 1 or more"),
     (torch.ones(4), V, "reshape"),
     (torch.ones(2, 4, dtype=torch.long), T, "floating-point"),
-    (torch.ones(2, 4, device="meta"), T, "dense"),
     (torch.ones(2, 5), V, "events of shape"),
     (with_value(NAN), NonFiniteError, "NaN or infinite"),
 ]
