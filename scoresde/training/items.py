@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,75 +24,50 @@ _PROBES = 16  # rows by which a dataset is recognised
 _READ = 1024  # rows that are read at once for their labels
 
 
-class Parts(NamedTuple):
-    """Where the sample and its label are in an item: the names of columns, or places in a tuple. None for ``values`` is
-    the item itself; None for ``labels`` says that there is no label."""
+def split(item: Any, values: str | None, labels: str | None, where: str, hint: str = _NAMED) -> tuple[Any, Any]:
+    """The sample of an item and its label, which is None where there is none.
 
-    values: str | int | None
-    labels: str | int | None
+    Args:
+        item: a mapping, a tuple (sample,) or (sample, label), or a sample.
+        values, labels: the columns of a mapping, or None to find them by their names.
+        where: the place of the item, for messages.
+        hint: how columns are named, for messages.
 
-    @classmethod
-    def of(cls, item: object, values: str | None, labels: str | None, where: str, hint: str = _NAMED) -> Parts:
-        """The parts of an item.
-
-        Args:
-            item: a mapping, a tuple (sample,) or (sample, label), or a sample.
-            values, labels: the columns of a mapping, or None to find them by their names.
-            where: the place of the item, for messages.
-            hint: how columns are named, for messages.
-
-        Example:
-            >>> (
-            ...     Parts.of({"image": 0, "label": 0}, None, None, "row 0"),
-            ...     Parts.of((0,), None, None, "row 0"),
-            ... )
-            (Parts(values='image', labels='label'), Parts(values=0, labels=None))
-        """
-        if isinstance(item, Mapping):
-            return cls._of_columns(list(item), values, labels, where, hint)
-        for name, column in (("values", values), ("labels", labels)):
-            if column is not None:
-                raise InvalidArgumentError(
-                    f"`{name}` is the name of a column, but {where} has no columns: it is {named(item)}."
-                )
+    Example:
+        >>> (
+        ...     split({"image": 7, "label": 0}, None, None, "row 0"),
+        ...     split((7,), None, None, "row 0"),
+        ... )
+        ((7, 0), (7, None))
+    """
+    if not isinstance(item, Mapping):
+        if values is not None or labels is not None:
+            raise InvalidArgumentError(
+                f"`values` and `labels` name columns, but {where} has none: it is {named(item)}."
+            )
         if not isinstance(item, tuple | list):
-            return cls(None, None)
+            return item, None
         if len(item) not in (1, 2):
             raise InvalidArgumentError(
                 f"`data` {where} must be a sample, (sample,) or (sample, label), got a {type(item).__name__} of "
                 f"{len(item)} entries; keep two of them."
             )
-        return cls(0, 1 if len(item) == 2 else None)
-
-    @classmethod
-    def _of_columns(cls, names: list[str], values: str | None, labels: str | None, where: str, hint: str) -> Parts:
-        there = f"{where} has the columns {', '.join(map(str, names)) or 'none'}"
-        for argument, name in (("values", values), ("labels", labels)):
-            if name is not None and name not in names:
-                raise InvalidArgumentError(f"`{argument}` must be a column of the data, got {name!r}; {there}.")
-        label = [labels] if labels is not None else [name for name in LABELS if name in names and name != values]
-        others = [name for name in names if name not in label]
-        value = [values] if values is not None else others if len(others) == 1 else [n for n in _VALUES if n in others]
-        for found, least in ((value, 1), (label, 0)):
-            if not least <= len(found) <= 1:
-                raise InvalidArgumentError(
-                    f"`data`: which column holds the {'samples' if least else 'labels'} is not clear: {there}; {hint}."
-                )
-        return cls(value[0], label[0] if label else None)
-
-    def told(self) -> str:
-        """A description for messages."""
-        sample = f"samples in {self.values!r}" if isinstance(self.values, str) else "samples"
-        label = f" in {self.labels!r}" if isinstance(self.labels, str) else ""
-        return f"{sample} without labels" if self.labels is None else f"{sample} with labels{label}"
-
-    def sample(self, item: Any) -> Any:
-        """The sample of an item."""
-        return item if self.values is None else item[self.values]
-
-    def label(self, item: Any) -> Any:
-        """The label of an item, None where there is none."""
-        return None if self.labels is None else item[self.labels]
+        return item[0], item[1] if len(item) == 2 else None
+    columns = ", ".join(map(str, item)) or "none"
+    for argument, name in (("values", values), ("labels", labels)):
+        if name is not None and name not in item:
+            raise InvalidArgumentError(
+                f"`{argument}` must be a column of the data, got {name!r}; {where} has the columns {columns}."
+            )
+    label = [labels] if labels is not None else [name for name in LABELS if name in item and name != values]
+    others = [name for name in item if name not in label]
+    value = [values] if values is not None else others if len(others) == 1 else [n for n in _VALUES if n in others]
+    if len(value) != 1 or len(label) > 1:
+        raise InvalidArgumentError(
+            f"`data`: which column holds the {'labels' if len(value) == 1 else 'samples'} is not clear: {where} has "
+            f"the columns {columns}; {hint}."
+        )
+    return item[value[0]], item[label[0]] if label else None
 
 
 def check_rows(indices: object, count: int) -> None:
@@ -138,34 +113,20 @@ def check_dataset(dataset: Any) -> int:
             f"`data` must be one dataset, got a {type(dataset).__name__} of {', '.join(map(str, dataset))}; take one "
             "of them, such as dataset['train']."
         )
-    if isinstance(dataset, DataLoader | IterableDataset):
+    if isinstance(dataset, DataLoader | IterableDataset) or not is_dataset(dataset) or not hasattr(dataset, "__len__"):
         raise InvalidTypeError(
-            f"`data` must be indexed by rows, got {type(dataset).__name__}; give `Trainer` a torch.utils.data."
-            "DataLoader in the place of the stream."
+            f"`data` must be a name, a path, or a dataset with a length that is indexed by rows, got "
+            f"{type(dataset).__name__}; a torch.utils.data.DataLoader is for `Trainer`, in the place of the stream."
         )
-    if not is_dataset(dataset) or not hasattr(dataset, "__len__"):
-        raise InvalidTypeError(
-            f"`data` must be a name, a path, or a dataset with a length that is indexed by rows, got {named(dataset)}."
-        )
-    count = len(dataset)
-    if not count:
+    if not len(dataset):
         raise InvalidArgumentError("`data` must hold one sample or more, got a dataset of length 0.")
-    return count
+    return len(dataset)
 
 
 def _fetched(dataset: Any, rows: list[int]) -> list[Any]:
     """The items of some rows, at once where the dataset can do that."""
     several = getattr(dataset, "__getitems__", None)
     return [dataset[row] for row in rows] if several is None else list(several(rows))
-
-
-def _check_finite(event: Tensor, where: str) -> None:
-    if not bool(event.isfinite().all()):
-        raise NonFiniteError(f"`data` {where} has NaN or infinite values; leave it out.", stage="input")
-
-
-def _channels_last(shape: tuple[int, ...]) -> bool:
-    return shape[-1] in _CHANNELS and shape[0] not in _CHANNELS
 
 
 class Items:
@@ -217,26 +178,25 @@ class Items:
                 raise InvalidTypeError(f"`{name}` must be the name of a column, or None, got {named(column)}.")
         self.size = None if size is None else check_integer("size", size, low=1, high=LARGEST_SIDE)
         self.dataset, self._names = dataset, (values, labels)
-        first = _fetched(dataset, [0])[0]
-        self._parts = Parts.of(first, *self._names, "row 0")
-        event = self._event(self._parts.sample(first), "row 0")
+        value, label = split(_fetched(dataset, [0])[0], *self._names, "row 0")
+        event = self._event(value, "row 0")
         if not event.ndim or not event.numel():
             raise InvalidArgumentError(
                 f"`data` must be samples with a dimension and numbers, got shape {tuple(event.shape)} in row 0."
             )
-        if event.dtype == torch.uint8 and event.ndim == 3 and _channels_last(tuple(event.shape)):
+        self._dtype, self.event_shape, self._labelled = event.dtype, tuple(event.shape), label is not None
+        first, *_, last = self.event_shape
+        if self._dtype == torch.uint8 and event.ndim == 3 and last in _CHANNELS and first not in _CHANNELS:
             raise InvalidArgumentError(
-                f"`data` must be images (channels, height, width), got shape {tuple(event.shape)} in row 0; move the "
+                f"`data` must be images (channels, height, width), got shape {self.event_shape} in row 0; move the "
                 "channels to the front, as with_format('torch') of a datasets.Dataset does."
             )
-        self._dtype, self.event_shape = event.dtype, tuple(event.shape)
-        _check_finite(event, "row 0")
         self.levels = levels_of(event, levels, "`data` row 0")
         self.classes: int | None = None
-        if classes is not None and self._parts.labels is None:
-            raise InvalidArgumentError(f"`classes` is for labels, but row 0 has {self._parts.told()}.")
-        if self._parts.labels is not None:
+        if self._labelled:
             self.classes = self._number_of_classes(classes)
+        elif classes is not None:
+            raise InvalidArgumentError("`classes` is for labels, but row 0 has none.")
         self.extent = None if self.levels is None else (0.0, float(self.levels - 1))
         self.name = f"{self._count} rows of a {type(dataset).__name__}"
         self._digest = self._probed()
@@ -250,7 +210,7 @@ class Items:
         items = zip(places, _fetched(self.dataset, places), strict=True)
         found = [self._sample(item, f"row {row}") for row, item in items]
         values = torch.stack([event for event, _ in found]) if found else torch.empty(0, *self.event_shape)
-        labels = None if self._parts.labels is None else torch.tensor([label for _, label in found], dtype=torch.long)
+        labels = torch.tensor([label for _, label in found], dtype=torch.long) if self._labelled else None
         return values.to(self._dtype), labels
 
     def fingerprint(self) -> str:
@@ -259,27 +219,19 @@ class Items:
 
     def _sample(self, item: Any, where: str) -> tuple[Tensor, int | None]:
         """The sample of an item and its label, checked."""
-        self._check_parts(item, where)
-        event = self._event(self._parts.sample(item), where)
+        value, label = split(item, *self._names, where)
+        event = self._event(value, where)
         if tuple(event.shape) != self.event_shape or event.dtype != self._dtype:
             hint = "; give size= to resize images" if self._dtype == torch.uint8 else ""
             raise InvalidArgumentError(
                 f"`data` must be samples of one shape and dtype, got {self._dtype} {self.event_shape} in row 0 and "
                 f"{event.dtype} {tuple(event.shape)} in {where}{hint}."
             )
-        _check_finite(event, where)
+        if not bool(event.isfinite().all()):
+            raise NonFiniteError(f"`data` {where} has NaN or infinite values; leave it out.", stage="input")
         if self.levels is not None:
             levels_of(event, self.levels, f"`data` {where}")
-        return event, None if self._parts.labels is None else self._label(self._parts.label(item), where)
-
-    def _check_parts(self, item: Any, where: str) -> None:
-        """Refuse an item that is not made like that of row 0."""
-        parts = Parts.of(item, *self._names, where)
-        if parts != self._parts:
-            raise InvalidArgumentError(
-                f"`data` must be items of one kind, got {parts.told()} in {where} and {self._parts.told()} in row 0; "
-                "leave out what differs."
-            )
+        return event, self._label(label, where) if self._labelled or label is not None else None
 
     def _event(self, value: Any, where: str) -> Tensor:
         from PIL.Image import Image
@@ -294,8 +246,11 @@ class Items:
         return as_tensor(f"data, {where}", value).detach()
 
     def _label(self, label: Any, where: str) -> int:
-        if label is None:
-            raise InvalidArgumentError(f"`data` {where} has no label, as row 0 has; leave it out.")
+        if label is None or not self._labelled:
+            which = (where, "row 0") if self._labelled else ("row 0", where)
+            raise InvalidArgumentError(
+                f"`data` must be items of one kind: {which[0]} has no label, and {which[1]} has one."
+            )
         if isinstance(label, Tensor | np.ndarray | np.generic) and label.ndim == 0:
             label = label.item()
         most = None if self.classes is None else self.classes - 1
@@ -306,19 +261,18 @@ class Items:
         if given is not None:
             return check_integer("classes", given, low=1, high=MOST_WIDTH)
         features, own = getattr(self.dataset, "features", None), getattr(self.dataset, "classes", None)
-        feature = features.get(self._parts.labels) if isinstance(features, Mapping) else None
-        declared = getattr(feature, "num_classes", None) or (len(own) if isinstance(own, Sequence) else 0)
+        columns = features if isinstance(features, Mapping) else {}
+        column = self._names[1] or next((name for name in LABELS if name in columns), "")
+        declared = getattr(columns.get(column), "num_classes", None) or (len(own) if isinstance(own, Sequence) else 0)
         if declared:
             return int(declared)
-        alone = getattr(self.dataset, "select_columns", None)  # without reading the images
-        labelled = self.dataset if alone is None else alone([self._parts.labels])
-        most = 0
+        alone = getattr(self.dataset, "select_columns", None) if column else None  # without reading the images
+        labelled, most = self.dataset if alone is None else alone([column]), 0
         for start in range(0, len(self), _READ):
             rows = list(range(start, min(start + _READ, len(self))))
             for row, item in zip(rows, _fetched(labelled, rows), strict=True):
-                if alone is None:
-                    self._check_parts(item, f"row {row}")
-                most = max(most, self._label(self._parts.label(item), f"row {row}"))
+                label = split(item, *self._names, f"row {row}")[1] if alone is None else item[column]
+                most = max(most, self._label(label, f"row {row}"))
         return most + 1
 
     def _probed(self) -> str:

@@ -15,7 +15,7 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from ..likelihood import dequantize
 from . import parallel
 from .data import Batches
-from .items import Parts, is_dataset
+from .items import is_dataset, split
 from .recipe import Recipe
 from .seeds import DATA, DROPOUT, LOSS, ROWS, generator_of, seed_of
 from .settings import samples_per_batch
@@ -104,8 +104,8 @@ class Loader:
 
     def _piece(self, batch: Any, number: int) -> Piece:
         where = f"batch {number}"
-        parts = Parts.of(batch, None, None, where, _NAMED)
-        x = as_tensor(f"stream, {where}", parts.sample(batch)).detach()
+        values, label = split(batch, None, None, where, _NAMED)
+        x = as_tensor(f"stream, {where}", values).detach()
         if x.ndim < 2 or not x.numel():
             raise InvalidArgumentError(
                 f"`stream` must give batches (samples, *event), got shape {tuple(x.shape)} in {where}."
@@ -119,7 +119,6 @@ class Loader:
             noise = generator_of(self.seed, DATA, number, self.rank)
             x = dequantize(x.cpu(), levels=_LEVELS, data_range=_RANGE, generator=noise, dtype=torch.float32)
         check_finite_rows(f"`stream`, {where},", x)
-        label = parts.label(batch)
         return Piece(
             x.to(self.device, torch.float32, non_blocking=True),
             {} if label is None else {"label": self._labels(label, len(x), where)},

@@ -104,7 +104,7 @@ COLUMNS = Rows(lambda i: {"a": REAL[i], "b": 0})
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "shape": (with_row(7, (REAL[0][:, :2], 1)), V, r"\(1, 4, 4\) in row 0 and .*\(1, 2, 4\) in row 7"),
     "NaN": (with_row(7, (NAN, 1)), NonFiniteError, "row 7 has NaN"),
-    "no label": (with_row(7, (REAL[0],)), V, "without labels in row 7"),
+    "no label": (with_row(7, (REAL[0],)), V, "row 7 has no label"),
     "one hot": (with_row(7, (REAL[0], torch.eye(3)[0])), T, "label of row 7.*integer"),
     "three": (with_row(0, (REAL[0], 1, 2)), V, "row 0 .*tuple of 3 entries"),
     "columns": (COLUMNS, V, "samples is not clear"),
