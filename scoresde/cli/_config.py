@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,37 +13,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-
-_running: ContextVar[typer.Context | None] = ContextVar("_running", default=None)
-
-
-def forget() -> None:
-    """The command has ended.
-
-    Example:
-        >>> forget()
-        >>> given()
-        ('', {})
-    """
-    _running.set(None)
-
-
-def given() -> tuple[str, dict[str, Any]]:
-    """The name of the command that runs, and its parameters that were given, by a file or on the command line.
-
-    Example:
-        >>> forget()  # outside of any command
-        >>> given()
-        ('', {})
-    """
-    context = _running.get()
-    if context is None:
-        return "", {}
-    chosen = {
-        k: v for k, v in context.params.items() if getattr(context.get_parameter_source(k), "name", "") != "DEFAULT"
-    }
-    return context.info_name or "", chosen
 
 
 def values(content: Mapping[str, Any], command: str, others: Iterable[str], names: Mapping[str, str]) -> dict[str, Any]:
@@ -95,7 +63,6 @@ def _text(key: str, value: Any) -> str | list[str]:
 
 def _read(ctx: typer.Context, path: Path | None) -> None:
     """Let the values of the file stand where the command line has none."""
-    _running.set(ctx)  # typer calls this for every command, and has no other way to the context
     if path is None or ctx.resilient_parsing:
         return
     names = {

@@ -28,7 +28,7 @@ from ..errors import (
     out_of_memory,
     too_little_memory,
 )
-from ._config import Config, forget
+from ._config import Config
 
 FAILED, USAGE, NUMERICAL, OUTPUT, MODEL, INTERRUPTED = 1, 2, 3, 4, 5, 75
 
@@ -76,8 +76,6 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             _fail(f"The output cannot be written: {error}", OUTPUT)
         except KeyboardInterrupt as error:
             _fail(str(error) or "Interrupted; no partial file is left. Run the same command again.", INTERRUPTED)
-        finally:
-            forget()
 
     signature = inspect.signature(function, eval_str=True)
     config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config)

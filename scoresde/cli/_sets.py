@@ -22,7 +22,6 @@ from ..errors import (
     check_choice,
 )
 from ..files.locks import owned
-from ._config import given
 from ._output import FOLDER, check_output
 
 if TYPE_CHECKING:
@@ -35,17 +34,6 @@ if TYPE_CHECKING:
 SHARD = 1024  # samples
 SET = "set.json"  # the file that says that a folder is a set
 PATIENCE = 120.0  # seconds
-_UNTOLD = (
-    "out",
-    "force",
-    "quiet",
-    "config",
-    "first",
-    "num",
-    "extend",
-    "max_failures",
-    "patience",
-)
 _NAMED = 8  # letters of a digest
 _WORST = 5  # failures that a message names
 
@@ -165,7 +153,6 @@ def make_set(
     shard_size = sizes.get("shard_size", sharding.shard_size or SHARD)
     plan = Plan(
         {**settings, **machine(device)},
-        note=_note(),
         **divided(sizes["first"], sizes["count"], shard_size, sizes["batch_size"]),
     )
     manner = Manner(sharding.max_failures, sharding.patience)
@@ -285,20 +272,6 @@ def _alone(parts: Path, target: Path) -> Iterator[None]:
         yield
     with contextlib.suppress(OSError):
         parts.rmdir()
-
-
-def _note() -> dict[str, Any]:
-    """The options of the command that makes a set, as texts, so that it can be given again."""
-    name, options = given()
-    told = {option: _text(value) for option, value in sorted(options.items()) if option not in _UNTOLD}
-    return {"command": name, "options": told} if name else {}
-
-
-def _text(value: Any) -> Any:
-    """A value as a command line has it."""
-    if isinstance(value, list | tuple):
-        return [_text(v) for v in value]
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def both(beat: Callable[[Info], object], show: Callable[[Info], None] | None) -> Callable[[Info], None]:

@@ -84,7 +84,6 @@ class Plan:
         first, count: the indices of the set.
         shard_size, batch_size: of the shards, whose ends are multiples of it, and of the batches, which begin where
             their shard begins.
-        note: for readers, JSON values that decide nothing, such as the command; that of the first process stays.
 
     Example:
         >>> plan = Plan({"seed": 0}, first=150, count=100, shard_size=100, batch_size=64)
@@ -99,7 +98,6 @@ class Plan:
     count: int = field(kw_only=True)
     shard_size: int = field(kw_only=True)
     batch_size: int = field(kw_only=True)
-    note: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         if not (0 <= self.first < self.first + self.count and 1 <= self.batch_size <= self.shard_size):
@@ -147,7 +145,6 @@ class Plan:
             "shard_size": self.shard_size,
             "batch_size": self.batch_size,
             "settings": dict(self.settings),
-            **({"note": dict(self.note)} if self.note else {}),
         }
 
 
@@ -408,7 +405,7 @@ def _differs(name: str, old: object, new: object) -> str:
 
 def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
     """The plan of a set that is there, if that is what is asked for."""
-    old, new = ({k: v for k, v in one.fields().items() if k != "note"} for one in (known, plan))
+    old, new = known.fields(), plan.fields()
     old.update(old.pop("settings"))
     new.update(new.pop("settings"))
     if old.get("identity") is None and "identity" in new:  # it vouches for a set without one

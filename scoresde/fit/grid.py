@@ -134,8 +134,9 @@ def fit_grid(
         sde, score_fn, pilot, 64, checkpoint=checkpoint, level=level_of(steps * solver.evaluations, HIGH), x=x,
         shape=shape, seed=seed, t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
-    clock = Clock(sde, batch.start, batch.end)
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
+    batch = batch.measured(exact, level_of(steps * solver.evaluations, HIGH))
+    clock = Clock(sde, batch.start, batch.end)
     problem = GridProblem(batch, exact, objective, gradient, solver, clock)
     best = optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts, clock)], count)
     times = clock.times(best).detach()

@@ -161,10 +161,11 @@ def fit_solver(
     whole = 1 if batch.score.traits.rowwise else 2  # halves that a half takes
     most = _CALLS * max(steps, 40) * whole if iterations is None else math.inf
     tight = max(200, 10 * steps) if reference is None else reference
-    goal = Path.of(batch, tight) if isinstance(objective, str) and objective == "path" else objective
     exact = batch.reference(tight)
     batch.warn_of_far(exact)
-    batch.warn_of_scale(exact)
+    batch = batch.measured(exact, level_of(steps, HIGH))
+    clock = Clock(sde, batch.start, batch.end)
+    goal = Path.of(batch, tight) if isinstance(objective, str) and objective == "path" else objective
     grids = min(max(120 // steps, 4), 24) if iterations is None and gradient else count // 3
     starts = _starts(batch, clock, exact, goal, gradient, steps, grids)
 

@@ -35,7 +35,7 @@ from ..scores.networks import check_quiet
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_affine
 from ..solvers import Solver, UniPC
-from ..solvers.registry.auto import HIGH, NoiseStart, unit_of
+from ..solvers.registry.auto import NoiseStart, unit_of
 from ..solving import solve
 from .records import Cost, Errors
 
@@ -67,7 +67,6 @@ def check_count(given: int | None, x: Tensor) -> None:
         raise InvalidArgumentError(f"`pilot` is {given}, but there are {len(x)} samples; leave it out.")
 
 
-_CLEAR = 10.0  # times as large as the data must noise be, at least
 _OUT = 30.0  # median errors: what is more may be due to another mode
 _USUAL = 10.0  # to its inverse: standard deviations of data that need not be declared
 _APART = 0.3  # standard deviations of the data: so far are modes apart, at least
@@ -204,17 +203,6 @@ class Pilot:
         """Warn where the network errs far above the data, which have the scale of the exact ``ends``."""
         std = self.score.traits.data_std or max(1.0, deviation(ends[~far_from_most(ends)]))
         warn_of_high_noise(self.score, self.sde, self.x, self.context, std, self.start)
-
-    def warn_of_scale(self, ends: Tensor) -> None:
-        """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""
-        if not self.from_noise or self.score.traits.data_std is not None:
-            return
-        std = float(f"{self.deviation(ends):.1g}")
-        if std > HIGH / _CLEAR:
-            warn_caller(
-                f"The paths begin at sigma/alpha = {HIGH:g}, where data with a standard deviation of {std:g} are not "
-                f"noise yet. Declare it, as score_fn.data_std = {std:g}, and repeat this."
-            )
 
     def warn_of_modes(self, errors: Tensor, ends: Tensor) -> None:
         """Warn where many samples end in another mode than the exact ``ends``: their errors stand out."""

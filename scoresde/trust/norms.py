@@ -60,11 +60,6 @@ class Norm:
         """The name, or the SHA-256 of the networks that a function holds."""
         return self.name if self.function is None else Made.of(self.function).digest
 
-    @property
-    def of_entries(self) -> bool:
-        """Whether each entry has an error of its own."""
-        return self.function is None and self.name == "pixel"
-
     def between(self, x: Tensor, y: Tensor) -> Tensor:
         """The size of the difference, ``(batch,)`` or, of entries, ``(batch, *event)``, in float64."""
         if self.function is None:

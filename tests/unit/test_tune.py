@@ -298,17 +298,6 @@ def test_a_candidate_that_stalls_is_not_chosen_of_a_short_list() -> None:
     assert tuned.ranking[0].grid == "karras" and tuned.ranking[1].behind > 2
 
 
-def test_data_too_large_for_the_start_are_noticed() -> None:
-    """At sigma/alpha = 300 they are no noise; a declared scale moves the start."""
-    for std in (1.0, 100.0):
-        exact = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.full((2,), std**2, dtype=F64)).score(FAR)
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
-            for score in (lambda x, t, exact=exact: exact(x, t), exact):
-                scoresde.fit_solver(FAR, score, 8, shape=(16, 2), dtype=F64, iterations=0)
-        assert ["data_std" in str(w.message) for w in found] == ([True] if std > 1 else [])
-
-
 def test_a_scale_that_is_not_declared_is_measured() -> None:
     """The choice is that with the scale, and its errors; those of ``auto``, which does not measure, are larger."""
     exact = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([1e2, 1e4], dtype=F64)).score(FAR)
