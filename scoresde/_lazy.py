@@ -24,7 +24,7 @@ def lazy(
         shown: the names that ``dir`` lists; by default all of these.
 
     Example:
-        >>> lazy("scoresde.solvers", homes({".ddim": "DDIM"}))[0]("DDIM").__name__
+        >>> lazy("scoresde.solvers", {"DDIM": ".ddim"})[0]("DDIM").__name__
         'DDIM'
     """
 
@@ -46,16 +46,6 @@ def lazy(
         return sorted({*shown, *(name for name in there if name.startswith("__"))})
 
     return get, names
-
-
-def homes(modules: Mapping[str, str]) -> dict[str, str]:
-    """The module of each name, from the names of each module.
-
-    Example:
-        >>> homes({".pairs": "RK23 Tsit5"})
-        {'RK23': '.pairs', 'Tsit5': '.pairs'}
-    """
-    return {name: module for module, names in modules.items() for name in names.split()}
 
 
 def listed(file: str) -> tuple[dict[str, str], dict[str, str]]:

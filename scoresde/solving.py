@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -168,7 +168,7 @@ def solve(
             path_log_prob=path_log_prob is not False,
         )
         rtol, atol = (sampling.TOLERANCE if value is None else value for value in (rtol, atol))
-    with _grad(differentiable), explained(x, shape):
+    with nullcontext() if differentiable else torch.no_grad(), explained(x, shape):
         setup = set_up(
             sde,
             score_fn,
@@ -214,7 +214,3 @@ def solve(
 def _parameters() -> tuple[str, ...]:
     """The names of what `solve` takes."""
     return tuple(inspect.signature(solve).parameters)
-
-
-def _grad(differentiable: bool) -> AbstractContextManager[object]:
-    return nullcontext() if differentiable else torch.no_grad()

@@ -17,7 +17,7 @@ from .._registries import ARRAY_CONTAINERS, CONTAINERS, PICTURE_CONTAINERS, RULE
 from ..errors import InvalidArgumentError, out_of_memory, too_little_memory
 from . import _parameters as parameters
 from ._animation import ANIMATIONS, Frames
-from ._batches import Show, batches
+from ._batches import batches
 from ._data import range_of
 from ._drawing import Drawing
 from ._inverse import METHOD, Problem, methods, posed, problem_of
@@ -365,8 +365,7 @@ def sample(
             sizes = {"first": 0, "count": num, "batch_size": size, "shard_size": size}
             found = parts.enter_context(in_parts(target, settings, sizes, drawing.part, where, bar))
         else:
-            drawn_at = partial(_from, drawing.whole, first)
-            rows = list(batches(drawn_at, num, size, bar or "", quiet))
+            rows = list(batches(lambda done, *rest: drawing.whole(first + done, *rest), num, size, bar or "", quiet))
             found = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         metadata |= {"first": first, "num": num}
         x, nfe = found.pop("x"), found["nfe"]
@@ -387,10 +386,6 @@ def sample(
             typer.echo(certificate.statement())
         typer.echo(f"{num} samples of {what_for}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {drawing.calls} network calls, {time.perf_counter() - began:.1f} s")
-
-
-def _from(draw: Callable[..., Any], first: int, done: int, count: int, show: Show | None) -> Any:
-    return draw(first + done, count, show)
 
 
 def _check_not_certified(what: str, given: bool) -> None:

@@ -147,8 +147,7 @@ def fit_solver(
         sde, score_fn, pilot, 32, checkpoint=checkpoint, level=level_of(steps, HIGH), x=x, shape=shape, seed=seed,
         t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
-    clock = Clock(sde, batch.start, batch.end)
-    if clock.in_time:
+    if Clock(sde, batch.start, batch.end).in_time:
         ends = [
             f"{name}={t:g}"
             for name, t in (("t_start", batch.start), ("t_end", batch.end))

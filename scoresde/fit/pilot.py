@@ -155,14 +155,10 @@ class Pilot:
     def measured(self, ends: Tensor, level: float) -> Pilot:
         """The same, in units of the exact ``ends`` where the score function declares no scale of the data and theirs is
         another one: at a level that is rounded down networks of images are not yet sure to see noise alone."""
-        std = self.deviation(ends)
+        std = float(ends[~far_from_most(ends)].std()) / float(self.sde.node(self.end).alpha)
         if self.score.traits.data_std is not None or 1 / _USUAL <= std <= _USUAL:
             return self
         return replace(self, unit=unit_of(std)).from_level(level)
-
-    def deviation(self, ends: Tensor) -> float:
-        """The standard deviation of the data, by that of exact ends."""
-        return float(ends[~far_from_most(ends)].std()) / float(self.sde.node(self.end).alpha)
 
     def turned(self) -> Pilot:
         """The same with the halves exchanged."""

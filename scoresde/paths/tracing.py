@@ -227,7 +227,10 @@ class _Tracer:
             self.forms[draw.to[1]] = {(first, 0): 0.5, (first, 1): 12**-0.5}
 
     def _sum(self, instruction: Sum, step: int, wanted: dict[int, float]) -> list[Any]:
-        terms = instruction.terms if isinstance(instruction, Blend) else _terms(instruction)
+        if isinstance(instruction, Blend):
+            terms = instruction.terms
+        else:
+            terms = list(zip(instruction.weights, instruction.read, strict=True))
         form = self._form(terms)
         if not form:
             return [instruction]
@@ -301,10 +304,6 @@ class _Tracer:
         size = _norm(weights)
         kept = [i for i, share in shares.items() if abs(share) > _ROUNDING * size]
         return [(self.basis[i][0], shares[i] / self.basis[i][1]) for i in kept], left
-
-
-def _terms(instruction: Sum) -> list[tuple[Weight, int]]:
-    return list(zip(instruction.weights, instruction.read, strict=True))
 
 
 def _sum_of(terms: list[tuple[Weight, int]], to: int) -> Sum:

@@ -619,12 +619,8 @@ class _Search:
 
     def _numbered(self) -> int:
         """By how much labels of the context must be changed for the error to become smaller; 0 for not at all."""
-        own = self.few.errors(self.declared)
-        for by in (1, -1):
-            errors = self.few.relabelled(self.declared, by)
-            if own is not None and errors is not None and _better(own, errors, _UNNAMED):
-                return by
-        return 0
+        own, tried = self.few.errors(self.declared), {by: self.few.relabelled(self.declared, by) for by in (1, -1)}
+        return next((by for by, e in tried.items() if own and e and _better(own, e, _UNNAMED)), 0)
 
     def _one_time(self) -> bool:
         """Whether the network does better where all samples of a call have one time, at two of the levels."""

@@ -265,10 +265,8 @@ class Sample:
     def relabelled(self, reading: Reading, by: int) -> Errors | None:
         """The errors of a reading with other integers in the context, in their order, of which the last is followed by
         the first; None if there are none."""
-        labels = {
-            k: v for k, v in self.context.items() if isinstance(v, Tensor) and v.dtype in (torch.int64, torch.int32)
-        }
-        number = self.place(reading)
+        number, integers = self.place(reading), (torch.int64, torch.int32)
+        labels = {k: v for k, v in self.context.items() if isinstance(v, Tensor) and v.dtype in integers}
         if not labels or number is None:
             return None
         changed = {k: v.min() + (v - v.min() + by) % (v.max() - v.min() + 1) for k, v in labels.items()}

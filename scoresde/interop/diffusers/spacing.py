@@ -76,10 +76,6 @@ def timesteps(family: str, spacing: str, size: int, usable: int, n: int, offset:
 # Noise levels between two, instead of those of the timesteps; by the field that selects them.
 
 
-def _karras(low: float, high: float, n: int) -> Array:
-    return np.linspace(high ** (1 / 7), low ** (1 / 7), n) ** 7
-
-
 def _exponential(low: float, high: float, n: int) -> Array:
     return np.exp(np.linspace(np.log(high), np.log(low), n))
 
@@ -91,7 +87,7 @@ def _beta(low: float, high: float, n: int) -> Array:
 
 
 CURVES: dict[str, Callable[[float, float, int], Array]] = {
-    "use_karras_sigmas": _karras,
+    "use_karras_sigmas": lambda low, high, n: np.linspace(high ** (1 / 7), low ** (1 / 7), n) ** 7,
     "use_exponential_sigmas": _exponential,
     "use_beta_sigmas": _beta,
     "use_lu_lambdas": _exponential,

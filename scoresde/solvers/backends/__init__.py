@@ -5,17 +5,9 @@ A method with fixed steps is called once per step, on the grid of `scoresde.solv
 the whole interval, cut at the times to save. The libraries are imported when they are used.
 """
 
-from ..._lazy import homes, lazy
+from ..._lazy import lazy, listed
 
-_MODULES = homes(
-    {
-        ".base": "Backend ODEBackend OwnSteps",
-        ".scipy": "SciPy",
-        ".torchdiffeq": "TorchDiffEqAdams TorchDiffEqAdaptive TorchDiffEqFixed",
-        ".torchsde": "TorchSDE",
-        "..registry.lookup": "BACKENDS",
-    }
-)
+_MODULES, _ = listed(__file__)
 
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy(__name__, _MODULES)

@@ -3,16 +3,9 @@
 Names are imported when they are first used, so that the rows can be read without torch.
 """
 
-from ..._lazy import homes, lazy
+from ..._lazy import lazy, listed
 
-_MODULES = homes(
-    {
-        ".auto": "BUDGETS choose",
-        ".config": "from_config to_config to_text",
-        ".lookup": "BACKENDS CORRECTORS Method drift_methods make_solver methods",
-        ".rows": "BY_NAME MODULES ROWS Row",
-    }
-)
+_MODULES, _ = listed(__file__)
 
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy(__name__, _MODULES)

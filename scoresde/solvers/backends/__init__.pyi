@@ -1,0 +1,9 @@
+from ..registry.lookup import BACKENDS as BACKENDS
+from .base import Backend as Backend
+from .base import ODEBackend as ODEBackend
+from .base import OwnSteps as OwnSteps
+from .scipy import SciPy as SciPy
+from .torchdiffeq import TorchDiffEqAdams as TorchDiffEqAdams
+from .torchdiffeq import TorchDiffEqAdaptive as TorchDiffEqAdaptive
+from .torchdiffeq import TorchDiffEqFixed as TorchDiffEqFixed
+from .torchsde import TorchSDE as TorchSDE

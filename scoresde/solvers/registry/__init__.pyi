@@ -1,0 +1,15 @@
+from .auto import BUDGETS as BUDGETS
+from .auto import choose as choose
+from .config import from_config as from_config
+from .config import to_config as to_config
+from .config import to_text as to_text
+from .lookup import BACKENDS as BACKENDS
+from .lookup import CORRECTORS as CORRECTORS
+from .lookup import Method as Method
+from .lookup import drift_methods as drift_methods
+from .lookup import make_solver as make_solver
+from .lookup import methods as methods
+from .rows import BY_NAME as BY_NAME
+from .rows import MODULES as MODULES
+from .rows import ROWS as ROWS
+from .rows import Row as Row
