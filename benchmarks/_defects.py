@@ -845,7 +845,7 @@ DEFECTS = (
     Defect(
         "context: one row for all stays one", "_context.py", "return leaf.expand(batch, *leaf.shape[1:])", "return leaf"
     ),
-    Defect("context: a number of torch", "_context.py", "(inside or leaf.ndim > 0)", "True"),
+    Defect("context: a number of torch", "_context.py", "inside or leaf.ndim > 0", "True"),
     Defect("context: rows of another batch", "_context.py", "if tables and not path:", "if True:"),
     Defect("context: lists of numbers", "_context.py", "if not (value is None or", "if False and (value is None or"),
     Defect("context: tables are rows", "_context.py", "if tables and not path:", "if False:"),

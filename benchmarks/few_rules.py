@@ -43,10 +43,13 @@ UNRELIABLE = ("mixture, VP, badly trained", "linear posterior, badly trained")
 Errors = dict[str, float]
 
 
+EVERY = {name: make_solver(name, {}, ()) for name in METHODS} | EXTRA
+
+
 def errors(case: Case, budget: int) -> Errors:
     """The median error of every pair that makes so few evaluations."""
     batch, found = case.batch(budget).from_level(level_of(budget)), {}
-    for name, solver in ({name: make_solver(name, {}, ()) for name in METHODS} | EXTRA).items():
+    for name, solver in EVERY.items():
         steps = (budget - solver.extra_evaluations) // solver.evaluations
         for grid, given in ALL_GRIDS.items() if steps > 0 else ():
             found[f"{name} on {grid}"] = case.figures(batch.solve(solver, batch.times(given, steps)))["median"]
@@ -76,7 +79,7 @@ def rules(found: dict[str, Errors], best: dict[str, float]) -> list[Rule]:
 def pair_of_auto(budget: int) -> str:
     """The name here of what ``method="auto"`` takes."""
     chosen = choose(True, budget, ())
-    (name,) = (name for name, solver in EXTRA.items() if solver == chosen.solver)
+    (name,) = (name for name, solver in EVERY.items() if solver == chosen.solver)
     if chosen.grid is None:
         raise SystemExit(f"auto has no grid of its own at {budget} evaluations.")
     own = (isinstance(chosen.grid, Angle), chosen.grid.scale, chosen.grid.power)

@@ -55,6 +55,7 @@ CANDIDATES: tuple[Row, ...] = (
     ("ipndm", {}, "vp_quadratic"),
     ("ipndm", {}, "cosine"),
     ("euler", {}, "quadratic"),
+    ("tab3", {}, "time"),
 )
 
 # Methods that draw noise and have better samples than all of these somewhere: see `benchmarks.few_distributions`.
@@ -126,7 +127,7 @@ def tune(
         score_fn: as for `solve`.
         steps: the number of evaluations of a solve, at most 1,000.
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
-            default 16 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
+            default 17 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
             unless distributions are compared. Up to 29 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
             of the data, at most. Of the default list, what ``method="auto"`` takes and the best of the others are
             then tried from 100 as well, where ``auto`` begins with up to 14; a lower start is ranked only where it is
@@ -239,7 +240,7 @@ def most_calls(steps: int) -> int:
 
     Example:
         >>> most_calls(8)
-        252
+        260
     """
     return (len(CANDIDATES) + 1 + _LOWERED) * steps + accurate(steps)
 

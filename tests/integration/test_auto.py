@@ -55,7 +55,7 @@ def test_the_rule_is_that_of_the_table() -> None:
 
 def test_steps_are_evaluations() -> None:
     exact = TARGET.flow_map(X, SDE, SDE.t_max, SDE.t_min)
-    bounds = {3: 1.0, 5: 0.18, 7: 0.05, 8: 0.03, 10: 0.015, 29: 0.003, 30: 6e-4, 50: 2e-4}  # Euler: .4 to .01
+    bounds = {3: 1.0, 5: 0.18, 7: 0.12, 8: 0.1, 10: 0.015, 29: 0.003, 30: 6e-4, 50: 2e-4}  # Euler: .4 to .01
     for steps, bound in bounds.items():
         solution = solve(SDE, TARGET.score(SDE), X, method="auto", steps=steps)
         assert solution.evaluations == steps
@@ -80,8 +80,9 @@ def test_grids() -> None:
     assert torch.equal(by_name.x, solve(SDE, TARGET.score(SDE), X, grid="karras", steps=6, **few).x)
     edm = scoresde.EDMSDE()
     x = edm.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
-    for steps, method in ((5, few), (6, few), (7, more), (14, more), (29, more)):
-        grid = VPTime(0.3, 0.25) if method is few else Angle(3.0, 0.25)
+    second, grids = {"method": "dpm_2m"}, {5: VPTime(0.3, 0.25), 7: Angle(1.0, 0.35), 9: Angle(3.0, 0.25)}
+    for steps, method, at in ((5, few, 5), (6, few, 5), (7, second, 7), (8, second, 7), (9, more, 9), (29, more, 9)):
+        grid = grids[at]
         by_rule = solve(edm, TARGET.score(edm), x, method="auto", steps=steps)
         assert torch.equal(by_rule.x, solve(edm, TARGET.score(edm), x, grid=grid, steps=steps, **method).x)
 
@@ -105,7 +106,7 @@ class TestNoiseStart:
             return score(x, t)
 
         auto = solve(self.SDE, bare, X, method="auto", steps=7, save_at="steps")
-        few = {"method": "dpm_3m", "start_up": "published", "grid": Angle(3.0, 0.25)}
+        few = {"method": "dpm_2m", "grid": Angle(1.0, 0.35)}
         torch.testing.assert_close(auto.x, solve(self.SDE, bare, x, t_start=t, steps=7, **few).x)
         assert auto.evaluations == 7 and float(auto.ts[0]) == pytest.approx(t)
 

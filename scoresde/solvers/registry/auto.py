@@ -15,7 +15,7 @@ from ...grids import Angle, Schedule, VPTime, default
 from ...sdes import AffineSDE
 from ..adams import Adams
 from ..base import Solver
-from ..dpm_multistep import DPM3M
+from ..dpm_multistep import DPM2M, DPM3M
 from ..heun import Heun
 from ..rk45 import RK45
 from ..unipc import UniPC
@@ -125,6 +125,7 @@ _FEW = DPM3M(start_up="published"), Angle(3.0, 0.25)
 # errors of the table of all methods, in the geometric mean of its problems, at 50 and 100 evaluations.
 BUDGETS: tuple[Rule, ...] = (
     Rule(6, UniPC(order=2, lower_order_final=True), FewSteps(0.3, 0.25), NOISE),
+    Rule(8, DPM2M(), Angle(1.0, 0.35), NOISE),
     Rule(14, *_FEW, NOISE),
     Rule(29, *_FEW, HIGH),
     Rule(math.inf, UniPC(order=3)),
@@ -145,8 +146,8 @@ def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
     """The method, its number of steps for a budget, and its grid.
 
     - With ``steps``, the number of evaluations: up to 6 `UniPC2` with ``lower_order_final=True``, on the grid
-      ``VPTime(0.3, 0.25)`` (see `scoresde.grids.VPTime`); up to 29 `DPM3M` with ``start_up="published"``, on the grid
-      ``Angle(3.0, 0.25)`` (see `scoresde.grids.Angle`); then `UniPC3`.
+      ``VPTime(0.3, 0.25)`` (see `scoresde.grids.VPTime`); up to 8 `DPM2M` on ``Angle(1.0, 0.35)`` (see
+      `scoresde.grids.Angle`); up to 29 `DPM3M` with ``start_up="published"`` on ``Angle(3.0, 0.25)``; then `UniPC3`.
     - Otherwise, with or without tolerances: `Adams`.
     - For a process with a drift and a diffusion only: `Heun` and `RK45`.
 
