@@ -108,6 +108,9 @@ def test_samples_that_run_away_count_where_they_decide_the_rms() -> None:
     behind, _ = compared.behind(1, 0)
     rms = math.sqrt((15 * 0.01**2 + 1) / 16)
     assert behind == pytest.approx(0.5 ** (15 / 16) * 50 ** (1 / 16) * (rms / (1.5 * 0.02)) ** 3)
+    behind = torch.full((16, 2), 0.05, dtype=F64)  # in the mean, by more than 1.5, which no single sample outweighs
+    compared = EndPoints([behind, away], exact)
+    assert compared.scores[1] < compared.scores[0] < math.inf and compared.behind(0, 1)[0] > 1
     away[0] = 0.05  # within 1.5 times the RMS of the other
     assert EndPoints([even, away], exact).behind(1, 0)[0] == pytest.approx(0.5 ** (15 / 16) * 2.5 ** (1 / 16))
 
