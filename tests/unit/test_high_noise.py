@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import scoresde
+from benchmarks._few_problems import PROBLEMS
 from scoresde.scores import Clip, GaussianAbove, ScoreModel, high_noise
 from scoresde.scores.high_noise import HighNoise, cures
 from scoresde.trust.diagnosis import diagnose
@@ -148,3 +149,26 @@ def test_samples_of_cures_begin_with_the_share_of_the_data() -> None:
     z = torch.randn(2000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = high_noise._sampled(target.score(sde), sde, z, unit, {})
     assert 0.93 < float(x.std() / z.std()) / unit < 1.0  # 0.79 without it; 20 steps of DDIM make it a little smaller
+
+
+def test_a_chain_is_looked_at_on_its_own_levels() -> None:
+    """A network of integer labels takes the label of the nearest level between two, as exact ones do as well."""
+    chain = scoresde.discrete.NoiseScales.geometric(20, 0.01, 10.0)
+    sde, source = chain.sde(), torch.Generator().manual_seed(1)
+    target = scoresde.targets.GaussianMixture(torch.ones(4), 0.6 * torch.randn(4, 4, generator=source), scales=0.1)
+    times, score = sde.time(chain.log_snrs), target.score(sde)
+    of_label = torch.empty_like(times).index_copy_(0, chain.labels, times)
+
+    def net(x: Tensor, label: Tensor) -> Tensor:
+        t = of_label[label]
+        return -sde.sigma(t)[:, None].to(x) * score(x, t)
+
+    model = ScoreModel(net, sde, "noise", time_input="index", chain=chain)
+    assert scoresde.check_score(sde, model, target.sample(500, generator=source)).ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["linear posterior, badly trained", "two moons, cosine, badly trained"])
+def test_networks_trained_too_little_are_not_taken_for_those_of_another_process(name: str) -> None:
+    """Other betas would lower their errors, and leave more."""
+    assert PROBLEMS[name](None).name == f"{name}, cured"
