@@ -184,6 +184,9 @@ def tune(
         shape=shape, seed=seed, t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     comparison.check(batch)
+    listed = [] if candidates is None else _listed(candidates, batch, comparison)
+    if listed and not any(entry.count(steps) for entry in listed):
+        raise InvalidArgumentError(f"No candidate can make a step with {steps} evaluations; take more `steps`.")
     exact = comparison.exact(batch, steps) if reference is None else batch.reference(reference)
     if reference is not None:
         batch.warn_of_far(exact)
@@ -191,10 +194,7 @@ def tune(
     declared, batch = batch, batch.measured(exact, level_of(steps, HIGH))
     auto = _auto(batch, steps)
     rows = (*CANDIDATES, *STOCHASTIC) if comparison.stochastic else CANDIDATES
-    listed = candidates_of(batch, steps, rows) if candidates is None else _listed(candidates, batch, comparison)
-    entries = [entry for entry in listed if entry.count(steps)]
-    if not entries:
-        raise InvalidArgumentError(f"No candidate can make a step with {steps} evaluations; take more `steps`.")
+    entries = [entry for entry in listed or candidates_of(batch, steps, rows) if entry.count(steps)]
     coarse = [entry.results(batch, steps) for entry in entries]
     compared = comparison(coarse, exact)
     order = sorted(range(len(entries)), key=compared.scores.__getitem__)
