@@ -215,7 +215,11 @@ def summary(problems: dict[str, Any]) -> dict[str, Any]:
 
 # The largest geometric means over the best of nine, on the half that reports, by evaluations.
 BARS = {"auto / best of nine": (1.1, 1.15, 1.3, 1.3, 1.3), "tuned / best of nine": (0.8, 0.95, 0.95, 1.05, 1.05)}
-WORST = {10: 1.5, 15: 1.5, 20: 1.5}  # the largest ratio of what `tune` chooses
+# And the largest ratios, where these are held.
+WORST: dict[str, dict[int, float]] = {
+    "auto / best of nine": {8: 3.0},
+    "tuned / best of nine": {8: 1.5, 10: 1.5, 15: 1.5, 20: 1.5},
+}
 
 
 def check_bars(results: dict[str, Any]) -> None:
@@ -225,10 +229,11 @@ def check_bars(results: dict[str, Any]) -> None:
             mean = results["ratios"][str(budget)][kind]["report"]["median"]["mean"]
             if not mean <= bar:
                 raise RuntimeError(f"{kind} at {budget}: {mean:.2f}, and {bar} is allowed")
-    for budget, bar in WORST.items():
-        worst = results["ratios"][str(budget)]["tuned / best of nine"]["report"]["median"]["worst"]
-        if not worst <= bar:
-            raise RuntimeError(f"tuned at {budget}: {worst:.2f} at most, and {bar} is allowed")
+    for kind, held in WORST.items():
+        for budget, bar in held.items():
+            worst = results["ratios"][str(budget)][kind]["report"]["median"]["worst"]
+            if not worst <= bar:
+                raise RuntimeError(f"{kind} at {budget}: {worst:.2f} at most, and {bar} is allowed")
     shares = [row["of dopri5's"]["median"] for row in results["adaptive"].values()]
     mean = math.exp(sum(map(math.log, shares)) / len(shares))
     if not (mean <= 0.35 and max(shares) <= 0.5):
