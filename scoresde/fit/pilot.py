@@ -140,8 +140,7 @@ class Pilot:
             raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
         check_count(count, x)
         context, free, half = context_of(context, score, x), t_start is None, len(x) // 2
-        halves = slice(0, half), slice(half, len(x))
-        unit = unit_of(score.traits.data_std)
+        halves, unit = (slice(0, half), slice(half, len(x))), unit_of(score.traits.data_std)
         return cls(sde, score, x, context, start, end, (start, x), free, halves, seed, unit).from_level(level)
 
     def from_level(self, level: float) -> Pilot:

@@ -226,8 +226,7 @@ def _at_high_noise(report: ScoreReport, score: Score, sde: AffineSDE, search: _S
     if not (report.ok or search.fits_below):
         message = f"{report.message} What helps its samples most of what is tried for high noise: {best}."
         return replace(report, message=message, cures=helped)
-    gains = helped[best] < helped[""]
-    cure = "what helps most" if gains else "the mildest cure, from which only solves of few evaluations may gain"
+    cure = "what helps most" if helped[best] < helped[""] else "the mildest cure, from which few evaluations may gain"
     message = (
         f"The network is unreliable at high noise: {found}. At lower noise it fits as it is wrapped. Its samples are "
         f"{helped['']:.3g} from the data (energy distance, in units of the mean distance of data from each other), and "
