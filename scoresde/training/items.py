@@ -185,8 +185,8 @@ class Items:
                 f"`data` must be samples with a dimension and numbers, got shape {tuple(event.shape)} in row 0."
             )
         self._dtype, self.event_shape, self._labelled = event.dtype, tuple(event.shape), label is not None
-        first, *_, last = self.event_shape
-        if self._dtype == torch.uint8 and event.ndim == 3 and last in _CHANNELS and first not in _CHANNELS:
+        last = event.ndim == 3 and self.event_shape[-1] in _CHANNELS and self.event_shape[0] not in _CHANNELS
+        if self._dtype == torch.uint8 and last:  # the channels
             raise InvalidArgumentError(
                 f"`data` must be images (channels, height, width), got shape {self.event_shape} in row 0; move the "
                 "channels to the front, as with_format('torch') of a datasets.Dataset does."
