@@ -209,7 +209,7 @@ def check_score(
     with torch.no_grad(), alone, explained(data, None):
         search = _Search(sde, score_fn, data.detach(), levels, given, generator)
         report = search.rescaled() or search.report()
-        if not (report.ok or report.convention == "unknown"):
+        if not (report.ok or report.convention == "unknown" or search.another_process_is_near):
             return report
         with kept(search.network.module, evaluated=False):
             return _at_high_noise(report, score, sde, search)
@@ -262,6 +262,7 @@ class _Search:
         self.few_rows = max(1, min(_ROWS // levels, max(_FEWEST, math.ceil(_VALUES / data[0].numel()))))
         self.context, self.generator = context, generator
         self.samples: list[Sample] = []
+        self.best: Reading | None = None
         self.few, self.many = self._sample(1), self._sample(_MORE)
 
     def _sample(self, size: int) -> Sample:
@@ -282,11 +283,17 @@ class _Search:
         levels = self.base >= _NEAR
         return int(levels.sum()) > 1 and bool((self.own.values.mean(1)[levels] < _UNNAMED).all())
 
+    @property
+    def another_process_is_near(self) -> bool:
+        """Whether what fits better is another process, by less than training too short at high noise may explain."""
+        if self.best is None or self.best.process is self.declared.process:
+            return False
+        return self.own.gain(self.found[self.best])[0] < math.log(_RAISE)
+
     def report(self) -> ScoreReport:
         """Read the network in every way, and judge."""
         self.own = self.many.own(self.declared)
         self.seen: dict[Reading, float] = {}
-        self.best: Reading | None = None
         self.family: Family | None = None
         self.fitted: Reading | None = None
         self.units = units(self.data)
