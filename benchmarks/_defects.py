@@ -44,8 +44,8 @@ DEFECTS = (
     Defect(
         "noise x 1.02: ancestral",
         S + "ancestral.py",
-        "(std, noise.increment(start.t, stop.t, x))",
-        "(1.02 * std, noise.increment(start.t, stop.t, x))",
+        "(std, (yield process.increment(start.t, stop.t, x)))",
+        "(1.02 * std, (yield process.increment(start.t, stop.t, x)))",
     ),
     Defect(
         "noise x 1.02: exponential, data",
@@ -98,8 +98,8 @@ DEFECTS = (
     Defect(
         "the score at the next time: multistep",
         S + "families/multistep.py",
-        "estimate = process.linear_estimate(x, start)",
-        "estimate = process.linear_estimate(x, stop)",
+        "estimate = yield process.linear_estimate(x, start)",
+        "estimate = yield process.linear_estimate(x, stop)",
     ),
     Defect(
         "swapped nodes: exponential, data",
@@ -712,26 +712,29 @@ DEFECTS = (
     Defect("the sum of the ranks' gradients", "training/parallel.py", "        flat /= world\n", ""),
     # a solve in the caller's hands
     Defect(
-        "stepper: a step made again draws again", "stepping.py", "self._noise.read = 0\n", "self._noise.drawn = []\n"
+        "stepper: a step made again draws again",
+        "stepping.py",
+        "if self._place == len(self._drawn):",
+        "if True:",
     ),
     Defect(
         "stepper: evaluations of a step made again count twice",
         "stepping.py",
-        "self._network.calls = self._calls",
-        "pass",
+        "self._place, caller.read, self._network.calls = 0, 0, self._calls",
+        "self._place, caller.read, self._calls = 0, 0, self._network.calls",
     ),
     Defect(
         "stepper: an output is not copied",
         "stepping.py",
-        "output.detach().clone() if self._repeats",
-        "output.detach() if self._repeats",
+        "output.detach().clone() if self._planless",
+        "output.detach() if self._planless",
     ),
     Defect("stepper: written inputs pass", "stepping.py", "version_of(question.x) != self._version", "False"),
     Defect(
         "stepper: a set state keeps the parts of a step",
         "stepping.py",
-        "self._question, self._asked, self._parts = None, False, []\n",
-        "self._question, self._asked = None, False\n",
+        "self._leave()\n        with _quiet():\n            self._keep(value",
+        "self._question = None\n        with _quiet():\n            self._keep(value",
     ),
     Defect(
         "stepper: the derivative of the state before",

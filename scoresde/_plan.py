@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ._combination import Combination, Recorded, Term, write, write_over
+from ._combination import Combination, Recorded, write, write_over
 from ._memo import Memo, constants_of
 from ._tensors import has_graph, transforming
 from ._workspace import MOST_BUFFERS, Buffer, Workspace, working_in
 from .noise import Noise
-from .processes import Network, Process, ReverseProcess
+from .processes import Asking, Drawing, Evaluation, Process, Request, ReverseProcess, drive
 from .sdes import SDE, Node
-from .sdes.records import LinearEstimate
 from .solvers import Solver, StepResult
 
 _MOST_PLANS = 8  # that are kept for later solves
@@ -99,9 +99,9 @@ class Evaluate:
         """The numbers of what it reads."""
         return [self.x]
 
-    def run(self, run: Run) -> None:
-        """Repeat it."""
-        run.values[self.to] = run.evaluate(run.values[self.x], self.node)
+    def request(self, values: Any) -> Evaluation:
+        """What it asks for; the answer goes into the values, and nobody else holds it."""
+        return Evaluation("output", values[self.x], self.node, functools.partial(operator.setitem, values, self.to))
 
 
 @dataclass(slots=True, eq=False)
@@ -190,9 +190,9 @@ class Plan:
     count: int
     _firsts: dict[torch.dtype, list[Tensor | None]] = field(default_factory=dict)
 
-    def run(self, network: Network, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> Run:
+    def run(self, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> Run:
         """A solve by the plan; see `Run`."""
-        return Run(self, network, noise, x, workspace, buffer)
+        return Run(self, noise, x, workspace, buffer)
 
     def firsts(self, like: Tensor) -> list[Tensor | None]:
         """The first weights of sums, unless they are 1, by the sums' numbers, as 0-d tensors of a state's dtype."""
@@ -213,8 +213,7 @@ class Run:
     """One solve by a plan.
 
     Args:
-        plan: the plan.
-        network: prepared at the plan's nodes.
+        plan: the plan, at whose nodes the network is prepared.
         noise: the source.
         x: the state at the start.
         workspace: of the solve.
@@ -226,11 +225,8 @@ class Run:
         at: how many instructions of the step have been made.
     """
 
-    def __init__(
-        self, plan: Plan, network: Network, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None = None) -> None:
         self.plan, self.noise, self.workspace = plan, noise, workspace
-        self.evaluate = functools.partial(network.output, network.prepared)  # type: ignore[arg-type]
         self.firsts = plan.firsts(x)
         self.values: list[Any] = [None] * plan.count
         self.buffers: list[Buffer | None] = [None] * plan.count
@@ -238,12 +234,15 @@ class Run:
         self.at = 0
         self._spare: list[Buffer] = []
 
-    def step(self, index: int) -> Tensor:
-        """Make a step; one that an exception ended goes on with the instruction that it had not made. The state that
-        it returns may be written over by the next one, unless it is kept as a view."""
+    def step(self, index: int) -> Asking[Tensor]:
+        """Make a step; one that was left goes on with the instruction that it had not made. The state that it returns
+        may be written over by the next one, unless it is kept as a view."""
         values, buffers, instructions = self.values, self.buffers, self.plan.steps[index]
         for instruction in instructions[self.at :] if self.at else instructions:
-            instruction.run(self)
+            if isinstance(instruction, Evaluate):
+                yield instruction.request(values)
+            else:
+                instruction.run(self)
             self.at += 1
             for number in instruction.dead:
                 values[number] = None
@@ -274,59 +273,12 @@ class Run:
         return Buffer(self.workspace.empty())
 
 
-class TapeNetwork:
-    """Records evaluations."""
-
-    def __init__(self, tape: Tape, network: Network) -> None:
-        self.tape, self.network = tape, network
-        self.direct, self.copies = network.prepared, network.copies
-
-    def linear(self, x: Any, node: Node[float]) -> LinearEstimate:
-        if self.direct is None or node.t not in self.direct.rows:
-            raise NotLinear
-        out = self.tape.symbol()
-        self.tape.instructions.append(Evaluate(x.index, out.index, node))
-        estimate = self.direct.read(x, out, node)
-        estimate.keep = self.copies
-        return estimate
-
-    def linear_score(self, x: Any, node: Node[float]) -> Term:
-        return self.linear(x, node).score()
-
-    def __getattr__(self, name: str) -> Any:
-        raise NotLinear
-
-
-class TapeNoise(Noise):
-    """Records draws."""
-
-    def __init__(self, tape: Tape) -> None:
-        self.tape = tape
-
-    def _drawn(self, count: int, method: str, like: Any, *times: float) -> Any:
-        drawn = tuple(self.tape.symbol() for _ in range(count))
-        self.tape.instructions.append(Draw(like.index, tuple(s.index for s in drawn), method, times))
-        return drawn if count > 1 else drawn[0]
-
-    def normal(self, like: Any) -> Any:
-        return self._drawn(1, "normal", like)
-
-    def increment(self, start: Any, stop: Any, like: Any) -> Any:
-        return self._drawn(1, "increment", like, start, stop)
-
-    def increment_and_mean(self, start: Any, stop: Any, like: Any) -> Any:
-        return self._drawn(2, "increment_and_mean", like, start, stop)
-
-    def __getattr__(self, name: str) -> Any:
-        raise NotLinear
-
-
 class Tape(Workspace):
-    """Records sums: where a solve has memory, there are symbols."""
+    """Records what steps ask for, and sums: where a solve has memory, there are symbols."""
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, process: Process, like: Tensor) -> None:
         super().__init__(like)
-        self.like = like
+        self.process, self.like = process, like
         self.count = 0
         self.instructions: list[Instruction] = []
 
@@ -335,9 +287,31 @@ class Tape(Workspace):
         self.count += 1
         return Symbol(self.count - 1, self.like)
 
-    def network(self, network: Network) -> Any:
-        """What records the evaluations of a network."""
-        return TapeNetwork(self, network)
+    def answer(self, request: Request) -> Any:
+        """A symbol for what a step asks for."""
+        if isinstance(request, Drawing):
+            return self._drawn(request)
+        if not isinstance(request, Evaluation):
+            raise NotLinear
+        return request.read(self.evaluated(request))
+
+    def evaluated(self, request: Evaluation) -> Any:
+        """What the network returns, in the form that is requested."""
+        x: Any = request.x
+        direct, node = self.process.network.prepared, request.node
+        if direct is None or node.t not in direct.rows or request.form not in ("linear", "linear_score"):
+            raise NotLinear
+        out = self.symbol()
+        self.instructions.append(Evaluate(x.index, out.index, node))
+        estimate = direct.read(x, out, node)
+        estimate.keep = self.process.network.copies
+        return estimate if request.form == "linear" else estimate.score()
+
+    def _drawn(self, request: Drawing) -> Any:
+        like: Any = request.like
+        drawn = tuple(self.symbol() for _ in range(2 if request.method == "increment_and_mean" else 1))
+        self.instructions.append(Draw(like.index, tuple(s.index for s in drawn), request.method, request.times))
+        return drawn if len(drawn) > 1 else drawn[0]
 
     def fits(self, x: object) -> bool:
         return isinstance(x, Symbol)
@@ -348,22 +322,18 @@ class Tape(Workspace):
         self.instructions.append(Sum(list(weights), numbers_of(values), total.index))
         return total
 
-    def record(
-        self, process: Process, solver: Solver, nodes: list[Node[float]]
-    ) -> tuple[list[list[Instruction]], list[int]]:
+    def record(self, solver: Solver, nodes: list[Node[float]]) -> tuple[list[list[Instruction]], list[int]]:
         """The instructions of each step, and the numbers of the states.
 
         Raises:
             NotLinear: a step does something else with a tensor.
         """
-        taped = replace(process, network=self.network(process.network))
-        noise: Any = TapeNoise(self)
         x: Any = self.symbol()
         states, ends = [x.index], [0]
         with working_in(self):
-            memory: Any = solver.init(taped, x, nodes[0])
+            memory: Any = drive(solver.init(self.process, x, nodes[0]), self.answer)
             for start, stop in itertools.pairwise(nodes):
-                result = solver.step(taped, x, start, stop, memory, noise)
+                result = drive(solver.step(self.process, x, start, stop, memory), self.answer)
                 if not isinstance(result, StepResult):
                     raise NotLinear
                 moved: Any = result.moved
@@ -388,9 +358,9 @@ def numbers_of(values: Sequence[object]) -> list[int]:
 
 def record(process: Process, solver: Solver, nodes: list[Node[float]], like: Tensor) -> Plan | None:
     """The plan of a solve on a grid, for which the solver and the network are prepared; None if it has none."""
-    tape = Tape(like)
+    tape = Tape(process, like)
     try:
-        steps, states = tape.record(process, solver, nodes)
+        steps, states = tape.record(solver, nodes)
     except NotLinear:
         return None
     bury(steps, states)

@@ -50,7 +50,7 @@ from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
 from .paths.tracing import TracedGrid
 from .paths.wanted import Told, check_path_wanted
-from .processes import GeneralReverse, Network, Process, ReverseProcess
+from .processes import Asking, GeneralReverse, Network, Process, ReverseProcess
 from .scores import Score, as_score
 from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE, NormalPrior
@@ -99,10 +99,10 @@ class Setup:
         """The solution at the end of the loop, or the error of samples that did not arrive."""
         return self.loop.finish() if self.loop is not None else self.standing  # type: ignore[return-value]
 
-    def finished(self, solution: Solution) -> Solution:
+    def finished(self, solution: Solution) -> Asking[Solution]:
         """The result: denoised, if that is wanted, and in the dtype to return."""
         if self.denoise and len(solution.x):
-            solution = _denoised(self.process, solution, self.t_end, self.throw)
+            solution = yield from _denoised(self.process, solution, self.t_end, self.throw)
         if self.few is not None:
             _warn_of_scale(self.process, solution, self.t_end, self.few)
         _warn_of_range(self.process, solution, self.t_end)
@@ -570,7 +570,7 @@ def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:
     )
 
 
-def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> Solution:
+def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> Asking[Solution]:
     """Tweedie's estimate at the end; where sigma is 0 the state is its own estimate."""
     node = process.sde.node(t_end)
     done = solution.success
@@ -578,7 +578,7 @@ def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> So
         return solution
     calls = process.network.calls
     mask = done.to(solution.x.device)
-    data = process.estimate(where(mask, solution.x, torch.zeros_like(solution.x)), node).data
+    data = (yield process.estimate(where(mask, solution.x, torch.zeros_like(solution.x)), node)).data
     used = process.network.calls - calls
     solution = replace(
         solution,

@@ -10,7 +10,7 @@ import enum
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +35,11 @@ from .errors import (
     ScoreSDEError,
     StepSizeUnderflowError,
 )
+from .noise import Noise
+from .processes import Asking, result_of
+from .processes.requests import checked
 from .sdes.records import either, some
-from .solvers.base import Node, Noise, Process, Solver, StepFailed, StepResult
+from .solvers.base import Node, Process, Solver, StepFailed, StepResult
 
 
 class Status(enum.IntEnum):
@@ -381,7 +384,7 @@ class Loop:
         progress: tqdm | None = None,
         limit: int | None = None,
     ) -> None:
-        self.process, self.solver, self.controller, self.noise = process, solver, controller, noise
+        self.process, self.solver, self.controller = replace(process, noise=noise), solver, controller
         self.compact, self.recorder, self.throw = compact, recorder, throw
         self.callback, self.progress, self.limit = callback, progress, limit
         self.seen = callback is not None or (recorder is not None and not throw)
@@ -391,7 +394,7 @@ class Loop:
         # that x is in, if the loop may write to it
         self.buffer = self.workspace.adopt(x) if owned and self.workspace is not None else None
         plan = controller.plan(process, solver, x) if throw and self.workspace is not None else None
-        self.run = None if plan is None else plan.run(process.network, noise, x, workspace, self.buffer)
+        self.run = None if plan is None else plan.run(noise, x, workspace, self.buffer)
         self.x = x if plan is not None or self.buffer is None else x.detach()
         self.start = controller.start(process, x) if plan is None else plan.nodes[0]
         self.t = number(self.start.t)
@@ -411,16 +414,27 @@ class Loop:
         return working_in(self.workspace if self.run is None else None)
 
     def complete(self) -> None:
-        """Make all turns."""
+        """Make all turns, and answer what they ask for."""
+        turns, answer = self.turns(), None
         with self.working():
-            while self.turn():
-                pass
+            while True:
+                try:
+                    request = turns.send(answer)
+                except StopIteration:
+                    return
+                answer = checked(request).answer(self.process)
+                del request  # and the state that it holds
 
-    def turn(self) -> bool:
-        """Begin, or go on by a step; returns whether a step follows. A turn that an exception ends can be made
-        again."""
+    def turns(self) -> Asking[None]:
+        """All turns."""
+        while (yield from self.turn()):
+            pass
+
+    def turn(self) -> Asking[bool]:
+        """Begin, or go on by a step; returns whether a step follows. A turn that is left before its step is made can be
+        made again."""
         if not self.begun:
-            self._begin()
+            yield from self._begin()
             return self.stop is not None
         if self.limit is not None and self.step >= self.limit:
             self.ledger.close_all(Status.MAX_STEPS)
@@ -428,14 +442,14 @@ class Loop:
         # step, and judge: accept, move, close what has failed or arrived
         try:
             stop: Any = self.stop
-            moved = self.advance(stop) if self.run is None else self.repeat(stop, self.run)
+            moved = yield from self.advance(stop) if self.run is None else self.repeat(stop, self.run)
         except StepFailed as failure:
             self.give_up(failure)
             return False
         if moved is None:
             return False
         if self.solver.lands and self.stop is not None:
-            moved = self.land(self.stop, moved)
+            moved = yield from self.land(self.stop, moved)
         # save, call back, show
         if self.recorder is not None:
             self.record(moved)
@@ -448,17 +462,17 @@ class Loop:
             return False
         return self.stop is not None
 
-    def _begin(self) -> None:
+    def _begin(self) -> Asking[None]:
         """What comes before the first step."""
         if self.run is None and (self.throw or self._left_out()):  # where no sample is finite, there is nothing to do
-            self._prepare()
+            yield from self._prepare()
         self.record(True)
         self.begun = True
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> Asking[None]:
         """Prepare the solver and the controller, where there is no plan."""
         process, solver, controller = self.process, self.solver, self.controller
-        self.memory = solver.init(process, self.x, self.start)
+        self.memory = yield from result_of(solver.init(process, self.x, self.start))
         self.ledger.nfe[self.ledger.rows[self.ledger.running]] += self.used()
         self.stop, self.control = controller.first(process, solver, self.x, self.start, self.memory)
 
@@ -488,10 +502,10 @@ class Loop:
             failure.error.partial = self.solution()
             raise failure.error from failure.__cause__
 
-    def repeat(self, stop: Node, run: Run) -> bool | np.ndarray | None:
+    def repeat(self, stop: Node, run: Run) -> Asking[bool | np.ndarray | None]:
         """Make a step by the plan. Returns which samples have moved, as `advance` does."""
         nodes, left = run.plan.nodes, self.t
-        self.x = run.step(self.step)
+        self.x = yield from run.step(self.step)
         self.step += 1
         following = self.step + 1
         self.start, self.stop = stop, nodes[following] if following < len(nodes) else None
@@ -499,12 +513,12 @@ class Loop:
         found = self._look(left)
         return True if found is None else self._close(True, None, None, None, found)
 
-    def advance(self, stop: Node) -> bool | np.ndarray | None:
+    def advance(self, stop: Node) -> Asking[bool | np.ndarray | None]:
         """Make a step, and say which samples have moved: the controller accepts, samples move on, and those that fail
         or arrive are closed. None where a step size underflowed, which is an error."""
         if self.replaced:  # until a step is made, since one that waits for an answer is made again
-            self.memory = self.solver.init(self.process, self.x, self.start)
-        result = self.solver.step(self.process, self.x, self.start, stop, self.memory, self.noise)
+            self.memory = yield from result_of(self.solver.init(self.process, self.x, self.start))
+        result = yield from result_of(self.solver.step(self.process, self.x, self.start, stop, self.memory))
         if not isinstance(result, StepResult) or result.moved.shape != self.x.shape:
             raise InvalidArgumentError(
                 f"The solver {type(self.solver).__name__} must return a StepResult with x of shape "
@@ -579,10 +593,10 @@ class Loop:
         self.buffer = self.workspace.buffer()
         return write(weights, values, self.buffer.base).detach()
 
-    def land(self, stop: Node, moved: bool | np.ndarray) -> bool | np.ndarray:
+    def land(self, stop: Node, moved: bool | np.ndarray) -> Asking[bool | np.ndarray]:
         """Samples that can go to the end without another evaluation do. Returns which have moved last."""
-        landed, ends = self.controller.land(
-            self.process, self.solver, self.x, self.start, stop, self.memory, self.noise, self.control
+        landed, ends = yield from self.controller.land(
+            self.process, self.solver, self.x, self.start, stop, self.memory, self.control
         )
         landed = landed & self.ledger.running
         if not landed.any():
@@ -650,14 +664,14 @@ class Loop:
             ledger.left = ledger.whole(self.x)
             ledger.rows, kept = ledger.rows[running], torch.from_numpy(running.nonzero()[0])
             keep = kept.to(self.x.device)
-            self.process, self.noise = self.process.take(keep), self.noise.take(keep)
+            self.process = self.process.take(keep)
             self.x, self.memory, self.alive = self.x[keep], take(self.memory, keep), None
             self.workspace = self.buffer = None
             if isinstance(self.t, Tensor):
                 self.start, self.control = some(self.start, kept), take(self.control, kept)
                 self.stop = None if self.stop is None else some(self.stop, kept)
         else:
-            self.noise.finish(torch.from_numpy(~running))
+            self.process.noise.finish(torch.from_numpy(~running))
         return True
 
     def _refuse_non_finite(self, found: Found | None) -> None:
@@ -709,7 +723,7 @@ class Loop:
         self.ledger.flush()
         state = {name: pack(getattr(self, name)) for name in (*_MOVES, "ledger", "watch", "recorder")}
         run = None if self.run is None else [self.run.at, pack(self.run.values)]
-        return state | {"noise": self.noise.state_dict(), "run": run}
+        return state | {"noise": self.process.noise.state_dict(), "run": run}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loop was that was made with the same arguments."""
@@ -717,7 +731,7 @@ class Loop:
             unpack(state[name], getattr(self, name))
         for name in _MOVES:
             setattr(self, name, unpack(state[name]))
-        self.noise.load_state_dict(state["noise"])
+        self.process.noise.load_state_dict(state["noise"])
         self.buffer = None
         if self.run is not None:
             self.run.at, self.run.values = state["run"][0], unpack(state["run"][1])

@@ -207,7 +207,8 @@ def solve(
         if setup.loop is not None:
             with progress_bar(progress, setup.loop.solver.name) as setup.loop.progress:
                 setup.loop.complete()
-        return setup.finished(setup.arrived())
+        result: Solution = setup.process.run(setup.finished(setup.arrived()))
+        return result
 
 
 @functools.cache

@@ -7,8 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -31,6 +30,8 @@ from .errors import (
 from .grids import Grid
 from .integrate import Loop, Solution
 from .noise import Noise
+from .processes import Asking, Evaluation, Process, Request
+from .processes.requests import checked
 from .scores import Score, ScoreModel, as_score
 from .scores.wrapper import Wrapper
 from .sdes import SDE, Node
@@ -83,69 +84,29 @@ class Question(tuple[Tensor, Tensor]):
         return 2 * self.node.lam
 
 
-class _Asked(BaseException):  # what catches exceptions of its own, such as another library, lets it pass
-    """The network's output is wanted at ``x, t``."""
-
-    def __init__(self, x: Tensor, t: Tensor) -> None:
-        super().__init__()
-        self.x, self.t = x, t
+class _Unanswered(Exception):
+    """The network's output is not known yet."""
 
 
 class _Caller:
-    """Stands for the network: it gives what it has been told, in order, and then asks. What calls it is made again from
-    its beginning with every answer: a step, or an evaluation of a plan."""
+    """Stands for the network in an evaluation: it gives the outputs that it has been told, in order, and then asks. An
+    evaluation that asks is made again when the output is known, so that it may call the network several times."""
 
     def __init__(self) -> None:
         self.told: list[Tensor] = []
         self.read = 0
+        self.asked: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor, t: Tensor, **context: object) -> Tensor:
         if self.read == len(self.told):
-            raise _Asked(x, t)
+            self.asked = x, t
+            raise _Unanswered
         self.read += 1
         return self.told[self.read - 1]
-
-    def whole(self, evaluate: Callable[..., Tensor], x: Tensor, node: Node[float]) -> Tensor:
-        """An evaluation of a plan, which may call several times."""
-        self.read = 0
-        out = evaluate(x, node)
-        self.told, self.read = [], 0
-        return out
 
     def accepts(self, name: str) -> bool:
         """It has no context."""
         return False
-
-
-class _Repeated(Noise):
-    """Draws of a step, which are the same when it is made again."""
-
-    def __init__(self, source: Noise) -> None:
-        self.source = source
-        self.drawn: list[Any] = []
-        self.read = 0
-
-    @property
-    def whole_batch(self) -> bool:  # type: ignore[override]
-        return self.source.whole_batch
-
-    def _next(self, draw: Callable[..., Any], *arguments: object) -> Any:
-        if self.read == len(self.drawn):
-            self.drawn.append(draw(*arguments))
-        self.read += 1
-        return self.drawn[self.read - 1]
-
-    def normal(self, like: Tensor) -> Tensor:
-        return self._next(self.source.normal, like)
-
-    def increment(self, start: Any, stop: Any, like: Tensor) -> Tensor:
-        return self._next(self.source.increment, start, stop, like)
-
-    def increment_and_mean(self, start: Any, stop: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-        return self._next(self.source.increment_and_mean, start, stop, like)
-
-    def finish(self, done: Tensor) -> None:
-        self.source.finish(done)
 
 
 class Stepper:
@@ -160,10 +121,10 @@ class Stepper:
         stepper.x
 
     The result, and every number on the way, is that of ``solve(sde, ScoreModel(net, sde, prediction), x, …)``, and
-    so is the number of calls of the network. All methods work: those that evaluate several times in a step, and
-    adaptive ones, of which nobody knows beforehand how often they will ask. A fixed-step method pauses inside its step.
-    The step of an adaptive one is made again, up to the next question, with what it has been told; of a method of
-    another library (``"scipy:RK45"``) the whole solve is that step.
+    so is the number of calls of the network. All methods whose steps yield what they want evaluated work: those that
+    evaluate several times in a step, and adaptive ones, of which nobody knows beforehand how often they will ask. A
+    method that calls the network itself is refused: a method of another library (``"scipy:RK45"``; take ``"rk45"``), or
+    one that differentiates the network.
 
     An output that is refused, or an exception in what reads it, leaves the question open. What ends a solve (a state
     that is not finite, ``max_steps``) ends the stepper: it raises this error again, until an earlier state is loaded.
@@ -261,10 +222,11 @@ class Stepper:
             )
         self._network = self._setup.process.network
         self._network.remembers = True
-        self._calls = 0  # of the network, before a step that may be made again
-        self._noise: _Repeated | None = None  # of a step that may be made again
-        self._parts: list[tuple[Any, tuple[int, int, int]]] = []  # its parts, and how far the rest was after each
-        self._part = 0
+        self._turn: Asking[Any] | None = None  # of the loop, or the end of the solve, under way
+        self._request: Evaluation | None = None  # that it waits for
+        self._drawn: list[Any] = []  # its draws, where it has no plan
+        self._place = 0  # among them, where it is made again
+        self._calls = 0  # of the network before it
         self._question: Question | None = None
         self._asked = False  # whether the caller has seen it
         self._version = self._state_version = 0
@@ -277,12 +239,8 @@ class Stepper:
         if loop is None:
             self._arrived = self._setup.arrived()
         elif loop.run is not None:
-            loop.run.evaluate = functools.partial(self._caller.whole, loop.run.evaluate)
             asks = [any(isinstance(i, Evaluate) for i in step) for step in loop.run.plan.steps]
             self._last = max((k for k, asked in enumerate(asks) if asked), default=-1)
-        else:
-            self._noise = loop.noise = _Repeated(loop.noise)
-            loop.process = replace(loop.process, once=self._once)
         self._keep(self._arrived.x if loop is None else loop.x)  # type: ignore[union-attr]
         self._go()
 
@@ -325,7 +283,7 @@ class Stepper:
             raise self._failure
         if not self.between:
             raise InvalidArgumentError("A step has begun; set `x` before `ask`.")
-        self._question, self._asked, self._parts = None, False, []
+        self._leave()
         with _quiet():
             self._keep(value.detach().to(self._state, copy=True))
         loop.replace(self._state)
@@ -388,14 +346,14 @@ class Stepper:
         if x is not None:
             self._move(x)
         caller = self._caller
-        caller.told.append(output.detach().clone() if self._repeats else output.detach())
+        caller.told.append(output.detach().clone() if self._planless else output.detach())
         self._question, self._asked = None, False
         try:
             self._go()
         except BaseException:
+            self._leave()
             if caller.told and self._failure is None:  # it was not taken: the question stays open
                 caller.told.pop()
-                self._parts = [part for part in self._parts if part[1][0] <= len(caller.told)]
                 self._question, self._asked = question, True
             raise
 
@@ -405,7 +363,8 @@ class Stepper:
         self._check()
         loop, ends = self._setup.loop, (self._arrived, self._solution)
         state: dict[str, Any] = {"made_with": dict(self._made_with)}
-        state |= {"told": pack(self._caller.told), "network": self._network.calls, "calls": self._calls}
+        state |= {"told": pack(self._caller.told), "drawn": pack(self._drawn)}
+        state |= {"network": self._network.calls, "calls": self._calls}
         state |= {"ends": [None if end is None else pack(vars(end)) for end in ends], "x": pack(self._state)}
         state |= {} if loop is None else {"loop": loop.state_dict()}
         return state | {"sha256": digest(state)}
@@ -432,12 +391,13 @@ class Stepper:
             self._keep(unpack(state["x"]))
             if loop is not None:
                 loop.load_state_dict(state["loop"])
-            self._caller.told, self._caller.read = unpack(state["told"]), 0
+            self._caller.told, self._drawn = unpack(state["told"]), unpack(state["drawn"])
             self._network.calls, self._calls = state["network"], state["calls"]
             ends = [None if end is None else Solution(**unpack(end)) for end in state["ends"]]
         self._arrived, self._solution = ends
-        self._question, self._asked, self._parts, self._failure = None, False, [], None
-        if self._repeats and not self.done:
+        self._failure = None
+        self._leave()
+        if self._planless and not self.done:
             self._go()
 
     def _keep(self, x: Tensor) -> None:
@@ -456,12 +416,13 @@ class Stepper:
         """Put another x in the place of that of the question."""
         loop, shape = self._setup.loop, self._state.shape
         check_state("x", x)
-        if self._repeats or loop is None or loop.run is None:
-            raise InvalidArgumentError("`x` cannot be given: this step is made again with what it has been told.")
+        if self._planless or loop is None or loop.run is None:
+            raise InvalidArgumentError("`x` cannot be given: the steps of this method are not known beforehand.")
         if x.shape != shape:
             raise InvalidArgumentError(f"`x` must have the shape {tuple(shape)}, got {tuple(x.shape)}.")
         with _quiet():
             loop.run.move(loop.step, x.detach().to(self._state, copy=True))
+        self._leave()
 
     @functools.cached_property
     def _made_with(self) -> dict[str, str]:
@@ -469,58 +430,89 @@ class Stepper:
         return _made_with(self._setup, self._prediction)
 
     @property
-    def _repeats(self) -> bool:
-        """Whether what it does next is made again from its beginning, with all that it has been told since."""
+    def _planless(self) -> bool:
+        """Whether what it does next has no plan."""
         loop = self._setup.loop
         return loop is None or loop.run is None or self._arrived is not None
 
-    def _again(self) -> None:
-        """Begin the step again."""
-        self._caller.read = 0
-        self._network.calls = self._calls
-        self._part = 0
-        if self._noise is not None:
-            self._noise.read = 0
-
-    def _once(self, make: Callable[[], Any]) -> Any:
-        """A part of a step: when the step is made again, it is what it was."""
-        caller, noise, network = self._caller, self._noise, self._network
-        if self._part == len(self._parts):
-            made = make()
-            self._parts.append((made, (caller.read, noise.read, network.calls)))  # type: ignore[union-attr]
-        made, (caller.read, noise.read, network.calls) = self._parts[self._part]  # type: ignore[union-attr]
-        self._part += 1
-        return made
+    def _leave(self) -> None:
+        """Leave the turn under way; it is made again up to here, with the same draws and outputs."""
+        self._turn = self._request = self._question = None
+        self._asked = False
 
     def _go(self, pause: bool = True) -> None:
         """Go on to the next question or to the end; with ``pause``, a plan stops between its steps."""
-        loop = self._setup.loop
-        if self._repeats:
-            self._again()
         with _quiet():
             try:
-                while loop is not None and self._arrived is None:
-                    between = loop.run is not None and loop.run.at == 0 and not self._caller.told
-                    if pause and between and loop.step <= self._last:
+                while self._solution is None:
+                    if pause and self._turn is None and self._between_steps:
                         return
-                    self._turn(loop)
-                self._solution = self._setup.finished(self._arrived)  # type: ignore[arg-type]
-            except _Asked as asked:
-                self._question = Question(asked.x, asked.t, self._network.node, self._network.given)
-                self._version = version_of(asked.x)
+                    if not self._on():
+                        return
             except (NonFiniteError, MaxStepsError, StepSizeUnderflowError) as failure:
                 self._failure = failure
                 raise
 
-    def _turn(self, loop: Loop) -> None:
-        """Make a step, or the rest of it."""
-        with loop.working():
-            more = loop.turn()
+    @property
+    def _between_steps(self) -> bool:
+        """Whether a plan is between two steps, and asks in one of those that follow."""
+        loop = self._setup.loop
+        return not self._planless and self.between and loop.step <= self._last  # type: ignore[union-attr]
+
+    def _on(self) -> bool:
+        """Go on with a turn of the loop, or with the end of the solve: True where that is done, False at a question."""
+        setup, caller, answer = self._setup, self._caller, None
+        loop = setup.loop if self._arrived is None else None
+        process = setup.process if loop is None else loop.process
+        with nullcontext() if loop is None else loop.working():
+            if self._turn is None:
+                self._turn = setup.finished(self._arrived) if loop is None else loop.turn()  # type: ignore[arg-type]
+                self._place, caller.read, self._network.calls = 0, 0, self._calls
+            while True:
+                if self._request is None:
+                    try:
+                        request = checked(self._turn.send(answer))
+                    except StopIteration as end:
+                        self._ended(loop, end.value)
+                        return True
+                    except _Unanswered:
+                        solver: Any = setup.loop.solver  # type: ignore[union-attr]
+                        name, native = solver.name, getattr(solver, "native", "heun")
+                        raise InvalidArgumentError(
+                            f"{name!r} calls the network itself, and has no questions for a caller; take {native!r} or "
+                            "another method whose steps yield what they want evaluated."
+                        ) from None
+                    if not isinstance(request, Evaluation):
+                        answer = self._drawing(process, request)
+                        continue
+                    self._request = request
+                begun, caller.asked = caller.read, None
+                with suppress(_Unanswered):
+                    answer = self._request.answer(process)
+                if caller.asked is not None:
+                    caller.read = begun
+                    self._question = Question(*caller.asked, self._network.node, self._network.given)
+                    self._version = version_of(self._question.x)
+                    return False
+                self._request = None
+                if not self._planless:  # a plan keeps what it has computed
+                    caller.told, caller.read, self._calls = [], 0, self._network.calls
+
+    def _drawing(self, process: Process, request: Request) -> Any:
+        """A draw, or the one that was made before."""
+        if self._place == len(self._drawn):
+            self._drawn.append(request.answer(process))
+        self._place += 1
+        return self._drawn[self._place - 1]
+
+    def _ended(self, loop: Loop | None, result: Any) -> None:
+        """Keep the state after a turn of the loop, which says whether another one follows, or the solution."""
+        self._caller.told, self._drawn, self._turn, self._calls = [], [], None, self._network.calls
+        if loop is None:
+            self._solution = result
+            return
         self._keep(loop.x)
-        self._caller.told, self._caller.read, self._calls = [], 0, self._network.calls
-        if self._noise is not None:
-            self._noise.drawn, self._noise.read, self._parts, self._part = [], 0, [], 0
-        if not more:
+        if not result:
             self._arrived = loop.finish()
 
 
@@ -546,8 +538,7 @@ def _made_with(setup: Setup, prediction: object) -> dict[str, str]:
         made["schedule"] = [f"{v:.9g}" for v in (*nodes.alpha.tolist(), *nodes.sigma.tolist())]
     if loop is not None:
         controller, recorder = loop.controller, loop.recorder
-        noise = loop.noise.source if isinstance(loop.noise, _Repeated) else loop.noise
-        made |= {"method": loop.solver, "noise": type(noise).__name__, "max_steps": loop.limit}
+        made |= {"method": loop.solver, "noise": type(loop.process.noise).__name__, "max_steps": loop.limit}
         made["grid"] = [f"{t:.9g}" for t in (*loop.first_t[:1], *controller.targets)]
         made["tolerance"] = [getattr(controller, name, None) for name in ("rtol", "atol")]
         made["save_at"] = None if recorder is None else "steps" if recorder.every else recorder.wanted

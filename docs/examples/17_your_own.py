@@ -25,8 +25,8 @@ from scoresde.solvers import Solver, StepResult
 class TwoStep(Solver):
     ode_order: ClassVar[int] = 2
 
-    def step(self, process, x, start, stop, state, noise):
-        data = process.estimate(x, start).data
+    def step(self, process, x, start, stop, state):
+        data = (yield process.estimate(x, start)).data
         h = stop.lam - start.lam
         shrunk = stop.sigma / start.sigma
         held = 1 - shrunk * start.alpha / stop.alpha

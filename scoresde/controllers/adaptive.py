@@ -14,7 +14,7 @@ from .._tensors import as_array, on_host, rms
 from ..errors import InvalidArgumentError
 from ..sdes.records import either
 from ..solvers.base import Estimates, StepControl, of_power
-from .base import Controller, Decision, Node, Noise, Process, Solver, StepResult
+from .base import Asking, Controller, Decision, Node, Process, Solver, StepResult
 
 _TINY = 1e-10  # error norms below this count as this
 _FAR = 12.0  # where an infinite log-SNR is on the clock
@@ -188,14 +188,13 @@ class Adaptive(Controller):
         start: Node[Tensor],
         stop: Node[Tensor],
         memory: object,
-        noise: Noise,
         state: Any,
-    ) -> tuple[np.ndarray, Tensor]:
+    ) -> Asking[tuple[np.ndarray, Tensor]]:
         """See `Controller.land`. All samples draw, whether it is their last step or not, since what others do must not
         change the draws of a sample."""
         (t,) = on_host(stop.t)
         last = (state.target == len(self.targets) - 1) & (t == self.targets[-1])
-        result = solver.land(process, x, start, stop, memory, noise)
+        result = yield from solver.land(process, x, start, stop, memory)
         ratios, factors, _, used, _ = self._ratios(solver, x, result, result.error)  # type: ignore[arg-type]
         norms, sums = on_host(ratios, result.x.detach().flatten(1).sum(1))
         norms = norms if factors is None else norms * factors

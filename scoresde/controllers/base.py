@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._plan import Plan
 from .._tensors import as_array
-from ..solvers.base import Node, Noise, Process, Solver, StepResult
+from ..solvers.base import Asking, Node, Process, Solver, StepResult
 
 
 class Decision(NamedTuple):
@@ -93,8 +93,8 @@ class Controller(abc.ABC):
         start: Node[Any],
         stop: Node[Any],
         memory: object,
-        noise: Noise,
         state: Any,
-    ) -> tuple[np.ndarray, Tensor]:
+    ) -> Asking[tuple[np.ndarray, Tensor]]:
         """Which samples go to the end without another evaluation (see `Solver.land`), and their states there."""
+        yield from ()
         return np.zeros(len(x), dtype=bool), x

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..noise import Noise
 from ..processes import Process
+from ..processes.requests import Asking
 from ..sdes import Node
 
 
@@ -43,5 +43,5 @@ class Corrector(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
-        """The corrected state."""
+    def correct(self, process: Process, x: Tensor, node: Node) -> Asking[Tensor]:
+        """The corrected state; it yields requests, as a step does (see `scoresde.solvers.Solver`)."""

@@ -13,7 +13,7 @@ from .._checks import check_choice, check_integer, check_number
 from .._combination import combine, formula, tensor_of
 from .._tensors import Scalar, row_norms
 from ..errors import InvalidArgumentError
-from .base import Corrector, Node, Noise, Process
+from .base import Asking, Corrector, Node, Process
 
 # The ratio |z| / |s| of the published rules: (z, s) -> float or (batch,).
 RATIOS: dict[str, Callable[[Tensor, Tensor], Scalar]] = {
@@ -103,11 +103,11 @@ class LangevinCorrector(Corrector):
     def _factor(self, node: Node) -> Scalar:
         return 1.0 if self.chain is None else 1 + 2 * node.f / self.chain
 
-    def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
+    def correct(self, process: Process, x: Tensor, node: Node) -> Asking[Tensor]:
         """See `Corrector.correct`."""
         factor = self._factor(node)
         for _ in range(self.moves):
-            score, z = process.linear_score(x, node), noise.normal(x)
+            score, z = (yield process.linear_score(x, node)), (yield process.normal(x))
             if self.rule == "sigma":
                 size = node.sigma
             else:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._checks import check_callable, check_integer, check_number
 from .._tensors import expand, row_sums, row_times, where
 from ..errors import ScoreFnError
-from .base import Corrector, Node, Noise, Process
+from .base import Asking, Corrector, Node, Process
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,19 @@ class MALACorrector(Corrector):
         """The score at the start, and at every proposal."""
         return self.moves + 1
 
-    def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
+    def correct(self, process: Process, x: Tensor, node: Node) -> Asking[Tensor]:
         """See `Corrector.correct`."""
         epsilon = 2 * (self.snr * node.sigma) * (self.snr * node.sigma)
         drift, spread = expand(epsilon, x), expand((2 * epsilon) ** 0.5, x)
-        score, density = process.score(x, node), self._density(x, node)
+        score, density = (yield process.score(x, node)), self._density(x, node)
         for _ in range(self.moves):
-            z = noise.normal(x)
+            z = yield process.normal(x)
             y = x + drift * score + spread * z
-            there, its = process.score(y, node), self._density(y, node)
+            there, its = (yield process.score(y, node)), self._density(y, node)
             back = (x - y - drift * there) / spread  # the draw that would lead back
             squares, squares_back = (row_sums(v.to(torch.float64).square()) for v in (z, back))
             log_ratio = its - density + 0.5 * (squares - squares_back)
-            uniform = torch.special.ndtr(noise.normal(x.flatten(1)[:, 0].to(torch.float64)))
+            uniform = torch.special.ndtr((yield process.normal(x.flatten(1)[:, 0].to(torch.float64))))
             accept = uniform.log() < log_ratio
             x, score, density = (where(accept, new, old) for new, old in ((y, x), (there, score), (its, density)))
         return x

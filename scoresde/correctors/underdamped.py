@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._checks import check_integer, check_number
 from .._combination import combine
-from .base import Corrector, Node, Noise, Process
+from .base import Asking, Corrector, Node, Process
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,17 @@ class UnderdampedCorrector(Corrector):
         """The score at the start, and after every move."""
         return self.moves + 1
 
-    def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
+    def correct(self, process: Process, x: Tensor, node: Node) -> Asking[Tensor]:
         """See `Corrector.correct`."""
         half = 0.5 * self.snr * node.sigma
         kept = math.exp(-self.friction * self.snr)
-        v = noise.normal(x)
-        score = process.score(x, node)
+        v = yield process.normal(x)
+        score = yield process.score(x, node)
         for _ in range(self.moves):
             v = combine(1.0, v, half, (1.0,), (score,))
             x = combine(1.0, x, half, (1.0,), (v,))
-            v = combine(kept, v, (1 - kept * kept) ** 0.5, (1.0,), (noise.normal(x),))
+            v = combine(kept, v, (1 - kept * kept) ** 0.5, (1.0,), ((yield process.normal(x)),))
             x = combine(1.0, x, half, (1.0,), (v,))
-            score = process.score(x, node)
+            score = yield process.score(x, node)
             v = combine(1.0, v, half, (1.0,), (score,))
         return x

@@ -184,7 +184,7 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
         with torch.no_grad():
             node = process.nodes.at(torch.full((len(data),), lam, dtype=torch.float64, device=x.device))
             state = expand(node.alpha, data) * data + expand(node.sigma, data) * noise
-            missed = (flow.estimate(state, node).noise - noise).to(torch.float64).flatten(1).square().mean(1)
+            missed = (flow.network.estimate(state, node).noise - noise).to(torch.float64).flatten(1).square().mean(1)
         missed = missed[missed.isfinite()]
         if len(missed) and float(missed.mean()) > limit:
             warn_caller(

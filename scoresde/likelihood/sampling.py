@@ -78,7 +78,7 @@ def with_log_prob(setup: Setup, settings: Mapping[str, Any], *, progress: bool =
         )
     network = flow.network
     named = {"name" if key == "divergence" else key: value for key, value in settings.items() if key != "check"}
-    divergence = make_divergence(**named, source=loop.noise, x=x)
+    divergence = make_divergence(**named, source=loop.process.noise, x=x)
     process = density_flow(sde, network.score_fn, x, network.context, divergence)
     ends = [sde.node(t) for t in (sde.t_max, setup.t_end)]
     if settings["check"]:
@@ -90,7 +90,7 @@ def with_log_prob(setup: Setup, settings: Mapping[str, Any], *, progress: bool =
             solver,
             tight,
             process.pack(x),
-            loop.noise,
+            loop.process.noise,
             compact=network.traits.rowwise,
             max_steps=loop.limit,
             progress=bar,

@@ -13,6 +13,7 @@ Each such state is a *cell*, and a path is the list of its cells: no method need
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +23,12 @@ import torch
 from torch import Tensor
 
 from .._combination import Combination, combine
-from .._plan import Evaluate, NotLinear, Run, Sum, Symbol, Tape, TapeNetwork, numbers_of
+from .._plan import Evaluate, NotLinear, Run, Sum, Symbol, Tape, numbers_of
 from .._tensors import row_sums, sample_norms, transforming
-from ..processes import Network
+from ..processes import Evaluation
 from ..scores.base import Split
-from ..sdes import Estimate, Node
-from ..sdes.records import LearnedEstimate, LinearEstimate
+from ..sdes import Estimate
+from ..sdes.records import LearnedEstimate
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -150,23 +151,17 @@ class Call(Evaluate):
     to: tuple[int, ...]  # type: ignore[assignment]
     method: str = "estimate"
 
-    def run(self, run: Any) -> None:
-        """Repeat it."""
-        for number, part in zip(self.to, self.parts(run.network, run.values[self.x]), strict=True):
-            run.values[number] = part
+    def request(self, values: Any) -> Evaluation:
+        return Evaluation(self.method, values[self.x], self.node, functools.partial(self._put, values))
 
-    def parts(self, network: Network, x: Tensor) -> tuple[Tensor, ...]:
-        """What it gives."""
-        out: Any = getattr(network, self.method)(x, self.node)
-        if self.method == "score":
-            return (out,)
-        estimate: Any = out
-        shift: tuple[Tensor, ...] = ()
-        if self.method == "twisted":  # where nothing guides there is no shift
-            estimate = out.estimate
-            shift = (torch.zeros_like(x) if out.shift is None else out.shift,)
-        learned = (estimate.variance,) if isinstance(estimate, LearnedEstimate) else ()
-        return (*estimate, *learned, *shift)
+    def _put(self, values: Any, answer: Any) -> None:
+        estimate, shift = (answer.estimate, answer.shift) if isinstance(answer, Split) else (answer, None)
+        parts = [*estimate] if isinstance(estimate, tuple) else [estimate]
+        parts += [estimate.variance] if isinstance(estimate, LearnedEstimate) else []
+        if isinstance(answer, Split):  # where nothing guides there is no shift
+            parts.append(torch.zeros_like(values[self.x]) if shift is None else shift)
+        for number, part in zip(self.to, parts, strict=True):
+            values[number] = part
 
 
 class Normal(NamedTuple):
@@ -296,46 +291,6 @@ def total(terms: Sequence[tuple[Weight, int]], values: Any, like: Tensor) -> Ten
     return Combination(weights, added)._apart()  # type: ignore[arg-type]
 
 
-class CellNetwork(TapeNetwork):
-    """Records evaluations of any score function."""
-
-    def linear(self, x: Any, node: Node[float]) -> LinearEstimate | Estimate:  # type: ignore[override]
-        if self.direct is not None and node.t in self.direct.rows and not self.variance:
-            return super().linear(x, node)
-        return self._estimate(x, node, "estimate")[0]
-
-    def linear_score(self, x: Any, node: Node[float]) -> Any:
-        if self.direct is not None and node.t in self.direct.rows and not self.variance:
-            return super().linear_score(x, node)
-        return Combination([1.0], list(self._call(x, node, "score", 1)))
-
-    def twisted(self, x: Any, node: Node[float]) -> Split:
-        return Split(*self._estimate(x, node, "twisted", 1))
-
-    @property
-    def variance(self) -> bool:
-        """Whether the network gives a variance beside its estimate, in channels of its own."""
-        return bool(self.network.traits.variance)
-
-    def estimate(self, x: Any, node: Node[float]) -> Estimate:
-        return self._estimate(x, node, "estimate")[0]
-
-    def score(self, x: Any, node: Node[float]) -> Any:
-        return self._call(x, node, "score", 1)[0]
-
-    def _estimate(self, x: Any, node: Node[float], method: str, more: int = 0) -> tuple[Any, ...]:
-        data, noise, *rest = self._call(x, node, method, 2 + self.variance + more)
-        if not self.variance:
-            return Estimate(data, noise), *rest
-        return LearnedEstimate(data, noise, variance=rest[0]), *rest[1:]
-
-    def _call(self, x: Any, node: Node[float], method: str, count: int) -> list[Any]:
-        parts = [self.tape.symbol() for _ in range(count)]
-        to = tuple(part.index for part in parts)
-        self.tape.instructions.append(Call(x.index, to, node, method=method))
-        return parts
-
-
 class CellTape(Tape):
     """Records steps whose weights may be formulas."""
 
@@ -343,8 +298,22 @@ class CellTape(Tape):
         self.count += 1
         return Value(self.count - 1, self.like, self)
 
-    def network(self, network: Network) -> CellNetwork:
-        return CellNetwork(self, network)
+    def evaluated(self, request: Evaluation) -> Any:
+        """See `Tape.evaluated`; here of any score function."""
+        network, form = self.process.network, request.form
+        learned = bool(network.traits.variance)  # in channels of its own
+        prepared = network.prepared is not None and request.node.t in network.prepared.rows and not learned
+        if prepared and form in ("linear", "linear_score"):
+            return super().evaluated(request)
+        form = {"linear": "estimate", "linear_score": "score"}.get(form, form)
+        parts = [self.symbol() for _ in range(1 if form == "score" else 2 + learned + (form == "twisted"))]
+        x: Any = request.x
+        self.instructions.append(Call(x.index, tuple(part.index for part in parts), request.node, method=form))
+        if form == "score":
+            return parts[0] if request.form == "score" else Combination([1.0], [parts[0]])  # type: ignore[list-item]
+        data, noise, *rest = parts
+        estimate: Any = LearnedEstimate(data, noise, variance=rest[0]) if learned else Estimate(data, noise)  # type: ignore[arg-type]
+        return Split(estimate, rest[-1]) if form == "twisted" else estimate  # type: ignore[arg-type]
 
     def apply(self, function: Callable[..., Any], values: tuple[Any, ...], weights: Sequence[float] = ()) -> Value:
         """A formula, which is a sum if it has weights."""

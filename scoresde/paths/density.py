@@ -314,14 +314,9 @@ def _needs(instruction: Any) -> list[int]:
     return instruction.needs if isinstance(instruction, Cell) else list(instruction.read)
 
 
-def _evaluate(instruction: Evaluate, values: dict[int, Any], replay: Replay) -> None:
-    network = replay.network
-    if network.prepared is not None:  # or there is no such instruction
-        values[instruction.to] = network.output(network.prepared, values[instruction.x], instruction.node)
-
-
-def _call(instruction: Call, values: dict[int, Any], replay: Replay) -> None:
-    values.update(zip(instruction.to, instruction.parts(replay.network, values[instruction.x]), strict=True))
+def _evaluate(instruction: Evaluate, values: Any, replay: Replay) -> None:
+    request = instruction.request(values)
+    request.read(getattr(replay.network, request.form)(request.x, request.node))
 
 
 def _sum(instruction: Sum, values: dict[int, Any], replay: Replay) -> None:
@@ -338,7 +333,7 @@ def _apply(instruction: Apply, values: dict[int, Any], replay: Replay) -> None:
 
 _STEPS: dict[type, Callable[[Any, dict[int, Any], Replay], None]] = {
     Evaluate: _evaluate,
-    Call: _call,
+    Call: _evaluate,
     Sum: _sum,
     Blend: _blend,
     Apply: _apply,

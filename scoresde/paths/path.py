@@ -253,7 +253,15 @@ def table_of(sde: Any, times: Tensor) -> Tensor:
     return torch.stack([nodes.alpha, nodes.sigma, nodes.g2], 1).to(torch.float64).cpu()
 
 
-def path_of(run: TracedRun, sde: SDE, solver: Solver, eta: float, prior: Tensor | None, seeds: Any) -> Path:
+def path_of(
+    run: TracedRun,
+    context: Mapping[str, Any],
+    sde: SDE,
+    solver: Solver,
+    eta: float,
+    prior: Tensor | None,
+    seeds: Any,
+) -> Path:
     """The path of a solve, up to the last completed step."""
     plan, done = run.plan, run.reached
     times = torch.tensor([node.t for node in plan.nodes], dtype=torch.float64)
@@ -274,7 +282,7 @@ def path_of(run: TracedRun, sde: SDE, solver: Solver, eta: float, prior: Tensor 
         prior,
         solver,
         eta,
-        mapped(torch.clone, run.network.context),
+        mapped(torch.clone, context),
         seeds,
         sde,
         table_of(sde, places_of(times, levels)),

@@ -14,7 +14,7 @@ from .._workspace import Buffer, Workspace
 from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
 from ..noise import Noise
-from ..processes import Network, Process
+from ..processes import Asking, Process
 from ..sdes import SDE, Node
 from ..solvers import Solver
 from ..solvers.base import THROUGH_NETWORK
@@ -52,9 +52,9 @@ class TracedPlan(Plan):
     cells: list[Cell] = field(default_factory=list)
     means: list[list[Instruction]] = field(default_factory=list)
 
-    def run(self, network: Network, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> TracedRun:
+    def run(self, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> TracedRun:
         """See `Plan.run`."""
-        return TracedRun(self, network, noise, x, workspace, buffer)
+        return TracedRun(self, noise, x, workspace, buffer)
 
     keep: bool = True
 
@@ -69,7 +69,6 @@ class TracedRun(Run):
     """A solve by such a plan.
 
     Attributes:
-        network: of the solve.
         begin: the state at its start.
         reached: how many steps it has made.
         states: of the cells so far.
@@ -78,18 +77,16 @@ class TracedRun(Run):
 
     plan: TracedPlan
 
-    def __init__(
-        self, plan: TracedPlan, network: Network, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None
-    ) -> None:
-        super().__init__(plan, network, noise, x, workspace, buffer)
-        self.network, self.begin = network, x.detach()
+    def __init__(self, plan: TracedPlan, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> None:
+        super().__init__(plan, noise, x, workspace, buffer)
+        self.begin = x.detach()
         self.reached = 0
         self.states: list[Tensor] = []
         self.densities: dict[int, Tensor] = {}
 
-    def step(self, index: int) -> Tensor:
+    def step(self, index: int) -> Asking[Tensor]:
         """See `Run.step`."""
-        state = super().step(index)
+        state = yield from super().step(index)
         self.reached = index + 1
         return state
 
@@ -130,9 +127,9 @@ def traced(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Traced
     nodes, like = process.nodes.grid(times), x.detach()
     solver.prepare(process, nodes)
     process.network.plan(like, process.nodes.known())
-    tape = CellTape(like)
+    tape = CellTape(process, like)
     try:
-        steps, states = tape.record(process, solver, nodes)
+        steps, states = tape.record(solver, nodes)
         plan = _Tracer(tape).plan(nodes, steps, states)
     except (NotGaussian, NotLinear) as error:
         raise refusal(solver.name, str(error) or _OTHER) from None

@@ -50,5 +50,6 @@ class Told:
             raise InvalidArgumentError(
                 "`path_log_prob` needs at least one step and one sample, and no functional transform of torch."
             )
-        path = path_of(run, sde, self.solver, self.stochasticity, self.prior, self.seeds)
+        context = loop.process.network.context  # type: ignore[union-attr]
+        path = path_of(run, context, sde, self.solver, self.stochasticity, self.prior, self.seeds)
         return replace(solution, path_log_prob=path.log_prob, path=path)

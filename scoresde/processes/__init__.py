@@ -1,8 +1,8 @@
 r"""What solvers step: a process in one direction, with a score network behind it.
 
 `ReverseProcess` is the reverse family of an affine process, :math:`\eta = 0` being the probability flow;
-`GeneralReverse` the same when only drift and diffusion are known; `ForwardProcess` the forward SDE. All offer
-``drift(x, node)`` and ``diffusion(x, node)``; the first also ``estimate(x, node)`` and ``score(x, node)``.
+`GeneralReverse` the same when only drift and diffusion are known; `ForwardProcess` the forward SDE. A step asks for
+``drift(x, node)``, of the first also for ``estimate(x, node)`` and ``score(x, node)``, by a `Request` that it yields.
 A `Coordinate` is another clock and scale for the same path.
 """
 
@@ -11,6 +11,7 @@ from .coordinates import LOG_SNR, RHO, SNR, TIME, Coordinate, angle
 from .general import ForwardProcess, GeneralReverse
 from .network import Network
 from .nodes import Nodes, node_list
+from .requests import Asking, Computation, Drawing, Evaluation, Request, drive, result_of
 from .reverse import ReverseProcess
 
 __all__ = [
@@ -18,13 +19,20 @@ __all__ = [
     "RHO",
     "SNR",
     "TIME",
+    "Asking",
+    "Computation",
     "Coordinate",
+    "Drawing",
+    "Evaluation",
     "ForwardProcess",
     "GeneralReverse",
     "Network",
     "Nodes",
     "Process",
+    "Request",
     "ReverseProcess",
     "angle",
+    "drive",
     "node_list",
+    "result_of",
 ]

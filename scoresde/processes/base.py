@@ -3,88 +3,118 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 from torch import Tensor
 
-from .._combination import Combination, Term, tensor_of
+from .._combination import Combination, tensor_of
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError
-from ..sdes import SDE, Estimate, Node
-from ..sdes.records import LinearEstimate
+from ..noise import Noise
+from ..sdes import SDE, Node
 from .coordinates import Coordinate
 from .network import Network
 from .nodes import Nodes
-
-
-def _now(make: Callable[[], Any]) -> Any:
-    return make()
+from .requests import Drawing, Evaluation, Request, drive
 
 
 @dataclass(frozen=True)
 class Process(abc.ABC):
-    """A process that solvers step: drift and diffusion, estimates of its network, and the nodes of its grid.
+    """A process that solvers step: its drift and diffusion, the estimates of its network, and its noise.
+
+    A step gets them as answers to requests, ``drift = yield process.drift(x, node)``; what is no step reads
+    ``process.answer(process.drift(x, node))``.
 
     Attributes:
-        sde, network, nodes: what it is made of.
-        once: ``once(make)`` is ``make()``; in a step that is made again, what it was before. The stages of adaptive
-            steps are made by it, so that one that its caller interrupts (see `scoresde.Stepper`) loses little.
+        sde, network, noise, nodes: what it is made of; the noise is None where nothing is drawn.
     """
 
     sde: SDE
     network: Network
+    noise: Noise = field(default=None, repr=False, kw_only=True)  # type: ignore[assignment]
     nodes: Nodes = field(default=None, repr=False, kw_only=True)  # type: ignore[assignment]
-    once: Callable[[Callable[[], Any]], Any] = field(default=_now, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.nodes is None:
             object.__setattr__(self, "nodes", Nodes(self.sde))
 
     @abc.abstractmethod
-    def drift(self, x: Tensor, node: Node) -> Tensor:
+    def drift(self, x: Tensor, node: Node) -> Request:
         """dx/dt without its noise, a new tensor shaped like ``x``; multiply by a signed dt."""
 
     @abc.abstractmethod
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
-        """The noise's amplitude, broadcast against ``x``; multiply by the square root of |dt|."""
+        """The noise's amplitude, broadcast against ``x``, which needs no request; multiply by the square root of
+        |dt|."""
 
-    @property
-    def estimate(self) -> Callable[[Tensor, Node], Estimate]:
-        r"""``(x, node) ->`` :math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known.
+    def estimate(self, x: Tensor, node: Node) -> Request:
+        r""":math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known.
 
         Where `Solver.keeps_estimates` is False, the next evaluation may overwrite them, and a score as well.
         """
         raise InvalidArgumentError(f"{type(self).__name__} has no estimate of the data; take a method of its drift.")
 
-    @property
-    def score(self) -> Callable[[Tensor, Node], Tensor]:
-        r"""``(x, node) ->`` :math:`\nabla\log p_t(x)`, where there is a network."""
+    def score(self, x: Tensor, node: Node) -> Request:
+        r""":math:`\nabla\log p_t(x)`, where there is a network."""
         raise InvalidArgumentError(f"{type(self).__name__} has no score.")
 
-    def linear_drift(self, x: Tensor, node: Node) -> Term:
+    def linear_drift(self, x: Tensor, node: Node) -> Request:
         """The drift, not computed yet where it is a sum of the state and the network's output; like the two that
         follow, it holds until the next evaluation."""
-        return Combination([1.0], [self.drift(x, node)])
+        return self.drift(x, node).then(_alone)
 
-    def linear_estimate(self, x: Tensor, node: Node) -> LinearEstimate | Estimate:
+    def linear_estimate(self, x: Tensor, node: Node) -> Request:
         """The estimate, likewise."""
         return self.estimate(x, node)
 
-    def linear_score(self, x: Tensor, node: Node) -> Term:
+    def linear_score(self, x: Tensor, node: Node) -> Request:
         """The score, likewise."""
-        return Combination([1.0], [self.score(x, node)])
+        return self.score(x, node).then(_alone)
 
-    def linear_slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Term:
+    def linear_slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Request:
         """The derivative of x over the coordinate's scale, on its clock, likewise."""
         return coordinate.slope(self, x, node)
 
     @final
-    def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
+    def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Request:
         """The same, computed."""
-        return tensor_of(self.linear_slope(coordinate, x, node))
+        return self.linear_slope(coordinate, x, node).then(tensor_of)
+
+    def twisted(self, x: Tensor, node: Node) -> Request:
+        """The estimate without guidance, and what guides it."""
+        return Evaluation("twisted", x, node)
+
+    @final
+    def normal(self, like: Tensor) -> Request:
+        """A standard normal draw shaped like ``like``."""
+        return Drawing("normal", (), like)
+
+    @final
+    def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Request:
+        """The increment of a Brownian path between two times, over its standard deviation: see `Noise.increment`."""
+        return Drawing("increment", (start, stop), like)
+
+    @final
+    def increment_and_mean(self, start: Scalar, stop: Scalar, like: Tensor) -> Request:
+        """The same, and the mean of the path: see `Noise.increment_and_mean`."""
+        return Drawing("increment_and_mean", (start, stop), like)
+
+    @final
+    def answer(self, request: Request) -> Any:
+        """What it answers to a request."""
+        return request.answer(self)
+
+    @final
+    def run(self, made: Any) -> Any:
+        """The result of a step, or of a part of one, whose requests it answers."""
+        return drive(made, self.answer)
 
     def take(self, rows: Tensor) -> Process:
         """The same process for some samples of the batch."""
-        return replace(self, network=self.network.take(rows))
+        noise = None if self.noise is None else self.noise.take(rows)
+        return replace(self, network=self.network.take(rows), noise=noise)
+
+
+def _alone(value: Tensor) -> Combination:
+    return Combination([1.0], [value])

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .._combination import Term, sum_of
+from .._combination import sum_of
 from .._tensors import Scalar, arctan, exp, log, sqrt, tan
 from ..sdes import Node
 
 if TYPE_CHECKING:
     from .base import Process
+    from .requests import Request
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Coordinate:
         clock: u at a node.
         lam: :math:`\lambda = \ln(\alpha/\sigma)` as a function of u; None if u is the time itself.
         scale: S at a node.
-        slope: ``(process, x, node) -> dy/du``, shaped like ``x``, or the `Combination` that it is.
+        slope: ``(process, x, node)``, a request for dy/du, shaped like ``x``, or the `Combination` that it is.
         is_estimate: whether a slope is an estimate of the network itself; False promises a new tensor.
 
     Example:
@@ -45,7 +46,7 @@ class Coordinate:
     clock: Callable[[Node], Any]  # a number of numbers, a tensor of tensors
     lam: Callable[[Any], Any] | None
     scale: Callable[[Node], Any]
-    slope: Callable[[Process, Tensor, Node], Term]
+    slope: Callable[[Process, Tensor, Node], Request]
     is_estimate: bool = True
 
 
@@ -53,9 +54,9 @@ def _one(node: Node) -> float:
     return 1.0
 
 
-def _log_snr_slope(process: Process, x: Tensor, node: Node) -> Term:
+def _log_snr_slope(process: Process, x: Tensor, node: Node) -> Request:
     rate = -2 * node.sigma * node.sigma / node.g2  # dt/dlambda
-    return sum_of([(rate, process.linear_drift(x, node))])
+    return process.linear_drift(x, node).then(lambda drift: sum_of([(rate, drift)]))
 
 
 @functools.cache
@@ -86,10 +87,10 @@ def angle(spread: float) -> Coordinate:
         data = spread * node.alpha
         return sqrt(node.sigma * node.sigma + data * data)
 
-    def slope(process: Process, x: Tensor, node: Node) -> Term:
+    def slope(process: Process, x: Tensor, node: Node) -> Request:
         unit = size(node)
         cos, sin = spread * node.alpha / unit, node.sigma / unit
-        return process.linear_estimate(x, node).mix(-sin / spread, cos)
+        return process.linear_estimate(x, node).then(lambda estimate: estimate.mix(-sin / spread, cos))
 
     return Coordinate(
         f"angle of {spread:g}",
@@ -108,12 +109,12 @@ RHO = Coordinate(
     lambda n: n.sigma / n.alpha,
     lambda u: -log(u),
     lambda n: n.alpha,
-    lambda p, x, n: p.linear_estimate(x, n).mix(0.0, 1.0),
+    lambda p, x, n: p.linear_estimate(x, n).then(lambda estimate: estimate.mix(0.0, 1.0)),
 )
 SNR = Coordinate(
     "snr",
     lambda n: exp(n.lam),
     log,
     lambda n: n.sigma,
-    lambda p, x, n: p.linear_estimate(x, n).mix(1.0, 0.0),
+    lambda p, x, n: p.linear_estimate(x, n).then(lambda estimate: estimate.mix(1.0, 0.0)),
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from ..errors import InvalidArgumentError, ScoreFnError
 from .base import Coordinate, Node, Process
 from .divergence import Backward, Divergence, dot
 from .divergence.control import Control
+from .requests import Computation, Request
 from .reverse import ReverseProcess
 
 _STRICT = 4.0  # integrals are larger than states, and their tolerance, which is relative, with them
@@ -78,14 +79,18 @@ class LogDensityFlow(Process):
         """The integrals in z, ``(batch, paths)``, given S."""
         return z[:, self.size :] / (self.weight * scale)
 
-    def drift(self, x: Tensor, node: Node) -> Tensor:
+    def drift(self, x: Tensor, node: Node) -> Request:
         raise InvalidArgumentError("The log-density is stepped in a coordinate; take method='adams' or 'rk45'.")
 
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return 0.0
 
-    def linear_slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
+    def linear_slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Request:
         """See `Process.linear_slope`."""
+        return Computation(lambda: self._kept(coordinate, x, node))
+
+    def _kept(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
+        """The slope, of whose graph a ``checkpoint`` keeps little."""
         if not self.checkpoint:
             return self._slope(coordinate, x, node)
         calls = self.network.calls
@@ -108,7 +113,7 @@ class LogDensityFlow(Process):
         with torch.enable_grad():
             state = given.to(self.dtype)
             state = state if self.differentiable and state.requires_grad else state.detach().requires_grad_(True)
-            field_ = self.flow.slope(coordinate, state, node)
+            field_ = self.flow.answer(self.flow.slope(coordinate, state, node))
             known = state if self.differentiable else state.detach()
 
             def product(v: Tensor) -> Tensor:
@@ -128,8 +133,8 @@ class LogDensityFlow(Process):
 
     def take(self, rows: Tensor) -> LogDensityFlow:
         """See `Process.take`."""
-        flow = replace(self.flow, network=self.flow.network.take(rows))
-        return replace(self, network=flow.network, flow=flow, divergence=self.divergence.take(rows))
+        taken: Any = super().take(rows)
+        return replace(taken, flow=replace(self.flow, network=taken.network), divergence=self.divergence.take(rows))
 
 
 def sample_of(process: LogDensityFlow, x: Tensor, count: int = 8) -> tuple[Tensor, ReverseProcess]:
@@ -180,11 +185,11 @@ def examine(
     share = (1e-3 if x.dtype == torch.float64 else 3e-2) if step is None else step
     ahead, behind, here = (x + sign * share * expand(sigma, x) * v for sign in (1, -1, 0))
     with torch.no_grad():
-        ahead, behind, here = (flow.estimate(state, node).noise for state in (ahead, behind, here))
+        ahead, behind, here = (flow.network.estimate(state, node).noise for state in (ahead, behind, here))
     seen = dot(v, ahead - behind) / (2 * share)
     with torch.enable_grad():
         state = x.clone().requires_grad_(True)
-        noise = flow.estimate(state, node).noise
+        noise = flow.network.estimate(state, node).noise
         out = backward(noise, state, torch.stack([v, v], 1), differentiable)[:, 0].detach()
     told = sigma * dot(v, out)
     lost = x.flatten(1).abs().amax(1) * torch.finfo(x.dtype).eps > 1e-2 * share * sigma

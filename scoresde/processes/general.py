@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +14,7 @@ from .._tensors import Scalar, row_times
 from ..errors import InvalidArgumentError
 from ..sdes.spread import Spread
 from .base import SDE, Node, Process
+from .requests import Computation, Evaluation, Request
 
 
 def drift_of(sde: SDE, x: Tensor, t: Tensor) -> Tensor:
@@ -53,25 +53,24 @@ class GeneralReverse(_DriftAndDiffusion):
 
     eta: float = 0.0
 
-    def drift(self, x: Tensor, node: Node) -> Tensor:
-        g = self._g(x, node)
-        return self._f(x, node) - 0.5 * (1 + self.eta**2) * g * g * self.network.score(x, node)
+    def drift(self, x: Tensor, node: Node) -> Request:
+        f, g = self._f(x, node), self._g(x, node)
+        return self.score(x, node).then(lambda score: f - 0.5 * (1 + self.eta**2) * g * g * score)
 
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return self.eta * self._g(x, node)
 
-    @property
-    def score(self) -> Callable[[Tensor, Node], Tensor]:
-        """The score of the network."""
-        return self.network.score
+    def score(self, x: Tensor, node: Node) -> Request:
+        """See `Process.score`."""
+        return Evaluation("score", x, node)
 
 
 @dataclass(frozen=True)
 class ForwardProcess(_DriftAndDiffusion):
     """The forward SDE; it has no network."""
 
-    def drift(self, x: Tensor, node: Node) -> Tensor:
-        return self._f(x, node).clone()
+    def drift(self, x: Tensor, node: Node) -> Request:
+        return Computation(lambda: self._f(x, node).clone())
 
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
         g = self._g(x, node)

@@ -94,15 +94,16 @@ class Network:
             return None
         workspace = exchange(None)  # which is not the network's
         try:
-            out = self.output(direct, x, node)
+            out = self.output(x, node)
         finally:
             exchange(workspace)
         estimate = direct.read(x, out, node)
         estimate.keep = self.copies
         return estimate
 
-    def output(self, direct: Direct, x: Tensor, node: Node[float]) -> Tensor:
+    def output(self, x: Tensor, node: Node[float]) -> Tensor:
         """What the network returns at a node for which it is prepared. It holds until the next evaluation."""
+        direct: Any = self._direct
         time = direct.rows[node.t]
         if not isinstance(time, Tensor):
             time = time()

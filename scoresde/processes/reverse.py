@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from .._combination import Term, tensor_of
+from .._combination import tensor_of
 from .._tensors import Scalar, expand
-from .base import Estimate, LinearEstimate, Node, Process
+from .base import Node, Process
+from .requests import Evaluation, Request
 
 
 @dataclass(frozen=True)
@@ -25,31 +25,29 @@ class ReverseProcess(Process):
 
     eta: float = 0.0
 
-    def drift(self, x: Tensor, node: Node) -> Tensor:
-        return tensor_of(self.linear_drift(x, node))
+    def drift(self, x: Tensor, node: Node) -> Request:
+        return self.linear_drift(x, node).then(tensor_of)
 
-    def linear_drift(self, x: Tensor, node: Node) -> Term:
+    def linear_drift(self, x: Tensor, node: Node) -> Request:
         """See `Process.linear_drift`."""
         rate = node.dsigma + 0.5 * self.eta**2 * node.g2 / node.sigma if self.eta else node.dsigma
-        return self.network.linear(x, node).mix(node.dalpha, rate)
+        return self.linear_estimate(x, node).then(lambda estimate: estimate.mix(node.dalpha, rate))
 
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return expand(self.eta * node.g2**0.5, x)
 
-    @property
-    def estimate(self) -> Callable[[Tensor, Node], Estimate]:
-        """The estimate of the network."""
-        return self.network.estimate
+    def estimate(self, x: Tensor, node: Node) -> Request:
+        """See `Process.estimate`."""
+        return Evaluation("estimate", x, node)
 
-    def linear_estimate(self, x: Tensor, node: Node) -> LinearEstimate | Estimate:
+    def linear_estimate(self, x: Tensor, node: Node) -> Evaluation:
         """See `Process.linear_estimate`."""
-        return self.network.linear(x, node)
+        return Evaluation("linear", x, node)
 
-    def linear_score(self, x: Tensor, node: Node) -> Term:
+    def score(self, x: Tensor, node: Node) -> Request:
+        """See `Process.score`."""
+        return Evaluation("score", x, node)
+
+    def linear_score(self, x: Tensor, node: Node) -> Request:
         """See `Process.linear_score`."""
-        return self.network.linear_score(x, node)
-
-    @property
-    def score(self) -> Callable[[Tensor, Node], Tensor]:
-        """The score of the network."""
-        return self.network.score
+        return Evaluation("linear_score", x, node)

@@ -17,7 +17,7 @@ from .._checks import check_integer, check_number
 from .._tensors import Array, as_array, constants, expand, on_host, rms, where
 from ..processes import Coordinate, Process, angle
 from ..sdes.records import either
-from .base import Estimates, EstimateSolver, Node, Noise, StepControl, StepResult
+from .base import Asking, Estimates, EstimateSolver, Node, Step, StepControl, StepResult
 
 _SPREAD = 0.2  # of data of scale 1
 _POWERS = 12  # of ten: data of a smaller scale are points
@@ -131,9 +131,9 @@ class Adams(EstimateSolver):
         power = min(max(round(math.log10(std)), -_POWERS), _POWERS)
         return replace(self, spread=_SPREAD * 10.0**power)
 
-    def init(self, process: Process, x: Tensor, start: Node[Tensor]) -> AdamsState:
+    def init(self, process: Process, x: Tensor, start: Node[Tensor]) -> Asking[AdamsState]:
         """The derivative at the start."""
-        value = process.slope(self.coordinate, x, start)
+        value = yield process.slope(self.coordinate, x, start)
         now, size, _ = self._place(start)
         clocks = now[:, None] + _ELSEWHERE * _like(np.arange(self.max_order), now)  # of what is not known: not here
         values = torch.cat([value[:, None], value.new_zeros((len(x), self.max_order - 1, *x.shape[1:]))], dim=1)
@@ -141,9 +141,7 @@ class Adams(EstimateSolver):
         norms[:, 0] = 1.0
         return AdamsState(clocks, values, np.ones(len(x), dtype=np.int64), np.ones(len(x)), norms, size)
 
-    def step(
-        self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: AdamsState, noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: AdamsState) -> Step:
         """See `Solver.step`. One that ends without noise goes to a little, and takes the data estimate from there."""
         # the end of the step
         then, size, sigma = self._place(stop)
@@ -170,7 +168,7 @@ class Adams(EstimateSolver):
         predicted = expand(size / state.scale, x) * x + added
 
         # evaluate: what P_q(1) missed, q = 0 ... max_order, are the differences at the next step
-        value = process.slope(self.coordinate, predicted, stop)
+        value = yield process.slope(self.coordinate, predicted, stop)
         missed = torch.stack([*itertools.accumulate(terms.unbind(1), torch.sub, initial=value)], dim=1)
 
         # correct, by the term that goes through the new value

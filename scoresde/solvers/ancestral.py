@@ -14,7 +14,7 @@ from .._tensors import Scalar, expand, expm1
 from ..errors import InvalidArgumentError
 from ..sdes import Estimate, Node
 from ..sdes.records import LinearEstimate
-from .base import EstimateSDESolver, Noise, Process, StepResult
+from .base import EstimateSDESolver, Process, Step, StepResult
 
 
 def _learned(start: Node, stop: Node, estimate: LinearEstimate | Estimate) -> Tensor:
@@ -120,20 +120,20 @@ class Ancestral(EstimateSDESolver):
                 "known process, and nothing around it; take condition='score'."
             )
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         shrink = -expm1(2 * (start.lam - stop.lam))  # 1 - exp(-2h)
         keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)
         shift: Tensor | None = None
         estimate: LinearEstimate | Estimate
         if self.condition == "mean":
-            estimate, shift = process.network.twisted(x, start)[:2]
+            estimate, shift = (yield process.twisted(x, start))[:2]
         else:
-            estimate = process.linear_estimate(x, start)
+            estimate = yield process.linear_estimate(x, start)
         terms: list[tuple[Scalar, Term]] = [(keep, x), (1.0, estimate.mix(stop.alpha * shrink, 0.0))]
         amplitude = AMPLITUDES[self.variance](start, stop, estimate)
         if shift is not None:
             terms.append((amplitude * amplitude * shrink, shift))
         clean = not isinstance(stop.sigma, Tensor) and stop.sigma == 0.0
         std = 0.0 if clean else amplitude * shrink**0.5
-        return StepResult(sum_of([*terms, (std, noise.increment(start.t, stop.t, x))]))
+        return StepResult(sum_of([*terms, (std, (yield process.increment(start.t, stop.t, x)))]))

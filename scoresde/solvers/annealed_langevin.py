@@ -13,7 +13,7 @@ from torch import Tensor
 from .._checks import check_choice, check_integer, check_number
 from ..correctors import LangevinCorrector
 from ..errors import InvalidArgumentError
-from .base import SDE, MCMCSolver, Node, Noise, Process, StepResult
+from .base import SDE, MCMCSolver, Node, Process, Step, StepResult
 
 # The step of a move, as a share of epsilon sigma^2 / sigma_L^2 (paper: x + a s / 2 + sqrt(a) z).
 CONVENTIONS: dict[str, float] = {"code": 1.0, "paper": 0.5}
@@ -112,9 +112,7 @@ class AnnealedLangevin(MCMCSolver):
         """The first level twice: a step moves at its end, so the first one stays where it is."""
         return torch.cat([times[:1], times])
 
-    def step(
-        self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object, noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object) -> Step:
         """See `Solver.step`."""
         snr = math.sqrt(0.5 * CONVENTIONS[self.convention] * self._share(process.nodes.end))
-        return StepResult(LangevinCorrector(snr, self.moves).correct(process, x, stop, noise))
+        return StepResult((yield from LangevinCorrector(snr, self.moves).correct(process, x, stop)))

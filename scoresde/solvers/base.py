@@ -6,7 +6,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .._combination import Term, tensor_of
 from ..errors import NonFiniteError, SolveFailedError
-from ..noise import Noise
 from ..processes import TIME, Coordinate, Process
+from ..processes.requests import Asking
 from ..sdes import SDE, Node
 from .registry.rows import aliases_of, name_of
 
@@ -93,6 +93,9 @@ class StepResult(_Result):
     def moved(self) -> Term:
         """The new state as the step gave it."""
         return self[0]
+
+
+Step: TypeAlias = "Asking[StepResult]"  # what a step is: it yields requests and returns its result
 
 
 class StepControl(NamedTuple):
@@ -314,24 +317,21 @@ class Solver(abc.ABC):
         """The times that the method goes through, given those of the grid; most go straight."""
         return times
 
-    def init(self, process: Process, x: Tensor, start: Node[Any]) -> object:
+    def init(self, process: Process, x: Tensor, start: Node[Any]) -> Any:
         """The solver state before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of
-        those."""
+        those. It may yield requests, as a step does."""
         return None
 
-    def land(
-        self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any, noise: Noise
-    ) -> StepResult:
+    def land(self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any) -> Step:
         """The step to the end of the solve from the solver state, without an evaluation, and its error estimate, for
         methods that have one. Every step calls it, whether it is the last or not; the step itself follows with the
-        same ``stop`` and noise."""
+        same ``stop`` and draws."""
         raise NotImplementedError
 
     @abc.abstractmethod
-    def step(
-        self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any, noise: Noise
-    ) -> StepResult:
-        """One step from ``start`` to ``stop``. Inputs are not changed; randomness comes from ``noise`` only."""
+    def step(self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any) -> Step | StepResult:
+        """One step from ``start`` to ``stop``: a generator, which yields what it wants evaluated or drawn, as in ``data
+        = (yield process.estimate(x, start)).data``, and returns its result. Inputs are not changed."""
 
 
 class EstimateSolver(Solver):
@@ -351,8 +351,8 @@ class MCMCSolver(Solver):
 class SDESolver(Solver):
     r"""A method of the kind ``"sde"``, which draws noise; subclasses give ``step`` and declare their orders.
 
-    Its draws come from the ``noise`` of ``step``: ``noise.increment(start.t, stop.t, x)`` is a standard normal draw
-    shaped like x, the normalised increment of the Brownian path over the step.
+    A step draws by ``yield process.increment(start.t, stop.t, x)``, a standard normal draw shaped like x, which is the
+    normalised increment of the Brownian path over the step.
 
     Example:
         >>> from typing import ClassVar
@@ -360,12 +360,12 @@ class SDESolver(Solver):
         >>> class Ancestral(SDESolver):
         ...     weak_order: ClassVar[int] = 1
         ...
-        ...     def step(self, process, x, start, stop, state, noise):
-        ...         data = process.estimate(x, start).data
+        ...     def step(self, process, x, start, stop, state):
+        ...         data = (yield process.estimate(x, start)).data
         ...         kept = (stop.sigma / start.sigma * start.alpha / stop.alpha) ** 2
         ...         mean = kept * stop.alpha / start.alpha * x
         ...         mean = mean + stop.alpha * (1 - kept) * data
-        ...         z = noise.increment(start.t, stop.t, x)
+        ...         z = yield process.increment(start.t, stop.t, x)
         ...         return StepResult(mean + stop.sigma * (1 - kept) ** 0.5 * z, None)
         >>> round(scoresde.testing.weak_order(Ancestral()).order(), 1)
         1.0

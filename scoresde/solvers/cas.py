@@ -10,7 +10,7 @@ from torch import Tensor
 from .._checks import check_positive
 from .._combination import sum_of
 from .._tensors import at_most, exp
-from .base import EstimateSolver, MCMCSolver, Node, Noise, Process, StepResult
+from .base import EstimateSolver, MCMCSolver, Node, Process, Step, StepResult
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class CAS(MCMCSolver, EstimateSolver):
     def __post_init__(self) -> None:
         check_positive("epsilon", self.epsilon, high=1.0)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         left = (1 - self.epsilon) * exp(stop.lam - start.lam)  # (1 - epsilon) rho_s / rho_t
         kept = at_most(left, 1.0)
         drawn = stop.sigma * (1 - kept * kept) ** 0.5
-        moved = process.linear_estimate(x, start).mix(stop.alpha, stop.sigma * kept)
-        return StepResult(sum_of([(1.0, moved), (drawn, noise.increment(start.t, stop.t, x))]))
+        moved = (yield process.linear_estimate(x, start)).mix(stop.alpha, stop.sigma * kept)
+        return StepResult(sum_of([(1.0, moved), (drawn, (yield process.increment(start.t, stop.t, x)))]))

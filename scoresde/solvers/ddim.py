@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import EstimateSolver, Node, Noise, Process, StepResult
+from .base import EstimateSolver, Node, Process, Step, StepResult
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,6 @@ class DDIM(EstimateSolver):
     reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12"
     keeps_estimates: ClassVar[bool] = False
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
-        return StepResult(process.linear_estimate(x, start).mix(stop.alpha, stop.sigma))
+        return StepResult((yield process.linear_estimate(x, start)).mix(stop.alpha, stop.sigma))

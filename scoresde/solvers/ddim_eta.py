@@ -10,7 +10,7 @@ from torch import Tensor
 from .._checks import check_number
 from .._combination import sum_of
 from .._tensors import expm1
-from .base import EstimateSDESolver, Node, Noise, Process, StepResult
+from .base import EstimateSDESolver, Node, Process, Step, StepResult
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class DDIMEta(EstimateSDESolver):
         """Its own eta."""
         return self.eta
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         share = -self.eta * self.eta * expm1(2 * (start.lam - stop.lam))  # c^2 / sigma_t^2
         kept, drawn = stop.sigma * (1 - share) ** 0.5, stop.sigma * share**0.5
-        moved = process.linear_estimate(x, start).mix(stop.alpha, kept)
-        return StepResult(sum_of([(1.0, moved), (drawn, noise.increment(start.t, stop.t, x))]))
+        moved = (yield process.linear_estimate(x, start)).mix(stop.alpha, kept)
+        return StepResult(sum_of([(1.0, moved), (drawn, (yield process.increment(start.t, stop.t, x)))]))

@@ -13,7 +13,7 @@ from .._checks import check_number
 from .._combination import Term, combination, sum_of, tensor_of, weighted
 from .._tensors import Scalar, exp, expm1, log
 from ..processes import LOG_SNR, RHO, Coordinate, Process
-from .base import EstimateSDESolver, Node, Noise, StepResult
+from .base import EstimateSDESolver, Node, Step, StepResult
 from .ddim_eta import DDIMEta
 from .families.exponential import endless, read
 
@@ -112,17 +112,18 @@ class DPMppSDE(_Splitting):
         """The inner node."""
         return (self.r,)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         if endless(start, stop):
-            return DDIMEta(self.eta).step(process, x, start, stop, state, noise)
+            return (yield from DDIMEta(self.eta).step(process, x, start, stop, state))
         (middle,) = process.nodes.between(start, stop, self.stages, LOG_SNR)
-        first, second = noise.increment(start.t, middle.t, x), noise.increment(middle.t, stop.t, x)
-        data = read(process, x, start, "data")
+        first = yield process.increment(start.t, middle.t, x)
+        second = yield process.increment(middle.t, stop.t, x)
+        data = yield read(process, x, start, "data")
         up, lam = split(start, middle, self.eta)
         inner = weighted([(1.0, _towards(x, start, middle.alpha, lam, (1.0,), (data,))), (up, first)])
         bend = 0.5 / self.r
-        estimates = (data, read(process, inner, middle, "data"))
+        estimates = (data, (yield read(process, inner, middle, "data")))
         up, lam = split(start, stop, self.eta)
         moved = _towards(x, start, stop.alpha, lam, (1 - bend, bend), estimates)
         before = (RHO.clock(start) - RHO.clock(middle)) / (RHO.clock(start) - RHO.clock(stop))  # of the path's length
@@ -160,13 +161,13 @@ class DPMpp2SAncestral(_Splitting):
         pairs = [(a, b) for a, b in itertools.pairwise(nodes) if not endless(a, b)]
         process.nodes.prepare_at([float(self._middle(a, b)) for a, b in pairs])
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         if endless(start, stop):
-            return DDIMEta(self.eta).step(process, x, start, stop, state, noise)
+            return (yield from DDIMEta(self.eta).step(process, x, start, stop, state))
         up, lam = split(start, stop, self.eta)
         middle = process.nodes.at(self._middle(start, stop))
-        data = read(process, x, start, "data")
+        data = yield read(process, x, start, "data")
         inner = tensor_of(_towards(x, start, middle.alpha, middle.lam, (1.0,), (data,)))
-        moved = _towards(x, start, stop.alpha, lam, (1.0,), (read(process, inner, middle, "data"),))
-        return StepResult(sum_of([(1.0, moved), (up, noise.increment(start.t, stop.t, x))]))
+        moved = _towards(x, start, stop.alpha, lam, (1.0,), ((yield read(process, inner, middle, "data")),))
+        return StepResult(sum_of([(1.0, moved), (up, (yield process.increment(start.t, stop.t, x)))]))

@@ -12,7 +12,7 @@ from .._checks import check_number
 from .._phi import phi
 from .._tensors import expand
 from ..processes import LOG_SNR, Coordinate, Process
-from .base import SDE, Node, Noise, SDESolver, StepControl, StepResult, of_power
+from .base import SDE, Asking, Node, SDESolver, Step, StepControl, StepResult, of_power
 from .families.exponential import frame, read
 
 _FAR = 12.0  # stands for an infinite log-SNR
@@ -111,38 +111,34 @@ class DPMppSDE12(SDESolver):
         r""":math:`e^{2\eta^2\lambda}`."""
         return torch.exp(2 * self.eta**2 * sde.nodes(times).lam) if self.eta else times
 
-    def init(self, process: Process, x: Tensor, start: Node[Tensor]) -> PairState:
+    def init(self, process: Process, x: Tensor, start: Node[Tensor]) -> Asking[PairState]:
         """The estimate at the start."""
-        value = read(process, x, start, "data")
+        value = yield read(process, x, start, "data")
         return PairState(value, value, torch.zeros_like(start.t), start.sigma)
 
     def allowed(self, x: Tensor, result: StepResult, rtol: float, atol: float) -> Tensor:
         """The larger of atol and a share of the noise."""
         return expand((rtol * result.state.sigma.detach()).clamp_min(atol), x).expand_as(x)
 
-    def step(
-        self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState, noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState) -> Step:
         """See `Solver.step`."""
-        base, first, second, slope, h = self._known(x, start, stop, state, noise)
-        new = read(process, base + 0.5 * first * slope, stop, "data")
+        base, first, second, slope, h = yield from self._known(process, x, start, stop, state)
+        new = yield read(process, base + 0.5 * first * slope, stop, "data")
         moved = base + second * (new - state.value)
         error = second * (new - state.value - 0.5 * slope)
         return StepResult(moved, PairState(new, state.value, h, stop.sigma), of_power(error, _POWER), state)
 
-    def land(
-        self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState, noise: Noise
-    ) -> StepResult:
+    def land(self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState) -> Step:
         """The predictor, whose error is taken to be its second-order term, where that is known."""
-        base, first, second, slope, h = self._known(x, start, stop, state, noise)
+        base, first, second, slope, h = yield from self._known(process, x, start, stop, state)
         unknown = expand(h > self.control.growth * (1 + 1e-6) * state.passed, x)
         error = torch.where(unknown > 0, torch.inf, second * slope)
         ended = PairState(state.value, state.before, h, stop.sigma)
         return StepResult(base + 0.5 * first * slope, ended, of_power(error, _POWER))
 
     def _known(
-        self, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState, noise: Noise
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState
+    ) -> Asking[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
         """The step of order 1, the weights of a slope and of a difference, D_1, and h."""
         begin, end = _lam(start), _lam(stop)
         end = torch.where(end <= begin, begin + _SLIVER, end)  # a sample that has arrived, whose roots are of 0
@@ -156,7 +152,7 @@ class DPMppSDE12(SDESolver):
         power = 1 / (1 + min(self.eta, 1.0) ** 2)
         slope = expand(torch.where(known, ratio**power, 0.0), x) * (state.value - state.before)
         base = expand(part.keep, x) * x + expand(length * first, x) * state.value
-        base = base + expand(part.spread, x) * noise.increment(start.t, stop.t, x)
+        base = base + expand(part.spread, x) * (yield process.increment(start.t, stop.t, x))
         return base, expand(length * first, x), expand(length * second, x), slope, part.h
 
 

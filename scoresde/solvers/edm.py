@@ -15,7 +15,7 @@ from .._combination import combine
 from .._tensors import exp
 from ..errors import InvalidArgumentError
 from ..processes import RHO, Process
-from .base import THROUGH_NETWORK, EstimateSDESolver, Node, Noise, StepResult
+from .base import THROUGH_NETWORK, EstimateSDESolver, Node, Step, StepResult
 from .families.exponential import endless, transfer
 from .families.runge_kutta import Tableau, runge_kutta_step
 
@@ -110,19 +110,18 @@ class EDM(EstimateSDESolver):
     def _hat(self, process: Process, lam: float | None, start: Node[float]) -> Node[float]:
         return start if lam is None else process.nodes.at(lam)
 
-    def step(
-        self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object, noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object) -> Step:
         """See `Solver.step`."""
-        z = noise.increment(start.t, stop.t, x)
+        z = yield process.increment(start.t, stop.t, x)
         if endless(start, start):
-            return StepResult(transfer(process.linear_estimate(x, start), start, stop))
+            return StepResult(transfer((yield process.linear_estimate(x, start)), start, stop))
         hat = self._hat(process, self._churned(process, start), start)
         if hat is not start:
             ratio = hat.alpha / start.alpha
             added = hat.sigma * (1 - exp(2 * (hat.lam - start.lam))) ** 0.5
             x = combine(ratio, x, self.s_noise * added, (1.0,), (z,))
-        estimate = process.linear_estimate(x, hat)
+        estimate = yield process.linear_estimate(x, hat)
         if endless(hat, stop):
             return StepResult(transfer(estimate, hat, stop))
-        return StepResult(runge_kutta_step(self.tableau, RHO, process, x, hat, stop, estimate.mix(0.0, 1.0))[0])
+        moved, _ = yield from runge_kutta_step(self.tableau, RHO, process, x, hat, stop, estimate.mix(0.0, 1.0))
+        return StepResult(moved)

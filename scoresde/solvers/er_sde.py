@@ -17,7 +17,7 @@ from .._tensors import Scalar, at_most, exp, log
 from ..errors import InvalidArgumentError
 from ..processes import RHO, Process
 from .ancestral import Ancestral
-from .base import Node, Noise, SDESolver, StepResult
+from .base import Node, SDESolver, Step, StepResult
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, endless, interpolation_weights, positions
 from .families.multistep import Multistep
 from .registry.variants import variants
@@ -141,14 +141,15 @@ class ERSDE(SDESolver, Multistep):
                     f"{float(RHO.clock(b)):.4g} scale(rho)/rho grows by {share:.4g}."
                 )
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History) -> Step:
         """See `Solver.step`."""
         if endless(start, stop):
-            return Ancestral().step(process, x, start, stop, state, noise)._replace(state=state)
-        history, estimate = self.look(process, x, start, state)
-        moved, _ = self.predict(process, x, start, stop, history, estimate)
+            result = yield from Ancestral().step(process, x, start, stop, state)
+            return result._replace(state=state)
+        history, estimate = yield from self.look(process, x, start, state)
+        moved, _ = yield from self.predict(process, x, start, stop, history, estimate)
         spread = stop.sigma * self._drawn(start, stop) ** 0.5
-        return StepResult(with_noise(moved, x, [(spread, noise.increment(start.t, stop.t, x))]), history)
+        return StepResult(with_noise(moved, x, [(spread, (yield process.increment(start.t, stop.t, x)))]), history)
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """See `Multistep.advance`."""

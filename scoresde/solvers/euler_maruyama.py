@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._combination import combination
 from .._tensors import absolute, expand
-from .base import DriftSolver, Node, Noise, Process, StepResult
+from .base import DriftSolver, Node, Process, Step, StepResult
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class EulerMaruyama(DriftSolver):
     reference: ClassVar[str] = "Maruyama (1955); Song et al. (2021), appendix E"
     data_limit: ClassVar[bool] = True
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         h = stop.t - start.t
         spread = process.diffusion(x, start) * expand(absolute(h) ** 0.5, x)
-        values = (process.linear_drift(x, start), noise.increment(start.t, stop.t, x))
+        values = ((yield process.linear_drift(x, start)), (yield process.increment(start.t, stop.t, x)))
         return StepResult(combination(1.0, x, 1.0, (h, spread), values))

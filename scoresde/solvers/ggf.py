@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._combination import combine, tensor_of
-from .base import DriftSolver, Node, Noise, Process, StepControl, StepResult, of_power
+from .base import DriftSolver, Node, Process, Step, StepControl, StepResult, of_power
 from .heun_sde import increments
 
 _POWER = 1 / 0.9  # the paper's r = 0.9
@@ -84,9 +84,9 @@ class GGF(DriftSolver):
         size = torch.maximum(result.state.low.detach().abs(), result.rejected.low.detach().abs())
         return (rtol * size).clamp_min(atol)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
-        first, second = increments(process, x, start, stop, noise)
+        first, second = yield from increments(process, x, start, stop)
         second = tensor_of(second)
         moved = combine(1.0, x, 1.0, (0.5, 0.5), (first, second))
         return StepResult(moved, GGFState(x + first), of_power(0.5 * (second - first), _POWER), state)

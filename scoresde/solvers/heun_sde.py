@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._combination import Term, combination, combine, sum_of, weighted
 from .._tensors import absolute, expand
-from .base import THROUGH_NETWORK, DriftSolver, Node, Noise, Process, StepResult
+from .base import THROUGH_NETWORK, Asking, DriftSolver, Node, Process, Step, StepResult
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class HeunSDE(DriftSolver):
     not_gaussian: ClassVar[str] = THROUGH_NETWORK
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), Gotta Go Fast"
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
-        return StepResult(combination(1.0, x, 1.0, (0.5, 0.5), increments(process, x, start, stop, noise)))
+        return StepResult(combination(1.0, x, 1.0, (0.5, 0.5), (yield from increments(process, x, start, stop))))
 
 
-def increments(process: Process, x: Tensor, start: Node, stop: Node, noise: Noise) -> tuple[Tensor, Term]:
+def increments(process: Process, x: Tensor, start: Node, stop: Node) -> Asking[tuple[Tensor, Term]]:
     """The increments of Euler-Maruyama at the start, and, with the same noise, at the end that they lead to."""
-    h, z = stop.t - start.t, noise.increment(start.t, stop.t, x)
+    h, z = stop.t - start.t, (yield process.increment(start.t, stop.t, x))
     root = expand(absolute(h) ** 0.5, x)
-    first = weighted([(h, process.linear_drift(x, start)), (process.diffusion(x, start) * root, z)])
+    first = weighted([(h, (yield process.linear_drift(x, start))), (process.diffusion(x, start) * root, z)])
     there = combine(1.0, x, 1.0, (1.0,), (first,))
-    return first, sum_of([(h, process.linear_drift(there, stop)), (process.diffusion(there, stop) * root, z)])
+    return first, sum_of([(h, (yield process.linear_drift(there, stop))), (process.diffusion(there, stop) * root, z)])

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._combination import Term, combination, sum_of, tensor_of
-from ..processes import Process
+from ..processes import Asking, Process
 from ..sdes import Estimate, Node
 from ..sdes.records import LinearEstimate
 from .families.exponential import History, endless, read
@@ -110,10 +110,10 @@ class PLMS(IPNDM):
         stop: Node,
         history: History,
         estimate: LinearEstimate | Estimate | None,
-    ) -> tuple[Term, bool]:
+    ) -> Asking[tuple[Term, bool]]:
         """See `Multistep.predict`."""
         if self.order == 1 or len(history.nodes) > 1 or endless(start, stop):
-            return super().predict(process, x, start, stop, history, estimate)
+            return (yield from super().predict(process, x, start, stop, history, estimate))
         first = history.values[0]
-        second = read(process, tensor_of(replace_noise(x, start, stop, first)), stop, self.prediction)
+        second = yield read(process, tensor_of(replace_noise(x, start, stop, first)), stop, self.prediction)
         return replace_noise(x, start, stop, sum_of([(0.5, first), (0.5, second)])), True

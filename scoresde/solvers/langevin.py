@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..correctors import LangevinCorrector
-from .base import MCMCSolver, Node, Noise, Process, StepResult
+from .base import MCMCSolver, Node, Process, Step, StepResult
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,6 @@ class Langevin(MCMCSolver):
         """One per move."""
         return self.moves
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
-        return StepResult(LangevinCorrector(self.snr, self.moves).correct(process, x, stop, noise))
+        return StepResult((yield from LangevinCorrector(self.snr, self.moves).correct(process, x, stop)))

@@ -15,7 +15,7 @@ from .._tensors import Scalar, sqrt
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..processes import Process
 from ..sdes import Estimate, Node
-from .base import EstimateSolver, Noise, StepResult
+from .base import Asking, EstimateSolver, Step, StepResult
 
 MEMORY = 4  # estimates that a step may use
 _CLOSE = 1e-6  # of the sum of the coefficients of a step to 1
@@ -120,13 +120,13 @@ class Learned(EstimateSolver):
         """No estimates."""
         return Seen()
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Seen, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Seen) -> Step:
         """See `Solver.step`."""
         left = process.nodes.steps_left(stop)
         if left is None:
             raise InvalidArgumentError("The steps of 'learned' are those of a fixed grid.")
         i = self.steps - 1 - left
-        estimate = _look(process, x, start, self.shifts[i] if self.shifts else 0.0)
+        estimate = yield from _look(process, x, start, self.shifts[i] if self.shifts else 0.0)
         state = Seen((estimate.data, *state.data)[:MEMORY], (estimate.noise, *state.noise)[:MEMORY])
         terms: list[tuple[Scalar, Term]] = []
         for level, row, values in (
@@ -142,14 +142,14 @@ def _told(shift: Scalar) -> bool:
     return isinstance(shift, Tensor) or shift != 0.0
 
 
-def _look(process: Process, x: Tensor, node: Node, shift: Scalar) -> Estimate:
+def _look(process: Process, x: Tensor, node: Node, shift: Scalar) -> Asking[Estimate]:
     """Both estimates at a node, of a network that is told another level."""
     if not _told(shift):
-        here = process.linear_estimate(x, node)
+        here = yield process.linear_estimate(x, node)
         return Estimate(here.part("data"), here.part("noise"))
     other = process.nodes.at(node.lam + shift)
     size, told = (sqrt(n.alpha * n.alpha + n.sigma * n.sigma) for n in (node, other))
-    there = process.linear_estimate(tensor_of(sum_of([(told / size, x)])), other)
+    there = yield process.linear_estimate(tensor_of(sum_of([(told / size, x)])), other)
     v = there.mix(-other.sigma / told, other.alpha / told)
     cos, sin = node.alpha / size, node.sigma / size
     data = sum_of([(cos / size, x), (-sin, v)])

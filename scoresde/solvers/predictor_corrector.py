@@ -11,7 +11,8 @@ from torch import Tensor
 from .._checks import check_choice, check_kind
 from ..correctors import Corrector, LangevinCorrector
 from ..errors import InvalidArgumentError
-from .base import THROUGH_NETWORK, Node, Noise, Process, SDESolver, Solver, StepResult
+from ..processes import result_of
+from .base import THROUGH_NETWORK, Node, Process, SDESolver, Solver, Step
 from .reverse_diffusion import ReverseDiffusion
 
 
@@ -146,11 +147,10 @@ class PredictorCorrector(PredictedSolver):
         """The predictor's state."""
         return self.predictor.init(process, x, start)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         if self.order == "cp":
-            return self.predictor.step(
-                process, self.corrector.correct(process, x, start, noise), start, stop, state, noise
-            )
-        result = self.predictor.step(process, x, start, stop, state, noise)
-        return result._replace(x=self.corrector.correct(process, result.x, stop, noise))
+            moved = yield from self.corrector.correct(process, x, start)
+            return (yield from result_of(self.predictor.step(process, moved, start, stop, state)))
+        result = yield from result_of(self.predictor.step(process, x, start, stop, state))
+        return result._replace(x=(yield from self.corrector.correct(process, result.x, stop)))

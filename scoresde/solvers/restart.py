@@ -13,7 +13,7 @@ from .._checks import MOST_LEVELS, check_integer, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import karras
 from ..sdes import SDE, AffineSDE, Node
-from .base import THROUGH_NETWORK, EstimateSDESolver, Noise, Process, StepResult
+from .base import THROUGH_NETWORK, EstimateSDESolver, Process, Step, StepResult
 from .families.transition import leap
 from .rho_runge_kutta import RhoHeun
 
@@ -107,13 +107,11 @@ class Restart(EstimateSDESolver):
                         path += [karras(sde, top, moments[i], each.steps)] * each.times
         return torch.cat(path)
 
-    def step(
-        self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: Tensor | None, noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: Tensor | None) -> Step:
         """See `Solver.step`."""
         if stop.lam < start.lam:  # the noise of each leap is new, also where a path would answer twice
-            return StepResult(leap(x, start, stop, noise.normal(x)))
-        return RhoHeun().step(process, x, start, stop, state, noise)
+            return StepResult(leap(x, start, stop, (yield process.normal(x))))
+        return (yield from RhoHeun().step(process, x, start, stop, state))
 
 
 def _level(sde: AffineSDE, lam: float, first: float, start: float) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._combination import combination
 from .._tensors import expm1
-from .base import Node, Noise, Process, SDESolver, StepResult
+from .base import Node, Process, SDESolver, Step, StepResult
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class ReverseDiffusion(SDESolver):
     reference: ClassVar[str] = "Song et al. (2021), appendix E"
     data_limit: ClassVar[bool] = True
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         a = start.alpha / stop.alpha
         b2 = start.sigma * start.sigma * -expm1(2 * (start.lam - stop.lam))
-        values = (process.linear_score(x, start), noise.increment(start.t, stop.t, x))
+        values = ((yield process.linear_score(x, start)), (yield process.increment(start.t, stop.t, x)))
         return StepResult(combination(2 - a, x, 1.0, (b2, b2**0.5), values))

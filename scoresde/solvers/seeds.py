@@ -18,7 +18,7 @@ from .._phi import phi
 from .._tensors import Scalar, exp, expm1
 from ..processes import LOG_SNR, Coordinate, Process
 from .ancestral import Ancestral
-from .base import EstimateSDESolver, Node, Noise, StepResult
+from .base import EstimateSDESolver, Node, Step, StepResult
 from .families.exponential import Frame, endless, frame, read
 
 
@@ -30,16 +30,18 @@ class _Seeds(EstimateSDESolver):
     coordinate: ClassVar[Coordinate] = LOG_SNR
     reference: ClassVar[str] = "Gonzalez et al. (2023), SEEDS"
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`. Every stage goes from the start of the step, with the noise of the cells before it."""
         if endless(start, stop):
-            return Ancestral().step(process, x, start, stop, state, noise)
+            return (yield from Ancestral().step(process, x, start, stop, state))
         nodes = [start, *process.nodes.between(start, stop, self.stages, LOG_SNR), stop]
-        draws = [noise.increment(a.t, b.t, x) for a, b in itertools.pairwise(nodes)]
+        draws: list[Tensor] = []
+        for a, b in itertools.pairwise(nodes):
+            draws.append((yield process.increment(a.t, b.t, x)))
         moved: Term = x
         values: list[Tensor] = []
         for i, end in enumerate(nodes[1:]):
-            values.append(read(process, tensor_of(moved), nodes[i], "noise"))
+            values.append((yield read(process, tensor_of(moved), nodes[i], "noise")))
             part = frame("noise", start, end, eta=1.0)
             spreads = [part.spread] if len(nodes) == 2 else _noises(nodes[: i + 2])
             mean = combination(part.keep, x, 1.0, self._weights(part, i), values)

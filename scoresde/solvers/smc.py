@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._tensors import expand
 from ..errors import InvalidArgumentError
-from .base import Node, Noise, Process, SDESolver, StepResult
+from .base import Asking, Node, Process, SDESolver, Step, StepResult
 from .families.particles import ParticleInfo, Particles, Twisted
 
 
@@ -94,15 +94,15 @@ class SMC(SDESolver):
         """The logarithms of the weights."""
         return self._weights().init(x, process.network.context)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor) -> Step:
         """See `Solver.step`."""
 
-        def look(x: Tensor, node: Node, proposes: bool) -> Twisted:
-            estimate, shift, log_twist = process.network.twisted(x, node)
+        def look(x: Tensor, node: Node, proposes: bool) -> Asking[Twisted]:
+            estimate, shift, log_twist = yield process.twisted(x, node)
             if log_twist is None:
                 log_twist = x.new_zeros(len(x))
             move = expand(node.sigma * node.sigma / node.alpha, x)
             return Twisted(estimate.data, estimate.data if shift is None else estimate.data + move * shift, log_twist)
 
         last = process.nodes.steps_left(stop) == 0
-        return StepResult(*self._weights().step(x, look, start, stop, state, last, noise))
+        return StepResult(*(yield from self._weights().step(process, x, look, start, stop, state, last)))

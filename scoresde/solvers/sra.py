@@ -15,7 +15,7 @@ from torch import Tensor
 from .._combination import combination, combine, weighted
 from .._tensors import absolute, expand
 from ..processes import TIME, Process
-from .base import THROUGH_NETWORK, DriftSolver, Node, Noise, StepResult
+from .base import THROUGH_NETWORK, DriftSolver, Node, Step, StepResult
 
 
 class _StrongOrder(DriftSolver):
@@ -59,15 +59,15 @@ class SRA1(_StrongOrder):
     reference: ClassVar[str] = "Roessler (2010), SRA1"
     stages: ClassVar[tuple[float, ...]] = (0.75,)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         h = stop.t - start.t
         (inner,) = process.nodes.between(start, stop, self.stages, TIME)
-        w, mean = noise.increment_and_mean(start.t, stop.t, x)  # over the root of |h|; the second is I_10 / |h|
+        w, mean = yield process.increment_and_mean(start.t, stop.t, x)  # over the root of |h|; the second is I_10 / |h|
         g_s, g_t = (process.diffusion(x, node) * expand(absolute(h) ** 0.5, x) for node in (start, stop))
-        f1 = process.drift(x, start)
+        f1 = yield process.drift(x, start)
         there = combine(1.0, x, 1.0, (0.75 * h, 1.5 * g_t), (f1, mean))
-        values = (f1, process.linear_drift(there, inner), w, mean)
+        values = (f1, (yield process.linear_drift(there, inner)), w, mean)
         return StepResult(combination(1.0, x, 1.0, (h / 3, 2 * h / 3, g_t, g_s - g_t), values))
 
 
@@ -106,16 +106,16 @@ class ShARK(_StrongOrder):
     reference: ClassVar[str] = "Foster, dos Reis, Strange (2024), ShARK"
     stages: ClassVar[tuple[float, ...]] = (5 / 6,)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         h = stop.t - start.t
         (inner,) = process.nodes.between(start, stop, self.stages, TIME)
-        w, mean = noise.increment_and_mean(start.t, stop.t, x)  # over the root of |h|
+        w, mean = yield process.increment_and_mean(start.t, stop.t, x)  # over the root of |h|
         area = weighted([(1.0, mean), (-0.5, w)])
         g_s, g_t = (process.diffusion(x, node) * expand(absolute(h) ** 0.5, x) for node in (start, stop))
         g = 0.5 * (g_s + g_t)
         shifted = combine(1.0, x, g, (1.0,), (area,))
-        f1 = process.drift(shifted, start)
+        f1 = yield process.drift(shifted, start)
         there = combine(1.0, shifted, 1.0, (5 / 6 * h, 5 / 6 * g), (f1, w))
-        values = (f1, process.linear_drift(there, inner), w, area)
+        values = (f1, (yield process.linear_drift(there, inner)), w, area)
         return StepResult(combination(1.0, x, 1.0, (0.4 * h, 0.6 * h, g, g_s - g_t), values))

@@ -759,7 +759,7 @@ def test_a_solver_of_ones_own_that_forgets_a_part_is_told() -> None:
         name = "own"
         kind = "ode"
 
-        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
+        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> Any:
             return scoresde.StepResult(x[:1])
 
     call = lambda: solve(SDE_VP, Spy(), states(), method=Solver(), steps=2)

@@ -56,16 +56,16 @@ class Broken(solvers.DDIM):
     keeps_estimates: ClassVar[bool] = False
     seen: ClassVar[list[int]] = []
 
-    def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any, noise: Any) -> StepResult:
+    def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any) -> StepResult:
         if self.mistake == "writes into the state":
             x.mul_(1.0 + 1e-9)
         if self.mistake == "keeps an estimate":
-            data, direction = process.estimate(x, start)
+            data, direction = yield process.estimate(x, start)
             last = data if state is None else state
             return StepResult(stop.alpha * (data + 1e-9 * last) + stop.sigma * direction, data)
         if self.mistake == "evaluates twice":
-            process.estimate(x, start)
-        out = super().step(process, x, start, stop, state, noise).x
+            yield process.estimate(x, start)
+        out = (yield from super().step(process, x, start, stop, state)).x
         if self.mistake == "mixes the batch":
             out = out + 1e-9 * out.mean(0)
         if self.mistake == "changes the dtype":

@@ -7,6 +7,7 @@ distribution is tested with seeded samples.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def variance_after(corrector: scoresde.Corrector, name: str, start: float) -> tu
         nonlocal draws
         noise = Given(draw)
         x = math.sqrt(start * v) * draw(0, torch.empty(shape, dtype=F64))
-        out = corrector.correct(process, x, node, noise)
+        out = replace(process, noise=noise).run(corrector.correct(process, x, node))
         draws = noise.k
         return out
 
@@ -75,7 +76,8 @@ def test_underdamped_is_the_splitting(name: str) -> None:
         assert got == pytest.approx(float(covariance[0, 0]) / var, rel=1e-12), friction
         assert draws == moves + 1
         before = process.network.calls
-        corrector.correct(process, torch.zeros(2, 1, dtype=F64), node, Given(lambda k, like: torch.zeros_like(like)))
+        still = replace(process, noise=Given(lambda k, like: torch.zeros_like(like)))
+        still.run(corrector.correct(process, torch.zeros(2, 1, dtype=F64), node))
         assert process.network.calls - before == moves + 1 == corrector.evaluations
 
 
@@ -98,8 +100,9 @@ def test_norm_rules_as_they_are_written(rule: str) -> None:
     process, node = at_unit_noise("vp", GAUSSIAN)
     generator = torch.Generator().manual_seed(1)
     x, z = torch.randn(2, 5, 1, generator=generator, dtype=F64)
-    got = LangevinCorrector(snr=0.2, rule=rule, chain=50).correct(process, x, node, Given(lambda k, like: z))
-    score = process.score(x, node)
+    process = replace(process, noise=Given(lambda k, like: z))
+    got = process.run(LangevinCorrector(snr=0.2, rule=rule, chain=50).correct(process, x, node))
+    score = process.network.score(x, node)
     ratio = {
         "batch": (z.abs().mean() / score.abs().mean()).expand(5, 1),
         "sample": z.abs() / score.abs(),
@@ -122,7 +125,7 @@ def test_norm_rules_have_their_fixed_point_in_large_dimension(rule: str) -> None
     noise = scoresde.noise.BatchNoise(generator)
     r = 0.3
     for _ in range(40):
-        x = LangevinCorrector(snr=r, rule=rule).correct(process, x, node, noise)
+        x = replace(process, noise=noise).run(LangevinCorrector(snr=r, rule=rule).correct(process, x, node))
     assert float(x.square().mean()) / 1.3 == pytest.approx(1 + r * r, rel=0.02)
 
 
@@ -145,10 +148,9 @@ def test_mala_leaves_the_law_alone_where_langevin_does_not(name: str) -> None:
             for p in (1, 2)
         ]
 
-    adjusted = MALACorrector(lambda x, t: MIXTURE.log_prob(x, sde, t), snr=0.7, moves=10).correct(
-        process, x, node, noise
-    )
-    plain = LangevinCorrector(snr=0.7, moves=10).correct(process, x, node, noise)
+    process, corrector = replace(process, noise=noise), MALACorrector(lambda x, t: MIXTURE.log_prob(x, sde, t), 0.7, 10)
+    adjusted = process.run(corrector.correct(process, x, node))
+    plain = process.run(LangevinCorrector(snr=0.7, moves=10).correct(process, x, node))
     assert max(map(abs, gaps(adjusted))) < 4.5, gaps(adjusted)
     assert abs(gaps(plain)[1]) > 14
     moved = (adjusted != x).any(1).double().mean()
@@ -161,7 +163,8 @@ def test_mala_rejects_what_it_must() -> None:
     wall = lambda x, t: torch.where(x[:, 0].abs() < 0.5, 0.0, -math.inf)  # noqa: E731
     x = torch.zeros(4000, 1, dtype=F64)
     noise = scoresde.noise.BatchNoise(torch.Generator().manual_seed(0))
-    out = MALACorrector(wall, snr=0.5, moves=5).correct(process, x, node, noise)
+    process = replace(process, noise=noise)
+    out = process.run(MALACorrector(wall, snr=0.5, moves=5).correct(process, x, node))
     assert float(out.abs().max()) < 0.5 and bool((out != 0).any())
 
 

@@ -79,7 +79,7 @@ def test_estimates_have_the_order_below(method: str) -> None:
 
         class Watched(type(fixed(method, **options))):  # type: ignore[misc]
             def step(self, *args: Any) -> Any:
-                result = step(self, *args)  # noqa: B023
+                result = yield from step(self, *args)  # noqa: B023
                 sizes.append(float(result.error.abs().max()))  # noqa: B023
                 return result
 

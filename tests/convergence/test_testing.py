@@ -206,9 +206,11 @@ def test_steps_that_are_not_linear_in_their_draws_are_refused() -> None:
         strong_order: ClassVar[float] = 1.0
         of: Callable[[torch.Tensor], torch.Tensor] = torch.sign
 
-        def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any, noise: Any) -> StepResult[Any]:
-            h, z = stop.t - start.t, self.of(noise.increment(start.t, stop.t, x))
-            return StepResult(x + h * process.drift(x, start) + process.diffusion(x, start) * abs(h) ** 0.5 * z, None)
+        def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any) -> StepResult[Any]:
+            h, z = stop.t - start.t, self.of((yield process.increment(start.t, stop.t, x)))
+            return StepResult(
+                x + h * (yield process.drift(x, start)) + process.diffusion(x, start) * abs(h) ** 0.5 * z, None
+            )
 
     three_points = lambda z: 3**0.5 * z.sign() * (z.abs() > 1.3829941271)  # noqa: E731
     for of in (torch.sign, lambda z: z * z.abs(), three_points):

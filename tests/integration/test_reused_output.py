@@ -464,8 +464,8 @@ class Hoarder(solvers.DDIM):
 
     name: ClassVar[str] = "hoarder"
 
-    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> StepResult:
-        data, direction = process.estimate(x, start)
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> StepResult:
+        data, direction = yield process.estimate(x, start)
         last = direction if state is None else state
         return StepResult(stop.alpha * data + 0.5 * stop.sigma * (direction + last), direction)
 

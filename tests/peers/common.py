@@ -91,8 +91,8 @@ def different(name: str, a: Tensor, b: Tensor, least: float = 1e-4) -> None:
 class RhoABToTheEnd(scoresde.solvers.RhoAB):
     """With a step of full order to sigma = 0, where ours make one of DDIM."""
 
-    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
-        history, _ = self.look(process, x, start, state)
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> Any:
+        history, _ = yield from self.look(process, x, start, state)
         return StepResult(self.advance(process, x, stop, history), history)
 
 

@@ -463,11 +463,11 @@ def test_unipc(make: Make, prediction: str, order: int, variant: str, steps: int
 class Lowered(scoresde.solvers.UniPC):
     """With a corrector of the order of the step that it corrects, near the end too."""
 
-    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> Any:
         left = process.nodes.steps_left(stop)
-        history, _ = self.look(process, x, start, state)
+        history, _ = yield from self.look(process, x, start, state)
         few = type(history)(history.nodes[: left + 1], history.values[: left + 1])
-        return super().step(process, x, start, stop, few, noise)
+        return (yield from super().step(process, x, start, stop, few))
 
 
 @step_counts
@@ -740,11 +740,11 @@ class HalvedSA(scoresde.solvers.SASolver):
     def weights(self, r: Any, z: Any) -> Any:
         return super().weights(r, z) if len(r) != 2 else interpolation_weights(r, [moments(1, z)[0], 0.5])
 
-    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> Any:
         left = process.nodes.steps_left(stop)
-        history, _ = self.look(process, x, start, state)
+        history, _ = yield from self.look(process, x, start, state)
         few = type(history)(history.nodes[: left + 1], history.values[: left + 1])
-        return super().step(process, x, start, stop, few, noise)
+        return (yield from super().step(process, x, start, stop, few))
 
 
 @step_counts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -57,8 +57,8 @@ class Walk(Solver):
     def noise_clock(self, sde: scoresde.SDE, times: Tensor) -> Tensor:
         return sde.nodes(times).lam
 
-    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> StepResult:
-        moved = (stop.lam - start.lam).sqrt()[:, None] * noise.increment(start.t, stop.t, x)
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> StepResult:
+        moved = (stop.lam - start.lam).sqrt()[:, None] * (yield process.increment(start.t, stop.t, x))
         return StepResult(x + moved, None, moved)
 
     def allowed(self, x: Tensor, result: StepResult, rtol: float, atol: float) -> Tensor:
@@ -109,13 +109,13 @@ def test_a_step_integrates_a_line_through_both_estimates(eta: float) -> None:
     times = torch.tensor([[0.9, 0.8, 0.6], [0.5, 0.3, 0.05]], dtype=F64)
     nodes = [SDE.nodes(t) for t in times.unbind(1)]
     x = torch.randn(2, 3, generator=torch.Generator().manual_seed(2), dtype=F64)
-    state = solver.init(process, x, nodes[0])
+    state = process.run(solver.init(process, x, nodes[0]))
     for start, stop in itertools.pairwise(nodes):
         source, again = (FollowedPath(SampleNoise([5, 6]), lambda t: solver.noise_clock(SDE, t)) for _ in range(2))
-        result = solver.step(process, x, start, stop, state, source)
+        result = replace(process, noise=source).run(solver.step(process, x, start, stop, state))
         part = frame("data", start, stop, eta)
         weights = adams_weights((0.0, 1.0), part.z)
-        values = [process.estimate(x, node).data for node in (start, stop)]
+        values = [process.network.estimate(x, node).data for node in (start, stop)]
         line = sum((part.gain * part.h * w)[:, None] * v for w, v in zip(weights, values, strict=True))
         clock = [solver.noise_clock(SDE, t) for t in (start.t, stop.t)]
         spread = stop.sigma * torch.exp(-(eta**2) * stop.lam) * (clock[1] - clock[0]).abs().sqrt() * (eta > 0)
@@ -130,7 +130,7 @@ def test_the_estimate_of_ggf_is_the_difference_of_its_two_methods() -> None:
     start, stop = (SDE.nodes(torch.full((3,), t, dtype=F64)) for t in (0.5, 0.4))
     x = torch.linspace(-1, 1, 3, dtype=F64)[:, None]
     path = FollowedPath(SampleNoise([5, 6, 7]), lambda t: t)
-    result = solver.step(process, x, start, stop, solver.init(process, x, start), path)
+    result = replace(process, noise=path).run(solver.step(process, x, start, stop, solver.init(process, x, start)))
     torch.testing.assert_close(result.error.values[:, 0], result.x - result.state.low, rtol=1e-12, atol=1e-13)
 
 
@@ -144,13 +144,13 @@ def test_the_steps_of_ggf_are_those_of_its_paper() -> None:
         states.append(info.x.clone())
 
     scoresde.solve(SDE, score, states[0], method=solver, stochasticity=0.0, rtol=tol, atol=tol, callback=keep)
-    process, noise = ReverseProcess(SDE, Network(score), eta=0.0), SampleNoise([0])
+    process = ReverseProcess(SDE, Network(score), eta=0.0, noise=SampleNoise([0]))
     state, ratios = solver.init(process, states[0], SDE.nodes(torch.tensor([times[0]], dtype=F64))), []
     for x, (a, b, c) in zip(states, zip(times, times[1:], times[2:], strict=False), strict=False):
         if b == a:  # rejected
             continue
         start, stop = (SDE.nodes(torch.tensor([t], dtype=F64)) for t in (a, b))
-        last, result = state.low, solver.step(process, x, start, stop, state, noise)
+        last, result = state.low, process.run(solver.step(process, x, start, stop, state))
         allowed = max(tol, tol * float(result.state.low.abs()), tol * float(last.abs()))
         e = abs(float(result.x - result.state.low)) / allowed
         if c < b and 0.2 < 0.9 * e**-0.9 < 10:
@@ -177,9 +177,9 @@ def test_with_a_fixed_estimate_the_steps_do_not_matter() -> None:
 
 def test_a_rejected_step_leaves_the_memory_of_its_start() -> None:
     class Watched(DPMppSDE12):
-        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> StepResult:
+        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> StepResult:
             assert torch.equal(state.sigma, start.sigma)
-            result = super().step(process, x, start, stop, state, noise)
+            result = yield from super().step(process, x, start, stop, state)
             assert torch.equal(result.state.sigma, stop.sigma) and torch.equal(result.state.before, state.value)
             return result
 
@@ -327,20 +327,19 @@ def test_a_last_step_that_is_not_small_is_evaluated() -> None:
     """With a memory whose estimates differ by much, the same step takes an evaluation."""
     solver, node = DPMppSDE12(), SDE.nodes(torch.tensor([0.3, SDE.t_min], dtype=F64))
     start, stop = (type(node)(*(v[i : i + 1] for v in node)) for i in (0, 1))
-    process, x = ReverseProcess(SDE, Network(MIXTURE.score(SDE)), 1.0), torch.zeros(1, 1, dtype=F64)
     noise = FollowedPath(BatchNoise.seeded(SEED, torch.device("cpu")), lambda t: SDE.nodes(t).lam)
+    process, x = ReverseProcess(SDE, Network(MIXTURE.score(SDE)), 1.0, noise=noise), torch.zeros(1, 1, dtype=F64)
     h = float(stop.lam - start.lam)
     for change, passed, landed in ((0.001, h, True), (0.5, h, False), (0.001, h / 6, False), (0.001, 0.0, False)):
-        state = solver.init(process, x, start)._replace(
-            before=solver.init(process, x, start).value - change, passed=torch.tensor([passed], dtype=F64)
-        )
+        first = process.run(solver.init(process, x, start))
+        state = first._replace(before=first.value - change, passed=torch.tensor([passed], dtype=F64))
         control = Adaptive(t_start=0.3, targets=(SDE.t_min,), rtol=0.1, atol=0.1)
         _, memory = control.first(process, solver, x, start, state)
         calls = process.network.calls
-        which, ends = control.land(process, solver, x, start, stop, state, noise, memory)
+        which, ends = process.run(control.land(process, solver, x, start, stop, state, memory))
         assert which.tolist() == [landed] and process.network.calls == calls
-        assert torch.equal(ends, solver.land(process, x, start, stop, state, noise).x)
-        elsewhere, _ = control.land(process, solver, x, start, start, state, noise, memory)
+        assert torch.equal(ends, process.run(solver.land(process, x, start, stop, state)).x)
+        elsewhere, _ = process.run(control.land(process, solver, x, start, start, state, memory))
         assert elsewhere.tolist() == [False]  # not the end
 
 
@@ -371,13 +370,13 @@ def test_the_estimate_goes_on_as_a_martingale_or_a_slope(eta: float, power: floa
     process = ReverseProcess(SDE, Network(Seen()), eta=eta)
     start, stop = (SDE.nodes(torch.tensor([t], dtype=F64)) for t in (0.5, 0.4))
     x, change = torch.ones(1, 3, dtype=F64), torch.tensor([[0.3, -0.2, 0.1]], dtype=F64)
-    state, part = solver.init(process, x, start), frame("data", start, stop, eta)
+    state, part = process.run(solver.init(process, x, start)), frame("data", start, stop, eta)
     ends, errors = [], []
     for passed in (0.0, float(stop.lam - start.lam), float(stop.lam - start.lam) / 2):
         before = state._replace(before=state.value - change, passed=torch.tensor([passed], dtype=F64))
         for make in (solver.step, solver.land):
             noise = FollowedPath(SampleNoise([5]), lambda t: solver.noise_clock(SDE, t))
-            result = make(process, x, start, stop, before, noise)
+            result = replace(process, noise=noise).run(make(process, x, start, stop, before))
             errors.append(result.error.values[:, 0])
         assert torch.equal(asked[-1], result.x)
         ends.append(result.x)

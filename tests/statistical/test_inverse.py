@@ -15,6 +15,7 @@ import torch
 
 import scoresde
 from scoresde import inverse
+from scoresde.processes import Network, ReverseProcess
 from scoresde.solvers.families.particles import Particles
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.testing import affine_law
@@ -126,12 +127,12 @@ def test_with_steps_and_particles_it_is_the_posterior_of_a_mixture():
 def test_systematic_resampling_keeps_the_weights():
     """Each particle is drawn as often as its weight says, up to one; the draws are those of a uniform number."""
     particles = Particles()
-    noise = scoresde.BatchNoise.seeded(0, torch.device("cpu"))
+    process = ReverseProcess(SDE, Network(lambda x, t: x), noise=scoresde.BatchNoise.seeded(0, torch.device("cpu")))
     log_weight = torch.randn(8, generator=torch.Generator().manual_seed(0), dtype=F64)
     x, counts = torch.zeros(8, 2, dtype=F64), torch.zeros(8, dtype=F64)
     expected = 8 * log_weight.softmax(0)
     for _ in range(1000):
-        rows, _ = particles.select(log_weight, SDE.node(0.5), noise, x, True)
+        rows, _ = process.run(particles.select(process, log_weight, SDE.node(0.5), x, True))
         count = torch.bincount(rows, minlength=8).double()
         assert bool(((count - expected).abs() < 1 + 1e-9).all())
         counts += count / 1000

@@ -358,8 +358,13 @@ def test_controls_have_no_bias(law: str, coordinate: Any) -> None:
     x = normal(2, 2, 3, seed=5).requires_grad_(True)
     node = sde.nodes(torch.tensor([0.2, 0.6], dtype=F64))
     signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=6)), dtype=F64).reshape(1, 64, 2, 3)
-    own = ReverseProcess(sde, Network(target.score(sde))).slope(coordinate, x, node)
-    other = ReverseProcess(sde, Network(lambda x, t: -x - torch.sin(2 * x.roll(1, 2)))).slope(coordinate, x, node)
+    own, other = (
+        process.answer(process.slope(coordinate, x, node))
+        for process in (
+            ReverseProcess(sde, Network(target.score(sde))),
+            ReverseProcess(sde, Network(lambda x, t: -x - torch.sin(2 * x.roll(1, 2)))),
+        )
+    )
     for field, scale in ((own, 1.0), (other, 1.0), (other, 0.3)):
         control = Control(target, scale)
 

@@ -16,7 +16,7 @@ from scoresde.integrate import Recorder, Solution, integrate
 from scoresde.noise import BatchNoise, Noise
 from scoresde.processes import Network, Process, ReverseProcess
 from scoresde.sdes import Node
-from scoresde.solvers.base import Solver, StepResult
+from scoresde.solvers.base import Solver, Step, StepResult
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -53,17 +53,17 @@ class Stub(Solver):
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         for _ in range(self.at_init):
-            process.score(x, start)  # type: ignore[attr-defined]
+            yield process.score(x, start)
         return (x[:, 1].clone(), x[:, 0] * 0)  # (name, steps taken)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any) -> Step:
         assert torch.equal(state[0], x[:, 1]), "a sample has another sample's memory"
         for _ in range(self.uses):
-            process.score(x, start)  # type: ignore[attr-defined]
+            yield process.score(x, start)
         add = torch.zeros_like(x)
         add[:, 0] = 1
         for _ in range(self.draws):
-            add[:, 0] = add[:, 0] + noise.normal(x)[:, 0]
+            add[:, 0] = add[:, 0] + (yield process.normal(x))[:, 0]
         return StepResult(x + add, (state[0], state[1] + 1), torch.zeros_like(x))
 
 
@@ -185,9 +185,9 @@ def test_a_rejected_step_leaves_state_and_memory_as_they_were() -> None:
     states: list[float] = []
 
     class Watch(Stub):
-        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any) -> Step:
             states.append((float(x[0, 0]), float(state[1][0])))  # type: ignore[arg-type]
-            return super().step(process, x, start, stop, state, noise)
+            return (yield from super().step(process, x, start, stop, state))
 
     run(["+--+-+"], solver=Watch())
     assert states == [(0, 0), (1, 1), (1, 1), (1, 1), (2, 2), (2, 2)]
@@ -264,8 +264,8 @@ def breaking(spoil: Callable[[Tensor, float, float], None]) -> Solver:
     """Steps that spoil their results, by the times of their ends."""
 
     class Breaks(Stub):
-        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
-            result = super().step(process, x, start, stop, state, noise)
+        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any) -> Step:
+            result = yield from super().step(process, x, start, stop, state)
             spoil(result.x, float(start.t), float(stop.t))
             return result
 

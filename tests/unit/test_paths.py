@@ -585,10 +585,10 @@ class Own(scoresde.Solver):
     stochastic = True
     gaussian_step = True
 
-    def step(self, process, x, start, stop, state, noise):
+    def step(self, process, x, start, stop, state):
         h = stop.t - start.t
         spread = process.diffusion(x, start) * abs(h) ** 0.5
-        moved = x + h * process.drift(x, start) - spread / 2 * noise.normal(x) * -2.0
+        moved = x + h * (yield process.drift(x, start)) - spread / 2 * (yield process.normal(x)) * -2.0
         return scoresde.StepResult(moved)
 
 
@@ -602,8 +602,8 @@ def test_a_solver_of_your_own() -> None:
     torch.testing.assert_close(solution.path_log_prob, same.path_log_prob, rtol=1e-9, atol=1e-9)
 
     class Other(Own):
-        def step(self, process, x, start, stop, state, noise):
-            return scoresde.StepResult(x + noise.normal(x).tanh())
+        def step(self, process, x, start, stop, state):
+            return scoresde.StepResult(x + (yield process.normal(x)).tanh())
 
     with pytest.raises(InvalidArgumentError, match="cannot be recorded"):
         scoresde.solve(sde, score_fn, method=Other(), path_log_prob=True, **given)

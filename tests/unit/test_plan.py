@@ -208,8 +208,8 @@ class Twice(scoresde.solvers.Solver):
 
     state: bool
 
-    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: object, noise: Any) -> StepResult:
-        data = process.linear_estimate(x, start).part("data")
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: object) -> StepResult:
+        data = (yield process.linear_estimate(x, start)).part("data")
         first = x if self.state else combine(0.5, x, 1.0, (0.5,), (data,))
         return StepResult(combination(0.4, first, 1.0, (0.3, 0.3), (first, data)))
 

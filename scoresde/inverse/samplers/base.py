@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._checks import MOST_LEVELS, MOST_STEPS, check_integer, check_kind
 from ..._tensors import expand
-from ...solvers.base import Node, Noise, Process, SDESolver
+from ...solvers.base import Asking, Node, Process, SDESolver
 from ..measurement import Measurement
 from ..operators import LinearOperator
 from ..rules import Tally
@@ -73,26 +73,23 @@ class SpectralSolver(InverseSolver):
         return self.operator.pseudo_inverse(self.measurement.of(x))
 
 
-def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise: Noise) -> Tensor:
+def impute(process: Process, operator: LinearOperator, x: Tensor, known: Tensor, node: Node) -> Asking[Tensor]:
     r"""Replace the part of a state that A measures by ``known``, perturbed to the state's own level with fresh noise:
     :math:`V^Hx \leftarrow \alpha V^Hx_{known} + \sigma V^Hz` where :math:`s > 0`.
 
     Example:
         >>> from scoresde.inverse import Mask
+        >>> from scoresde.processes import Network, ReverseProcess
         >>> from scoresde.noise import CallableNoise
         >>> silence = CallableNoise(lambda k, like: torch.zeros_like(like))
-        >>> node = scoresde.EDMSDE().node(1.0)
-        >>> impute(
-        ...     Mask(torch.tensor([True, False])),
-        ...     torch.ones(1, 2),
-        ...     torch.full((1, 2), 5.0),
-        ...     node,
-        ...     silence,
-        ... )
+        >>> sde, ones = scoresde.EDMSDE(), torch.ones(1, 2)
+        >>> process = ReverseProcess(sde, Network(lambda x, t: x), noise=silence)
+        >>> mask = Mask(torch.tensor([True, False]))
+        >>> process.run(impute(process, mask, ones, 5.0 * ones, sde.node(1.0)))
         tensor([[5., 1.]])
     """
     into, back = operator.svd.into, operator.svd.back
-    perturbed = expand(node.alpha, x) * known + expand(node.sigma, x) * noise.normal(x)
+    perturbed = expand(node.alpha, x) * known + expand(node.sigma, x) * (yield process.normal(x))
     seen = (operator.svd.values > 0).to(x.device)
     return back(torch.where(seen, into(perturbed), into(x)))
 

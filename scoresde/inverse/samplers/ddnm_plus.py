@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..._tensors import expand
-from ...solvers.base import SDE, Node, Noise, Process, StepResult
+from ...solvers.base import SDE, Node, Process, Step, StepResult
 from ...solvers.families.particles import posterior_weights
 from ...solvers.families.transition import leap
 from .base import SpectralSolver, check_detours, detours
@@ -65,13 +65,14 @@ class DDNMPlus(SpectralSolver):
         """The grid with its repeats."""
         return detours(times, self.jump, self.repeats)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor) -> Step:
         """See `Solver.step`."""
         if stop.lam < start.lam:
-            return StepResult(leap(x, start, stop, noise.normal(x)), state)
+            return StepResult(leap(x, start, stop, (yield process.normal(x))), state)
         values, into, back = self.operator.svd
         values = values.to(x)
-        x_s, data, seen, z = (into(v) for v in (x, process.estimate(x, start).data, state, noise.normal(x)))
+        estimate, z = (yield process.estimate(x, start)), (yield process.normal(x))
+        x_s, data, seen, z = (into(v) for v in (x, estimate.data, state, z))
         keep, gain, std = (expand(w, data.real) for w in posterior_weights(start, stop))
         there = values > 0
         blur = gain * self.measurement.std / torch.where(there, values, torch.ones_like(values))  # of y, in the step

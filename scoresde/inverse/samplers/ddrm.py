@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import expand
-from ...solvers.base import Node, Noise, Process, StepResult
+from ...solvers.base import Node, Process, Step, StepResult
 from .base import SpectralSolver
 
 
@@ -68,12 +68,12 @@ class DDRM(SpectralSolver):
         check_number("eta", self.eta, low=0.0, high=1.0)
         check_number("eta_b", self.eta_b, low=0.0, high=1.0)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor) -> Step:
         """See `Solver.step`."""
         values, into, back = self.operator.svd
         values = values.to(x)
-        estimate = process.estimate(x, start)
-        data, epsilon, seen, z = (into(v) for v in (estimate.data, estimate.noise, state, noise.normal(x)))
+        estimate, z = (yield process.estimate(x, start)), (yield process.normal(x))
+        data, epsilon, seen, z = (into(v) for v in (estimate.data, estimate.noise, state, z))
         alpha, sigma = expand(stop.alpha, data.real), expand(stop.sigma, data.real)
         blur = self.measurement.std / torch.where(values > 0, values, torch.ones_like(values))  # of y, in data units
         keep = (1 - self.eta**2) ** 0.5

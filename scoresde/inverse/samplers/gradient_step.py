@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import expand
-from ...solvers.base import Node, Noise, Process, StepResult
+from ...solvers.base import Asking, Node, Process, Step, StepResult
 from ...solvers.families.particles import posterior_step
 from ..measurement import Measurement, dot, scaled
 from ..rules import Known, look
@@ -32,10 +32,10 @@ class _GradientStep(InverseSolver):
         super().__post_init__()
         check_number("zeta", self.zeta, low=0.0)
 
-    def _descend(self, process: Process, x: Tensor, start: Node, stop: Node, y: Tensor, noise: Noise) -> Tensor:
-        known = look(process.estimate, x, start, self.tally, True)
+    def _descend(self, process: Process, x: Tensor, start: Node, stop: Node, y: Tensor) -> Asking[Tensor]:
+        known = look(process.network.estimate, x, start, self.tally, True)
         mean, std = posterior_step(x, known.data, start, stop)
-        x = mean + expand(std, x) * noise.normal(x)
+        x = mean + expand(std, x) * (yield process.normal(x))
         return x - self.zeta * misfit_slope(known, self.measurement, y)
 
 
@@ -81,9 +81,9 @@ class DPSStep(_GradientStep):
         """The measurements."""
         return self.measurement.of(x)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor) -> Step:
         """See `Solver.step`."""
-        return StepResult(self._descend(process, x, start, stop, state, noise), state)
+        return StepResult((yield from self._descend(process, x, start, stop, state)), state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,13 +124,11 @@ class MCG(_GradientStep, SpectralSolver):
         y = self.measurement.of(x)
         return y, self.operator.pseudo_inverse(y)
 
-    def step(
-        self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[Tensor, Tensor], noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[Tensor, Tensor]) -> Step:
         """See `Solver.step`."""
         y, seen = state
-        x = self._descend(process, x, start, stop, y, noise)
-        return StepResult(impute(self.operator, x, seen, stop, noise), state)
+        x = yield from self._descend(process, x, start, stop, y)
+        return StepResult((yield from impute(process, self.operator, x, seen, stop)), state)
 
 
 def misfit_slope(known: Known, measurement: Measurement, y: Tensor) -> Tensor:

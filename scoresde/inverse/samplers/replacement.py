@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..._checks import check_kind
 from ...errors import InvalidArgumentError
-from ...solvers.base import SDE, Node, Noise, Process, Solver, StepResult
+from ...processes import result_of
+from ...solvers.base import SDE, Asking, Node, Process, Solver, Step, StepResult
 from ...solvers.families.transition import leap
 from ...solvers.predictor_corrector import Corrector, PredictedSolver, ReverseDiffusion
 from .base import SpectralSolver, check_detours, detours, impute
@@ -100,19 +101,20 @@ class Replacement(SpectralSolver, PredictedSolver):
         if self.corrector is not None:
             self.corrector.prepare(process, nodes[:-1])
 
-    def init(self, process: Process, x: Tensor, start: Node) -> object:
+    def init(self, process: Process, x: Tensor, start: Node) -> Asking[tuple[object, object]]:
         """The predictor's state, and the known part."""
-        return self.predictor.init(process, x, start), super().init(process, x, start)
+        memory = yield from result_of(self.predictor.init(process, x, start))
+        return memory, super().init(process, x, start)
 
-    def step(
-        self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[object, Tensor], noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[object, Tensor]) -> Step:
         """See `Solver.step`."""
         memory, known = state
         if stop.lam < start.lam:
-            x = leap(x, start, stop, noise.normal(x))
-            return StepResult(x, (self.predictor.init(process, x, stop), known))
+            x = leap(x, start, stop, (yield process.normal(x)))
+            return StepResult(x, ((yield from result_of(self.predictor.init(process, x, stop))), known))
         if self.corrector is not None:
-            x = impute(self.operator, self.corrector.correct(process, x, start, noise), known, start, noise)
-        result = self.predictor.step(process, x, start, stop, memory, noise)
-        return StepResult(impute(self.operator, result.x, known, stop, noise), (result.state, known))
+            moved = yield from self.corrector.correct(process, x, start)
+            x = yield from impute(process, self.operator, moved, known, start)
+        result = yield from result_of(self.predictor.step(process, x, start, stop, memory))
+        moved = yield from impute(process, self.operator, result.x, known, stop)
+        return StepResult(moved, (result.state, known))

@@ -13,9 +13,10 @@ from ... import grids
 from ..._checks import MOST_LEVELS, check_integer, check_number
 from ..._tensors import Scalar, expand
 from ...errors import InvalidArgumentError
+from ...processes import result_of
 from ...sdes import AffineSDE
 from ...solvers.ancestral import Ancestral
-from ...solvers.base import SDE, Node, Noise, Process, Solver, StepResult
+from ...solvers.base import SDE, Asking, Node, Process, Solver, Step, StepResult
 from .base import SpectralSolver
 
 
@@ -132,23 +133,22 @@ class SplitGibbs(SpectralSolver):
             path.append(grids.resolve("log_snr", sde, top, end, self.descent))
         return torch.cat(path)
 
-    def init(self, process: Process, x: Tensor, start: Node) -> object:
+    def init(self, process: Process, x: Tensor, start: Node) -> Asking[tuple[object, object]]:
         """The solver's state, and the known part."""
-        return self.solver.init(process, x, start), super().init(process, x, start)
+        memory = yield from result_of(self.solver.init(process, x, start))
+        return memory, super().init(process, x, start)
 
-    def step(
-        self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[object, Tensor], noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[object, Tensor]) -> Step:
         """See `Solver.step`."""
         memory, known = state
         if stop.lam > start.lam:
-            result = self.solver.step(process, x, start, stop, memory, noise)
+            result = yield from result_of(self.solver.step(process, x, start, stop, memory))
             return StepResult(result.x, (result.state, known))
         z = x / expand(start.alpha, x)
-        x = expand(stop.alpha, x) * self._draw(z, known, stop.sigma / stop.alpha, noise)
-        return StepResult(x, (self.solver.init(process, x, stop), known))
+        x = expand(stop.alpha, x) * (yield from self._draw(process, z, known, stop.sigma / stop.alpha))
+        return StepResult(x, ((yield from result_of(self.solver.init(process, x, stop))), known))
 
-    def _draw(self, z: Tensor, known: Tensor, rho: Scalar, noise: Noise) -> Tensor:
+    def _draw(self, process: Process, z: Tensor, known: Tensor, rho: Scalar) -> Asking[Tensor]:
         r"""u given z and y: precision :math:`s^2/\sigma_y^2 + 1/\rho^2` in each direction."""
         values, into, back = self.operator.svd
         s2, own = (values**2).to(z), self.measurement.std**2
@@ -158,5 +158,5 @@ class SplitGibbs(SpectralSolver):
             s2 > 0, rho2 * s2 / torch.where(s2 > 0, total, torch.ones_like(total)), torch.zeros_like(s2)
         )
         spread = (rho2 * (1 - inner)).sqrt()  # rho^2 own / (rho^2 s^2 + own)
-        a, b, c = into(z), into(known), into(noise.normal(z))
+        a, b, c = into(z), into(known), into((yield process.normal(z)))
         return back(a + inner * (b - a) + spread * c)

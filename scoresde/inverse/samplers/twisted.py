@@ -12,7 +12,7 @@ from torch import Tensor
 from ..._checks import check_kind
 from ...errors import InvalidArgumentError
 from ...sdes import AffineSDE
-from ...solvers.base import Node, Noise, Process, StepResult
+from ...solvers.base import Asking, Node, Process, Step, StepResult
 from ...solvers.families.particles import ParticleInfo, Particles, Twisted
 from ..rules import Rule, look
 from ..rules.pigdm import PiGDM
@@ -107,18 +107,17 @@ class TwistedSMC(InverseSolver):
             self.twist.ready(self.measurement, process.sde)
         return y, log_weight  # float64, without the potential at the current level
 
-    def step(
-        self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[Tensor, Tensor], noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[Tensor, Tensor]) -> Step:
         """See `Solver.step`."""
         y, log_weight = state
 
-        def ask(x: Tensor, node: Node, proposes: bool) -> Twisted:
-            known = look(process.estimate, x, node, self.tally, proposes)
+        def ask(x: Tensor, node: Node, proposes: bool) -> Asking[Twisted]:
+            yield from ()  # it needs a graph, and evaluates the network itself
+            known = look(process.network.estimate, x, node, self.tally, proposes)
             log_twist = self.twist.log_likelihood(known, self.measurement, y)
             guided = self.twist.apply(known, self.measurement, y) if proposes else None
             return Twisted(known.data, guided, log_twist)
 
         last = process.nodes.steps_left(stop) == 0
-        x, log_weight = self._weights().step(x, ask, start, stop, log_weight, last, noise)
+        x, log_weight = yield from self._weights().step(process, x, ask, start, stop, log_weight, last)
         return StepResult(x, (y, log_weight))

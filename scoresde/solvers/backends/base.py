@@ -20,7 +20,7 @@ from ..._checks import MOST_STEPS, check_choice, check_flag, check_integer, chec
 from ..._tensors import row_finite, where
 from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
-from ..base import Node, Noise, Solver, StepFailed, StepResult
+from ..base import Node, Solver, StepFailed, StepResult
 from ..registry.variants import described_facts
 from .schemes import SCHEMES, title_of
 
@@ -38,6 +38,11 @@ class Backend(Solver):
     @abc.abstractmethod
     def scheme(self) -> str:
         """The method's name in the library."""
+
+    @property
+    @abc.abstractmethod
+    def native(self) -> str:
+        """The method of this package that serves the same purpose, where the network cannot be called."""
 
     def load(self, module: str) -> Any:
         """Import the library, which is not done before it is used."""
@@ -91,9 +96,12 @@ class ODEBackend(Backend):
         """In time, if nothing is evaluated at the end of a step."""
         return self.open_end and self.clock == TIME.name
 
-    def step(
-        self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object, noise: Noise
-    ) -> StepResult:
+    @property
+    def native(self) -> str:
+        """One of the same order."""
+        return {1: "euler", 2: "heun"}.get(self.ode_order or 0, "rk4")
+
+    def step(self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object) -> StepResult:
         """See `Solver.step`. The library computes in float64, the score in the dtype of the state."""
         ends = [self.coordinate.clock(node) for node in (start, stop)]
         if any(isinstance(u, Tensor) for u in ends):
@@ -129,6 +137,7 @@ class OwnSteps(ODEBackend):
     lenient: bool = False
 
     own_steps: ClassVar[bool] = True
+    native: ClassVar[str] = "rk45"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,7 +184,7 @@ class Slope:
         if self.budget is not None and self.process.network.calls >= self.budget:
             self.fail(MaxStepsError, f"max_steps={self.solver.max_steps} is used up; raise it, loosen rtol and atol")
         x = (y * self.coordinate.scale(node)).to(self.dtype)
-        out = self.process.slope(self.coordinate, x, node).to(y.dtype)
+        out = self.process.answer(self.process.slope(self.coordinate, x, node)).to(y.dtype)
         return out if self.budget is None else self._finite(out, x)
 
     def fail(self, error: type[MaxStepsError] | type[StepSizeUnderflowError], why: str) -> NoReturn:

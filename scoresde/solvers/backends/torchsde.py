@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidArgumentError
+from ...noise import Noise
 from ...processes import Process, node_list
-from ..base import DriftSolver, Node, Noise, StepResult
+from ..base import DriftSolver, Node, StepResult
 from .base import Backend, family
 
 
@@ -34,6 +35,11 @@ class TorchSDE(Backend, DriftSolver):
     strong_order: ClassVar[float] = 1.0
     data_limit: ClassVar[bool] = True
 
+    @property
+    def native(self) -> str:
+        """One of the same order along a path."""
+        return "sra1" if self.strong_order == 1.5 else "euler_maruyama"
+
     def step(
         self,
         process: Process,
@@ -41,7 +47,6 @@ class TorchSDE(Backend, DriftSolver):
         start: Node[float],
         stop: Node[float],
         state: tuple[Tensor, ...] | None,
-        noise: Noise,
     ) -> StepResult:
         """See `Solver.step`. The state is what the library wants to see again."""
         if isinstance(start.t, Tensor) or isinstance(stop.t, Tensor):
@@ -56,7 +61,7 @@ class TorchSDE(Backend, DriftSolver):
             problem,
             problem.y,
             ends,
-            bm=_Path(problem, noise),
+            bm=_Path(problem, process.noise),
             method=self.scheme,
             dt=2 * abs(stop.t - start.t),
             extra=True,
@@ -83,7 +88,7 @@ class _Problem:
         """The drift."""
         node = self._node(s)
         if self.seen is None or self.seen[0] != node.t or self.seen[1] is not y:
-            drift = self.process.drift(y.reshape(self.like.shape), node)
+            drift = self.process.answer(self.process.drift(y.reshape(self.like.shape), node))
             self.seen = (node.t, y, self.sign * drift.reshape(-1, 1))
         return self.seen[2]
 

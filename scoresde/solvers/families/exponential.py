@@ -24,7 +24,7 @@ from torch import Tensor
 from ..._combination import Term, combine
 from ..._phi import phi
 from ..._tensors import Scalar, absolute, exp, expm1, number
-from ...processes import Process
+from ...processes import Process, Request
 from ...sdes import Estimate, Node
 from ...sdes.records import LinearEstimate
 
@@ -168,6 +168,6 @@ def positions(clock: Sequence[Scalar], now: Scalar, h: Scalar) -> list[Scalar]:
     return [(u - now) / h for u in clock]
 
 
-def read(process: Process, x: Tensor, node: Node, prediction: str) -> Tensor:
+def read(process: Process, x: Tensor, node: Node, prediction: str) -> Request:
     """The estimate that a frame integrates."""
-    return process.linear_estimate(x, node).part(prediction)
+    return process.linear_estimate(x, node).then(lambda estimate: estimate.part(prediction))

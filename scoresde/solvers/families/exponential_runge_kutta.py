@@ -3,7 +3,7 @@ r"""Single-step exponential methods: a tableau of :math:`\varphi`-functions is a
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from ..._combination import Term, combination, combine, weighted
 from ..._phi import phi
 from ..._tensors import Scalar
 from ...processes import LOG_SNR, Coordinate, Process
-from ..base import EstimateSolver, Node, Noise, StepResult
+from ..base import Asking, EstimateSolver, Node, Step, StepResult
 from .exponential import PREDICTIONS, endless, frame, read, transfer
 
 Weight = tuple[tuple[int, float, float], ...]  # ((k, w, c), ...) is the sum of w phi_k(c z)
@@ -75,35 +75,30 @@ class ExponentialRungeKutta(EstimateSolver):
         """The fractions of a step inside it."""
         return tuple(sorted({c for c in self.tableau.c if 0 < c < 1}))
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
-        estimate = process.once(lambda: process.linear_estimate(x, start))
+        estimate = yield process.linear_estimate(x, start)
         if endless(start, stop):
             return StepResult(transfer(estimate, start, stop))
-        first = process.once(lambda: estimate.part(self.prediction))
-        moved, error = exponential_step(self.tableau, self.prediction, process, x, start, stop, first)
+        first = estimate.part(self.prediction)
+        moved, error = yield from exponential_step(self.tableau, self.prediction, process, x, start, stop, first)
         return StepResult(moved, error=error)
 
 
 def exponential_step(
     tableau: PhiTableau, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, first: Tensor
-) -> tuple[Term, Tensor | None]:
+) -> Asking[tuple[Term, Tensor | None]]:
     """One step of a tableau, given the estimate at its start; and the error estimate of a pair."""
-    whole = process.once(lambda: frame(prediction, start, stop))
+    whole = frame(prediction, start, stop)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
-    between = process.once(lambda: process.nodes.between(start, stop, inner, LOG_SNR))
-    nodes = dict(zip(inner, between, strict=True))
+    nodes = dict(zip(inner, process.nodes.between(start, stop, inner, LOG_SNR), strict=True))
     nodes[1.0] = stop
     phis = _Phis(whole.z)
     ms = [first]
     for row, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
-
-        def stage(row: Any = row, node: Node = nodes[c]) -> Tensor:
-            part = frame(prediction, start, node)
-            moved = combine(part.keep, x, part.gain * whole.h, [phis.sum(weight) for weight in row], ms)
-            return read(process, moved, node, prediction)
-
-        ms.append(process.once(stage))
+        part = frame(prediction, start, nodes[c])
+        stage = combine(part.keep, x, part.gain * whole.h, [phis.sum(weight) for weight in row], ms)
+        ms.append((yield read(process, stage, nodes[c], prediction)))
     length = whole.gain * whole.h
     moved = combination(whole.keep, x, length, [phis.sum(weight) for weight in tableau.b], ms)
     if tableau.b_error is None:

@@ -17,7 +17,7 @@ from ..._tensors import Scalar
 from ...processes import LOG_SNR, RHO, Coordinate, Process
 from ...sdes import Estimate, Node
 from ...sdes.records import LinearEstimate
-from ..base import EstimateSolver, Noise, StepResult
+from ..base import Asking, EstimateSolver, Step, StepResult
 from ..dpm_singlestep import second_order, third_order
 from ..rk4 import RK4
 from ..rk45 import RK45
@@ -176,20 +176,20 @@ class Multistep(EstimateSolver):
         """No history."""
         return History()
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History) -> Step:
         """See `Solver.step`."""
-        history, estimate = self.look(process, x, start, state)
-        moved, correctable = self.predict(process, x, start, stop, history, estimate)
+        history, estimate = yield from self.look(process, x, start, state)
+        moved, correctable = yield from self.predict(process, x, start, stop, history, estimate)
         draws: list[tuple[Scalar, Term]] = []
         if self.stochastic:
             spread = frame(self.prediction, start, stop, self.stochasticity(start)).spread  # also at an infinite end
-            draws.append((spread, noise.increment(start.t, stop.t, x)))
+            draws.append((spread, (yield process.increment(start.t, stop.t, x))))
         moved = with_noise(moved, x, draws) if draws else moved
         count = self.corrector_order
         if not count or not correctable or (not self.correct_last and process.nodes.steps_left(stop) == 0):
             return StepResult(moved, history)
         predicted = tensor_of(moved)
-        value = read(process, predicted, stop, self.prediction)
+        value = yield read(process, predicted, stop, self.prediction)
         near = history.apart(stop)
         row = self.planned(process, start, stop, (stop, *near.nodes)[:count])
         better = combination(row.keep, x, row.gain, row.weights, (value, *near.values)[:count])
@@ -204,11 +204,11 @@ class Multistep(EstimateSolver):
 
     def look(
         self, process: Process, x: Tensor, start: Node, history: History
-    ) -> tuple[History, LinearEstimate | Estimate | None]:
+    ) -> Asking[tuple[History, LinearEstimate | Estimate | None]]:
         """The history up to the start of a step, and the estimate there (None if a correction has made it before)."""
         if history.ends_at(start):
             return history, None
-        estimate = process.linear_estimate(x, start)
+        estimate = yield process.linear_estimate(x, start)
         return history.push(start, estimate.part(self.prediction), self.memory), estimate
 
     def predict(
@@ -219,7 +219,7 @@ class Multistep(EstimateSolver):
         stop: Node,
         history: History,
         estimate: LinearEstimate | Estimate | None,
-    ) -> tuple[Term, bool]:
+    ) -> Asking[tuple[Term, bool]]:
         """The step by DDIM at an infinite end, by a single step at the start, else by `advance`; and whether by the
         last."""
         if endless(start, stop):
@@ -228,7 +228,8 @@ class Multistep(EstimateSolver):
         known = len(history.nodes)  # a node dropped below costs one step an order, not a single step
         if known < self.memory - 1 and self.start_order > 1:
             first = estimate or complete(x, start, self.prediction, history.values[0])
-            return start_step(self.start_order, self.prediction, process, x, start, stop, first), False
+            moved = yield from start_step(self.start_order, self.prediction, process, x, start, stop, first)
+            return moved, False
         history = history.apart(stop)
         known = len(history.nodes)
         left = process.nodes.steps_left(stop)
@@ -287,12 +288,15 @@ def start_step(
     start: Node,
     stop: Node,
     estimate: LinearEstimate | Estimate,
-) -> Term:
+) -> Asking[Term]:
     """One step of the order, given the estimate at its start: DDIM, DPM-Solver 2S or 3S, or a Runge-Kutta method in
     sigma/alpha."""
     if order in _EXPONENTIAL:
         first = estimate.part(prediction)
-        return exponential_step(_EXPONENTIAL[order], prediction, process, x, start, stop, first)[0]
+        moved, _ = yield from exponential_step(_EXPONENTIAL[order], prediction, process, x, start, stop, first)
+        return moved
     if order in _CLASSICAL:
-        return runge_kutta_step(_CLASSICAL[order], RHO, process, x, start, stop, estimate.part("noise"))[0]
+        noise = estimate.part("noise")
+        moved, _ = yield from runge_kutta_step(_CLASSICAL[order], RHO, process, x, start, stop, noise)
+        return moved
     return transfer(estimate, start, stop)

@@ -14,7 +14,7 @@ from ..._checks import check_callable, check_integer, check_number
 from ..._context import named
 from ..._tensors import Scalar, expand, expm1
 from ...errors import InvalidArgumentError, NonFiniteError
-from ..base import Node, Noise, StepFailed
+from ..base import Asking, Node, Process, StepFailed
 
 
 class ParticleInfo(NamedTuple):
@@ -161,14 +161,14 @@ class Particles:
 
     def step(
         self,
+        process: Process,
         x: Tensor,
-        look: Callable[[Tensor, Node, bool], Twisted],
+        look: Callable[[Tensor, Node, bool], Asking[Twisted]],
         start: Node,
         stop: Node,
         log_weight: Tensor,
         last: bool,
-        noise: Noise,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Asking[tuple[Tensor, Tensor]]:
         """One step.
 
         Args:
@@ -176,12 +176,13 @@ class Particles:
             log_weight: without the twist at the current level.
             last: whether it is the last step: the particles are then resampled at its end.
         """
-        known = look(x, start, True)
-        rows, log_weight = self.select(self._weighed(log_weight, known, start), start, noise, x, False)
+        known = yield from look(x, start, True)
+        weighed = self._weighed(log_weight, known, start)
+        rows, log_weight = yield from self.select(process, weighed, start, x, False)
         x, data, guided, log_twist = (v[rows] for v in (x, *known))  # type: ignore[index]
         mean, _ = posterior_step(x, guided, start, stop)
         plain, _ = posterior_step(x, data, start, stop)
-        std, z = self.std(start, stop), noise.normal(x)
+        std, z = self.std(start, stop), (yield process.normal(x))
         moved = mean + expand(std, x) * z
         shift = (mean - plain).double() / expand(std, x)
         # ln p - ln q of the same point: -|z + shift|^2/2 + |z|^2/2
@@ -189,8 +190,9 @@ class Particles:
         log_weight = log_weight - log_twist.double() + ratio
         if not last:
             return moved, log_weight
-        log_weight = self._weighed(log_weight, look(moved, stop, False), stop)
-        rows, log_weight = self.select(log_weight, stop, noise, moved, True)
+        ended = yield from look(moved, stop, False)
+        log_weight = self._weighed(log_weight, ended, stop)
+        rows, log_weight = yield from self.select(process, log_weight, stop, moved, True)
         return moved[rows], log_weight
 
     def std(self, start: Node, stop: Node) -> Scalar:
@@ -218,7 +220,9 @@ class Particles:
             )
         return weight
 
-    def select(self, log_weight: Tensor, node: Node, noise: Noise, x: Tensor, always: bool) -> tuple[Tensor, Tensor]:
+    def select(
+        self, process: Process, log_weight: Tensor, node: Node, x: Tensor, always: bool
+    ) -> Asking[tuple[Tensor, Tensor]]:
         """Which particles survive, and their weights, of mean 1 in each set."""
         count = self.of(x)
         sets = log_weight.reshape(-1, count)
@@ -226,7 +230,7 @@ class Particles:
         ess = 1 / weights.square().sum(1)
         drawn = torch.full_like(ess, always, dtype=torch.bool) | (ess < float(self.threshold) * count)
         # one uniform number per set: a normal draw through its distribution function
-        place = torch.special.ndtr(noise.normal(x.new_empty(len(x), 1)).double().reshape(-1, count)[:, :1])
+        place = torch.special.ndtr((yield process.normal(x.new_empty(len(x), 1))).double().reshape(-1, count)[:, :1])
         marks = (torch.arange(count, device=x.device) + place) / count
         chosen = torch.searchsorted(weights.cumsum(1), marks).clamp_max(count - 1)
         stay = torch.arange(count, device=x.device).expand_as(chosen)

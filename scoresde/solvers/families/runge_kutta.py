@@ -13,7 +13,7 @@ from torch import Tensor
 from ..._combination import Term, combination, combine, tensor_of, weighted
 from ..._tensors import expand, times
 from ...processes import TIME, Coordinate, Process
-from ..base import Node, Noise, Solver, StepResult
+from ..base import Asking, Node, Solver, Step, StepResult
 from .exponential import endless, transfer
 
 
@@ -86,18 +86,16 @@ class RungeKutta(Solver):
         """The fractions of a step strictly inside it."""
         return tuple(sorted({c for c in self.tableau.c if 0 < c < 1}))
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Tensor | None:
+    def init(self, process: Process, x: Tensor, start: Node) -> Asking[Tensor | None]:
         """The first derivative, which a pair keeps."""
-        return process.slope(self.coordinate, x, start) if self.adaptive else None
+        return (yield process.slope(self.coordinate, x, start)) if self.adaptive else None
 
-    def step(
-        self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor | None, noise: Noise
-    ) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor | None) -> Step:
         """See `Solver.step`."""
         if self.coordinate is not TIME and endless(start, stop):
-            return StepResult(transfer(process.linear_estimate(x, start), start, stop))
-        first = process.linear_slope(self.coordinate, x, start) if state is None else state
-        moved, ks = runge_kutta_step(self.tableau, self.coordinate, process, x, start, stop, first)
+            return StepResult(transfer((yield process.linear_estimate(x, start)), start, stop))
+        first = (yield process.linear_slope(self.coordinate, x, start)) if state is None else state
+        moved, ks = yield from runge_kutta_step(self.tableau, self.coordinate, process, x, start, stop, first)
         if self.tableau.b_error is None:
             return StepResult(moved)
         h = self.coordinate.clock(stop) - self.coordinate.clock(start)
@@ -111,13 +109,12 @@ class RungeKutta(Solver):
 
 def runge_kutta_step(
     tableau: Tableau, coordinate: Coordinate, process: Process, x: Tensor, start: Node, stop: Node, first: Term
-) -> tuple[Term, list[Any]]:
+) -> Asking[tuple[Term, list[Any]]]:
     """A step and the derivatives at all stages, given the first of them. A derivative that is only in the sum that
     follows is not computed as a tensor."""
     scale, h = coordinate.scale(start), coordinate.clock(stop) - coordinate.clock(start)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
-    between = process.once(lambda: process.nodes.between(start, stop, inner, coordinate))
-    nodes = dict(zip(inner, between, strict=True))
+    nodes = dict(zip(inner, process.nodes.between(start, stop, inner, coordinate), strict=True))
     nodes[1.0] = stop
     alone = [
         tableau.b_error is None and not any(row[j] for row in tableau.rows[j + 1 :]) for j in range(len(tableau.c))
@@ -127,34 +124,29 @@ def runge_kutta_step(
     sums: Iterator[Any] = ((row, ks) for row in tableau.rows)
     if isinstance(h, Tensor) and h.ndim:
         ks[0], alone = tensor_of(first), [False] * len(tableau.c)
-        h, sums = expand(h, x) if isinstance(scale, float) else h, _sums(tableau, ks, process)
+        h, sums = expand(h, x) if isinstance(scale, float) else h, _sums(tableau, ks)
     for c, lone, (weights, values) in zip(tableau.c[1:], alone[1:], sums, strict=False):
-
-        def stage(c: float = c, lone: bool = lone, weights: Any = weights, values: Any = values) -> tuple[Tensor, Any]:
-            here = coordinate.scale(nodes[c])
-            moved = combine(here / scale, x, times(here, h), weights, values)
-            given = moved.view_as(moved) if nodes[c] is stop else moved  # what a network is given it may mark
-            slope = process.linear_slope(coordinate, given, nodes[c])
-            return moved, slope if lone else tensor_of(slope)
-
         moved = x  # the last stage is let go
-        moved, slope = process.once(stage)
-        ks.append(slope)
+        here = coordinate.scale(nodes[c])
+        moved = combine(here / scale, x, times(here, h), weights, values)
+        given = moved.view_as(moved) if nodes[c] is stop else moved  # what a network is given it may mark
+        slope = yield process.linear_slope(coordinate, given, nodes[c])
+        ks.append(slope if lone else tensor_of(slope))
     if tableau.b[:-1] != tableau.a[-1] or tableau.b[-1]:  # else the last stage is where the step ends
         end = coordinate.scale(stop)
         moved = combination(end / scale, x, times(end, h), *next(sums))
     return moved, ks
 
 
-def _sums(tableau: Tableau, ks: list[Tensor], process: Process) -> Iterator[tuple[tuple[float], tuple[Tensor]]]:
+def _sums(tableau: Tableau, ks: list[Tensor]) -> Iterator[tuple[tuple[float], tuple[Tensor]]]:
     """For every row of a tableau what is to be summed of the derivatives, to which the caller adds. A derivative is
     added to all rows at once when it is known: one operation per stage, where steps have no time to lose."""
     columns = _columns(tableau, ks[0].dtype, ks[0].device, ks[0].ndim)
     add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
-    sums = process.once(lambda: columns[0] * ks[0])
+    sums = columns[0] * ks[0]
     for column in columns[1:]:
         yield (1.0,), (sums[0],)
-        sums = process.once(functools.partial(add, sums[1:], column, ks[-1]))
+        sums = add(sums[1:], column, ks[-1])
     yield (1.0,), (sums[0],)
 
 

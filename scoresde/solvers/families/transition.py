@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..._combination import combine
 from ..._tensors import expm1
-from ..base import EstimateSolver, Node, Noise, Process, StepResult
+from ..base import EstimateSolver, Node, Process, Step, StepResult
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Transition(EstimateSolver):
     stochastic: ClassVar[bool] = True
     evaluations: ClassVar[int] = 0
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
-        return StepResult(leap(x, start, stop, noise.increment(start.t, stop.t, x)))
+        return StepResult(leap(x, start, stop, (yield process.increment(start.t, stop.t, x))))
 
 
 def leap(x: Tensor, start: Node, stop: Node, z: Tensor) -> Tensor:
