@@ -8,9 +8,7 @@ what the solver would have done, and nothing else. A method that does anything e
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +22,7 @@ from ._memo import Memo, constants_of
 from ._tensors import has_graph, transforming
 from ._workspace import MOST_BUFFERS, Buffer, Workspace, working_in
 from .noise import Noise
-from .processes import Asking, Drawing, Evaluation, Process, Request, ReverseProcess, drive
+from .processes import Asking, Drawing, Evaluation, Network, Process, Request, ReverseProcess, drive
 from .sdes import SDE, Node
 from .solvers import Solver, StepResult
 
@@ -99,9 +97,9 @@ class Evaluate:
         """The numbers of what it reads."""
         return [self.x]
 
-    def request(self, values: Any) -> Evaluation:
-        """What it asks for; the answer goes into the values, and nobody else holds it."""
-        return Evaluation("output", values[self.x], self.node, functools.partial(operator.setitem, values, self.to))
+    def evaluate(self, values: Any, network: Network) -> None:
+        """Make it."""
+        values[self.to] = network.output(values[self.x], self.node)
 
 
 @dataclass(slots=True, eq=False)
@@ -209,6 +207,24 @@ class Plan:
         return firsts
 
 
+class Output(Request):
+    """What a step by a plan asks for: an evaluation, whose answer goes into the values of a `Run`.
+
+    Attributes:
+        instruction: the evaluation.
+    """
+
+    __slots__ = ("instruction", "values")
+    evaluates = True
+    instruction: Evaluate
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
+
+    def answer(self, process: Process) -> None:
+        self.instruction.evaluate(self.values, process.network)
+
+
 class Run:
     """One solve by a plan.
 
@@ -233,6 +249,7 @@ class Run:
         self.values[plan.states[0]], self.buffers[plan.states[0]] = x, buffer
         self.at = 0
         self._spare: list[Buffer] = []
+        self._output = Output(self.values)
 
     def step(self, index: int) -> Asking[Tensor]:
         """Make a step; one that was left goes on with the instruction that it had not made. The state that it returns
@@ -240,7 +257,8 @@ class Run:
         values, buffers, instructions = self.values, self.buffers, self.plan.steps[index]
         for instruction in instructions[self.at :] if self.at else instructions:
             if isinstance(instruction, Evaluate):
-                yield instruction.request(values)
+                self._output.instruction = instruction
+                yield self._output
             else:
                 instruction.run(self)
             self.at += 1

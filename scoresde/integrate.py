@@ -21,7 +21,6 @@ from tqdm import tqdm
 from ._checks import form, refuse_rows
 from ._combination import Term, tensor_of, write, write_over
 from ._display import Displayed, kind, span, tally
-from ._plan import Run
 from ._snapshot import pack, unpack
 from ._tensors import as_array, number, row_finite, take, transforming, where
 from ._watch import Found, Watch, wrong_rows
@@ -36,8 +35,8 @@ from .errors import (
     StepSizeUnderflowError,
 )
 from .noise import Noise
-from .processes import Asking, result_of
-from .processes.requests import checked
+from .processes import Asking, Request, result_of
+from .processes.requests import refuse_request
 from .sdes.records import either, some
 from .solvers.base import Node, Process, Solver, StepFailed, StepResult
 
@@ -422,7 +421,9 @@ class Loop:
                     request = turns.send(answer)
                 except StopIteration:
                     return
-                answer = checked(request).answer(self.process)
+                if not isinstance(request, Request):
+                    refuse_request(request)
+                answer = request.answer(self.process)
                 del request  # and the state that it holds
 
     def turns(self) -> Asking[None]:
@@ -442,13 +443,17 @@ class Loop:
         # step, and judge: accept, move, close what has failed or arrived
         try:
             stop: Any = self.stop
-            moved = yield from self.advance(stop) if self.run is None else self.repeat(stop, self.run)
+            if self.run is None:
+                moved = yield from self.advance(stop)
+            else:
+                self.x = yield from self.run.step(self.step)
+                moved = self._repeated(stop, self.run.plan.nodes)
         except StepFailed as failure:
             self.give_up(failure)
             return False
         if moved is None:
             return False
-        if self.solver.lands and self.stop is not None:
+        if self.run is None and self.solver.lands and self.stop is not None:
             moved = yield from self.land(self.stop, moved)
         # save, call back, show
         if self.recorder is not None:
@@ -502,14 +507,11 @@ class Loop:
             failure.error.partial = self.solution()
             raise failure.error from failure.__cause__
 
-    def repeat(self, stop: Node, run: Run) -> Asking[bool | np.ndarray | None]:
-        """Make a step by the plan. Returns which samples have moved, as `advance` does."""
-        nodes, left = run.plan.nodes, self.t
-        self.x = yield from run.step(self.step)
+    def _repeated(self, stop: Node, nodes: Sequence[Node]) -> bool | np.ndarray | None:
+        """Go on after a step by the plan on some nodes. Returns which samples have moved, as `advance` does."""
+        left, self.start, self.t = self.t, stop, stop.t
         self.step += 1
-        following = self.step + 1
-        self.start, self.stop = stop, nodes[following] if following < len(nodes) else None
-        self.t = stop.t
+        self.stop = nodes[self.step + 1] if self.step + 1 < len(nodes) else None
         found = self._look(left)
         return True if found is None else self._close(True, None, None, None, found)
 
@@ -734,7 +736,7 @@ class Loop:
         self.process.noise.load_state_dict(state["noise"])
         self.buffer = None
         if self.run is not None:
-            self.run.at, self.run.values = state["run"][0], unpack(state["run"][1])
+            self.run.at, self.run.values[:] = state["run"][0], unpack(state["run"][1])
             self.run.buffers = [None] * len(self.run.values)
 
     def finish(self) -> Solution:

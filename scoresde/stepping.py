@@ -30,8 +30,8 @@ from .errors import (
 from .grids import Grid
 from .integrate import Loop, Solution
 from .noise import Noise
-from .processes import Asking, Evaluation, Process, Request
-from .processes.requests import checked
+from .processes import Asking, Process, Request
+from .processes.requests import refuse_request
 from .scores import Score, ScoreModel, as_score
 from .scores.wrapper import Wrapper
 from .sdes import SDE, Node
@@ -223,7 +223,7 @@ class Stepper:
         self._network = self._setup.process.network
         self._network.remembers = True
         self._turn: Asking[Any] | None = None  # of the loop, or the end of the solve, under way
-        self._request: Evaluation | None = None  # that it waits for
+        self._request: Request | None = None  # that it waits for
         self._drawn: list[Any] = []  # its draws, where it has no plan
         self._place = 0  # among them, where it is made again
         self._calls = 0  # of the network before it
@@ -471,7 +471,7 @@ class Stepper:
             while True:
                 if self._request is None:
                     try:
-                        request = checked(self._turn.send(answer))
+                        request = self._turn.send(answer)
                     except StopIteration as end:
                         self._ended(loop, end.value)
                         return True
@@ -482,7 +482,9 @@ class Stepper:
                             f"{name!r} calls the network itself, and has no questions for a caller; take {native!r} or "
                             "another method whose steps yield what they want evaluated."
                         ) from None
-                    if not isinstance(request, Evaluation):
+                    if not isinstance(request, Request):
+                        refuse_request(request)
+                    if not request.evaluates:
                         answer = self._drawing(process, request)
                         continue
                     self._request = request

@@ -13,7 +13,6 @@ Each such state is a *cell*, and a path is the list of its cells: no method need
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from torch import Tensor
 from .._combination import Combination, combine
 from .._plan import Evaluate, NotLinear, Run, Sum, Symbol, Tape, numbers_of
 from .._tensors import row_sums, sample_norms, transforming
-from ..processes import Evaluation
+from ..processes import Evaluation, Network
 from ..scores.base import Split
 from ..sdes import Estimate
 from ..sdes.records import LearnedEstimate
@@ -151,10 +150,8 @@ class Call(Evaluate):
     to: tuple[int, ...]  # type: ignore[assignment]
     method: str = "estimate"
 
-    def request(self, values: Any) -> Evaluation:
-        return Evaluation(self.method, values[self.x], self.node, functools.partial(self._put, values))
-
-    def _put(self, values: Any, answer: Any) -> None:
+    def evaluate(self, values: Any, network: Network) -> None:
+        answer = getattr(network, self.method)(values[self.x], self.node)
         estimate, shift = (answer.estimate, answer.shift) if isinstance(answer, Split) else (answer, None)
         parts = [*estimate] if isinstance(estimate, tuple) else [estimate]
         parts += [estimate.variance] if isinstance(estimate, LearnedEstimate) else []

@@ -315,8 +315,7 @@ def _needs(instruction: Any) -> list[int]:
 
 
 def _evaluate(instruction: Evaluate, values: Any, replay: Replay) -> None:
-    request = instruction.request(values)
-    request.read(getattr(replay.network, request.form)(request.x, request.node))
+    instruction.evaluate(values, replay.network)
 
 
 def _sum(instruction: Sum, values: dict[int, Any], replay: Replay) -> None:

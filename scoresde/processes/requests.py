@@ -7,10 +7,9 @@ and a recorder answers with symbols.
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Generator
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -24,8 +23,8 @@ Result = TypeVar("Result")
 Asking: TypeAlias = "Generator[Request, Any, Result]"  # what yields requests and returns a result
 
 
-class Request(abc.ABC):
-    """What a step yields; ``yield`` returns its answer.
+class Request:  # no ABC, since every answer asks for its type
+    """What a step yields; ``yield`` returns its answer. A subclass gives `answer` and `then`.
 
     Example:
         >>> import torch, scoresde
@@ -37,10 +36,11 @@ class Request(abc.ABC):
     """
 
     __slots__ = ()
+    evaluates: ClassVar[bool] = False  # whether the network is called
 
-    @abc.abstractmethod
     def answer(self, process: Process) -> Any:
         """What a process answers."""
+        raise NotImplementedError
 
     def then(self, function: Callable[[Any], Any]) -> Request:
         """The same request, with a function of its answer."""
@@ -69,6 +69,7 @@ class Evaluation(Request):
     """
 
     __slots__ = ("form", "node", "read", "x")
+    evaluates = True
 
     def __init__(self, form: str, x: Tensor, node: Node[Any], read: Callable[[Any], Any] = _same) -> None:
         self.form, self.x, self.node, self.read = form, x, node, read
@@ -151,13 +152,13 @@ def drive(made: Asking[Result] | Result, answer: Callable[[Request], Any]) -> Re
             request = made.send(given)
         except StopIteration as end:
             return end.value
-        given = answer(checked(request))
+        if not isinstance(request, Request):
+            refuse_request(request)
+        given = answer(request)
 
 
-def checked(request: object) -> Any:
-    """A request, or an error for anything else that a step yields."""
-    if isinstance(request, Request):
-        return request
+def refuse_request(request: object) -> NoReturn:
+    """Refuse what a step yields, if that is no request."""
     raise InvalidTypeError(
         f"A step must yield requests such as process.estimate(x, start), got {short(request)}; a part of a step that "
         "is a generator itself is used with `yield from`."
