@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,11 +41,12 @@ from ._checks import (
     warn_caller,
 )
 from ._memo import Memo, constants_of
+from ._options import GridChoice, SolveOptions
 from ._tensors import compute_dtype, far_from_most, row_finite, transforming, where
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError
-from .grids import Grid, GridFunction
-from .integrate import Info, Loop, Recorder, Solution, Status
+from .grids import Grid
+from .integrate import Loop, Recorder, Solution, Status
 from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
 from .paths.tracing import TracedGrid
@@ -59,7 +60,6 @@ from .solvers import Solver, choose, drift_methods, from_config, make_solver
 from .solvers.registry.auto import NoiseStart, unit_of
 from .targets import GaussianStart
 
-GridChoice: TypeAlias = str | Grid | Tensor | GridFunction | None  # what `solve` takes as ``grid``
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
 _ROUNDING = 1e-12
 _ALIKE = 1e-6  # times, relative
@@ -111,111 +111,74 @@ class Setup:
 
 
 def set_up(
-    sde: SDE,
-    score_fn: Callable[..., Tensor],
-    x: Tensor | None,
-    *,
-    method: str | Solver | Grid,
-    shape: Sequence[int] | None,
-    steps: int | None,
-    grid: GridChoice,
-    rtol: float | None,
-    atol: float | None,
-    t_start: float | None,
-    t_end: float | None,
-    start: GaussianStart | None,
-    stochasticity: float | None,
-    context: Mapping[str, object] | None,
-    seed: int | None,
-    seeds: Sequence[int] | Tensor | None,
-    generator: torch.Generator | None,
-    noise: Noise | Callable[[int, Tensor], Tensor] | None,
-    denoise: bool,
-    save_at: Sequence[float] | Tensor | str | None,
-    callback: Callable[[Info], object] | None,
-    max_steps: int | None,
-    throw: bool,
-    differentiable: bool,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-    options: Mapping[str, object],
-    names: Sequence[str],
-    compact: bool = True,
-    path_log_prob: bool | str = False,
+    sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None, given: SolveOptions, *, compact: bool = True
 ) -> Setup:
     """Check the arguments of `solve`, and prepare everything up to the first step.
 
     Args:
-        options: fields of the method's class.
-        names: the arguments of the caller, which the text of an error names.
         compact: whether finished samples may leave the batch, if the score function allows it.
-        path_log_prob: see `solve`.
     """
     # what is given, checked
     check_sde(sde)
     score = as_score(score_fn)
-    if callback is not None:
-        check_callable("callback", callback, "callback(info)")
-    _check_flags(sde, denoise=denoise, throw=throw)
-    argument = "method" if isinstance(method, Grid) else "grid"
-    method, grid = _with_its_grid(
-        method, grid, options, steps=steps, rtol=rtol, atol=atol, t_start=t_start, t_end=t_end
-    )
-    from_prior = isinstance(grid, grids.SamplerGrid)
-    grid, steps = grids.own_times(grid, steps)
-    free = t_start is None and grids.time_of("t_end", t_end, sde, sde.t_min) != sde.t_max  # to begin below t_max
-    t_start = _started(sde, start, t_start)
+    if given.callback is not None:
+        check_callable("callback", given.callback, "callback(info)")
+    _check_flags(sde, denoise=given.denoise, throw=given.throw)
+    argument = "method" if isinstance(given.method, Grid) else "grid"
+    given = _with_its_grid(given)
+    start = given.start
+    from_prior = isinstance(given.grid, grids.SamplerGrid)
+    grid, budget = grids.own_times(given.grid, given.steps)
+    free = given.t_start is None and grids.time_of("t_end", given.t_end, sde, sde.t_min) != sde.t_max  # to begin lower
+    given = replace(given, grid=grid, steps=budget, t_start=_started(sde, start, given.t_start))
     noise_start: NoiseStart | None = None
-    chosen, budget = isinstance(method, str) and method == "auto", steps
+    chosen = isinstance(given.method, str) and given.method == "auto"
     ruled = chosen and grid is None
     if chosen:
-        method, steps, grid, noise_start = _chosen(sde, score, steps, grid, options, free and start is None)
-        if noise_start and noise_start.t <= grids.time_of("t_end", t_end, sde, sde.t_min) * (1 + _ALIKE):
-            noise_start = None  # the solve ends before that
-        t_start = noise_start.t if noise_start else t_start
+        given, noise_start = _chosen(sde, score, given, free and start is None)
+    grid = given.grid
     if isinstance(grid, Grid) and grid.from_noise and isinstance(sde, AffineSDE):
         noise_start = NoiseStart.at(sde, grid.times_for(sde)[0], grid.data_scale or 1.0)
-    times, given_grid = _times(sde, grid, steps, t_start, t_end, start)
+    times, given_grid = _times(sde, given)
     if start is not None and times[1] > times[0]:
         raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
-    if differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
+    if given.differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
         given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
-    solver = for_data_of(score, make_solver(method, {} if chosen else options, names))
-    _check_fit(sde, score, solver, times, stochasticity, rtol=rtol, atol=atol, steps=steps, grid=grid)
-    if path_log_prob is not False:
-        check_path_wanted(path_log_prob, sde, solver, throw=throw, differentiable=differentiable)
+    options = {} if chosen else given.solver_options
+    solver = for_data_of(score, make_solver(given.method, options, given.names))  # type: ignore[arg-type]
+    _check_fit(sde, score, solver, times, given)
+    if given.path_log_prob is not False:
+        check_path_wanted(given, sde, solver)
     # the state at the start, the source of noise, the network
     moved = noise_start if start is None else start
     first = times[0] if moved is None and not from_prior else sde.t_max
-    state, source, out_dtype = _initial(
-        sde, score, x, first, shape, dtype, device, seed, seeds, generator, noise, solver, throw
-    )
+    state, source, out_dtype = _initial(sde, score, x, first, given, solver)
     if moved is not None and moved.t != sde.t_max:
         state = moved.state(state)
-    copies = solver.keeps_estimates or differentiable
-    network = Network(score, context_of(context, score, state, complete=False), copies=copies)
+    copies = solver.keeps_estimates or given.differentiable
+    network = Network(score, context_of(given.context, score, state, complete=False), copies=copies)
     if isinstance(grid, Grid):
-        _warn_of_use(argument, grid, score, context_names(context, score))
+        _warn_of_use(argument, grid, score, context_names(given.context, score))
     # the steps, and what makes them
     dtypes = state.dtype, score.network_dtype
-    saved = check_save_at(save_at, sde, times)
+    saved = check_save_at(given.save_at, sde, times)
     nodes = torch.zeros(0, dtype=torch.float64)
     if not solver.adaptive and not solver.own_steps:
-        nodes = _nodes(sde, solver, times, given_grid, grid, steps)
+        nodes = _nodes(sde, solver, times, given_grid, grid, given.steps)
         saved = [_on_node(t, nodes) for t in saved]
-    controller, limit = _controller(sde, solver, times, nodes, rtol, atol, saved, max_steps, dtypes)
+    controller, limit = _controller(sde, solver, times, nodes, saved, given, dtypes)
     if solver.own_steps:
-        solver, limit = _told(solver, steps, rtol, atol, limit, throw, dtypes), None
+        solver, limit = _told(solver, given, limit, dtypes), None
     if solver.needs_path:
         source = path_on(lambda t: solver.noise_clock(sde, t), source, solver.name)
     # the solve
-    eta = solver.default_stochasticity if stochasticity is None else float(stochasticity)
+    eta = solver.default_stochasticity if given.stochasticity is None else float(given.stochasticity)
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
-    recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved)
-    setup = Setup(process, None, None, times[-1], denoise, throw, out_dtype)
+    recorder = None if given.save_at is None else Recorder("steps" if isinstance(given.save_at, str) else saved)
+    setup = Setup(process, None, None, times[-1], given.denoise, given.throw, out_dtype)
     if ruled and grid is not None and score.traits.data_std is None:
         setup.few = budget
-    if path_log_prob is not False:
+    if given.path_log_prob is not False:
         if out_dtype != state.dtype:
             raise InvalidArgumentError(
                 f"`path_log_prob` needs states that are returned as they are computed, but {out_dtype} is rounded from "
@@ -223,9 +186,10 @@ def set_up(
             )
         drawn = x is None and moved is None and isinstance(sde.prior, NormalPrior)
         prior = sde.prior.log_prob(state.to(torch.float64)) if drawn else None
-        setup.told = Told(solver, eta, prior, seed if seeds is None else list(check_integers("seeds", seeds, low=0)))
+        seeds = given.seed if given.seeds is None else list(check_integers("seeds", given.seeds, low=0))
+        setup.told = Told(solver, eta, prior, seeds)
         if isinstance(controller, FixedGrid):
-            controller = TracedGrid(controller.times, keep=path_log_prob is True)
+            controller = TracedGrid(controller.times, keep=given.path_log_prob is True)
     if len(state) == 0 or times[0] == times[-1]:
         setup.standing = _standing(state, times[0], recorder)
     else:
@@ -237,9 +201,9 @@ def set_up(
             source,
             compact=compact and score.traits.rowwise and not source.whole_batch and not solver.batch_coupled,
             recorder=recorder,
-            callback=callback,
+            callback=given.callback,
             limit=limit,
-            throw=throw,
+            throw=given.throw,
             owned=x is not None or type(sde.prior) is NormalPrior,  # which makes new tensors
         )
     return setup
@@ -267,18 +231,12 @@ def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> fl
     return start.t
 
 
-def _times(
-    sde: SDE,
-    grid: GridChoice,
-    steps: int | None,
-    t_start: float | None,
-    t_end: float | None,
-    start: GaussianStart | None,
-) -> tuple[tuple[float, float], Tensor | None]:
+def _times(sde: SDE, given: SolveOptions) -> tuple[tuple[float, float], Tensor | None]:
     """The ends of the solve, and the grid itself if it was given as times."""
+    grid, t_start, t_end, start = given.grid, given.t_start, given.t_end, given.start
     if is_times(grid):
         own = None if start else t_start
-        for name, value in (("steps", steps), ("t_start", own), ("t_end", t_end)):
+        for name, value in (("steps", given.steps), ("t_start", own), ("t_end", t_end)):
             if value is not None:
                 raise InvalidArgumentError(f"`{name}` follows from `grid`; leave it out.")
         values = check_times("grid", grid.times_for(sde) if isinstance(grid, Grid) else grid).clone()
@@ -294,38 +252,39 @@ def _times(
     return (first, grids.time_of("t_end", t_end, sde, sde.t_min)), None
 
 
-def _with_its_grid(
-    method: str | Solver | Grid, grid: GridChoice, options: Mapping[str, object], **given: object
-) -> tuple[str | Solver, GridChoice]:
-    """The method and the grid, of which a fitted grid in the place of the method gives both."""
+def _with_its_grid(given: SolveOptions) -> SolveOptions:
+    """The options with the method and the grid, of which a fitted grid in the place of the method gives both."""
+    method = given.method
     if not isinstance(method, Grid):
-        return method, grid
-    if options:
-        raise InvalidArgumentError(f"`method` brings its options; leave {min(options)!r} out.")
-    for name, value in {"grid": grid, **given}.items():
-        if value is not None:
+        return given
+    if given.solver_options:
+        raise InvalidArgumentError(f"`method` brings its options; leave {min(given.solver_options)!r} out.")
+    for name in ("grid", "steps", "rtol", "atol", "t_start", "t_end"):
+        if getattr(given, name) is not None:
             raise InvalidArgumentError(f"`{name}` follows from `method`, which brings its grid; leave it out.")
     if not method.method:
         raise InvalidArgumentError("`method` is a grid without a method; pass it as `grid`, beside a method.")
-    return "auto", method
+    return replace(given, method="auto", grid=method)
 
 
-def _chosen(
-    sde: SDE, score: Score, steps: int | None, grid: GridChoice, options: Mapping[str, object], free: bool
-) -> tuple[Solver, int | None, GridChoice, NoiseStart | None]:
-    """The method for ``method="auto"``, its number of steps unless a grid sets it, its grid if none is given, and where
-    it begins, if it is free to."""
+def _chosen(sde: SDE, score: Score, given: SolveOptions, free: bool) -> tuple[SolveOptions, NoiseStart | None]:
+    """The options with the method for ``method="auto"``, its number of steps unless a grid sets it, and its grid if
+    none is given; and where it begins, if it is free to."""
+    steps, grid, options = given.steps, given.grid, given.solver_options
     if isinstance(grid, Grid) and grid.method and not options:
-        return from_config(grid.method), steps, grid, None
+        return replace(given, method=from_config(grid.method)), None
     budget = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
     if is_times(grid):
         count = len(grid.times if isinstance(grid, Grid) else grid) - 1  # type: ignore[arg-type]
-        return choose(sde.affine, max(1, count), options).solver, budget, grid, None
+        return replace(given, method=choose(sde.affine, max(1, count), options).solver, steps=budget), None
     choice, unit = choose(sde.affine, budget, options), unit_of(score.traits.data_std)
+    given = replace(given, method=choice.solver, steps=choice.steps)
     if choice.grid is None or grid is not None:
-        return choice.solver, choice.steps, grid, None
+        return given, None
     start = NoiseStart.of(sde, unit, choice.level) if free and isinstance(sde, AffineSDE) else None
-    return choice.solver, choice.steps, choice.grid_for(unit), start
+    if start and start.t <= grids.time_of("t_end", given.t_end, sde, sde.t_min) * (1 + _ALIKE):
+        start = None  # the solve ends before that
+    return replace(given, grid=choice.grid_for(unit), t_start=start.t if start else given.t_start), start
 
 
 def _warn_of_use(argument: str, grid: Grid, score: Score, names: tuple[str, ...]) -> None:
@@ -351,10 +310,8 @@ def is_times(grid: GridChoice) -> bool:
     return isinstance(grid, Grid | Tensor | list | tuple | np.ndarray)
 
 
-def _check_fit(
-    sde: SDE, score: Score, solver: Solver, times: tuple[float, float], stochasticity: float | None, **given: object
-) -> None:
-    """Refuse combinations that cannot work. ``rtol``, ``atol``, ``steps`` and ``grid`` are passed by name."""
+def _check_fit(sde: SDE, score: Score, solver: Solver, times: tuple[float, float], given: SolveOptions) -> None:
+    """Refuse combinations that cannot work."""
     name = solver.name
     start, end = times
     if solver.kind == "forward":
@@ -370,8 +327,8 @@ def _check_fit(
             f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {name!r} draws noise. "
             f"Try method='rk45', or scoresde.simulate."
         )
-    if stochasticity is not None:
-        check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
+    if given.stochasticity is not None:
+        check_number("stochasticity", given.stochasticity, low=0.0, high=MOST_STOCHASTICITY)
         if not solver.takes_stochasticity:
             raise InvalidArgumentError(
                 f"method={name!r} has no stochasticity; methods that take it, alone or as predictor of pc: "
@@ -379,17 +336,17 @@ def _check_fit(
             )
     if solver.adaptive:
         for option in ("steps", "grid"):
-            if given[option] is not None:
+            if getattr(given, option) is not None:
                 raise InvalidArgumentError(
                     f"`{option}` does not apply to {name!r}, which chooses its steps; set rtol and atol, or max_steps."
                 )
     else:
-        if solver.own_steps and given["grid"] is not None:
+        if solver.own_steps and given.grid is not None:
             raise InvalidArgumentError(
                 f"`grid` does not apply to {name!r}, which makes equal steps on its clock; set steps, or clock."
             )
         for option in ("rtol", "atol"):
-            if given[option] is not None:
+            if getattr(given, option) is not None:
                 raise InvalidArgumentError(
                     f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive "
                     f"method such as 'rk45'."
@@ -399,23 +356,11 @@ def _check_fit(
 
 
 def _initial(
-    sde: SDE,
-    score: Score,
-    x: Tensor | None,
-    first: float,
-    shape: Sequence[int] | None,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-    seed: int | None,
-    seeds: Sequence[int] | Tensor | None,
-    generator: torch.Generator | None,
-    noise: Noise | Callable[[int, Tensor], Tensor] | None,
-    solver: Solver,
-    throw: bool,
+    sde: SDE, score: Score, x: Tensor | None, first: float, given: SolveOptions, solver: Solver
 ) -> tuple[Tensor, Noise, torch.dtype]:
     """The state at the start in its compute dtype, the noise source, and the dtype to return. A state that is not
     finite is refused, unless its sample can be left out."""
-    event_shape = score.traits.event_shape
+    event_shape, shape, dtype, seeds = score.traits.event_shape, given.shape, given.dtype, given.seeds
     if dtype is not None:
         check_dtype("dtype", dtype)
     if x is not None:
@@ -426,7 +371,7 @@ def _initial(
                 f"`shape` {tuple(shape)} differs from that of `x`, {tuple(x.shape)}; leave it out."
             )
         full, out_dtype = tuple(x.shape), dtype or x.dtype
-        where = check_device(device, x.device)
+        where = check_device(given.device, x.device)
     else:
         if first != sde.t_max:
             raise InvalidArgumentError(
@@ -438,12 +383,14 @@ def _initial(
             count = len(seeds)
         full = shape_to_draw(shape, event_shape, count, "batch")
         out_dtype = dtype or torch.get_default_dtype()
-        where = check_device(device, score.network_device)
+        where = check_device(given.device, score.network_device)
     if event_shape is not None and full[1:] != event_shape:
         raise InvalidArgumentError(
             f"The score function is for events of shape {event_shape}, but the state is {full}, with events {full[1:]}."
         )
-    source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=where, batch=full[0])
+    source = resolve_noise(
+        seed=given.seed, seeds=seeds, generator=given.generator, noise=given.noise, device=where, batch=full[0]
+    )
     compute = compute_dtype(out_dtype)
     if x is None:
         state = sde.prior.from_normal(source.normal(torch.empty(full, dtype=compute, device=where)))
@@ -452,7 +399,7 @@ def _initial(
     else:
         state = x.to(device=where, dtype=compute, copy=True)  # whoever writes to it does not write to the caller's
     coupled = solver.batch_coupled and not solver.own_steps
-    if throw or coupled:
+    if given.throw or coupled:
         together = f"{solver.name!r} steps samples together; leave them out"
         check_finite_rows(
             "The draw of the prior" if x is None else "`x`",
@@ -463,24 +410,18 @@ def _initial(
 
 
 def _told(
-    solver: Any,
-    steps: int | None,
-    rtol: float | None,
-    atol: float | None,
-    limit: int | None,
-    throw: bool,
-    dtypes: tuple[torch.dtype, torch.dtype | None],
+    solver: Any, given: SolveOptions, limit: int | None, dtypes: tuple[torch.dtype, torch.dtype | None]
 ) -> Solver:
     """A solver that makes its own steps, with the arguments of the solve that it needs; those not given keep its own
     values."""
-    told: dict[str, object] = {"lenient": not throw}
+    told: dict[str, object] = {"lenient": not given.throw}
     if limit is not None:
         told["max_steps"] = limit
     if solver.adaptive:
-        given = tolerances(solver.rtol if rtol is None else rtol, solver.atol if atol is None else atol, *dtypes)
-        told["rtol"], told["atol"] = given
-    elif steps is not None:
-        told["steps"] = check_integer("steps", steps, low=1, high=MOST_STEPS)
+        rtol, atol = (getattr(solver if getattr(given, n) is None else given, n) for n in ("rtol", "atol"))
+        told["rtol"], told["atol"] = tolerances(rtol, atol, *dtypes)
+    elif given.steps is not None:
+        told["steps"] = check_integer("steps", given.steps, low=1, high=MOST_STEPS)
     return replace(solver, **told)
 
 
@@ -524,27 +465,26 @@ def _controller(
     sde: SDE,
     solver: Solver,
     times: tuple[float, float],
-    given: Tensor,
-    rtol: float | None,
-    atol: float | None,
+    nodes: Tensor,
     saved: list[float],
-    max_steps: int | None,
+    given: SolveOptions,
     dtypes: tuple[torch.dtype, torch.dtype | None],
 ) -> tuple[Controller, int | None]:
-    limit = None if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)
+    most = given.max_steps
+    limit = None if most is None else check_integer("max_steps", most, low=1, high=MOST_STEPS)
     start, end = times
     sign = 1.0 if end > start else -1.0
     inner = sorted({t for t in saved if t not in times}, key=lambda t: sign * t)
     if solver.own_steps:
         return FixedGrid(torch.tensor([start, *inner, end], dtype=torch.float64)), limit
     if solver.adaptive:
-        allowed = tolerances(rtol, atol, *dtypes)
+        allowed = tolerances(given.rtol, given.atol, *dtypes)
         return Adaptive(start, (*inner, end), *allowed), DEFAULT_MAX_STEPS if limit is None else limit
-    missing = [t for t in inner if not bool((given == t).any())]
+    missing = [t for t in inner if not bool((nodes == t).any())]
     if missing:
-        merged = torch.cat([given, torch.tensor(missing, dtype=torch.float64)])
-        given = merged.sort(descending=sign < 0).values
-    return FixedGrid(solver.visit(sde, given)), limit
+        merged = torch.cat([nodes, torch.tensor(missing, dtype=torch.float64)])
+        nodes = merged.sort(descending=sign < 0).values
+    return FixedGrid(solver.visit(sde, nodes)), limit
 
 
 def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from . import grids
 from ._checks import check_flag
 from ._explained import explained
+from ._options import GridChoice, SolveOptions
 from ._setup import set_up
 from .grids import Grid
 from .integrate import Info, Solution, progress_bar
@@ -33,7 +32,7 @@ def solve(
     method: MethodName | str | Solver | Grid = "pc",
     shape: Sequence[int] | None = None,
     steps: int | None = None,
-    grid: str | Grid | Tensor | grids.GridFunction | None = None,
+    grid: GridChoice = None,
     rtol: float | None = None,
     atol: float | None = None,
     t_start: float | None = None,
@@ -148,70 +147,23 @@ def solve(
         Song et al. (2021), Score-Based Generative Modeling through Stochastic Differential Equations.
         https://arxiv.org/abs/2011.13456
     """
+    given = SolveOptions.of(locals())
     for name, flag in (("progress", progress), ("differentiable", differentiable)):
         check_flag(name, flag)
     if callable(log_prob):
-        solver_options["log_prob"], log_prob = log_prob, False
-    if log_prob is not False:
+        given = replace(given, solver_options=solver_options | {"log_prob": log_prob}, log_prob=False)
+    if given.log_prob is not False:
         from .likelihood import sampling  # which takes a while to import
 
-        settings = sampling.check_log_prob(
-            log_prob,
-            sde,
-            method,
-            solver_options,
-            save_at=save_at is not None,
-            callback=callback is not None,
-            denoise=denoise,
-            start=start is not None,
-            differentiable=differentiable,
-            path_log_prob=path_log_prob is not False,
-        )
-        rtol, atol = (sampling.TOLERANCE if value is None else value for value in (rtol, atol))
+        given, settings = sampling.check_log_prob(given, sde)
     with nullcontext() if differentiable else torch.no_grad(), explained(x, shape):
-        setup = set_up(
-            sde,
-            score_fn,
-            x,
-            method=method,
-            shape=shape,
-            steps=steps,
-            grid=grid,
-            rtol=rtol,
-            atol=atol,
-            t_start=t_start,
-            t_end=t_end,
-            start=start,
-            stochasticity=stochasticity,
-            context=context,
-            seed=seed,
-            seeds=seeds,
-            generator=generator,
-            noise=noise,
-            denoise=denoise,
-            save_at=save_at,
-            callback=callback,
-            max_steps=max_steps,
-            throw=throw,
-            differentiable=differentiable,
-            path_log_prob=path_log_prob,
-            dtype=dtype,
-            device=device,
-            options=solver_options,
-            names=_parameters(),
-        )
+        setup = set_up(sde, score_fn, x, given)
         if setup.loop is not None:
             check_complete(context, as_score(score_fn))
-        if log_prob is not False:
+        if given.log_prob is not False:
             return sampling.with_log_prob(setup, settings, progress=progress)
         if setup.loop is not None:
             with progress_bar(progress, setup.loop.solver.name) as setup.loop.progress:
                 setup.loop.complete()
         result: Solution = setup.process.run(setup.finished(setup.arrived()))
         return result
-
-
-@functools.cache
-def _parameters() -> tuple[str, ...]:
-    """The names of what `solve` takes."""
-    return tuple(inspect.signature(solve).parameters)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._checks import as_torch, check_callable, check_kind, check_state, form
+from ._options import GridChoice, SolveOptions
 from ._plan import Evaluate
-from ._setup import GridChoice, Setup, set_up
+from ._setup import Setup, set_up
 from ._snapshot import digest, pack, unpack
 from ._tensors import version_of
 from .errors import (
@@ -185,41 +186,12 @@ class Stepper:
         device: torch.device | str | None = None,
         **solver_options: object,
     ) -> None:
+        given = SolveOptions.of(locals())
         self._caller = _Caller()
         if device is None and x is None and isinstance(prediction, Score):
-            device = prediction.network_device  # the caller, who evaluates it, is nowhere
+            given = replace(given, device=prediction.network_device)  # the caller, who evaluates it, is nowhere
         with _quiet():
-            self._setup = set_up(
-                sde,
-                _read_as(prediction, sde, self._caller),
-                x,
-                method=method,
-                shape=shape,
-                steps=steps,
-                grid=grid,
-                rtol=rtol,
-                atol=atol,
-                t_start=t_start,
-                t_end=t_end,
-                start=start,
-                stochasticity=stochasticity,
-                context=None,
-                seed=seed,
-                seeds=seeds,
-                generator=generator,
-                noise=noise,
-                denoise=denoise,
-                save_at=save_at,
-                callback=None,
-                max_steps=max_steps,
-                throw=throw,
-                differentiable=False,
-                dtype=dtype,
-                device=device,
-                options=solver_options,
-                names=_parameters(),
-                compact=False,
-            )
+            self._setup = set_up(sde, _read_as(prediction, sde, self._caller), x, given, compact=False)
         self._network = self._setup.process.network
         self._network.remembers = True
         self._turn: Asking[Any] | None = None  # of the loop, or the end of the solve, under way
@@ -573,9 +545,3 @@ def _read_as(prediction: str | ScoreModel | Callable[..., Score], sde: SDE, call
     model = copy.copy(prediction)
     model.net, model.context = caller, {}
     return model
-
-
-@functools.cache
-def _parameters() -> tuple[str, ...]:
-    """The names of what a `Stepper` takes."""
-    return tuple(inspect.signature(Stepper).parameters)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_flag, check_kind, shown
+from .._options import SolveOptions
 from .._setup import Setup
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -35,10 +36,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def check_log_prob(
-    wanted: object, sde: SDE, method: Any, options: Mapping[str, object], **others: bool
-) -> dict[str, Any]:
-    """The settings of the divergence, if a solve can tell the densities of its samples."""
+def check_log_prob(asked: SolveOptions, sde: SDE) -> tuple[SolveOptions, dict[str, Any]]:
+    """The options with the tolerances of densities, and the settings of the divergence, if a solve can tell the
+    densities of its samples."""
+    wanted, method = asked.log_prob, asked.method
     check_kind("log_prob", wanted, (bool, Mapping), "True, False or a mapping such as {'divergence': 'exact'}")
     given = dict(wanted) if isinstance(wanted, Mapping) else {}
     for name in given:
@@ -46,19 +47,20 @@ def check_log_prob(
             raise InvalidArgumentError(f"`log_prob` may set {', '.join(SETTINGS)}, got {shown(name)}.")
     if isinstance(method, Grid):
         raise InvalidTypeError(NOT_ADAPTIVE.format(name=f"a {type(method).__name__}, which has fixed steps"))
-    solver = make_solver(method, options, ())
+    solver = make_solver(method, asked.solver_options, ())
     if not isinstance(solver, Adams | Pair):
         raise InvalidArgumentError(NOT_ADAPTIVE.format(name=repr(solver.name)))
     check_affine(sde)
     if not isinstance(sde.prior, NormalPrior):
         raise InvalidTypeError(f"`log_prob` needs a process whose prior has a density, got {type(sde.prior).__name__}.")
-    for name, used in others.items():
-        if used:
+    for name in ("save_at", "callback", "denoise", "start", "differentiable", "path_log_prob"):
+        if getattr(asked, name) not in (None, False):
             raise InvalidArgumentError(f"`{name}` does not go together with `log_prob`; leave it out.")
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError(NO_GRADIENTS)
     check_flag("log_prob['check']", given.get("check", True))
-    return {**SETTINGS, **given}
+    rtol, atol = (TOLERANCE if value is None else value for value in (asked.rtol, asked.atol))
+    return replace(asked, rtol=rtol, atol=atol), {**SETTINGS, **given}
 
 
 def with_log_prob(setup: Setup, settings: Mapping[str, Any], *, progress: bool = False) -> Solution:

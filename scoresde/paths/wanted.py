@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .._checks import shown
+from .._options import SolveOptions
 from ..errors import InvalidArgumentError
 from ..integrate import Loop, Solution
 from ..sdes import SDE
@@ -16,17 +17,18 @@ from .path import path_of
 from .tracing import TracedRun, check_gaussian
 
 
-def check_path_wanted(wanted: object, sde: SDE, solver: Solver, *, throw: bool, differentiable: bool) -> None:
+def check_path_wanted(given: SolveOptions, sde: SDE, solver: Solver) -> None:
     """Refuse a solve whose steps have no density."""
+    wanted = given.path_log_prob
     if not (isinstance(wanted, bool) or (isinstance(wanted, str) and wanted == "sums")):
         raise InvalidArgumentError(f"`path_log_prob` must be True, False or 'sums', got {shown(wanted)}.")
     check_gaussian(sde, solver)
-    if differentiable:
+    if given.differentiable:
         raise InvalidArgumentError(
             "`path_log_prob` is recorded without a graph; pass differentiable=False, and differentiate "
             "scoresde.paths.log_prob(solution.path, sde, score_fn)."
         )
-    if not throw:
+    if not given.throw:
         raise InvalidArgumentError("`path_log_prob` needs every sample to finish; pass throw=True.")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from .._arguments import shape_to_draw
 from .._checks import check_device, check_dtype, check_integer
 from .._context import mapped
+from .._options import SolveOptions
 from .._setup import is_times, set_up
 from .._tensors import expand
 from ..errors import InvalidArgumentError
@@ -36,12 +36,6 @@ _REPEATABLE = 1e-3  # of the values: what kernels that are not deterministic may
 _SHARED = ("t_end", "denoise")  # of the settings, those that belong to the problem, and not to the method
 _OWN = ("x", "shape", "t_start", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw",
         "save_at", "differentiable", "log_prob", "path_log_prob", "dtype", "device")  # fmt: skip
-# What `set_up` takes besides the process, the score function, the state and options of methods.
-_DEFAULTS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(solve).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY and name not in ("progress", "log_prob")
-}
 
 
 def check_settings(settings: Settings) -> dict[str, Any]:
@@ -114,11 +108,8 @@ class Task:
     @functools.cached_property
     def solver(self) -> Solver:
         """The method, as `solve` would take it; arguments that do not fit are errors."""
-        taken = {name: value for name, value in self.settings.items() if name in _DEFAULTS}
-        options = {name: value for name, value in self.settings.items() if name not in _DEFAULTS}
         draw = {"shape": (1, *self.event), "seed": 0, "dtype": self.dtype, "device": self.device}
-        given: dict[str, Any] = {**_DEFAULTS, **taken, **draw}
-        setup = set_up(self.sde, self.score, None, **given, options=options, names=tuple(_DEFAULTS))
+        setup = set_up(self.sde, self.score, None, SolveOptions.named({**self.settings, **draw}))
         if setup.loop is None:
             raise InvalidArgumentError("`t_end` is t_max, where there is nothing to solve.")
         return setup.loop.solver

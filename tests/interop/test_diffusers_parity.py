@@ -12,7 +12,13 @@ from torch import Tensor, nn
 import scoresde
 from scoresde.interop import conventions, from_diffusers
 
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore:.*:FutureWarning")]
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*samples leave the range of the data"
+    ),  # of networks that are trained too little
+]
 
 diffusers = pytest.importorskip("diffusers", exc_type=ImportError)
 
