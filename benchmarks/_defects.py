@@ -551,13 +551,13 @@ DEFECTS = (
     Defect(
         "the end of a solve in the network's memory",
         "_combination.py",
-        "else:\n        out.copy_(values[0])",
-        "else:\n        out = values[0]",
+        "        out = values[0].clone()\n    for i in range(done",
+        "        out = values[0]\n    for i in range(done",
     ),
     Defect(
         "copies for methods that keep nothing",
         "_setup.py",
-        "copies = solver.keeps_estimates or differentiable",
+        "copies = solver.keeps_estimates or given.differentiable",
         "copies = True",
     ),
     # samples of a batch that affect each other
@@ -646,10 +646,11 @@ DEFECTS = (
     ),
     Defect(
         "memory that somebody holds",
-        "_workspace.py",
-        "and _holders(self._storage._cdata) == self._tensors",
-        "and True",
+        "_plan.py",
+        "    own -= {number for i in every if not isinstance(i, Sum) for number in i.read}\n",
+        "",
     ),
+    Defect("a state is written over", "_plan.py", "if isinstance(i, Sum)} - set(states)", "if isinstance(i, Sum)}"),
     Defect("a plan for another stochasticity", "_plan.py", "(options, process.eta, ", "(options, "),
     Defect("a plan for another prediction", "_plan.py", "network.copies, kind, constants", "network.copies, constants"),
     Defect(
@@ -661,8 +662,8 @@ DEFECTS = (
     Defect(
         "a plan writes over what is still needed",
         "_plan.py",
-        "instruction.over = first in instruction.dead and first not in others",
-        "pass",
+        "instruction.over = first in own and first in instruction.dead and first not in others",
+        "instruction.over = first in own and first not in others",
     ),
     Defect(
         "a plan writes over what the same sum reads again",

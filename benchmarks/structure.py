@@ -1,8 +1,9 @@
 r"""The size and the shape of the package, in numbers: ``python -m benchmarks structure [--base COMMIT]``.
 
 Counted are files, lines of code (what is neither blank, nor comment, nor docstring), classes, functions and how long
-their bodies are, copies, mentions of ``Any``, circles of imports between subpackages and modules, and the frames of the
-package between `scoresde.solve` and the user's callable. With ``--base`` an earlier commit is counted beside it.
+their bodies are, copies, mentions of ``Any``, circles of imports between subpackages and modules, what one solve runs
+through, and the frames of the package between `scoresde.solve` and the user's callable. With ``--base`` an earlier
+commit is counted beside it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,55 @@ for name, score_fn, method, options in (
     found[name] = depth
 print(json.dumps(found))
 """
+
+# One solve by "ddim" with ten steps, after the modules are imported: which lines of the package run.
+WALK = """
+import json, sys, torch, scoresde
+from pathlib import Path
+home = str(Path(scoresde.__file__).parent)
+sde, x = scoresde.VPSDE(), torch.ones(2, 2)
+scoresde.solve(sde, lambda x, t: -x, x, method="euler", steps=2)
+seen = {}
+
+def look(frame, event, argument):
+    code = frame.f_code
+    if not code.co_filename.startswith(home):
+        return None
+    lines = seen.setdefault((code.co_filename, code.co_firstlineno, code.co_name), set())
+
+    def line(frame, event, argument):
+        lines.add(frame.f_lineno)
+        return line
+
+    return line
+
+sys.settrace(look)
+scoresde.solve(sde, lambda x, t: -x, x, method="ddim", steps=10)
+sys.settrace(None)
+print(json.dumps([[*key, sorted(lines)] for key, lines in seen.items()]))
+"""
+
+
+def walked(root: Path) -> dict[str, int]:
+    """What a reader meets who follows one solve: modules, code lines of the functions that run (functions inside others
+    belong to these), and those that are executed."""
+    run = subprocess.run([sys.executable, "-c", WALK], cwd=root, capture_output=True, text=True, check=True)
+    modules: dict[str, set[int]] = defaultdict(set)
+    executed: dict[str, set[int]] = defaultdict(set)
+    for name, first, _, lines in json.loads(run.stdout.splitlines()[-1]):
+        modules[name].add(first)
+        executed[name] |= set(lines)
+    whole = ran = 0
+    for name, firsts in modules.items():
+        source = Path(name).read_text(encoding="utf-8")
+        code, kept = code_lines(source), set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                head = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                if firsts & {head, node.lineno}:
+                    kept |= set(range(head, (node.end_lineno or head) + 1))
+        whole, ran = whole + len(code & kept), ran + len(code & kept & executed[name])
+    return {"one solve: modules": len(modules), "one solve: code lines": whole, "one solve: executed": ran}
 
 
 def code_lines(source: str) -> set[int]:
@@ -220,6 +270,7 @@ def counted(root: Path) -> dict[str, object]:
         "lines with Any": mentions,
         "circles of imports": len(groups),
         "modules in circles": sum(map(len, groups)),
+        **walked(root),
         **{f"frames: {name}": depth for name, depth in json.loads(run.stdout.splitlines()[-1]).items()},
     }
 

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor
 
-from ._tensors import Scalar, expand, times
-from ._workspace import workspace_for
+from ._tensors import Scalar, expand, times, transforming
 
 
 class Recorded(abc.ABC):
@@ -21,6 +20,10 @@ class Recorded(abc.ABC):
     @abc.abstractmethod
     def apply(self, function: Callable[..., Any], values: tuple[Any, ...]) -> Any:
         """Stands for the value of a `formula`."""
+
+    @abc.abstractmethod
+    def sum(self, combination: Combination) -> Any:
+        """Stands for the value of a `Combination` of which it is the first term."""
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -78,12 +81,15 @@ class Combination:
 
     def tensor(self) -> Tensor:
         """A new tensor."""
-        workspace = workspace_for(self.values[0])
-        return self._apart() if workspace is None else workspace.sum(self)
-
-    def write(self, out: Tensor) -> Tensor:
-        """Write the sum into a tensor that is none of its terms."""
-        return write(*self.terms(), out)
+        first = self.values[0]
+        if isinstance(first, Recorded):
+            return first.sum(self)
+        weights, values = self.terms()
+        if not weights:
+            return torch.zeros_like(first)
+        if torch.is_grad_enabled() or transforming():
+            return _apart(weights, values)
+        return written(weights, values)
 
     def terms(self) -> tuple[list[float], list[Tensor]]:
         """Weights and values, without those of weight 0."""
@@ -92,48 +98,37 @@ class Combination:
         kept = [i for i, w in enumerate(self.weights) if w]
         return [self.weights[i] for i in kept], [self.values[i] for i in kept]
 
-    def clear(self) -> None:
-        """Let go of the terms."""
-        self.weights, self.values = [], []
 
-    def _apart(self) -> Tensor:
-        """A new tensor without operations in place, which functional transforms refuse."""
-        weights, values = self.terms()
-        if not weights:
-            return torch.zeros_like(self.values[0])
-        if weights == [1.0]:
-            return values[0].clone()
-        out = values[0] if weights[0] == 1.0 else values[0] * weights[0]
-        for w, v in zip(weights[1:], values[1:], strict=True):
-            out = out.add(v, alpha=w)
-        return out
+def _apart(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    """A sum without operations in place, which gradients and functional transforms refuse."""
+    if weights == [1.0]:
+        return values[0].clone()
+    out = values[0] if weights[0] == 1.0 else values[0] * weights[0]
+    for w, v in zip(weights[1:], values[1:], strict=True):
+        out = out.add(v, alpha=w)
+    return out
 
 
-def write(weights: Sequence[float], values: Sequence[Tensor], out: Tensor, first: Scalar | None = None) -> Tensor:
-    """Write a sum, without terms of weight 0, into a tensor that is none of them. The first weight, if it is not 1, may
-    be given as a 0-d tensor too, which takes less time to multiply with."""
-    if not weights:
-        return out.zero_()
+def written(weights: Sequence[float], values: Sequence[Tensor], first: Scalar | None = None) -> Tensor:
+    """A sum without terms of weight 0, in new memory. The first weight, if it is not 1, may be given as a 0-d tensor
+    too, which takes less time to multiply with."""
     done = 1
     if weights[0] != 1.0:
-        torch.mul(values[0], weights[0] if first is None else first, out=out)
+        out = values[0] * (weights[0] if first is None else first)
     elif len(weights) > 1:
-        torch.add(values[0], values[1], alpha=weights[1], out=out)
-        done = 2
+        out, done = torch.add(values[0], values[1], alpha=weights[1]), 2
     else:
-        out.copy_(values[0])
+        out = values[0].clone()
     for i in range(done, len(weights)):
         out.add_(values[i], alpha=weights[i])
     return out
 
 
-def write_over(weights: Sequence[float], values: Sequence[Tensor], first: Scalar | None = None) -> Tensor:
-    """Write such a sum over its first term."""
+def written_over(weights: Sequence[float], values: Sequence[Tensor], first: Scalar | None = None) -> Tensor:
+    """Such a sum, in the memory of its first term."""
     out = values[0]
-    if first is not None:
-        out.mul_(first)
-    elif weights[0] != 1.0:
-        out.mul_(weights[0])
+    if weights[0] != 1.0:
+        out.mul_(weights[0] if first is None else first)
     for i in range(1, len(weights)):
         out.add_(values[i], alpha=weights[i])
     return out

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ._combination import Combination, Recorded, write, write_over
+from ._combination import Combination, Recorded, tensor_of, written, written_over
 from ._memo import Memo, constants_of
 from ._tensors import has_graph, transforming
-from ._workspace import MOST_BUFFERS, Buffer, Workspace, working_in
 from .noise import Noise
 from .processes import Asking, Drawing, Evaluation, Network, Process, Request, ReverseProcess, drive
 from .sdes import SDE, Node
@@ -48,18 +47,22 @@ class Symbol(Recorded):
 
     Args:
         index: its number.
-        like: the state.
+        tape: where it was recorded.
     """
 
-    __slots__ = ("index", "like")
+    __slots__ = ("index", "tape")
 
-    def __init__(self, index: int, like: Tensor) -> None:
-        self.index, self.like = index, like
+    def __init__(self, index: int, tape: Tape) -> None:
+        self.index, self.tape = index, tape
 
     @property
     def shape(self) -> torch.Size:
         """That of the state."""
-        return self.like.shape
+        return self.tape.like.shape
+
+    def sum(self, combination: Combination) -> Symbol:
+        """See `Recorded.sum`."""
+        return self.tape.sum(combination)
 
     def tensor(self) -> Symbol:
         """Itself."""
@@ -154,16 +157,12 @@ class Sum:
 
     def run(self, run: Run) -> None:
         """Repeat it."""
-        values, buffers, read = run.values, run.buffers, self.read
-        terms, first = [values[i] for i in read], run.firsts[self.to]
-        buffer = buffers[read[0]] if self.over else None
-        if buffer is not None and buffer.free:
-            write_over(self.weights, terms, first)
-            buffers[read[0]] = None
-        else:
-            buffer = run.room()
-            write(self.weights, terms, buffer.base, first)
-        values[self.to], buffers[self.to] = buffer.base, buffer
+        values = run.values
+        if not self.weights[0]:  # of nothing
+            values[self.to] = torch.zeros_like(values[self.read[0]])
+            return
+        make = written_over if self.over else written
+        values[self.to] = make(self.weights, [values[i] for i in self.read], run.firsts[self.to])
 
 
 Instruction: TypeAlias = Evaluate | Draw | Sum
@@ -188,9 +187,9 @@ class Plan:
     count: int
     _firsts: dict[torch.dtype, list[Tensor | None]] = field(default_factory=dict)
 
-    def run(self, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> Run:
+    def run(self, noise: Noise, x: Tensor) -> Run:
         """A solve by the plan; see `Run`."""
-        return Run(self, noise, x, workspace, buffer)
+        return Run(self, noise, x)
 
     def firsts(self, like: Tensor) -> list[Tensor | None]:
         """The first weights of sums, unless they are 1, by the sums' numbers, as 0-d tensors of a state's dtype."""
@@ -232,29 +231,24 @@ class Run:
         plan: the plan, at whose nodes the network is prepared.
         noise: the source.
         x: the state at the start.
-        workspace: of the solve.
-        buffer: the memory of ``x``, if it may be written to.
 
     Attributes:
-        values, buffers: tensors by their numbers, and the memory of those that were written here.
+        values: tensors by their numbers.
         firsts: the first weights of sums, as tensors.
         at: how many instructions of the step have been made.
     """
 
-    def __init__(self, plan: Plan, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None = None) -> None:
-        self.plan, self.noise, self.workspace = plan, noise, workspace
+    def __init__(self, plan: Plan, noise: Noise, x: Tensor) -> None:
+        self.plan, self.noise = plan, noise
         self.firsts = plan.firsts(x)
         self.values: list[Any] = [None] * plan.count
-        self.buffers: list[Buffer | None] = [None] * plan.count
-        self.values[plan.states[0]], self.buffers[plan.states[0]] = x, buffer
+        self.values[plan.states[0]] = x
         self.at = 0
-        self._spare: list[Buffer] = []
         self._output = Output(self.values)
 
     def step(self, index: int) -> Asking[Tensor]:
-        """Make a step; one that was left goes on with the instruction that it had not made. The state that it returns
-        may be written over by the next one, unless it is kept as a view."""
-        values, buffers, instructions = self.values, self.buffers, self.plan.steps[index]
+        """Make a step; one that was left goes on with the instruction that it had not made."""
+        values, instructions = self.values, self.plan.steps[index]
         for instruction in instructions[self.at :] if self.at else instructions:
             if isinstance(instruction, Evaluate):
                 self._output.instruction = instruction
@@ -264,38 +258,23 @@ class Run:
             self.at += 1
             for number in instruction.dead:
                 values[number] = None
-                buffer = buffers[number]
-                if buffer is not None:
-                    self._spare.append(buffer)
-                    buffers[number] = None
         self.at = 0
         state: Tensor = values[self.plan.states[index + 1]]
         return state
 
     def replace(self, index: int, x: Tensor) -> None:
         """Put another state in the place of that before a step."""
-        number = self.plan.states[index]
-        self.values[number], self.buffers[number] = x, None
+        self.values[self.plan.states[index]] = x
 
     def move(self, index: int, x: Tensor) -> None:
         """Put another state in the place of what the evaluation reads that a step has come to."""
-        number = self.plan.steps[index][self.at].read[0]
-        self.values[number], self.buffers[number] = x, None
-
-    def room(self) -> Buffer:
-        """Memory that nobody holds, preferably what was used last, which the processor still has at hand."""
-        for i in reversed(range(len(self._spare))):
-            if self._spare[i].free:
-                return self._spare.pop(i)
-        del self._spare[:-MOST_BUFFERS]
-        return Buffer(self.workspace.empty())
+        self.values[self.plan.steps[index][self.at].read[0]] = x
 
 
-class Tape(Workspace):
-    """Records what steps ask for, and sums: where a solve has memory, there are symbols."""
+class Tape:
+    """Records what steps ask for, and sums."""
 
     def __init__(self, process: Process, like: Tensor) -> None:
-        super().__init__(like)
         self.process, self.like = process, like
         self.count = 0
         self.instructions: list[Instruction] = []
@@ -303,7 +282,7 @@ class Tape(Workspace):
     def symbol(self) -> Symbol:
         """A new symbol."""
         self.count += 1
-        return Symbol(self.count - 1, self.like)
+        return Symbol(self.count - 1, self)
 
     def answer(self, request: Request) -> Any:
         """A symbol for what a step asks for."""
@@ -331,12 +310,11 @@ class Tape(Workspace):
         self.instructions.append(Draw(like.index, tuple(s.index for s in drawn), request.method, request.times))
         return drawn if len(drawn) > 1 else drawn[0]
 
-    def fits(self, x: object) -> bool:
-        return isinstance(x, Symbol)
-
     def sum(self, combination: Combination) -> Any:
         total = self.symbol()
         weights, values = combination.terms()
+        if not weights:  # of nothing, in the form of the first
+            weights, values = [0.0], combination.values[:1]
         self.instructions.append(Sum(list(weights), numbers_of(values), total.index))
         return total
 
@@ -348,21 +326,16 @@ class Tape(Workspace):
         """
         x: Any = self.symbol()
         states, ends = [x.index], [0]
-        with working_in(self):
-            memory: Any = drive(solver.init(self.process, x, nodes[0]), self.answer)
-            for start, stop in itertools.pairwise(nodes):
-                result = drive(solver.step(self.process, x, start, stop, memory), self.answer)
-                if not isinstance(result, StepResult):
-                    raise NotLinear
-                moved: Any = result.moved
-                if isinstance(moved, Combination):
-                    over, moved = bool(moved.terms()[1]), self.sum(moved)
-                    self.instructions[-1].over = over  # type: ignore[union-attr]
-                elif not isinstance(moved, Symbol):
-                    raise NotLinear
-                x, memory = moved, result.state
-                states.append(x.index)
-                ends.append(len(self.instructions))
+        memory: Any = drive(solver.init(self.process, x, nodes[0]), self.answer)
+        for start, stop in itertools.pairwise(nodes):
+            result = drive(solver.step(self.process, x, start, stop, memory), self.answer)
+            if not isinstance(result, StepResult):
+                raise NotLinear
+            x, memory = tensor_of(result.moved), result.state
+            if not isinstance(x, Symbol):
+                raise NotLinear
+            states.append(x.index)
+            ends.append(len(self.instructions))
         return [_late(self.instructions[a:b], states) for a, b in itertools.pairwise(ends)], states
 
 
@@ -435,10 +408,14 @@ def bury(steps: list[list[Instruction]], states: Sequence[int]) -> None:
     for number, user in last.items():
         if user is not None:
             user.dead.append(number)
-    for instruction in itertools.chain.from_iterable(steps):
-        if isinstance(instruction, Sum) and instruction.over:
+    # what is written over nobody else has seen: no state, nothing that a network or a source of noise was given
+    every = list(itertools.chain.from_iterable(steps))
+    own = {i.to for i in every if isinstance(i, Sum)} - set(states)
+    own -= {number for i in every if not isinstance(i, Sum) for number in i.read}
+    for instruction in every:
+        if isinstance(instruction, Sum) and instruction.read:
             first, *others = instruction.read
-            instruction.over = first in instruction.dead and first not in others
+            instruction.over = first in own and first in instruction.dead and first not in others
 
 
 class Values:

@@ -204,7 +204,6 @@ def set_up(
             callback=given.callback,
             limit=limit,
             throw=given.throw,
-            owned=x is not None or type(sde.prior) is NormalPrior,  # which makes new tensors
         )
     return setup
 

@@ -19,12 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._checks import form, refuse_rows
-from ._combination import Term, tensor_of, write, write_over
 from ._display import Displayed, kind, span, tally
 from ._snapshot import pack, unpack
 from ._tensors import as_array, number, row_finite, take, transforming, where
 from ._watch import Found, Watch, wrong_rows
-from ._workspace import Workspace, working_in
 from .controllers import Controller, FixedGrid
 from .errors import (
     InvalidArgumentError,
@@ -308,7 +306,6 @@ def integrate(
     progress: tqdm | None = None,
     max_steps: int | None = None,
     throw: bool = True,
-    owned: bool = False,
 ) -> Solution:
     """Run a solver from the controller's first time to its last.
 
@@ -324,7 +321,6 @@ def integrate(
         max_steps: steps of the loop at most.
         throw: raise at the first failure; otherwise failed samples become NaN and the others go on, and those that are
             not finite at the start are never evaluated.
-        owned: whether the memory of ``x`` may be written to; nobody else may read it then.
 
     Returns:
         A `Solution`.
@@ -346,7 +342,6 @@ def integrate(
         progress=progress,
         limit=max_steps,
         throw=throw,
-        owned=owned,
     )
     loop.complete()
     return loop.finish()
@@ -359,7 +354,7 @@ class Loop:
         x, start, stop: the state of the samples in the loop, where they are, and where the next step ends; None when
             all have arrived.
         memory, control: the solver's state and the controller's.
-        run: the steps by a plan, where there is one; x is then its own, and handed out as a view.
+        run: the steps by a plan, where there is one.
         alive: which of the samples in the loop are under way; None for all.
         changed: whether a sample has left since the batch was last cut.
         replaced: whether another state was put in the place of that before the next step.
@@ -377,7 +372,6 @@ class Loop:
         *,
         compact: bool,
         throw: bool,
-        owned: bool,
         recorder: Recorder | None = None,
         callback: Callable[[Info], object] | None = None,
         progress: tqdm | None = None,
@@ -388,13 +382,11 @@ class Loop:
         self.callback, self.progress, self.limit = callback, progress, limit
         self.seen = callback is not None or (recorder is not None and not throw)
         process.network.remembers |= callback is not None
-        workspace = Workspace(x)
-        self.workspace = None if torch.is_grad_enabled() or transforming() else workspace
-        # that x is in, if the loop may write to it
-        self.buffer = self.workspace.adopt(x) if owned and self.workspace is not None else None
-        plan = controller.plan(process, solver, x) if throw and self.workspace is not None else None
-        self.run = None if plan is None else plan.run(noise, x, workspace, self.buffer)
-        self.x = x if plan is not None or self.buffer is None else x.detach()
+        plan = (
+            controller.plan(process, solver, x) if throw and not (torch.is_grad_enabled() or transforming()) else None
+        )
+        self.run = None if plan is None else plan.run(noise, x)
+        self.x = x
         self.start = controller.start(process, x) if plan is None else plan.nodes[0]
         self.t = number(self.start.t)
         self.ledger = _Ledger(x, self.t)
@@ -408,23 +400,18 @@ class Loop:
         self.stop: Node | None = None if plan is None else plan.nodes[1]
         self.begun = self.replaced = False
 
-    def working(self) -> AbstractContextManager[object]:
-        """The context of its turns."""
-        return working_in(self.workspace if self.run is None else None)
-
     def complete(self) -> None:
         """Make all turns, and answer what they ask for."""
         turns, answer = self.turns(), None
-        with self.working():
-            while True:
-                try:
-                    request = turns.send(answer)
-                except StopIteration:
-                    return
-                if not isinstance(request, Request):
-                    refuse_request(request)
-                answer = request.answer(self.process)
-                del request  # and the state that it holds
+        while True:
+            try:
+                request = turns.send(answer)
+            except StopIteration:
+                return
+            if not isinstance(request, Request):
+                refuse_request(request)
+            answer = request.answer(self.process)
+            del request  # and the state that it holds
 
     def turns(self) -> Asking[None]:
         """All turns."""
@@ -446,6 +433,7 @@ class Loop:
             if self.run is None:
                 moved = yield from self.advance(stop)
             else:
+                self.x = None  # type: ignore[assignment]  # the plan holds it as long as the step needs it
                 self.x = yield from self.run.step(self.step)
                 moved = self._repeated(stop, self.run.plan.nodes)
         except StepFailed as failure:
@@ -532,7 +520,7 @@ class Loop:
         self.step, self.replaced = self.step + 1, False
         left, before = self.t, None if self.throw or self.watch.late else self.x
         if accept is True and self.alive is None:
-            self.x, self.memory = self._written(result.moved), result.state
+            self.x, self.memory = result.x, result.state
         else:
             self.x, self.memory = _advance(accept, self.alive, result, self.x, self.memory)
         self.start, self.stop, self.control = decision.start, decision.stop, decision.state
@@ -580,20 +568,6 @@ class Loop:
         underflow = ledger.close(tiny, Status.STEP_UNDERFLOW)
         self.changed = failed or arrived or underflow
         return None if underflow and self.throw else accept
-
-    def _written(self, moved: Term) -> Tensor:
-        """The state after a step: where it was if nobody else holds that, or else where there is room."""
-        if isinstance(moved, Tensor) or self.workspace is None or not self.workspace.fits(self.x):
-            self.buffer = None
-            return tensor_of(moved)
-        (weights, values), buffer = moved.terms(), self.buffer
-        moved.clear()
-        if buffer is not None and values and values[0] is self.x:
-            values[0] = self.x = buffer.base
-            if buffer.free:
-                return write_over(weights, values).detach()
-        self.buffer = self.workspace.buffer()
-        return write(weights, values, self.buffer.base).detach()
 
     def land(self, stop: Node, moved: bool | np.ndarray) -> Asking[bool | np.ndarray]:
         """Samples that can go to the end without another evaluation do. Returns which have moved last."""
@@ -644,7 +618,7 @@ class Loop:
         """Times and states of the whole batch; a failed sample has no state at later times."""
         ledger = self.ledger
         ledger.flush()
-        whole = ledger.whole(self.x if self.run is None else self.x.detach())
+        whole = ledger.whole(self.x)
         lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
         if lost.any():
             whole = where(lost, torch.full_like(whole, torch.nan), whole)
@@ -668,7 +642,6 @@ class Loop:
             keep = kept.to(self.x.device)
             self.process = self.process.take(keep)
             self.x, self.memory, self.alive = self.x[keep], take(self.memory, keep), None
-            self.workspace = self.buffer = None
             if isinstance(self.t, Tensor):
                 self.start, self.control = some(self.start, kept), take(self.control, kept)
                 self.stop = None if self.stop is None else some(self.stop, kept)
@@ -715,7 +688,7 @@ class Loop:
     def replace(self, x: Tensor) -> None:
         """Go on from another state, between two steps. What an adaptive method has kept, such as the derivative there,
         is that of the state before, and is made again."""
-        self.x, self.buffer = x, None
+        self.x = x
         self.replaced = self.begun and self.solver.adaptive
         if self.run is not None:
             self.run.replace(self.step, x)
@@ -734,10 +707,8 @@ class Loop:
         for name in _MOVES:
             setattr(self, name, unpack(state[name]))
         self.process.noise.load_state_dict(state["noise"])
-        self.buffer = None
         if self.run is not None:
             self.run.at, self.run.values[:] = state["run"][0], unpack(state["run"][1])
-            self.run.buffers = [None] * len(self.run.values)
 
     def finish(self) -> Solution:
         """The solution, or the error of samples that did not arrive."""

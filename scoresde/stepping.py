@@ -6,7 +6,7 @@ import copy
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -399,7 +399,7 @@ class Stepper:
     @functools.cached_property
     def _made_with(self) -> dict[str, str]:
         """What its states fit."""
-        return _made_with(self._setup, self._prediction)
+        return _made_with(self._setup, self._prediction, self._state)
 
     @property
     def _planless(self) -> bool:
@@ -436,41 +436,40 @@ class Stepper:
         setup, caller, answer = self._setup, self._caller, None
         loop = setup.loop if self._arrived is None else None
         process = setup.process if loop is None else loop.process
-        with nullcontext() if loop is None else loop.working():
-            if self._turn is None:
-                self._turn = setup.finished(self._arrived) if loop is None else loop.turn()  # type: ignore[arg-type]
-                self._place, caller.read, self._network.calls = 0, 0, self._calls
-            while True:
-                if self._request is None:
-                    try:
-                        request = self._turn.send(answer)
-                    except StopIteration as end:
-                        self._ended(loop, end.value)
-                        return True
-                    except _Unanswered:
-                        solver: Any = setup.loop.solver  # type: ignore[union-attr]
-                        name, native = solver.name, getattr(solver, "native", "heun")
-                        raise InvalidArgumentError(
-                            f"{name!r} calls the network itself, and has no questions for a caller; take {native!r} or "
-                            "another method whose steps yield what they want evaluated."
-                        ) from None
-                    if not isinstance(request, Request):
-                        refuse_request(request)
-                    if not request.evaluates:
-                        answer = self._drawing(process, request)
-                        continue
-                    self._request = request
-                begun, caller.asked = caller.read, None
-                with suppress(_Unanswered):
-                    answer = self._request.answer(process)
-                if caller.asked is not None:
-                    caller.read = begun
-                    self._question = Question(*caller.asked, self._network.node, self._network.given)
-                    self._version = version_of(self._question.x)
-                    return False
-                self._request = None
-                if not self._planless:  # a plan keeps what it has computed
-                    caller.told, caller.read, self._calls = [], 0, self._network.calls
+        if self._turn is None:
+            self._turn = setup.finished(self._arrived) if loop is None else loop.turn()  # type: ignore[arg-type]
+            self._place, caller.read, self._network.calls = 0, 0, self._calls
+        while True:
+            if self._request is None:
+                try:
+                    request = self._turn.send(answer)
+                except StopIteration as end:
+                    self._ended(loop, end.value)
+                    return True
+                except _Unanswered:
+                    solver: Any = setup.loop.solver  # type: ignore[union-attr]
+                    name, native = solver.name, getattr(solver, "native", "heun")
+                    raise InvalidArgumentError(
+                        f"{name!r} calls the network itself, and has no questions for a caller; take {native!r} or "
+                        "another method whose steps yield what they want evaluated."
+                    ) from None
+                if not isinstance(request, Request):
+                    refuse_request(request)
+                if not request.evaluates:
+                    answer = self._drawing(process, request)
+                    continue
+                self._request = request
+            begun, caller.asked = caller.read, None
+            with suppress(_Unanswered):
+                answer = self._request.answer(process)
+            if caller.asked is not None:
+                caller.read = begun
+                self._question = Question(*caller.asked, self._network.node, self._network.given)
+                self._version = version_of(self._question.x)
+                return False
+            self._request = None
+            if not self._planless:  # a plan keeps what it has computed
+                caller.told, caller.read, self._calls = [], 0, self._network.calls
 
     def _drawing(self, process: Process, request: Request) -> Any:
         """A draw, or the one that was made before."""
@@ -501,7 +500,7 @@ def _left() -> Iterator[None]:
         yield
 
 
-def _made_with(setup: Setup, prediction: object) -> dict[str, str]:
+def _made_with(setup: Setup, prediction: object, x: Tensor) -> dict[str, str]:
     """What the states of a stepper fit, by the names that errors give. Times and levels are rounded, since their last
     digits depend on the processor, and addresses are left out."""
     process, loop = setup.process, setup.loop
@@ -516,7 +515,6 @@ def _made_with(setup: Setup, prediction: object) -> dict[str, str]:
         made["grid"] = [f"{t:.9g}" for t in (*loop.first_t[:1], *controller.targets)]
         made["tolerance"] = [getattr(controller, name, None) for name in ("rtol", "atol")]
         made["save_at"] = None if recorder is None else "steps" if recorder.every else recorder.wanted
-    x = setup.standing.x if loop is None else loop.x  # type: ignore[union-attr]
     made |= {"shape": tuple(x.shape), "dtype": x.dtype, "device": x.device, "dtype of the result": setup.dtype}
     made |= {"t_end": setup.t_end, "denoise": setup.denoise, "throw": setup.throw}
     return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", str(value)) for name, value in made.items()}

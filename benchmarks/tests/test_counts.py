@@ -46,10 +46,13 @@ def test_passes_over_the_state(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", FIXED)
-def test_new_memory_is_that_of_the_draws(method: str) -> None:
+def test_new_memory_is_that_of_draws_states_and_estimates(method: str) -> None:
+    """A tensor for each draw, a state and an estimate for each evaluation, and the state where a step ends."""
+    evaluations = {m.name: m.evaluations for m in scoresde.methods()}[method]
     for prediction, count in COMMITTED["steps"][method].items():
         if method not in DRAWN:
-            assert count.get("bytes", 0) == STATE * count.get("draws", 0), prediction
+            most = count.get("draws", 0) + 2 * evaluations + 1
+            assert count.get("bytes", 0) <= STATE * most, prediction
 
 
 @pytest.mark.parametrize("method", FIXED)
@@ -99,6 +102,6 @@ def test_what_densities_of_paths_cost() -> None:
     several = {"seeds2": 2.5, "dpmpp_sde": 2.5, "seeds3": 3, "sra1": 3.5}
     for name, row in rows.items():
         assert row["passes"] == several.get(name, 2), name
-        assert row["reductions"] == 1 and row["reads"] == 0 and row["kept"] == 1, name
+        assert row["reductions"] == 1 and row["reads"] == 0 and row["kept"] == 0, name
     again = dict(counts.of_paths(("ancestral", "seeds2")))
     assert json.loads(json.dumps(again)) == {name: rows[name] for name in again} and len(again) == 2

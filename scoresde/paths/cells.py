@@ -51,11 +51,8 @@ Weight: TypeAlias = float | Scale
 class Value(Symbol):
     """A symbol that takes part in sums, and in formulas, of which weights are made."""
 
-    __slots__ = ("tape",)
-
-    def __init__(self, index: int, like: Tensor, tape: CellTape) -> None:
-        super().__init__(index, like)
-        self.tape = tape
+    __slots__ = ()
+    tape: CellTape
 
     def apply(self, function: Callable[..., Any], values: tuple[Any, ...]) -> Value:
         """See `Recorded.apply`."""
@@ -285,7 +282,7 @@ def total(terms: Sequence[tuple[Weight, int]], values: Any, like: Tensor) -> Ten
     added = [values[i] for _, i in terms]
     if any(isinstance(w, Tensor) for w in weights):
         return combine(weights[0], added[0], 1.0, weights[1:], added[1:])
-    return Combination(weights, added)._apart()  # type: ignore[arg-type]
+    return Combination(weights, added).tensor()  # type: ignore[arg-type]
 
 
 class CellTape(Tape):
@@ -293,7 +290,7 @@ class CellTape(Tape):
 
     def symbol(self) -> Value:
         self.count += 1
-        return Value(self.count - 1, self.like, self)
+        return Value(self.count - 1, self)
 
     def evaluated(self, request: Evaluation) -> Any:
         """See `Tape.evaluated`; here of any score function."""

@@ -22,7 +22,6 @@ from .._checks import (
 )
 from .._plan import Evaluate, Instruction, Sum
 from .._tensors import compute_dtype, row_sums, transforming
-from .._workspace import working_in
 from ..errors import InvalidArgumentError
 from ..processes import Network, ReverseProcess
 from ..scores import as_score
@@ -298,15 +297,14 @@ class Replay:
     def step(self, instructions: list[Instruction], values: dict[int, Any], chosen: bool) -> list[Normal]:
         """Go through a step, and return the laws of its states."""
         laws: list[Normal] = []
-        with working_in(None):
-            for instruction in instructions:
-                if isinstance(instruction, Cell):
-                    state = self.states[instruction.place].clone()  # which a network may write to, to be refused
-                    if chosen or (instruction.draw is not None and all(i in values for i in instruction.needs)):
-                        laws.append(instruction.law(values, state))
-                    values[instruction.whole.to] = state
-                else:
-                    _STEPS[type(instruction)](instruction, values, self)
+        for instruction in instructions:
+            if isinstance(instruction, Cell):
+                state = self.states[instruction.place].clone()  # which a network may write to, to be refused
+                if chosen or (instruction.draw is not None and all(i in values for i in instruction.needs)):
+                    laws.append(instruction.law(values, state))
+                values[instruction.whole.to] = state
+            else:
+                _STEPS[type(instruction)](instruction, values, self)
         return laws if chosen else []
 
 

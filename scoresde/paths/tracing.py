@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from .._plan import Draw, Evaluate, Instruction, NotLinear, Plan, Run, Sum, bury, evaluated_in
-from .._workspace import Buffer, Workspace
 from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
 from ..noise import Noise
@@ -52,9 +51,9 @@ class TracedPlan(Plan):
     cells: list[Cell] = field(default_factory=list)
     means: list[list[Instruction]] = field(default_factory=list)
 
-    def run(self, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> TracedRun:
+    def run(self, noise: Noise, x: Tensor) -> TracedRun:
         """See `Plan.run`."""
-        return TracedRun(self, noise, x, workspace, buffer)
+        return TracedRun(self, noise, x)
 
     keep: bool = True
 
@@ -77,9 +76,9 @@ class TracedRun(Run):
 
     plan: TracedPlan
 
-    def __init__(self, plan: TracedPlan, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> None:
-        super().__init__(plan, noise, x, workspace, buffer)
-        self.begin = x.detach()
+    def __init__(self, plan: TracedPlan, noise: Noise, x: Tensor) -> None:
+        super().__init__(plan, noise, x)
+        self.begin = x
         self.reached = 0
         self.states: list[Tensor] = []
         self.densities: dict[int, Tensor] = {}

@@ -14,7 +14,6 @@ from .._checks import fits, output_problem, warn_caller
 from .._combination import Combination, Term
 from .._context import check_unwritten, cut, tensors, versions
 from .._tensors import Scalar, expand, row_finite, where
-from .._workspace import exchange
 from ..errors import ScoreFnError
 from ..scores import ScoreFn, Split, Traits, as_score
 from ..scores.base import Direct, estimate_of
@@ -92,11 +91,7 @@ class Network:
         direct = self._direct
         if direct is None or node.t not in direct.rows or (x.shape, x.dtype) != self._like:
             return None
-        workspace = exchange(None)  # which is not the network's
-        try:
-            out = self.output(x, node)
-        finally:
-            exchange(workspace)
+        out = self.output(x, node)
         estimate = direct.read(x, out, node)
         estimate.keep = self.copies
         return estimate

@@ -172,7 +172,7 @@ def densities_of_steps(solver: Solver) -> None:
         network = Network(as_score(_score), copies=solver.keeps_estimates)
         process = ReverseProcess(_SDE, network, eta=solver.default_stochasticity)
         grid = TracedGrid(solver.visit(_SDE, times))
-        loop = Loop(process, solver, grid, x.clone(), noise, compact=False, throw=True, owned=True)
+        loop = Loop(process, solver, grid, x.clone(), noise, compact=False, throw=True)
         loop.complete()
         told: Any = loop.run
         return torch.stack(told.states).flatten(), sum(told.densities.values()), noise.count
