@@ -650,7 +650,6 @@ DEFECTS = (
         "    own -= {number for i in every if not isinstance(i, Sum) for number in i.read}\n",
         "",
     ),
-    Defect("a state is written over", "_plan.py", "if isinstance(i, Sum)} - set(states)", "if isinstance(i, Sum)}"),
     Defect("a plan for another stochasticity", "_plan.py", "(options, process.eta, ", "(options, "),
     Defect("a plan for another prediction", "_plan.py", "network.copies, kind, constants", "network.copies, constants"),
     Defect(
