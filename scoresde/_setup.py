@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from ._checks import (
 )
 from ._memo import Memo, constants_of
 from ._options import GridChoice, SolveOptions
+from ._plan import plan_of
 from ._tensors import compute_dtype, far_from_most, row_finite, transforming, where
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError
@@ -49,7 +51,7 @@ from .grids import Grid
 from .integrate import Loop, Recorder, Solution, Status
 from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
-from .paths.tracing import TracedGrid
+from .paths.tracing import traced
 from .paths.wanted import Told, check_path_wanted
 from .processes import Asking, GeneralReverse, Network, Process, ReverseProcess
 from .scores import Score, as_score
@@ -188,8 +190,6 @@ def set_up(
         prior = sde.prior.log_prob(state.to(torch.float64)) if drawn else None
         seeds = given.seed if given.seeds is None else list(check_integers("seeds", given.seeds, low=0))
         setup.told = Told(solver, eta, prior, seeds)
-        if isinstance(controller, FixedGrid):
-            controller = TracedGrid(controller.times, keep=given.path_log_prob is True)
     if len(state) == 0 or times[0] == times[-1]:
         setup.standing = _standing(state, times[0], recorder)
     else:
@@ -202,8 +202,9 @@ def set_up(
             compact=compact and score.traits.rowwise and not source.whole_batch and not solver.batch_coupled,
             recorder=recorder,
             callback=given.callback,
-            limit=limit,
+            max_steps=limit,
             throw=given.throw,
+            planner=plan_of if setup.told is None else partial(traced, keep=given.path_log_prob is True),
         )
     return setup
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ._checks import form, refuse_rows
 from ._display import Displayed, kind, span, tally
+from ._plan import Plan, plan_of
 from ._snapshot import pack, unpack
 from ._tensors import as_array, number, row_finite, take, transforming, where
 from ._watch import Found, Watch, wrong_rows
@@ -294,20 +295,22 @@ def progress_bar(shown: bool, name: str) -> AbstractContextManager[Any]:
 
 
 def integrate(
-    process: Process,
-    solver: Solver,
-    controller: Controller,
-    x: Tensor,
-    noise: Noise,
-    *,
-    compact: bool = False,
-    recorder: Recorder | None = None,
-    callback: Callable[[Info], object] | None = None,
-    progress: tqdm | None = None,
-    max_steps: int | None = None,
-    throw: bool = True,
+    process: Process, solver: Solver, controller: Controller, x: Tensor, noise: Noise, **options: Any
 ) -> Solution:
-    """Run a solver from the controller's first time to its last.
+    """Run a solver from the controller's first time to its last; the arguments are those of `Loop`.
+
+    Raises:
+        NonFiniteError: a state or a score is not finite.
+        StepSizeUnderflowError: the tolerance requires steps that the clock cannot resolve.
+        MaxStepsError: ``max_steps`` were used up.
+    """
+    loop = Loop(process, solver, controller, x, noise, **options)
+    loop.complete()
+    return loop.finish()
+
+
+class Loop:
+    """One solve: the samples that are still in the loop, and the stages of a step.
 
     Args:
         process: what is stepped.
@@ -315,40 +318,13 @@ def integrate(
         x: the state at the start, ``(batch, *event)``, float32 or wider.
         noise: the only source of randomness.
         compact: drop finished samples from the batch.
+        throw: raise at the first failure; otherwise failed samples become NaN and the others go on, and those that are
+            not finite at the start are never evaluated.
         recorder: keeps states on the way.
         callback: called as ``callback(info)`` after each step; True stops the solve.
         progress: a bar to move, in percent.
         max_steps: steps of the loop at most.
-        throw: raise at the first failure; otherwise failed samples become NaN and the others go on, and those that are
-            not finite at the start are never evaluated.
-
-    Returns:
-        A `Solution`.
-
-    Raises:
-        NonFiniteError: a state or a score is not finite.
-        StepSizeUnderflowError: the tolerance requires steps that the clock cannot resolve.
-        MaxStepsError: ``max_steps`` were used up.
-    """
-    loop = Loop(
-        process,
-        solver,
-        controller,
-        x,
-        noise,
-        compact=compact,
-        recorder=recorder,
-        callback=callback,
-        progress=progress,
-        limit=max_steps,
-        throw=throw,
-    )
-    loop.complete()
-    return loop.finish()
-
-
-class Loop:
-    """One solve: the samples that are still in the loop, and the stages of a step.
+        planner: makes the plan of a solve on a fixed grid, or None.
 
     Attributes:
         x, start, stop: the state of the samples in the loop, where they are, and where the next step ends; None when
@@ -370,21 +346,22 @@ class Loop:
         x: Tensor,
         noise: Noise,
         *,
-        compact: bool,
-        throw: bool,
+        compact: bool = False,
+        throw: bool = True,
         recorder: Recorder | None = None,
         callback: Callable[[Info], object] | None = None,
         progress: tqdm | None = None,
-        limit: int | None = None,
+        max_steps: int | None = None,
+        planner: Callable[[Process, Solver, Tensor, Tensor], Plan | None] = plan_of,
     ) -> None:
         self.process, self.solver, self.controller = replace(process, noise=noise), solver, controller
         self.compact, self.recorder, self.throw = compact, recorder, throw
-        self.callback, self.progress, self.limit = callback, progress, limit
+        self.callback, self.progress, self.limit = callback, progress, max_steps
         self.seen = callback is not None or (recorder is not None and not throw)
         process.network.remembers |= callback is not None
-        plan = (
-            controller.plan(process, solver, x) if throw and not (torch.is_grad_enabled() or transforming()) else None
-        )
+        plan: Plan | None = None
+        if isinstance(controller, FixedGrid) and throw and not (torch.is_grad_enabled() or transforming()):
+            plan = planner(process, solver, controller.times, x)
         self.run = None if plan is None else plan.run(noise, x)
         self.x = x
         self.start = controller.start(process, x) if plan is None else plan.nodes[0]

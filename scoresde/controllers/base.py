@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from .._plan import Plan
 from .._tensors import as_array
 from ..solvers.base import Asking, Node, Process, Solver, StepResult
 
@@ -52,10 +51,6 @@ class Controller(abc.ABC):
     """
 
     targets: tuple[float, ...]
-
-    def plan(self, process: Process, solver: Solver, x: Tensor) -> Plan | None:
-        """The whole solve, recorded before its first step; None where it depends on the state."""
-        return None
 
     @abc.abstractmethod
     def start(self, process: Process, x: Tensor) -> Node:

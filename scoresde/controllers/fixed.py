@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .._plan import Plan, plan_of
 from .base import Controller, Decision, Node, Process, Solver, StepResult
 
 
@@ -36,10 +35,6 @@ class FixedGrid(Controller):
     def targets(self) -> tuple[float, ...]:  # type: ignore[override]
         """See `Controller`."""
         return tuple(self.times.tolist()[1:])
-
-    def plan(self, process: Process, solver: Solver, x: Tensor) -> Plan | None:
-        """See `Controller.plan`."""
-        return plan_of(process, solver, self.times, x)
 
     def start(self, process: Process, x: Tensor) -> Node:
         """See `Controller.start`."""

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from .._plan import Draw, Evaluate, Instruction, NotLinear, Plan, Run, Sum, bury, evaluated_in
-from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import Asking, Process
@@ -97,28 +96,11 @@ class TracedRun(Run):
         self.densities[step] = density if known is None else known + density
 
 
-@dataclass(frozen=True)
-class TracedGrid(FixedGrid):
-    """A fixed grid, on which a solve tells the densities of its steps.
+def traced(process: Process, solver: Solver, times: Tensor, x: Tensor, *, keep: bool = True) -> TracedPlan:
+    """The plan of a solve with its cells; the solver and the network are prepared.
 
     Args:
-        times: see `FixedGrid`.
-        keep: whether it keeps the path, too.
-
-    Example:
-        >>> TracedGrid(torch.tensor([1.0, 0.5])).steps
-        1
-    """
-
-    keep: bool = True
-
-    def plan(self, process: Process, solver: Solver, x: Tensor) -> TracedPlan:
-        """See `Controller.plan`."""
-        return replace(traced(process, solver, self.times, x), keep=self.keep)
-
-
-def traced(process: Process, solver: Solver, times: Tensor, x: Tensor) -> TracedPlan:
-    """The plan of a solve with its cells; the solver and the network are prepared.
+        keep: whether the solve keeps the path, too.
 
     Raises:
         InvalidArgumentError: the steps of the method have no Gaussian density.
@@ -134,7 +116,7 @@ def traced(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Traced
         raise refusal(solver.name, str(error) or _OTHER) from None
     if not plan.cells:
         raise NothingDrawn(str(refusal(solver.name, "it draws nothing with these options on this grid")))
-    return plan
+    return replace(plan, keep=keep)
 
 
 def refusal(name: str, reason: str) -> InvalidArgumentError:

@@ -15,10 +15,11 @@ from .._arguments import context_of
 from .._checks import check_state, output_problem
 from .._context import mapped, named
 from .._tensors import compute_dtype
+from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..integrate import Loop, Solution
 from ..noise import CallableNoise, Noise, SampleNoise
-from ..paths.tracing import NothingDrawn, TracedGrid
+from ..paths.tracing import NothingDrawn, traced
 from ..processes import Network, ReverseProcess
 from ..scores import ScoreModel, as_score
 from ..sdes import SDE, VPSDE, AffineSDE, FlowSDE, Node
@@ -171,8 +172,8 @@ def densities_of_steps(solver: Solver) -> None:
         noise = CallableNoise(lambda k, like: draws[k])
         network = Network(as_score(_score), copies=solver.keeps_estimates)
         process = ReverseProcess(_SDE, network, eta=solver.default_stochasticity)
-        grid = TracedGrid(solver.visit(_SDE, times))
-        loop = Loop(process, solver, grid, x.clone(), noise, compact=False, throw=True)
+        grid = FixedGrid(solver.visit(_SDE, times))
+        loop = Loop(process, solver, grid, x.clone(), noise, planner=traced)
         loop.complete()
         told: Any = loop.run
         return torch.stack(told.states).flatten(), sum(told.densities.values()), noise.count
