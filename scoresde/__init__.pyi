@@ -28,6 +28,7 @@ from .fit import fit_solver as fit_solver
 from .fit import tune as tune
 from .generation import generate as generate
 from .integrate import Solution as Solution
+from .integrate import step_by_step as step_by_step
 from .latents import decode as decode
 from .latents import encode as encode
 from .likelihood import Likelihood as Likelihood

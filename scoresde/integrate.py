@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -294,6 +295,32 @@ def progress_bar(shown: bool, name: str) -> AbstractContextManager[Any]:
     return tqdm(total=100, desc=name, unit="%", file=sys.stderr, bar_format=shape)
 
 
+_recorded: ContextVar[bool] = ContextVar("recorded", default=True)
+
+
+@contextmanager
+def step_by_step() -> Iterator[None]:
+    """Inside this context a solve runs the ``step`` of its method at every step, where it otherwise repeats what was
+    recorded of it before the first one: a debugger stops in it. The results are the same, bit for bit.
+
+    Example:
+        >>> sde, x = scoresde.VPSDE(), torch.ones(1, 2)
+        >>> with step_by_step():
+        ...     slow = scoresde.solve(sde, lambda x, t: -x, x, method="ddim", steps=4).x
+        >>> bool(
+        ...     (
+        ...         slow == scoresde.solve(sde, lambda x, t: -x, x, method="ddim", steps=4).x
+        ...     ).all()
+        ... )
+        True
+    """
+    token = _recorded.set(False)
+    try:
+        yield
+    finally:
+        _recorded.reset(token)
+
+
 def integrate(
     process: Process, solver: Solver, controller: Controller, x: Tensor, noise: Noise, **options: Any
 ) -> Solution:
@@ -360,7 +387,8 @@ class Loop:
         self.seen = callback is not None or (recorder is not None and not throw)
         process.network.remembers |= callback is not None
         plan: Plan | None = None
-        if isinstance(controller, FixedGrid) and throw and not (torch.is_grad_enabled() or transforming()):
+        plain = throw and not (torch.is_grad_enabled() or transforming())
+        if isinstance(controller, FixedGrid) and plain and (_recorded.get() or planner is not plan_of):
             plan = planner(process, solver, controller.times, x)
         self.run = None if plan is None else plan.run(noise, x)
         self.x = x
@@ -774,4 +802,4 @@ _NON_FINITE = {
 }
 
 
-__all__ = ["Info", "Recorder", "Solution", "Status", "integrate"]
+__all__ = ["Info", "Recorder", "Solution", "Status", "integrate", "step_by_step"]

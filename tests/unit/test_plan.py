@@ -222,3 +222,21 @@ def test_a_sum_is_not_written_over_a_term_that_it_reads_again(state: bool) -> No
     model = ScoreModel(net, SDE, "noise")
     for _ in range(2):
         same(lambda **given: scoresde.solve(SDE, model, start(), method=Twice(state), steps=6, **given))
+
+
+@pytest.mark.parametrize("method", ["ddim", "heun", "unipc", "pc", "dpmpp_2m_sde"])
+def test_step_by_step_every_step_is_made_by_the_solver(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = scoresde.solvers.make_solver(method, {}, ())
+    calls, step = [], type(solver).step
+
+    def counted(*given: Any) -> Any:
+        calls.append(1)
+        return step(*given)
+
+    wanted = scoresde.solve(SDE, ScoreModel(net, SDE, "noise"), start(), method=solver, steps=7, seed=3)
+    monkeypatch.setattr(type(solver), "step", counted)
+    with scoresde.step_by_step():
+        slow = scoresde.solve(SDE, ScoreModel(net, SDE, "noise"), start(), method=solver, steps=7, seed=3)
+    assert len(calls) == 7 and torch.equal(slow.x, wanted.x)
+    scoresde.solve(SDE, ScoreModel(net, SDE, "noise"), start(), method=solver, steps=7, seed=3)
+    assert len(calls) == 7
