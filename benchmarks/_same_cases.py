@@ -508,6 +508,45 @@ def _on_path(method: str, seeds: Any) -> Any:
 
 
 @part
+def steppers(quick: bool) -> Iterator[Case]:
+    for method in (m for m in scoresde.methods() if m.kind not in ("backend", "forward")):
+        for process, form in (("VPSDE", "noise"), ("FlowSDE", "flow")):
+            yield f"{method.name}/{process}", functools.partial(_stepped, method, process, form)
+
+
+def _stepped(method: Any, process: str, form: str) -> Any:
+    """Every question, and the solution, of a stepper that is saved and opened again on the way."""
+    sde = getattr(scoresde, process)()
+    net, given = closed_form(sde, form), {"seeds": range(4), "save_at": "steps", "denoise": True, **_options(method)}
+    make = functools.partial(scoresde.Stepper, sde, method.name, random(4, 3), prediction=form, **given)
+    stepper, asked = make(), []
+    while not stepper.done:
+        if len(asked) % 7 == 5:
+            saved, stepper = stepper.state_dict(), make()
+            stepper.load_state_dict(saved)
+        x, t = stepper.ask()
+        asked += [x.clone(), t.clone()] if len(asked) < 60 else []
+        stepper.tell(net(x, t))
+    return asked, stepper.solution
+
+
+@part
+def paths(quick: bool) -> Iterator[Case]:
+    for name in (m.name for m in scoresde.methods() if m.stochastic):
+        for process in ("VPSDE", "EDMSDE"):
+            yield f"{name}/{process}", functools.partial(_recorded_path, name, process)
+
+
+def _recorded_path(method: str, process: str) -> Any:
+    sde = getattr(scoresde, process)()
+    found = scoresde.solve(
+        sde, model(sde, "noise"), shape=(3, 2), method=method, steps=4, seed=1, path_log_prob=True, dtype=F64
+    )
+    other = scoresde.paths.log_prob(found.path, sde, model(sde, "noise", sigma_data=0.4), per_step=True)
+    return found.x, found.path_log_prob, found.path.log_probs, list(found.path.states), other
+
+
+@part
 def simulate(quick: bool) -> Iterator[Case]:
     x0 = random(3, 4)
     for (process, make), dtype, seeds in itertools.product(_every_process().items(), DTYPES, ("seed", "seeds")):
