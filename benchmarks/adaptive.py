@@ -176,7 +176,7 @@ class Slope:
         began = time.perf_counter()
         sde, u = self.sde, u.to(F64)
         t = (u if self.clock.lam is None else sde.time(2 * u)).clamp(sde.t_min, sde.t_max)
-        out = self.clock.slope(self.process, x, sde.nodes(t.expand(self.batch))).to(x.dtype)
+        out = self.process.answer(self.process.slope(self.clock, x, sde.nodes(t.expand(self.batch)))).to(x.dtype)
         self.seconds += time.perf_counter() - began
         return out
 

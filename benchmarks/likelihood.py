@@ -338,9 +338,12 @@ def measure_products(rounds: int = 5) -> dict[str, Any]:
     x, node = held_out(4), SDE.nodes(torch.full((4,), 0.4, dtype=F64))
     vectors = torch.randn(4, 64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
+    def slope(state: Tensor, node: Any) -> Tensor:
+        return flow.answer(flow.slope(coordinate, state, node))
+
     def reverse(chunk: int) -> None:
         state, backward = x.clone().requires_grad_(True), Backward()
-        out = flow.slope(coordinate, state, node)
+        out = slope(state, node)
         for v in vectors.split(chunk, dim=1):
             backward(out, state, v, False)
 
@@ -348,12 +351,12 @@ def measure_products(rounds: int = 5) -> dict[str, Any]:
         many = type(node)(*(value.repeat(chunk) for value in node))
         for v in vectors.split(chunk, dim=1):
             state = x.repeat(chunk, 1, 1, 1).requires_grad_(True)
-            torch.autograd.grad(flow.slope(coordinate, state, many), state, v.transpose(0, 1).reshape(state.shape))
+            torch.autograd.grad(slope(state, many), state, v.transpose(0, 1).reshape(state.shape))
 
     def tangents() -> None:
         with torch.no_grad(), forward.dual_level():
             for v in vectors.unbind(1):
-                forward.unpack_dual(flow.slope(coordinate, forward.make_dual(x, v), node))
+                forward.unpack_dual(slope(forward.make_dual(x, v), node))
 
     ways: dict[str, Callable[[], None]] = {f"backward, {c} at once": lambda c=c: reverse(c) for c in (1, 16, 64)}  # type: ignore[misc]
     ways |= {"backward, 16 copies of the batch": lambda: copies(16), "forward": tangents}
