@@ -43,5 +43,5 @@ class Corrector(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def correct(self, process: Process, x: Tensor, node: Node) -> Asking[Tensor]:
+    def correct(self, process: Process, x: Tensor, node: Node) -> Asking[Tensor] | Tensor:
         """The corrected state; it yields requests, as a step does (see `scoresde.solvers.Solver`)."""

@@ -150,7 +150,7 @@ class PredictorCorrector(PredictedSolver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
         """See `Solver.step`."""
         if self.order == "cp":
-            moved = yield from self.corrector.correct(process, x, start)
+            moved = yield from result_of(self.corrector.correct(process, x, start))
             return (yield from result_of(self.predictor.step(process, moved, start, stop, state)))
         result = yield from result_of(self.predictor.step(process, x, start, stop, state))
-        return result._replace(x=(yield from self.corrector.correct(process, result.x, stop)))
+        return result._replace(x=(yield from result_of(self.corrector.correct(process, result.x, stop))))

@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde import VPSDE, MaxStepsError, NonFiniteError, SampleNoise, Status, StepSizeUnderflowError
+import scoresde
+from scoresde import (
+    VPSDE,
+    LangevinCorrector,
+    MaxStepsError,
+    NonFiniteError,
+    SampleNoise,
+    Status,
+    StepSizeUnderflowError,
+)
 from scoresde.controllers import Controller, Decision, FixedGrid
 from scoresde.integrate import Recorder, Solution, integrate
 from scoresde.noise import BatchNoise, Noise
@@ -394,3 +403,18 @@ def test_the_bar_moves_to_its_end_and_never_back(compact: bool) -> None:
     scripts = ["++", "-+-+++", "+"]
     integrate(process, Stub(), WithTargets(scripts), named(3), BatchNoise(), compact=compact, progress=bar)
     assert bar.shown == sorted(bar.shown) and bar.shown[-1] == 100 and len(bar.shown) == 6
+
+
+def test_a_corrector_may_be_a_plain_function_of_the_state() -> None:
+    @dataclass(frozen=True)
+    class Halving(LangevinCorrector):
+        evaluations: ClassVar[int] = 0  # type: ignore[misc]
+
+        def correct(self, process: Process, x: Tensor, node: Node) -> Tensor:  # type: ignore[override]
+            return 0.5 * x
+
+    method = scoresde.solvers.PredictorCorrector(scoresde.solvers.DDIM(), Halving())
+    x = torch.ones(2, 3)
+    found = scoresde.solve(VPSDE(), lambda x, t: -x, x, method=method, steps=1)
+    plain = scoresde.solve(VPSDE(), lambda x, t: -x, 0.5 * x, method="ddim", steps=1)
+    assert torch.equal(found.x, plain.x) and found.evaluations == 1

@@ -113,7 +113,7 @@ class Replacement(SpectralSolver, PredictedSolver):
             x = leap(x, start, stop, (yield process.normal(x)))
             return StepResult(x, ((yield from result_of(self.predictor.init(process, x, stop))), known))
         if self.corrector is not None:
-            moved = yield from self.corrector.correct(process, x, start)
+            moved = yield from result_of(self.corrector.correct(process, x, start))
             x = yield from impute(process, self.operator, moved, known, start)
         result = yield from result_of(self.predictor.step(process, x, start, stop, memory))
         moved = yield from impute(process, self.operator, result.x, known, stop)
