@@ -297,12 +297,12 @@ class Stepper:
 
         Args:
             output: what the network returned.
-            x: where it was evaluated, if that was not the x of the question. None in a step that is made again
-                from a saved state.
+            x: where it was evaluated, if that was not the x of the question; for methods whose steps are known before
+                the first one, which adaptive ones are not.
 
         Raises:
-            InvalidArgumentError: nothing was asked since the last output; or it is one of a step that is made again,
-                and x is given.
+            InvalidArgumentError: nothing was asked since the last output; or x is given, and the method does not take
+                it.
             InvalidTypeError: it is no tensor.
             ScoreFnError: it is not shaped like what was asked, or the x of the question was written to.
             NonFiniteError: it, or the state that follows, is not finite.
