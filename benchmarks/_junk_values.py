@@ -1018,6 +1018,7 @@ VALID: dict[str, Make] = {
     "sample_tilted.score_fn": lambda: guidance.classifier_guidance(score_fn(), log_prob),
     "save.kwargs": lambda: SMALL,
     "discrete.BetaChain.from_config.config": lambda: betas().to_config(),
+    "solvers.from_config.config": lambda: {"method": "pc", "options": {}},
     "discrete.NoiseScales.ncsnv2.data": lambda: torch.linspace(-1.0, 1.0, 80).reshape(4, 20),
     "grids.Shifted.grid": lambda: scoresde.grids.time,
     "grids.SamplerGrid.times": lambda: _even,

@@ -410,7 +410,7 @@ def bury(steps: list[list[Instruction]], states: Sequence[int]) -> None:
             user.dead.append(number)
     # what is written over nobody else has seen: no state, nothing that a network or a source of noise was given
     every = list(itertools.chain.from_iterable(steps))
-    own = {i.to for i in every if isinstance(i, Sum)} - set(states)
+    own = {i.to for i in every if type(i) is Sum} - set(states)  # a formula may return what it was given
     own -= {number for i in every if not isinstance(i, Sum) for number in i.read}
     for instruction in every:
         if isinstance(instruction, Sum) and instruction.read:

@@ -301,7 +301,8 @@ _recorded: ContextVar[bool] = ContextVar("recorded", default=True)
 @contextmanager
 def step_by_step() -> Iterator[None]:
     """Inside this context a solve runs the ``step`` of its method at every step, where it otherwise repeats what was
-    recorded of it before the first one: a debugger stops in it. The results are the same, bit for bit.
+    recorded of it before the first one: a debugger stops in it. The results are the same, bit for bit. A solve with
+    ``path_log_prob`` is always recorded.
 
     Example:
         >>> sde, x = scoresde.VPSDE(), torch.ones(1, 2)

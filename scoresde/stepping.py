@@ -323,7 +323,6 @@ class Stepper:
         try:
             self._go()
         except BaseException:
-            self._leave()
             if caller.told and self._failure is None:  # it was not taken: the question stays open
                 caller.told.pop()
                 self._question, self._asked = question, True
@@ -421,8 +420,10 @@ class Stepper:
                         return
                     if not self._on():
                         return
-            except (NonFiniteError, MaxStepsError, StepSizeUnderflowError) as failure:
-                self._failure = failure
+            except BaseException as failure:
+                self._leave()  # what has raised is a generator that is over
+                if isinstance(failure, NonFiniteError | MaxStepsError | StepSizeUnderflowError):
+                    self._failure = failure
                 raise
 
     @property

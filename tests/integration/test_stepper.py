@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import io
@@ -599,3 +600,30 @@ def test_a_score_function_that_catches_exceptions_still_asks() -> None:
         options = options_of(method) | {"seed": 0}
         wanted = scoresde.solve(SDE, ScoreModel(net, SDE, "noise"), start(), method=method, **options).x
         assert torch.equal(told(Stepper(SDE, method, start(), prediction=careful, **options)).x, wanted)
+
+
+@pytest.mark.parametrize("method", ["pc", "dpmpp_2m_sde", "edm"])
+@pytest.mark.parametrize("context", [contextlib.nullcontext, scoresde.step_by_step])
+def test_an_exception_before_a_question_ends_nothing(method: str, context: Callable[[], Any]) -> None:
+    """A draw fails, in a step by a plan and in one without: the stepper goes on where it was, with the same draws."""
+    times = itertools.count()
+
+    class Fragile(scoresde.SampleNoise):
+        def normal(self, like: Tensor) -> Tensor:
+            if next(times) in (2, 3, 6):
+                raise KeyboardInterrupt
+            return super().normal(like)
+
+    options, failed = options_of(method), 0
+    with context():
+        wanted = scoresde.solve(SDE, net, start(), method=method, seeds=range(3), **options)
+        stepper = Stepper(SDE, method, start(), noise=scoresde.SampleNoise(range(3)), **options)
+        stepper._setup.loop.process.noise.__class__ = Fragile
+        while not stepper.done:
+            try:
+                stepper.tell(net(*stepper.ask()))
+            except KeyboardInterrupt:
+                failed += 1
+            except InvalidArgumentError:  # the last draw failed after the last question, and `ask` has made it
+                assert stepper.done
+    assert failed >= 2 and torch.equal(stepper.x, wanted.x) and stepper.solution.evaluations == wanted.evaluations
