@@ -100,6 +100,7 @@ class Identity:
         cls, task: Task, context: Context, count: int, stated: str | None, known: Mapping[str, str] | None = None
     ) -> Identity:
         """Of a task and the context of so many draws."""
+        check_kind("identity", stated, (str, type(None)), "a text")
         return cls(
             Made.of(task.sde).digest,
             Made.of(task.score_fn).digest,
@@ -340,8 +341,9 @@ class Certificate(Displayed):
         self._check_norm(given)
         made = Made.of([sde, score_fn, given.function, settings])
         made.check_stated(identity, "the certificate was made before")
+        theirs = Identity.of(task, {}, 1, identity)
         own = self.identity if self.identity.stated is not None else replace(self.identity, stated=identity)
-        own.check(replace(Identity.of(task, {}, 1, identity), context=own.context))
+        own.check(replace(theirs, context=own.context))
         return replace(self, identity=own, _task=task, _norm=given)
 
     def bound_for(self, label: int | None = None) -> Group:

@@ -542,3 +542,11 @@ def test_a_function_gives_the_noise_of_a_method_that_draws_none(certificate: Cer
 
     made = certificate.solve(shape=(3, 2), noise=draw)
     assert torch.equal(made.x, scoresde.solve(SDE, SCORE, shape=(3, 2), noise=draw, dtype=F64, **METHOD).x)
+
+
+@pytest.mark.parametrize("wrong", [5, torch.ones(2), math.nan])
+def test_an_identity_is_a_text(certificate: Certificate, wrong: Any) -> None:
+    with pytest.raises(InvalidTypeError, match="`identity` must be a text"):
+        scoresde.certify(SDE, SCORE, **METHOD, **GIVEN, identity=wrong)
+    with pytest.raises(InvalidTypeError, match="`identity` must be a text"):
+        certificate.on(SDE, SCORE, **METHOD, identity=wrong)
