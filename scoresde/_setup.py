@@ -171,7 +171,7 @@ def set_up(
     controller, limit = _controller(sde, solver, times, nodes, saved, given, dtypes)
     if solver.own_steps:
         solver, limit = _told(solver, given, limit, dtypes), None
-    if solver.needs_path:
+    if solver.adaptive and solver.stochastic:  # what is drawn decides on the steps
         source = path_on(lambda t: solver.noise_clock(sde, t), source, solver.name)
     # the solve
     eta = solver.default_stochasticity if given.stochasticity is None else float(given.stochasticity)

@@ -447,7 +447,7 @@ class Loop:
             return False
         if moved is None:
             return False
-        if self.run is None and self.solver.lands and self.stop is not None:
+        if self.solver.adaptive and self.stop is not None:
             moved = yield from self.land(self.stop, moved)
         # save, call back, show
         if self.recorder is not None:
@@ -577,15 +577,14 @@ class Loop:
 
     def land(self, stop: Node, moved: bool | np.ndarray) -> Asking[bool | np.ndarray]:
         """Samples that can go to the end without another evaluation do. Returns which have moved last."""
-        landed, ends = yield from self.controller.land(
+        possible = yield from self.controller.land(
             self.process, self.solver, self.x, self.start, stop, self.memory, self.control
         )
-        landed = landed & self.ledger.running
-        if not landed.any():
+        if possible is None or not (landed := possible[0] & self.ledger.running).any():
             return moved
         self.record(moved)  # what the landing leaves behind
         here = torch.from_numpy(landed).to(self.x.device)
-        self.x, self.start = where(here, ends, self.x), either(torch.from_numpy(landed), stop, self.start)
+        self.x, self.start = where(here, possible[1], self.x), either(torch.from_numpy(landed), stop, self.start)
         self.t = number(self.start.t)
         self.ledger.account(0, landed, self.t, landed)
         self.changed |= self.ledger.close(landed, Status.SUCCESS)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import as_array, on_host, rms
+from .._tensors import as_array, expand, on_host, rms
 from ..errors import InvalidArgumentError
 from ..sdes.records import either
 from ..solvers.base import Estimates, StepControl, of_power
@@ -189,12 +189,14 @@ class Adaptive(Controller):
         stop: Node[Tensor],
         memory: object,
         state: Any,
-    ) -> Asking[tuple[np.ndarray, Tensor]]:
+    ) -> Asking[tuple[np.ndarray, Tensor] | None]:
         """See `Controller.land`. All samples draw, whether it is their last step or not, since what others do must not
         change the draws of a sample."""
+        result = yield from solver.land(process, x, start, stop, memory)
+        if result is None:
+            return None
         (t,) = on_host(stop.t)
         last = (state.target == len(self.targets) - 1) & (t == self.targets[-1])
-        result = yield from solver.land(process, x, start, stop, memory)
         ratios, factors, _, used, _ = self._ratios(solver, x, result, result.error)  # type: ignore[arg-type]
         norms, sums = on_host(ratios, result.x.detach().flatten(1).sum(1))
         norms = norms if factors is None else norms * factors
@@ -210,7 +212,11 @@ class Adaptive(Controller):
             error = of_power(error, float(solver.ode_order or 1))
         powers, used, usable = (as_array(v) for v in error[1:4])
         factors = as_array(error.factors)
-        scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
+        if error.size is None:
+            allowed = self.atol + self.rtol * torch.maximum(x.detach().abs(), result.x.detach().abs())
+        else:
+            allowed = expand((self.rtol * error.size.detach()).clamp_min(self.atol), x)
+        scale = allowed.clamp_min(torch.finfo(x.dtype).tiny)
         return rms(error.values.detach() / scale[:, None], 2), factors, powers, used, usable
 
 

@@ -89,7 +89,8 @@ class Controller(abc.ABC):
         stop: Node[Any],
         memory: object,
         state: Any,
-    ) -> Asking[tuple[np.ndarray, Tensor]]:
-        """Which samples go to the end without another evaluation (see `Solver.land`), and their states there."""
+    ) -> Asking[tuple[np.ndarray, Tensor] | None]:
+        """Which samples go to the end without another evaluation (see `Solver.land`), and their states there; None
+        where none can."""
         yield from ()
-        return np.zeros(len(x), dtype=bool), x
+        return None

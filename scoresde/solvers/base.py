@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .._combination import Term, tensor_of
@@ -29,6 +28,8 @@ class Estimates(NamedTuple):
         used: which of them is that of the step, ``(batch,)``.
         usable: which of them the next step may use, ``(batch, m)`` bool.
         factors: factors of the values, ``(batch, m)``; None stands for 1.
+        size: what the error is a share of, shaped like x or ``(batch,)``: ``max(atol, rtol * size)`` is allowed; None
+            allows ``atol + rtol * max(abs(x), abs(x_new))``, with the states before and after the step.
 
     All but the values may be NumPy arrays, which saves the device the arithmetic.
 
@@ -48,9 +49,10 @@ class Estimates(NamedTuple):
     used: Tensor | np.ndarray
     usable: Tensor | np.ndarray
     factors: Tensor | np.ndarray | None = None
+    size: Tensor | None = None
 
 
-def of_power(error: Tensor, power: float) -> Estimates:
+def of_power(error: Tensor, power: float, size: Tensor | None = None) -> Estimates:
     r"""A single estimate, proportional to :math:`h^p` with any p.
 
     Example:
@@ -58,7 +60,7 @@ def of_power(error: Tensor, power: float) -> Estimates:
         torch.Size([4, 1, 2])
     """
     used = np.zeros(len(error), dtype=np.int64)
-    return Estimates(error[:, None], np.array([power]), used, used[:, None] == 0)
+    return Estimates(error[:, None], np.array([power]), used, used[:, None] == 0, size=size)
 
 
 class _Result(NamedTuple):
@@ -192,15 +194,12 @@ class Solver(abc.ABC):
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
         looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
             move the state in between; such a method cannot be a predictor.
-        lands: whether an adaptive method may make its last step without an evaluation: it does if it has a `land`.
         default_steps: the number of steps that `solve` takes if none is given.
         stages: the fractions of a step at which it evaluates, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
         control: how the steps of an adaptive method follow its errors.
         gaussian_step: whether the state after a step, or after each of its stages that draw, is Gaussian given the
             states before, so that a path has a density (see `scoresde.paths`); ``not_gaussian`` says why it is not.
-        needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
-            depend on them; otherwise independent draws suffice.
     """
 
     name: ClassVar[str] = _FromRow(name_of)  # type: ignore[assignment]
@@ -212,7 +211,6 @@ class Solver(abc.ABC):
     strong_order: ClassVar[float | None] = None
     default_steps: ClassVar[int] = 50
     control: ClassVar[StepControl] = StepControl()
-    needs_path: ClassVar[bool] = False
     not_gaussian: ClassVar[str] = (
         "they are not declared Gaussian given the states before (set gaussian_step = True if they are)"
     )
@@ -275,10 +273,6 @@ class Solver(abc.ABC):
         return False
 
     @property
-    def lands(self) -> bool:
-        return type(self).land is not Solver.land
-
-    @property
     def stages(self) -> tuple[float, ...]:
         return ()
 
@@ -306,12 +300,9 @@ class Solver(abc.ABC):
             process.nodes.prepare_between(nodes, self.stages, self.coordinate)
 
     def noise_clock(self, sde: SDE, times: Tensor) -> Tensor:
-        """The clock of its Brownian motion: the increment over a step has the variance of the clock's difference."""
+        """The clock of the Brownian path that an adaptive method draws from: the increment over a step has the variance
+        of the clock's difference."""
         return times
-
-    def allowed(self, x: Tensor, result: StepResult, rtol: float, atol: float) -> Tensor:
-        """The size of an error that just meets the tolerance, of each element."""
-        return atol + rtol * torch.maximum(x.detach().abs(), result.x.detach().abs())
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The times that the method goes through, given those of the grid; most go straight."""
@@ -322,11 +313,14 @@ class Solver(abc.ABC):
         those. It may yield requests, as a step does."""
         return None
 
-    def land(self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any) -> Step:
-        """The step to the end of the solve from the solver state, without an evaluation, and its error estimate, for
-        methods that have one. Every step calls it, whether it is the last or not; the step itself follows with the
-        same ``stop`` and draws."""
-        raise NotImplementedError
+    def land(
+        self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any
+    ) -> Asking[StepResult | None]:
+        """The step to the end of the solve from the solver state, without an evaluation, and its error estimate; None
+        for the methods that have none. It is called before every step but the first, whether that is the last or not;
+        the step itself follows with the same ``stop`` and draws."""
+        yield from ()
+        return None
 
     @abc.abstractmethod
     def step(self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any) -> Step | StepResult:

@@ -22,13 +22,12 @@ _MOST = 4.0  # with a larger eta the clock does not fit into a float
 
 
 class PairState(NamedTuple):
-    """Per sample: the estimates at the start of the step and of the one before, the way between them (0 before the
-    second step), and sigma at the start."""
+    """Per sample: the estimates at the start of the step and of the one before, and the way between them (0 before the
+    second step)."""
 
     value: Tensor
     before: Tensor
     passed: Tensor
-    sigma: Tensor
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,6 @@ class DPMppSDE12(SDESolver):
     extra_evaluations: ClassVar[int] = 1
     reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver++; Xue et al. (2023), SA-Solver; the pair is ours"
     noise_limit: ClassVar[bool] = True
-    needs_path: ClassVar[bool] = True
     coordinate: ClassVar[Coordinate] = LOG_SNR
     control: ClassVar[StepControl] = StepControl(
         first_step=0.065,  # its tolerances are large, and steps grow from there
@@ -114,11 +112,7 @@ class DPMppSDE12(SDESolver):
     def init(self, process: Process, x: Tensor, start: Node[Tensor]) -> Asking[PairState]:
         """The estimate at the start."""
         value = yield read(process, x, start, "data")
-        return PairState(value, value, torch.zeros_like(start.t), start.sigma)
-
-    def allowed(self, x: Tensor, result: StepResult, rtol: float, atol: float) -> Tensor:
-        """The larger of atol and a share of the noise."""
-        return expand((rtol * result.state.sigma.detach()).clamp_min(atol), x).expand_as(x)
+        return PairState(value, value, torch.zeros_like(start.t))
 
     def step(self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState) -> Step:
         """See `Solver.step`."""
@@ -126,15 +120,14 @@ class DPMppSDE12(SDESolver):
         new = yield read(process, base + 0.5 * first * slope, stop, "data")
         moved = base + second * (new - state.value)
         error = second * (new - state.value - 0.5 * slope)
-        return StepResult(moved, PairState(new, state.value, h, stop.sigma), of_power(error, _POWER), state)
+        return StepResult(moved, PairState(new, state.value, h), of_power(error, _POWER, stop.sigma), state)
 
     def land(self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState) -> Step:
         """The predictor, whose error is taken to be its second-order term, where that is known."""
         base, first, second, slope, h = yield from self._known(process, x, start, stop, state)
         unknown = expand(h > self.control.growth * (1 + 1e-6) * state.passed, x)
         error = torch.where(unknown > 0, torch.inf, second * slope)
-        ended = PairState(state.value, state.before, h, stop.sigma)
-        return StepResult(base + 0.5 * first * slope, ended, of_power(error, _POWER))
+        return StepResult(base + 0.5 * first * slope, None, of_power(error, _POWER, stop.sigma))
 
     def _known(
         self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState

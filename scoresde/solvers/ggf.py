@@ -72,21 +72,17 @@ class GGF(DriftSolver):
     strong_order: ClassVar[float] = 1.0
     evaluations: ClassVar[int] = 2
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), Gotta Go Fast"
-    needs_path: ClassVar[bool] = True
     control: ClassVar[StepControl] = StepControl(gains=(1.0, 0.0))
 
     def init(self, process: Process, x: Tensor, start: Node) -> GGFState:
         """See `Solver.init`."""
         return GGFState(x)
 
-    def allowed(self, x: Tensor, result: StepResult, rtol: float, atol: float) -> Tensor:
-        """The larger of both tolerances."""
-        size = torch.maximum(result.state.low.detach().abs(), result.rejected.low.detach().abs())
-        return (rtol * size).clamp_min(atol)
-
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object) -> Step:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: GGFState) -> Step:
         """See `Solver.step`."""
         first, second = yield from increments(process, x, start, stop)
         second = tensor_of(second)
         moved = combine(1.0, x, 1.0, (0.5, 0.5), (first, second))
-        return StepResult(moved, GGFState(x + first), of_power(0.5 * (second - first), _POWER), state)
+        low = x + first
+        size = torch.maximum(low.detach().abs(), state.low.detach().abs())
+        return StepResult(moved, GGFState(low), of_power(0.5 * (second - first), _POWER, size), state)

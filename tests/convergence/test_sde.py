@@ -73,7 +73,7 @@ def stepped(method: type[Solver]) -> Solver:
         return scoresde.Node(*(torch.full((len(x),), v, dtype=torch.float64) for v in node))
 
     class Stepped(method):  # type: ignore[misc, valid-type]
-        adaptive = needs_path = False
+        adaptive = False
 
         def init(self, process: Any, x: torch.Tensor, start: Any) -> Any:
             return super().init(process, x, rows(start, x))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from scoresde.controllers import Adaptive
 from scoresde.noise import BatchNoise, BrownianPath, FollowedPath, SampleNoise
 from scoresde.processes import LOG_SNR, Coordinate, Network, ReverseProcess
 from scoresde.solvers import DPMppSDE12, SASolver, Solver
+from scoresde.solvers.base import of_power
 from scoresde.solvers.families.exponential import adams_weights, frame
 from tests.statistical.test_random_path import compare
 
@@ -51,7 +52,6 @@ class Walk(Solver):
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     adaptive: ClassVar[bool] = True
-    needs_path: ClassVar[bool] = True
     coordinate: ClassVar[Coordinate] = LOG_SNR
 
     def noise_clock(self, sde: scoresde.SDE, times: Tensor) -> Tensor:
@@ -59,10 +59,7 @@ class Walk(Solver):
 
     def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> StepResult:
         moved = (stop.lam - start.lam).sqrt()[:, None] * (yield process.increment(start.t, stop.t, x))
-        return StepResult(x + moved, None, moved)
-
-    def allowed(self, x: Tensor, result: StepResult, rtol: float, atol: float) -> Tensor:
-        return torch.full_like(x, atol)
+        return StepResult(x + moved, None, of_power(moved, 1.0, torch.zeros_like(x)))
 
 
 def walk(kind: type[FollowedPath]) -> tuple[Tensor, float]:
@@ -151,7 +148,8 @@ def test_the_steps_of_ggf_are_those_of_its_paper() -> None:
             continue
         start, stop = (SDE.nodes(torch.tensor([t], dtype=F64)) for t in (a, b))
         last, result = state.low, process.run(solver.step(process, x, start, stop, state))
-        allowed = max(tol, tol * float(result.state.low.abs()), tol * float(last.abs()))
+        allowed = max(tol, tol * float(result.error.size))
+        assert float(result.error.size) == max(float(result.state.low.abs()), float(last.abs()))
         e = abs(float(result.x - result.state.low)) / allowed
         if c < b and 0.2 < 0.9 * e**-0.9 < 10:
             ratios.append((b - c) / (a - b) / (0.9 * e**-0.9))
@@ -176,12 +174,21 @@ def test_with_a_fixed_estimate_the_steps_do_not_matter() -> None:
 
 
 def test_a_rejected_step_leaves_the_memory_of_its_start() -> None:
+    class Marked(NamedTuple):
+        value: Tensor
+        before: Tensor
+        passed: Tensor
+        sigma: Tensor
+
     class Watched(DPMppSDE12):
+        def init(self, process: Any, x: Tensor, start: Any) -> Any:
+            return Marked(*(yield from super().init(process, x, start)), start.sigma)
+
         def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any) -> StepResult:
             assert torch.equal(state.sigma, start.sigma)
             result = yield from super().step(process, x, start, stop, state)
-            assert torch.equal(result.state.sigma, stop.sigma) and torch.equal(result.state.before, state.value)
-            return result
+            assert torch.equal(result.state.before, state.value)
+            return StepResult(result.x, Marked(*result.state, stop.sigma), result.error, state)
 
     score = MIXTURE.score(SDE)
     solution = scoresde.solve(
