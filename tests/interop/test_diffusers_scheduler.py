@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -102,6 +102,34 @@ def test_ddpm_pipeline(method: str) -> None:
     with torch.no_grad():
         wanted = solved(pipe.scheduler, lambda x, t: net(x, t).sample, x, source)
     assert gap(images, (wanted / 2 + 0.5).clamp(0, 1)) <= TOLERANCE
+
+
+class TwoStages(scoresde.Solver):
+    """Somebody's own: the midpoint method in λ, with a draw."""
+
+    kind, stochastic, evaluations = "sde", True, 2
+    noise_limit: ClassVar[bool] = True
+
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: object) -> Any:
+        half = process.sde.node(0.5 * (start.t + stop.t))
+        first = (yield process.estimate(x, start)).data
+        inner = half.alpha * first + half.sigma / start.sigma * (x - start.alpha * first)
+        second = yield process.estimate(inner, half)
+        z = yield process.increment(start.t, stop.t, x)
+        return scoresde.StepResult(stop.alpha * second.data + stop.sigma * (0.8 * second.noise + 0.6 * z), None)
+
+
+def test_a_solver_of_ones_own_in_a_pipeline() -> None:
+    net, base = diffusers_parity.stored("epsilon"), diffusers.DDIMScheduler(**CHAIN)
+    pipe = quiet(diffusers.DDPMPipeline(net, DiffusersScheduler.from_config(base.config, method=TwoStages())))
+    images = pipe(batch_size=2, num_inference_steps=STEPS, generator=generator(), output_type="pt").images
+    source = generator()
+    x = torch.randn(2, 1, 8, 8, generator=source)
+    with torch.no_grad():
+        wanted = solved(pipe.scheduler, lambda x, t: net(x, t).sample, x, source)
+    assert gap(images, (wanted / 2 + 0.5).clamp(0, 1)) <= TOLERANCE
+    with pytest.raises(InvalidArgumentError, match="TwoStages"):  # its config cannot make it again
+        DiffusersScheduler.from_config(pipe.scheduler.config)
 
 
 class Latents:

@@ -199,7 +199,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
     Args:
         method: a name from `scoresde.methods`, what one of the three functions made, or its fields, as ``config`` has
-            them.
+            them; or a solver, such as one of your own, which a saved config cannot make again.
         source: the name of the scheduler whose config this is.
         options: fields of the method's class, as ``{"s_churn": 40}``.
         lead_in: see above.
@@ -229,7 +229,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
     def __init__(
         self,
-        method: str | FittedGrid | Mapping[str, Any] = "dpm_3m",
+        method: str | Solver | FittedGrid | Mapping[str, Any] = "dpm_3m",
         source: str = "DDIMScheduler",
         options: Mapping[str, Any] | None = None,
         lead_in: bool = False,
@@ -241,7 +241,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         self._solver = _solver_of(method if self._record is None else self._record, options)
         self._name = method if isinstance(method, str) else self._solver.name
         check_flag("lead_in", lead_in)
-        kept = method if self._record is None else self._record.fields()
+        kept = repr(method) if isinstance(method, Solver) else method
+        kept = kept if self._record is None else self._record.fields()
         self.register_to_config(**given, method=kept, source=source, options=dict(options), lead_in=lead_in)
         self._conventions = self._read()
         self.generator: torch.Generator | Sequence[torch.Generator] | None = None
@@ -662,9 +663,10 @@ def _solver_of(method: Any, options: Mapping[str, Any]) -> Solver:
         solver = from_config(method.method)
         name = solver.name
     else:
-        check_kind("method", method, str, "a name from scoresde.methods(), or what tune, fit_grid or fit_solver made")
+        known = "a name from scoresde.methods(), a solver, or what tune, fit_grid or fit_solver made"
+        check_kind("method", method, (str, Solver), known)
         solver = make_solver(method, dict(options), ("method", "source", "options", "lead_in"))
-        name = method
+        name = method if isinstance(method, str) else solver.name
     reasons = {
         "it chooses its steps as it goes, so that nobody can tell beforehand how often it evaluates": solver.adaptive,
         "another library makes its steps": solver.kind == "backend",
