@@ -141,11 +141,11 @@ DEFECTS = (
     ),
     Defect(
         "no 1/2 in the probability flow: affine",
-        "processes/reverse.py",
+        "processes/base.py",
         "rate = node.dsigma +",
         "rate = 2 * node.dsigma +",
     ),
-    Defect("no 1/2 in the reverse drift", "processes/reverse.py", "0.5 * self.eta**2", "self.eta**2"),
+    Defect("no 1/2 in the reverse drift", "processes/base.py", "0.5 * self.eta**2", "self.eta**2"),
     Defect(
         "alpha and sigma swapped: DDIM",
         S + "ddim.py",
@@ -676,7 +676,7 @@ DEFECTS = (
         "            out += waiting.values()\n",
         "",
     ),
-    Defect("a device: the step of the read", "_watch.py", "len(bad) - since, 0), wrong", "1, 0), wrong"),
+    Defect("a device: the step of the read", "integrate.py", "len(bad) - since, 0), wrong", "1, 0), wrong"),
     Defect("a device: evaluations after the failure", "integrate.py", "self.nfe[rows] -= sum(", "0 * sum("),
     Defect(
         "a network that writes to its input: on a fixed grid",

@@ -27,7 +27,6 @@ from .fit import fit_grid as fit_grid
 from .fit import fit_solver as fit_solver
 from .fit import tune as tune
 from .generation import generate as generate
-from .integrate import Solution as Solution
 from .integrate import step_by_step as step_by_step
 from .latents import decode as decode
 from .latents import encode as encode
@@ -51,6 +50,7 @@ from .sdes import GaussianSDE as GaussianSDE
 from .sdes import LinearGamma as LinearGamma
 from .sdes import SubVPSDE as SubVPSDE
 from .simulation import simulate as simulate
+from .solution import Solution as Solution
 from .solvers import methods as methods
 from .solving import solve as solve
 from .stepping import Stepper as Stepper
@@ -80,8 +80,6 @@ if True:  # public in their modules, and found here as well
     from .fit import FittedGrid as FittedGrid
     from .fit import fit_start as fit_start
     from .grids import Grid as Grid
-    from .integrate import Info as Info
-    from .integrate import Status as Status
     from .inverse.tilted import TiltedSamples as TiltedSamples
     from .inverse.tilted import sample_tilted as sample_tilted
     from .latents import Reconstruction as Reconstruction
@@ -111,6 +109,8 @@ if True:  # public in their modules, and found here as well
     from .sdes import ReverseSDE as ReverseSDE
     from .sdes import ShiftedGamma as ShiftedGamma
     from .sdes import SigmoidVPSDE as SigmoidVPSDE
+    from .solution import Info as Info
+    from .solution import Status as Status
     from .solvers import Method as Method
     from .solvers import Solver as Solver
     from .solvers import StepResult as StepResult

@@ -1,10 +1,11 @@
-"""Checks of arguments that `solve` and `log_likelihood` share."""
+"""The arguments of a solve, as one record, and the checks that several functions make of theirs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,14 +13,87 @@ from torch import Tensor
 from ._checks import DEFAULT_TOLERANCE, check_number, check_shape, check_times, warn_caller
 from ._context import mapped, named, per_row
 from ._memo import Memo, constants_of
+from ._tensors import transforming
 from .errors import InvalidArgumentError, short
-from .grids import snap
+from .grids import Grid, GridFunction, snap
+from .noise import Noise
 from .scores import Score, ScoreFn, as_score
 from .scores.bare import check_complete, check_context
 from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE
 from .sdes.base import check_affine
 from .solvers import Solver
+from .targets import GaussianStart
+
+GridChoice: TypeAlias = str | Grid | Tensor | GridFunction | None  # what `solve` takes as ``grid``
+
+
+@dataclass(frozen=True, eq=False)
+class SolveOptions:
+    """What `scoresde.solve` takes besides the process, the score function and the state; see there.
+
+    Attributes:
+        solver_options: fields of the method's class.
+        names: the arguments of the function that was called, which the texts of errors name.
+
+    Example:
+        >>> SolveOptions(method="ddim", steps=20).rtol is None
+        True
+    """
+
+    method: str | Solver | Grid = "pc"
+    shape: Sequence[int] | None = None
+    steps: int | None = None
+    grid: GridChoice = None
+    rtol: float | None = None
+    atol: float | None = None
+    t_start: float | None = None
+    t_end: float | None = None
+    start: GaussianStart | None = None
+    stochasticity: float | None = None
+    context: Mapping[str, object] | None = None
+    seed: int | None = None
+    seeds: Sequence[int] | Tensor | None = None
+    generator: torch.Generator | None = None
+    noise: Noise | Callable[[int, Tensor], Tensor] | None = None
+    denoise: bool = False
+    save_at: Sequence[float] | Tensor | str | None = None
+    callback: Callable[[Any], object] | None = None
+    progress: bool = False
+    max_steps: int | None = None
+    throw: bool = True
+    differentiable: bool = False
+    log_prob: Any = False
+    path_log_prob: bool | str = False
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+    solver_options: Mapping[str, object] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> SolveOptions:
+        """Those among the arguments of a function, its ``locals()`` where it begins.
+
+        Example:
+            >>> def draw(sde, steps=5, **solver_options):
+            ...     return SolveOptions.of(locals())
+            >>> draw(None).steps, draw(None).names
+            (5, ('sde', 'steps', 'solver_options'))
+        """
+        known = {name: value for name, value in arguments.items() if name in cls.__dataclass_fields__}
+        return cls(**known, names=tuple(name for name in arguments if name not in ("self", "__class__")))
+
+    @classmethod
+    def named(cls, settings: Mapping[str, Any]) -> SolveOptions:
+        """Settings by name, in which fields of the method's class stand beside the others.
+
+        Example:
+            >>> SolveOptions.named({"method": "pc", "snr": 0.2}).solver_options
+            {'snr': 0.2}
+        """
+        own = {name: value for name, value in settings.items() if name not in cls.__dataclass_fields__}
+        known = {name: value for name, value in settings.items() if name not in own}
+        return cls(**known, solver_options=own, names=tuple(cls.__dataclass_fields__))
 
 
 def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[float, float]) -> None:
@@ -77,9 +151,11 @@ def context_of(
 ) -> dict[str, Any]:
     """The context of a state, checked, on its device, with one entry per sample in every tensor; ``complete``, unless
     nothing is evaluated."""
-    given = check_context(context, score_fn, len(x))
+    given = check_context(context, score_fn, len(x)) if context is not None else {}
     if complete:
         check_complete(given, score_fn)
+    if not given:
+        return {}
     for name, value in named(given).items():
         check_no_vmap(name, value)
     return per_row(mapped(lambda value: value.to(x.device), given), x)
@@ -106,6 +182,8 @@ def shape_to_draw(
 
 def check_no_vmap(name: str, value: Tensor) -> None:
     """Refuse a tensor inside `torch.func.vmap`, where none has numbers to choose steps by."""
+    if not transforming():
+        return
     try:
         value.detach().flatten()[:0].tolist()
     except RuntimeError as error:

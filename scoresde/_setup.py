@@ -14,6 +14,8 @@ from torch import Tensor
 
 from . import grids
 from ._arguments import (
+    GridChoice,
+    SolveOptions,
     check_limits,
     check_no_vmap,
     check_save_at,
@@ -42,13 +44,12 @@ from ._checks import (
     warn_caller,
 )
 from ._memo import Memo, constants_of
-from ._options import GridChoice, SolveOptions
 from ._plan import plan_of
 from ._tensors import compute_dtype, far_from_most, row_finite, transforming, where
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError
 from .grids import Grid
-from .integrate import Loop, Recorder, Solution, Status
+from .integrate import Loop, Recorder
 from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
 from .paths.tracing import traced
@@ -58,11 +59,13 @@ from .scores import Score, as_score
 from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
+from .solution import Solution, Status
 from .solvers import Solver, choose, drift_methods, from_config, make_solver
 from .solvers.registry.auto import NoiseStart, unit_of
 from .targets import GaussianStart
 
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
+_LEFT_OUT = "leave them out, or pass throw=False"
 _ROUNDING = 1e-12
 _ALIKE = 1e-6  # times, relative
 _FAR = 100.0  # from the scale that a rule is for, to the nearest power of ten
@@ -312,44 +315,44 @@ def is_times(grid: GridChoice) -> bool:
 
 def _check_fit(sde: SDE, score: Score, solver: Solver, times: tuple[float, float], given: SolveOptions) -> None:
     """Refuse combinations that cannot work."""
-    name = solver.name
     start, end = times
     if solver.kind == "forward":
-        raise InvalidArgumentError(f"method={name!r} runs the process forwards; scoresde.simulate takes it.")
+        raise InvalidArgumentError(f"method={solver.name!r} runs the process forwards; scoresde.simulate takes it.")
     if solver.affine and not sde.affine:
         raise InvalidArgumentError(
-            f"method={name!r} needs alpha and sigma, which {type(sde).__name__} does not have; try 'euler_maruyama' or "
-            f"'heun'."
+            f"method={solver.name!r} needs alpha and sigma, which {type(sde).__name__} does not have; try "
+            "'euler_maruyama' or 'heun'."
         )
     check_made_for(sde, score)
     if start < end and solver.stochastic:
         raise InvalidArgumentError(
-            f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {name!r} draws noise. "
-            f"Try method='rk45', or scoresde.simulate."
+            f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {solver.name!r} draws "
+            "noise. Try method='rk45', or scoresde.simulate."
         )
     if given.stochasticity is not None:
         check_number("stochasticity", given.stochasticity, low=0.0, high=MOST_STOCHASTICITY)
         if not solver.takes_stochasticity:
             raise InvalidArgumentError(
-                f"method={name!r} has no stochasticity; methods that take it, alone or as predictor of pc: "
+                f"method={solver.name!r} has no stochasticity; methods that take it, alone or as predictor of pc: "
                 f"{', '.join(drift_methods())}. A method of your own that uses it declares takes_stochasticity = True."
             )
     if solver.adaptive:
         for option in ("steps", "grid"):
             if getattr(given, option) is not None:
                 raise InvalidArgumentError(
-                    f"`{option}` does not apply to {name!r}, which chooses its steps; set rtol and atol, or max_steps."
+                    f"`{option}` does not apply to {solver.name!r}, which chooses its steps; set rtol and atol, or "
+                    "max_steps."
                 )
     else:
         if solver.own_steps and given.grid is not None:
             raise InvalidArgumentError(
-                f"`grid` does not apply to {name!r}, which makes equal steps on its clock; set steps, or clock."
+                f"`grid` does not apply to {solver.name!r}, which makes equal steps on its clock; set steps, or clock."
             )
         for option in ("rtol", "atol"):
             if getattr(given, option) is not None:
                 raise InvalidArgumentError(
-                    f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive "
-                    f"method such as 'rk45'."
+                    f"`{option}` does not apply to {solver.name!r}, which has fixed steps; set steps, or take an "
+                    "adaptive method such as 'rk45'."
                 )
     if isinstance(sde, AffineSDE) and start != end:
         check_limits(sde, score, solver, times)
@@ -400,11 +403,10 @@ def _initial(
         state = x.to(device=where, dtype=compute, copy=True)  # whoever writes to it does not write to the caller's
     coupled = solver.batch_coupled and not solver.own_steps
     if given.throw or coupled:
-        together = f"{solver.name!r} steps samples together; leave them out"
         check_finite_rows(
             "The draw of the prior" if x is None else "`x`",
             state,
-            together if coupled else "leave them out, or pass throw=False",
+            f"{solver.name!r} steps samples together; leave them out" if coupled else _LEFT_OUT,
         )
     return state, source, out_dtype
 

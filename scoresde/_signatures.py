@@ -48,6 +48,10 @@ def extras(function: Any, first: int = 2) -> dict[str, bool]:
         >>> extras(lambda x, t, label, size=None: x)
         {'label': True, 'size': False}
     """
+    if type(function) is FunctionType and not vars(function):  # nothing wraps it, and it takes no more
+        code = function.__code__
+        if code.co_argcount + code.co_kwonlyargcount <= first:
+            return {}
     known = None if callable(getattr(function, "accepts", None)) else parameters(function)
     if known is None:
         return {}

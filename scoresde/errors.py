@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from typing import Any
 
 _NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_alloc", re.IGNORECASE)
+# What torch says where a table has no row for an index.
+_BEYOND = ("index out of range in self", "is out of bounds for dimension")
 _DTYPES = re.compile(r"same dtype|type \(.*\) should be the same|expected scalar type|mixed dtype", re.IGNORECASE)
 _AMOUNT = re.compile(r"allocate (\d[\d.]* ?(?:[KMGTPE]i?B|bytes))")
 _ALIKE = 3  # characters at the beginning that names have in common
@@ -296,3 +298,58 @@ def too_little_memory(purpose: str, error: BaseException) -> OutOfMemoryError:
     return OutOfMemoryError(
         f"There is too little memory {purpose}" + (f": {amount[1]} were requested." if amount else ".")
     )
+
+
+class explained:
+    """What to do about errors of torch that a score function, or what is around it, raises: when memory runs out, a
+    note on torch's own; when a network has another dtype than it receives, looks up what its table does not have,
+    was compiled for a single backward pass, or was made in inference mode, an error with torch's as its cause.
+
+    Example:
+        >>> with explained(torch.ones(1, 2)):
+        ...     torch.nn.Embedding(2, 3)(torch.tensor([5]))
+        Traceback (most recent call last):
+        scoresde.errors.ScoreFnError: A table has no row for an index (index out of range in self), ...
+    """
+
+    def __init__(self, x: Any, shape: object = None) -> None:
+        self.x, self.shape = x, shape
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, RuntimeError | MemoryError | IndexError):
+            _explain(error, getattr(self.x, "shape", self.shape))
+
+
+def _explain(error: RuntimeError | MemoryError | IndexError, shape: Any) -> None:
+    if isinstance(error, IndexError):
+        if any(text in str(error) for text in _BEYOND):
+            raise ScoreFnError(
+                f"A table has no row for an index ({error}), most likely that of an embedding in the network: labels "
+                "in `context` count from 0, and a network that takes the index of a level is "
+                'ScoreModel(net, chain.sde(), "noise", time_input="index", chain=chain).'
+            ) from error
+        return
+    if out_of_memory(error) and hasattr(error, "add_note"):
+        error.add_note(f"It ran out of memory with shape {shape and tuple(shape)}; use a smaller batch.")
+    if dtypes_differ(error):
+        reason = str(error).partition("\n")[0]
+        raise ScoreFnError(
+            "The network in the score function seems to have another dtype than the state or the context that it "
+            f"receives ({reason}). Give the module itself, as "
+            "ScoreModel(net, sde, …), which calls an nn.Module in its own dtype, or cast inside, as "
+            "lambda x, t: net(x.to(dtype), t.to(dtype)).float(); context must have the network's dtype."
+        ) from error
+    if "donated buffers" in str(error):
+        raise ScoreFnError(
+            "The network in the score function was compiled for a single backward pass, and this takes several; "
+            "give the module without torch.compile, or compile it after torch._functorch.config.donated_buffer = "
+            "False."
+        ) from error
+    if "Inference tensors cannot be saved for backward" in str(error):
+        raise ScoreFnError(
+            "The network in the score function was made, or its weights were loaded, within "
+            "torch.inference_mode(), and this needs a gradient; make or load it outside."
+        ) from error

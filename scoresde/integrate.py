@@ -1,4 +1,4 @@
-"""The loop of all solves, in either direction, with fixed or adaptive steps, and the `Solution` that it returns.
+"""The loop of all solves, in either direction, with fixed or adaptive steps.
 
 The controller says where to go, lets the solver step, accepts per sample, checks that everything is finite, saves,
 calls back, and drops finished samples when the network allows it. It alone counts evaluations and enforces limits.
@@ -6,12 +6,12 @@ calls back, and drops finished samples when the network allows it. It alone coun
 
 from __future__ import annotations
 
-import enum
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,11 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._checks import form, refuse_rows
-from ._display import Displayed, kind, span, tally
 from ._plan import Plan, plan_of
 from ._snapshot import pack, unpack
 from ._tensors import as_array, number, row_finite, take, transforming, where
-from ._watch import Found, Watch, wrong_rows
 from .controllers import Controller, FixedGrid
 from .errors import (
     InvalidArgumentError,
@@ -38,139 +36,11 @@ from .noise import Noise
 from .processes import Asking, Request, result_of
 from .processes.requests import refuse_request
 from .sdes.records import either, some
+from .solution import Info, Solution, Status
 from .solvers.base import Node, Process, Solver, StepFailed, StepResult
 
-
-class Status(enum.IntEnum):
-    """The outcome for a sample; a `Solution` has one per sample.
-
-    Example:
-        >>> Status(0).name
-        'SUCCESS'
-    """
-
-    SUCCESS = 0
-    NON_FINITE = 1
-    STEP_UNDERFLOW = 2
-    MAX_STEPS = 3
-    STOPPED = 4
-
-
-_RUNNING = -1
-
-
-class _Info(NamedTuple):
-    step: int
-    t: float | Tensor
-    x: Tensor
-    nfe: Tensor
-
-
-class Info(_Info):
-    r"""What a callback sees after each step: the step's number, the time (per sample for adaptive methods), the whole
-    batch's state, and the evaluations so far per sample.
-
-    Example:
-        >>> Info(step=1, t=0.5, x=torch.zeros(1, 2), nfe=torch.ones(1)).step
-        1
-        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
-        >>> sde = scoresde.VPSDE()
-        >>> sizes = []
-        >>> solution = scoresde.solve(
-        ...     sde,
-        ...     target.score(sde),
-        ...     method="ddim",
-        ...     steps=3,
-        ...     callback=lambda info: sizes.append(info.denoised.shape),
-        ... )
-        >>> sizes[0]
-        torch.Size([1, 2])
-    """
-
-    _estimate: Callable[[], Tensor] | None = None  # while the callback runs
-
-    @property
-    def denoised(self) -> Tensor:
-        r"""Tweedie's estimate :math:`E[x_0|x_t]` of the last evaluation in the step, ``(batch, *event)``, which costs
-        none; NaN for samples that have left before. It is computed when it is read, inside the callback.
-
-        Raises:
-            InvalidArgumentError: the callback has returned, or alpha and sigma are not known.
-        """
-        if self._estimate is None:
-            raise InvalidArgumentError("`denoised` is known while the callback runs; keep the tensor that it gives.")
-        return self._estimate()
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Solution(Displayed):
-    """The result of a solve.
-
-    Attributes:
-        x: the final state ``(batch, *event)``; samples that failed are NaN.
-        t: the time that each sample reached, ``(batch,)`` float64.
-        nfe: score evaluations per sample, ``(batch,)``.
-        steps: steps of the loop; a last step that needs no evaluation is made in that of the step before.
-        accepted, rejected: steps per sample, ``(batch,)``.
-        evaluations: calls of the score function.
-        status: one `Status` per sample, ``(batch,)`` integers.
-        ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n,
-            batch, *event)``; None without ``save_at``.
-        denoised: whether samples that arrived are the data estimate at t in place of the state (``denoise=True``).
-        error_bound: of each sample, ``(batch,)``, if it was drawn by a certificate of `scoresde.certify`.
-        log_prob: the log-density of each sample under the probability flow, ``(batch,)`` float64, with
-            ``log_prob=True``; and ``log_prob_error``, its standard error by the probes of the divergence: NaN with one
-            probe, the default, and 0 with ``"exact"``.
-        path_log_prob: the log-density of the random states that each sample went through, given the one at the start,
-            ``(batch,)`` float64, with ``path_log_prob=True``; and ``path``, the states, a `scoresde.paths.Path`.
-
-    Example:
-        >>> import scoresde
-        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
-        >>> sde = scoresde.VPSDE()
-        >>> solution = scoresde.solve(
-        ...     sde, target.score(sde), method="ddim", steps=5, save_at="steps"
-        ... )
-        >>> solution.xs.shape, bool(solution.success.all())
-        (torch.Size([6, 1, 2]), True)
-        >>> solution
-        Solution(x=(1, 2) float32, t=0.001, status=1 × SUCCESS, evaluations per sample=5, steps=5, saved=6 states)
-    """
-
-    x: Tensor
-    t: Tensor
-    nfe: Tensor
-    steps: int
-    accepted: Tensor
-    rejected: Tensor
-    evaluations: int
-    status: Tensor
-    ts: Tensor | None = None
-    xs: Tensor | None = None
-    denoised: bool = False
-    error_bound: Tensor | None = None
-    log_prob: Tensor | None = None
-    log_prob_error: Tensor | None = None
-    path_log_prob: Tensor | None = None
-    path: Any = None
-
-    @property
-    def success(self) -> Tensor:
-        """Which samples arrived, ``(batch,)`` bool."""
-        return self.status == Status.SUCCESS
-
-    def _summary(self) -> dict[str, str]:
-        return {
-            "x": kind(self.x),
-            "denoised at t" if self.denoised else "t": span(self.t),
-            "status": tally(Status(code).name for code in self.status.tolist()),
-            "evaluations per sample": span(self.nfe),
-            "steps": str(self.steps),
-            **({} if self.xs is None else {"saved": f"{len(self.xs)} states"}),
-            **({} if self.error_bound is None else {"error bound": span(self.error_bound)}),
-            **({} if self.log_prob is None else {"log-density": span(self.log_prob)}),
-            **({} if self.path_log_prob is None else {"path log-density": span(self.path_log_prob)}),
-        }
+_RUNNING = -1  # beside the values of `Status`
+EVERY = 32  # steps between two reads of another device
 
 
 class Recorder:
@@ -284,12 +154,119 @@ class _Ledger:
 
     def close_all(self, status: Status) -> None:
         """Give a status to all samples under way."""
-        self.close(np.ones(len(self.rows), dtype=bool), status)
+        self.flush()
+        self.status[self.rows[self.running]] = status
 
 
-def progress_bar(shown: bool, name: str) -> AbstractContextManager[Any]:
-    """A bar in percent on standard error, or nothing."""
-    if not shown:
+class Found(NamedTuple):
+    """Samples that are not finite.
+
+    Fields: how many steps ago each of them was so for the first time, ``(batch,)``: 1 for the last step, 0 for a sample
+    that is finite; whether the score was not finite in that step, ``(batch,)`` bool; and for each of the last steps the
+    time where it began and its evaluations.
+    """
+
+    ago: np.ndarray
+    wrong: np.ndarray
+    window: Sequence[tuple[float | Tensor, int]]
+
+    @property
+    def first(self) -> Found:
+        """Those that were not finite first."""
+        return self._replace(ago=np.where(self.ago == self.ago.max(), self.ago, 0))
+
+
+class Watch:
+    """Looks at the states of a solve after each step that all samples make.
+
+    On the host a sum tells at once whether all numbers are finite. A device is not waited for: the largest number of
+    each sample, and of its scores, is written to a table there, which is read after `EVERY` steps and at the end.
+
+    Args:
+        x: the state at the start.
+
+    Attributes:
+        late: whether what is found may be some steps old.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.late = waits(x)
+        self._table: Sequence[Tensor] = ()
+        self._window: list[tuple[float | Tensor, int]] = []
+
+    def fine(self, x: Tensor) -> bool:
+        """Whether all samples are known to be finite, without waiting for a device."""
+        return not self.late and math.isfinite(x.sum().item())
+
+    def look(self, x: Tensor, outputs: Sequence[Tensor], left: float | Tensor, used: int, *, now: bool) -> Found | None:
+        """What is not finite after a step; None if nothing is, or if it is not read yet, unless that must be ``now``.
+
+        Args:
+            x, outputs: the state, and what the network returned last.
+            left, used: the time where the step began, and its evaluations.
+        """
+        if not self.late:
+            bad = ~as_array(row_finite(x))
+            return Found(bad.astype(np.int64), wrong_rows(outputs, len(x)), [(left, used)]) if bad.any() else None
+        if not len(self._table) or self._table[0].shape[1] != len(x):
+            self._table, self._window = x.new_zeros((EVERY, 2, len(x))).unbind(), []
+        row = self._table[len(self._window)]
+        for part, tensors in zip(row, ((x,), outputs), strict=True):
+            _largest(tensors, part)
+        self._window.append((left, used))
+        if not now and len(self._window) < EVERY:
+            return None
+        window, self._window = self._window, []
+        good = np.isfinite(torch.stack(list(self._table[: len(window)])).cpu().numpy())  # (steps, 2, batch)
+        bad = ~good[:, 0]
+        since = bad.argmax(0)
+        wrong = ~np.take_along_axis(good[:, 1], since[None], 0)[0]
+        return Found(np.where(bad.any(0), len(bad) - since, 0), wrong, window) if bad.any() else None
+
+
+def waits(x: Tensor) -> bool:
+    """Whether the host waits for a tensor's device where it reads a number.
+
+    Example:
+        >>> waits(torch.zeros(1))
+        False
+    """
+    return not x.is_cpu
+
+
+def wrong_rows(outputs: Sequence[Tensor], batch: int) -> np.ndarray:
+    """Of which samples an output of the network is not finite, ``(batch,)`` bool.
+
+    Example:
+        >>> wrong_rows([torch.tensor([[0.0], [torch.inf]])], 2)
+        array([False,  True])
+    """
+    wrong = np.zeros(batch, dtype=bool)
+    for value in outputs:
+        if len(value) == batch:
+            wrong |= ~as_array(row_finite(value))
+    return wrong
+
+
+def _largest(tensors: Sequence[Tensor], out: Tensor) -> None:
+    """Write the largest absolute value of each sample, 0 where there is none; NaN is larger than any."""
+    first = True
+    for value in tensors:
+        if len(value) != len(out) or not value.numel():
+            continue
+        value, over = value.detach(), tuple(range(1, value.ndim))
+        if first:
+            torch.linalg.vector_norm(value, math.inf, over, dtype=out.dtype, out=out)
+        else:
+            torch.maximum(out, torch.linalg.vector_norm(value, math.inf, over, dtype=out.dtype), out=out)
+        first = False
+    if first:
+        out.zero_()
+
+
+def progress_bar(name: str | None) -> AbstractContextManager[Any]:
+    """A bar in percent on standard error; None for no name."""
+    if name is None:
         return nullcontext()
     shape = "{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]"
     return tqdm(total=100, desc=name, unit="%", file=sys.stderr, bar_format=shape)
@@ -802,4 +779,4 @@ _NON_FINITE = {
 }
 
 
-__all__ = ["Info", "Recorder", "Solution", "Status", "integrate", "step_by_step"]
+__all__ = ["Recorder", "integrate", "step_by_step"]

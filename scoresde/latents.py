@@ -13,9 +13,9 @@ from ._checks import check_choice, check_finite_rows, check_number, check_state,
 from ._tensors import compute_dtype, row_norms, row_sums
 from .errors import InvalidArgumentError, NonFiniteError
 from .grids import Grid
-from .integrate import Solution
 from .sdes import SDE, NormalPrior
 from .sdes.base import check_sde
+from .solution import Solution
 from .solvers import Solver, from_config, make_solver
 from .solvers.registry.rows import MethodName
 from .solving import solve

@@ -15,12 +15,13 @@ from ._checks import MOST_STEPS, check_finite_rows, check_integer, check_state
 from ._tensors import compute_dtype
 from .controllers import FixedGrid
 from .errors import InvalidArgumentError
-from .integrate import Recorder, Solution, integrate
+from .integrate import Recorder, integrate
 from .noise import Noise
 from .noise import resolve as resolve_noise
 from .processes import ForwardProcess, Network
 from .sdes import SDE, AffineSDE
 from .sdes.base import check_sde
+from .solution import Solution
 from .solvers import EulerMaruyama, Solver, Transition, drift_methods, make_solver
 
 

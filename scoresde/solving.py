@@ -9,16 +9,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ._arguments import GridChoice, SolveOptions
 from ._checks import check_flag
-from ._explained import explained
-from ._options import GridChoice, SolveOptions
 from ._setup import set_up
+from .errors import explained
 from .grids import Grid
-from .integrate import Info, Solution, progress_bar
+from .integrate import progress_bar
 from .noise import Noise
-from .scores import as_score
 from .scores.bare import check_complete
 from .sdes import SDE
+from .solution import Info, Solution
 from .solvers import Solver
 from .solvers.registry.rows import MethodName
 from .targets import GaussianStart
@@ -159,11 +159,11 @@ def solve(
     with nullcontext() if differentiable else torch.no_grad(), explained(x, shape):
         setup = set_up(sde, score_fn, x, given)
         if setup.loop is not None:
-            check_complete(context, as_score(score_fn))
+            check_complete(context, setup.process.network.score_fn)
         if given.log_prob is not False:
             return sampling.with_log_prob(setup, settings, progress=progress)
         if setup.loop is not None:
-            with progress_bar(progress, setup.loop.solver.name) as setup.loop.progress:
+            with progress_bar(setup.loop.solver.name if progress else None) as setup.loop.progress:
                 setup.loop.complete()
         result: Solution = setup.process.run(setup.finished(setup.arrived()))
         return result

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._arguments import GridChoice, SolveOptions
 from ._checks import as_torch, check_callable, check_kind, check_state, form
-from ._options import GridChoice, SolveOptions
 from ._plan import Evaluate
 from ._setup import Setup, set_up
 from ._snapshot import digest, pack, unpack
@@ -29,13 +29,14 @@ from .errors import (
     StepSizeUnderflowError,
 )
 from .grids import Grid
-from .integrate import Loop, Solution
+from .integrate import Loop
 from .noise import Noise
 from .processes import Asking, Process, Request
 from .processes.requests import refuse_request
 from .scores import Score, ScoreModel, as_score
 from .scores.wrapper import Wrapper
 from .sdes import SDE, Node
+from .solution import Solution
 from .solvers import Solver
 from .solvers.registry.rows import MethodName
 from .targets import GaussianStart

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._checks import check_choice, check_integer, check_integers, check_number, check_times
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, NormalPrior
-from ..sdes.times import as_time
+from ..sdes.records import as_time
 from .curve import MonotoneCurve, Nearest
 from .spacings import SPACINGS
 

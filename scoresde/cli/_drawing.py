@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..generation import Batch
-    from ..integrate import Info, Solution
     from ..sdes import AffineSDE
+    from ..solution import Info, Solution
     from ..trust import Certificate
     from ._animation import Frames
     from ._options import Plan
@@ -144,7 +144,7 @@ def _filled(values: Tensor, count: int) -> Tensor:
 
 def _named(error: SolveFailedError, first: int) -> SolveFailedError:
     """The error of an adaptive method, with the samples counted from the seed's first."""
-    from ..integrate import Status
+    from ..solution import Status
 
     if error.partial is None:
         return error

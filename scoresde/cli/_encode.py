@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..generation import Batch
-    from ..integrate import Solution
+    from ..solution import Solution
 
 
 @command

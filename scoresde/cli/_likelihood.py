@@ -206,7 +206,7 @@ def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: 
     """The rows of a batch, one per sample."""
     import torch
 
-    from ..integrate import Status
+    from ..solution import Status
 
     values: list[Tensor] = [got.log_prob, got.std_error, _bits(got, inputs, event), got.prior_log_prob]
     rows = []
@@ -234,7 +234,7 @@ def _summarise(
 ) -> None:
     """Print what came out of a set on average, and draw it."""
     from ..generation import Samples
-    from ..integrate import Status
+    from ..solution import Status
 
     values = {name: value.tolist() for name, value in Samples(made.folder, check=False).all().items()}
     names = [name for name in COLUMNS if name in values]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..fit import FittedGrid
-    from ..integrate import Info
     from ..sdes import AffineSDE
+    from ..solution import Info
     from ..solvers import Solver
     from ..zoo import Pretrained
     from ._batches import Show

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..generation import Batch, Generated
-    from ..integrate import Info
+    from ..solution import Info
 
 SHARD = 1024  # samples
 SET = "set.json"  # the file that says that a folder is a set

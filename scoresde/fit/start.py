@@ -25,12 +25,12 @@ from torch import Tensor
 from .._arguments import context_of
 from .._checks import MOST_DRAWS, check_integer, check_kind, check_number, check_score_fn
 from ..errors import InvalidArgumentError
-from ..integrate import Solution
 from ..noise import check_seed
 from ..processes.network import Network
 from ..scores import as_score
 from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
+from ..solution import Solution
 from ..solvers import Solver, make_solver
 from ..solvers.registry.rows import MethodName
 from ..solving import solve

@@ -29,9 +29,9 @@ from ..errors import InvalidArgumentError, InvalidTypeError, check_choice, short
 from ..files.paths import check_path
 from ..files.shards import Plan, Store
 from ..grids import Grid
-from ..integrate import Info, Status
 from ..noise import SampleNoise, check_seed
 from ..scores.networks import check_evaluating, check_quiet
+from ..solution import Info, Status
 from ..solvers import Solver
 from ..solvers.registry.config import to_text
 from .containers import Files, Rows

@@ -14,11 +14,11 @@ from .._checks import check_choice
 from .._display import Displayed, kind, span
 from .._tensors import row_sums
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
-from ..integrate import Solution
 from ..noise import BatchNoise
 from ..scores import as_score
 from ..scores.base import check_made_for
 from ..sdes import AffineSDE
+from ..solution import Solution
 from ..solvers import ParticleLog, Solver
 from ..solvers.registry.rows import MethodName
 from ..solvers.registry.spellings import find

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .._display import Displayed, kind, span
 from ..errors import InvalidArgumentError
-from ..integrate import Solution
 from ..sdes import AffineSDE
+from ..solution import Solution
 from ..solvers import SMC, ParticleInfo, ParticleLog
 from ..solving import solve
 

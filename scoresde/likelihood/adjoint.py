@@ -23,9 +23,9 @@ from torch.autograd.function import once_differentiable
 
 from .._tensors import leaves_of, where
 from ..errors import InvalidArgumentError, NonFiniteError, ScoreFnError, StepSizeUnderflowError
-from ..integrate import Solution
 from ..processes.density import LogDensityFlow
 from ..sdes import Node
+from ..solution import Solution
 from ..solvers import Solver
 from ..solvers.backends.base import Slope
 

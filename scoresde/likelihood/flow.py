@@ -26,11 +26,10 @@ from .._checks import (
     refuse_rows,
 )
 from .._display import Displayed, span, tally
-from .._explained import explained
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..integrate import Info, Solution, Status, integrate, progress_bar
+from ..errors import InvalidArgumentError, InvalidTypeError, explained
+from ..integrate import integrate, progress_bar
 from ..noise import Noise, resolve
 from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow
@@ -38,6 +37,7 @@ from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
 from ..scores import Score
 from ..sdes import SDE, AffineSDE
+from ..solution import Info, Solution, Status
 from ..solvers import Solver
 from ..solvers.registry.rows import MethodName
 from ..targets import Gaussian, GaussianMixture
@@ -275,7 +275,7 @@ def log_likelihood(
 
         def run(factor: float) -> Likelihood:
             controller = Adaptive(start, (end,), SHARE * factor * allowed[0], SHARE * factor * allowed[1])
-            with progress_bar(progress, "log_likelihood") as bar:
+            with progress_bar("log_likelihood" if progress else None) as bar:
                 solution = integrate(
                     stepped,
                     solver,

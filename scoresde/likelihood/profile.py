@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .._arguments import check_finite_ends, check_limits, tolerances
 from .._checks import MOST_DRAWS, check_integer
-from .._explained import explained
 from ..controllers import Adaptive
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, explained
 from ..integrate import Recorder, integrate
 from ..noise import resolve
 from ..sdes import SDE

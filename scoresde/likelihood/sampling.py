@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import SolveOptions
 from .._checks import check_flag, check_kind, shown
-from .._options import SolveOptions
 from .._setup import Setup
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import Grid
-from ..integrate import Solution, integrate, progress_bar
+from ..integrate import integrate, progress_bar
 from ..processes.density import LogDensityFlow
 from ..sdes import SDE, NormalPrior
 from ..sdes.base import check_affine
+from ..solution import Solution
 from ..solvers import make_solver
 from ..solvers.adams import Adams
 from ..solvers.pairs import Pair
@@ -86,7 +87,7 @@ def with_log_prob(setup: Setup, settings: Mapping[str, Any], *, progress: bool =
     if settings["check"]:
         check_gradients(process, x / math.hypot(ends[0].alpha, ends[0].sigma), setup.t_end, sde.t_max)
     tight = replace(grid, rtol=SHARE * grid.rtol, atol=SHARE * grid.atol)
-    with progress_bar(progress, solver.name) as bar:
+    with progress_bar(solver.name if progress else None) as bar:
         solution = integrate(
             process,
             solver,

@@ -38,8 +38,8 @@ from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..processes.general import drift_of
 from ..sdes import SDE, Node
 from ..sdes.base import check_sde
+from ..sdes.records import times_of
 from ..sdes.spread import Spread
-from ..sdes.times import times_of
 from ..targets import Target
 from .checks import check_context, check_model, check_node, gives_estimates, lost
 from .core import Model, denoising, drawn, finish, look, normal, scaled

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from .._arguments import SolveOptions
 from .._checks import shown
-from .._options import SolveOptions
 from ..errors import InvalidArgumentError
-from ..integrate import Loop, Solution
+from ..integrate import Loop
 from ..sdes import SDE
+from ..solution import Solution
 from ..solvers import Solver
 from .path import path_of
 from .tracing import TracedRun, check_gaussian

@@ -12,8 +12,8 @@ from torch import Tensor
 from .._checks import as_tensor, check_integer, check_integers, check_kind, check_positive
 from ..errors import InvalidArgumentError
 from ..grids import Grid
-from ..integrate import Solution
 from ..sdes import AffineSDE
+from ..solution import Solution
 from ._figures import (
     BLUE,
     COLOURS,

@@ -6,13 +6,12 @@ r"""What solvers step: a process in one direction, with a score network behind i
 A `Coordinate` is another clock and scale for the same path.
 """
 
-from .base import Process
+from .base import Process, ReverseProcess
 from .coordinates import LOG_SNR, RHO, SNR, TIME, Coordinate, angle
 from .general import ForwardProcess, GeneralReverse
 from .network import Network
 from .nodes import Nodes, node_list
 from .requests import Asking, Computation, Drawing, Evaluation, Request, drive, result_of
-from .reverse import ReverseProcess
 
 __all__ = [
     "LOG_SNR",

@@ -22,11 +22,10 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from .._tensors import Scalar, expand
 from ..errors import InvalidArgumentError, ScoreFnError
-from .base import Coordinate, Node, Process
+from .base import Coordinate, Node, Process, ReverseProcess
 from .divergence import Backward, Divergence, dot
 from .divergence.control import Control
 from .requests import Computation, Request
-from .reverse import ReverseProcess
 
 _STRICT = 4.0  # integrals are larger than states, and their tolerance, which is relative, with them
 

@@ -24,8 +24,7 @@ from .._tensors import Scalar, compute_dtype, expand, has_graph
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
-from ..sdes.records import PARTS, SCORE, LinearEstimate
-from ..sdes.times import times_of
+from ..sdes.records import PARTS, SCORE, LinearEstimate, times_of
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from .._checks import check_integer, check_not_empty, check_state, check_tensor
 from .._context import per_row
-from .._explained import explained
 from .._tensors import compute_dtype
 from ..chains import Chain
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, explained
 from ..noise import check_seed
 from ..sdes import AffineSDE
 from ..sdes.base import check_sde

@@ -37,9 +37,8 @@ from .._context import check_unwritten, versions
 from .._tensors import Scalar, compute_dtype
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior
-from .records import Node
+from .records import Node, as_time, like_time, times_of
 from .spread import Spread
-from .times import as_time, like_time, times_of
 
 _CHECKED_TIMES = 257  # times at which a constructor checks its schedule
 # The range of ln(alpha) and ln(sigma), in which squares of their ratios do not overflow in float64. Both may be 0 at

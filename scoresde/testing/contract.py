@@ -17,13 +17,14 @@ from .._context import mapped, named
 from .._tensors import compute_dtype
 from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError, ScoreFnError
-from ..integrate import Loop, Solution
+from ..integrate import Loop
 from ..noise import CallableNoise, Noise, SampleNoise
 from ..paths.tracing import NothingDrawn, traced
 from ..processes import Network, ReverseProcess
 from ..scores import ScoreModel, as_score
 from ..sdes import SDE, VPSDE, AffineSDE, FlowSDE, Node
 from ..sdes.base import check_sde
+from ..solution import Solution
 from ..solvers import Solver, make_solver
 from ..targets import Gaussian
 from .run import run

@@ -14,12 +14,13 @@ from .._checks import MOST_STOCHASTICITY, check_callable, check_number, check_st
 from .._tensors import compute_dtype
 from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
-from ..integrate import Solution, integrate
+from ..integrate import integrate
 from ..noise import CallableNoise, Noise
 from ..processes import GeneralReverse, Network, ReverseProcess
 from ..scores import as_score
 from ..sdes import SDE
 from ..sdes.base import check_sde
+from ..solution import Solution
 from ..solvers import Solver, make_solver
 
 

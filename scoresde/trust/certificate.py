@@ -25,12 +25,12 @@ from ..files.paths import check_path
 from ..files.writing import write_bytes
 from ..generation.computing import precision, told
 from ..generation.identity import Made
-from ..integrate import Solution, Status
 from ..noise import Noise
 from ..noise.sources import CallableNoise, check_seeds
 from ..plot import error_curves
 from ..scores.bare import check_context
 from ..scores.networks import check_evaluating
+from ..solution import Solution, Status
 from .conformal import Coverage
 from .coupling import Task, seeds_of
 from .indicators import INDICATORS, Indicator, PathWatch

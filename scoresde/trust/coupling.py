@@ -11,22 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arguments import shape_to_draw
+from .._arguments import SolveOptions, shape_to_draw
 from .._checks import check_device, check_dtype, check_integer
 from .._context import mapped
-from .._options import SolveOptions
 from .._setup import is_times, set_up
 from .._tensors import expand
 from ..errors import InvalidArgumentError
 from ..fit.records import FittedGrid, FittedSolver
 from ..grids import Grid
-from ..integrate import Solution
 from ..noise import BrownianPath, Noise, SampleNoise, check_seed
 from ..noise.sources import check_seeds
 from ..scores import Score, as_score
 from ..scores.networks import check_quiet
 from ..sdes import AffineSDE
 from ..sdes.base import check_affine
+from ..solution import Solution
 from ..solvers import Solver
 from ..solving import solve
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from .._tensors import expand
-from ..integrate import Info
 from ..sdes import AffineSDE
+from ..solution import Info
 
 SCALES = (1.0, 0.3, 0.1, 0.03, 0.01)  # s, in standard deviations of the data
 _RIDGE = 1e-3

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .._checks import check_tensor, warn_caller
 from ..errors import InvalidTypeError, SolveFailedError
-from ..integrate import Solution
 from ..noise import Noise
+from ..solution import Solution
 from .conformal import Coverage
 from .coupling import Task, parts, rows_of, seeds_of
 from .indicators import INDICATORS, Indicator, PathWatch

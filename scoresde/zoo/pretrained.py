@@ -15,12 +15,12 @@ from .._display import Displayed
 from ..chains import Chain
 from ..errors import InvalidArgumentError, unknown
 from ..fit import FittedGrid, FittedSolver
-from ..integrate import Solution
 from ..nets import ARCHITECTURES
 from ..scores import ScoreModel
 from ..sdes import EDMSDE, AffineSDE
 from ..sdes.base import check_affine, check_sde
 from ..sdes.span import log_snr_range, within
+from ..solution import Solution
 from ..solving import solve
 from .config import Config, Labels
 from .processes import modules_of, to_config

@@ -20,7 +20,7 @@ import scoresde
 from scoresde import ScoreModel, Stepper
 from scoresde.discrete import BetaChain
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
-from scoresde.integrate import Info, Solution
+from scoresde.solution import Info, Solution
 from scoresde.stepping import Question
 from tests.parameters import own_methods, ways
 

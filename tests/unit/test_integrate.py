@@ -21,10 +21,11 @@ from scoresde import (
     StepSizeUnderflowError,
 )
 from scoresde.controllers import Controller, Decision, FixedGrid
-from scoresde.integrate import Recorder, Solution, integrate
+from scoresde.integrate import Recorder, integrate
 from scoresde.noise import BatchNoise, Noise
 from scoresde.processes import Network, Process, ReverseProcess
 from scoresde.sdes import Node
+from scoresde.solution import Solution
 from scoresde.solvers.base import Solver, Step, StepResult
 
 pytestmark = pytest.mark.timeout(20)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde import _watch
+from scoresde import integrate as _watch
 from scoresde.scores import ScoreModel
 
 SDE = scoresde.VPSDE()

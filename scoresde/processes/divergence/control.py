@@ -18,8 +18,8 @@ from torch import Tensor
 from ..._tensors import expand
 from ...sdes import AffineSDE, Estimate, Node
 from ...targets import Gaussian, GaussianMixture
+from ..base import ReverseProcess
 from ..coordinates import Coordinate
-from ..reverse import ReverseProcess
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ..._checks import check_choice, check_kind
 from ..._display import table
@@ -12,7 +12,7 @@ from ...correctors import Corrector, LangevinCorrector, MALACorrector, Underdamp
 from ...errors import InvalidArgumentError, InvalidTypeError, closest
 from ...grids import Grid
 from ..base import Solver
-from .rows import BY_NAME, ROWS
+from .rows import BY_NAME, ROWS, Row
 from .spellings import ARGUMENTS, find
 
 CORRECTORS: dict[str, type[Corrector]] = {
@@ -109,12 +109,20 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
     check_kind("options", options, Mapping, "a mapping of options by their names")
     if isinstance(method, Solver):
         if options:
-            _refuse_foreign(options)
-            raise InvalidArgumentError(
-                f"`method` is a solver object, which carries its own options, and solve has no argument "
-                f"{', '.join(sorted(map(str, options)))}; options of the solver go into {type(method).__name__}(...)."
-            )
+            _refuse_options(method, options)
         return method
+    row = BY_NAME.get(method) if isinstance(method, str) else None
+    cls = (row or _row_of(method)).load()
+    own = _names(cls)
+    given = _parts(dict(options)) if "corrector" in own else dict(options)
+    for name in given:
+        if name not in own:
+            _refuse_option(str(name), method, cls, others)
+    return cls(**given)
+
+
+def _row_of(method: object) -> Row:
+    """The row of a method that is not given by its name, but spelt in another way."""
     if isinstance(method, type) and issubclass(method, Solver):
         raise InvalidTypeError(f"`method` is a class, {method.__name__}; give an object of it, {method.__name__}().")
     what = "a name from scoresde.methods() or a solver object"
@@ -126,19 +134,24 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
     check_kind("method", method, str, what)
     if method == "auto":
         raise InvalidArgumentError("method='auto' is a rule of solve; name a method here.")
-    cls = BY_NAME[find(method, ("auto",))].load()
-    given = dict(options)
-    if "corrector" in _names(cls):
-        given = _parts(given)
-    for name in map(str, given):
-        if name not in _names(cls):
-            _refuse_foreign({name: given[name]})
-            own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
-            close = " or ".join(map(repr, closest(name, [*own, *others])))
-            hint = f"; did you mean {close}?" if close else "."
-            options_text = f"Its options are {', '.join(sorted(own))}." if own else "It has no options."
-            raise InvalidArgumentError(f"Unknown option {name!r} of method {method!r}{hint} {options_text}")
-    return cls(**given)
+    return BY_NAME[find(str(method), ("auto",))]
+
+
+def _refuse_options(method: Solver, options: Mapping[str, object]) -> NoReturn:
+    _refuse_foreign(options)
+    raise InvalidArgumentError(
+        f"`method` is a solver object, which carries its own options, and solve has no argument "
+        f"{', '.join(sorted(map(str, options)))}; options of the solver go into {type(method).__name__}(...)."
+    )
+
+
+def _refuse_option(name: str, method: object, cls: type, others: Iterable[str]) -> NoReturn:
+    _refuse_foreign([name])
+    own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
+    close = " or ".join(map(repr, closest(name, [*own, *others])))
+    hint = f"; did you mean {close}?" if close else "."
+    options_text = f"Its options are {', '.join(sorted(own))}." if own else "It has no options."
+    raise InvalidArgumentError(f"Unknown option {name!r} of method {method!r}{hint} {options_text}")
 
 
 def _refuse_foreign(options: Iterable[str]) -> None:
