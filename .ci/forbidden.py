@@ -30,7 +30,7 @@ def problems(tree: ast.AST, asserts: bool) -> Iterator[tuple[int, str]]:
     """Line and reason of everything forbidden in one file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert) and not asserts:
-            yield node.lineno, "assert in package code: raise an error of scoresde.errors"
+            yield node.lineno, "assert in package code: raise an error of scoresde.core.errors"
         elif isinstance(node, ast.ExceptHandler) and node.type is None:
             yield node.lineno, "bare except: name the exception"
         elif isinstance(node, ast.Import | ast.ImportFrom):

@@ -19,7 +19,7 @@ from scoresde.solvers.families.exponential import Frame, frame, interpolation_we
 
 Net = Callable[[Tensor, Tensor], Tensor]
 Loop = Callable[[Tensor, torch.Generator], Tensor]
-Nodes = Sequence[scoresde.sdes.Node[float]]
+Nodes = Sequence[scoresde.Node[float]]
 
 
 def table(nodes: Nodes, batch: int) -> Tensor:
@@ -112,7 +112,7 @@ def multistep(prediction: str, keep: int, net: Net, nodes: Nodes, batch: int, ha
     return loop
 
 
-def weights_of(known: Nodes, start: scoresde.sdes.Node[float], part: Frame, halved: bool) -> list[float]:
+def weights_of(known: Nodes, start: scoresde.Node[float], part: Frame, halved: bool) -> list[float]:
     """The weights of estimates at some nodes, in a step."""
     h, z = part.h, part.z
     places = [(node.lam - start.lam) / h for node in known]

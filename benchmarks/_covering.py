@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     if _coverage:  # what one test computes and the package keeps, another must compute again
-        from scoresde._memo import Memo
+        from scoresde.core.support.memo import Memo
 
         gc.unfreeze()  # what the tests' own configuration froze is not listed
         for kept in gc.get_objects():

@@ -20,26 +20,29 @@ DEFECTS = (
     # noise of the wrong size
     Defect(
         "noise x 1.02: the batch's source",
-        "noise/sources.py",
+        "core/noise/sources.py",
         ".normal_(generator=generator)",
         ".normal_(generator=generator) * 1.02",
     ),
     Defect(
         "noise x 1.02: each sample's source",
-        "noise/sources.py",
+        "core/noise/sources.py",
         "return self._block[:, self._used - 1].to(like)",
         "return self._block[:, self._used - 1].to(like) * 1.02",
     ),
     Defect(
-        "noise x 1.02: Brownian bridge", "noise/brownian.py", "alpha=math.sqrt(share", "alpha=1.02 * math.sqrt(share"
+        "noise x 1.02: Brownian bridge",
+        "core/noise/brownian.py",
+        "alpha=math.sqrt(share",
+        "alpha=1.02 * math.sqrt(share",
     ),
     Defect(
         "noise x 1.02: bridge with areas",
-        "noise/brownian.py",
+        "core/noise/brownian.py",
         "deviation * z[..., 0])",
         "1.02 * deviation * z[..., 0])",
     ),
-    Defect("the variance of a bridge's area", "noise/brownian.py", "(12 * left)", "(6 * left)"),
+    Defect("the variance of a bridge's area", "core/noise/brownian.py", "(12 * left)", "(6 * left)"),
     Defect("noise x 1.02: Euler-Maruyama", S + "euler_maruyama.py", "(h, spread)", "(h, 1.02 * spread)"),
     Defect(
         "noise x 1.02: ancestral",
@@ -68,7 +71,7 @@ DEFECTS = (
     ),
     Defect(
         "noise x 1.02: Langevin",
-        "correctors/langevin.py",
+        "solvers/correctors/langevin.py",
         "(epsilon, (2 * epsilon) ** 0.5)",
         "(epsilon, 1.02 * (2 * epsilon) ** 0.5)",
     ),
@@ -115,37 +118,37 @@ DEFECTS = (
     ),
     Defect(
         "swapped ends of the interval",
-        "processes/nodes.py",
+        "core/processes/nodes.py",
         "self._times, self._table = times, self.sde.nodes(times)",
         "self._times, self._table = times, self.sde.nodes(times.flip(0))",
     ),
     Defect(
         "the last step left out",
-        "controllers/fixed.py",
+        "core/controllers/fixed.py",
         "if following < len(nodes) else None",
         "if following < len(nodes) - 1 else None",
     ),
     Defect(
         "h for its root: Brownian path",
-        "noise/brownian.py",
+        "core/noise/brownian.py",
         "div_(math.sqrt(whole))",
         "div_(whole)",
     ),
-    Defect("the stage at the wrong node", "processes/nodes.py", "u + c * (v - u)", "u + c * c * (v - u)"),
+    Defect("the stage at the wrong node", "core/processes/nodes.py", "u + c * (v - u)", "u + c * c * (v - u)"),
     # factors of the equations
     Defect(
         "no 1/2 in the probability flow: general",
-        "processes/general.py",
+        "core/processes/general.py",
         "0.5 * (1 + self.eta**2)",
         "(1 + self.eta**2)",
     ),
     Defect(
         "no 1/2 in the probability flow: affine",
-        "processes/base.py",
+        "core/processes/base.py",
         "rate = node.dsigma +",
         "rate = 2 * node.dsigma +",
     ),
-    Defect("no 1/2 in the reverse drift", "processes/base.py", "0.5 * self.eta**2", "self.eta**2"),
+    Defect("no 1/2 in the reverse drift", "core/processes/base.py", "0.5 * self.eta**2", "self.eta**2"),
     Defect(
         "alpha and sigma swapped: DDIM",
         S + "ddim.py",
@@ -167,37 +170,48 @@ DEFECTS = (
     Defect("log-SNR for its half: EDM's time", "scores/model.py", "-0.25 * n.lam", "-0.5 * n.lam"),
     Defect(
         "g^2 without alpha's part: Gaussian",
-        "sdes/gaussian.py",
+        "core/sdes/gaussian.py",
         "self._sigma_rate(t) - sigma * self._rates(t)[0]",
         "self._sigma_rate(t)",
     ),
     Defect(
-        "no 1/2 in beta's integral", "sdes/vp.py", "return t * (self.beta_min + 0.5 *", "return t * (self.beta_min +"
+        "no 1/2 in beta's integral",
+        "core/sdes/vp.py",
+        "return t * (self.beta_min + 0.5 *",
+        "return t * (self.beta_min +",
     ),
     Defect(
         "sub-VP's sigma squared: a root too many",
-        "sdes/vp.py",
+        "core/sdes/vp.py",
         "log_sigma = torch.log(-torch.expm1(-b))",
         "log_sigma = 0.5 * torch.log(-torch.expm1(-b))",
     ),
     Defect(
         "standard deviation for variance: prior",
-        "sdes/priors.py",
+        "core/sdes/priors.py",
         "return self._mean(z) + self.std * z",
         "return self._mean(z) + self.std**2 * z",
     ),
     Defect(
-        "the prior without its mean", "sdes/priors.py", "return self._mean(z) + self.std * z", "return self.std * z"
+        "the prior without its mean",
+        "core/sdes/priors.py",
+        "return self._mean(z) + self.std * z",
+        "return self.std * z",
     ),
-    Defect("Langevin: noise of half the variance", "correctors/langevin.py", "(2 * epsilon) ** 0.5", "epsilon**0.5"),
-    Defect("underdamped: whole steps for halves", "correctors/underdamped.py", "half = 0.5 *", "half = 1.0 *"),
     Defect(
-        "MALA accepts everything", "correctors/mala.py", "uniform.log() < log_ratio", "uniform.log() < log_ratio + 1e9"
+        "Langevin: noise of half the variance", "solvers/correctors/langevin.py", "(2 * epsilon) ** 0.5", "epsilon**0.5"
+    ),
+    Defect("underdamped: whole steps for halves", "solvers/correctors/underdamped.py", "half = 0.5 *", "half = 1.0 *"),
+    Defect(
+        "MALA accepts everything",
+        "solvers/correctors/mala.py",
+        "uniform.log() < log_ratio",
+        "uniform.log() < log_ratio + 1e9",
     ),
     # coefficients of methods
     Defect(
         "phi: 1/k! left out",
-        "_phi.py",
+        "solvers/families/phi.py",
         "(expm1(z) if k == 0 else values[-1] - 1 / math.factorial(k))",
         "(expm1(z) if k == 0 else values[-1] - 1)",
     ),
@@ -220,33 +234,35 @@ DEFECTS = (
     Defect("DEIS: no 1/2", S + "deis.py", "0.5 * h * w", "h * w"),
     Defect("SRA1: 1/3 and 2/3 swapped", S + "sra.py", "(h / 3, 2 * h / 3,", "(2 * h / 3, h / 3,"),
     Defect("ShARK: the mean for the area", S + "sra.py", "(-0.5, w)", "(0.0, w)"),
-    Defect("streams: nine rounds", "noise/philox.py", "_ROUNDS = 10", "_ROUNDS = 9"),
+    Defect("streams: nine rounds", "core/noise/philox.py", "_ROUNDS = 10", "_ROUNDS = 9"),
     Defect(
         "streams: draws at once overlap",
-        "noise/sources.py",
+        "core/noise/sources.py",
         "self._next = self._next + draws.shape[-1]",
         "self._next = self._next + 1",
     ),
-    Defect("streams: sine and cosine of another angle", "noise/philox.py", "v.mul_(2 * math.pi)", "v.mul_(math.pi)"),
+    Defect(
+        "streams: sine and cosine of another angle", "core/noise/philox.py", "v.mul_(2 * math.pi)", "v.mul_(math.pi)"
+    ),
     Defect(
         "sets: a shard counts by its length",
-        "files/shards.py",
+        "core/support/files/shards.py",
         "or (content and file_digest(path) != digest)",
         "",
     ),
     Defect(
         "sets: batches begin where the set begins",
-        "files/shards.py",
+        "core/support/files/shards.py",
         "range(start + (span.start - start) // size * size, span.stop, size)",
         "range(span.start, span.stop, size)",
     ),
     Defect(
         "sets: halved batches are forgotten",
-        "files/shards.py",
+        "core/support/files/shards.py",
         "return int(size) if known",
         "return self.plan.batch_size if known",
     ),
-    Defect("the variance of a mean of the path", "noise/sources.py", "12**-0.5", "6**-0.5"),
+    Defect("the variance of a mean of the path", "core/noise/sources.py", "12**-0.5", "6**-0.5"),
     Defect("RK4: a weight", S + "rk4.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
     Defect(
         "the start-up a degree lower",
@@ -257,37 +273,37 @@ DEFECTS = (
     # batches, seeds, labels, limits
     Defect(
         "one sample takes another's seed",
-        "noise/sources.py",
+        "core/noise/sources.py",
         'check_seed(f"seeds[{i}]", seed)',
         'check_seed(f"seeds[{i}]", values[0])',
     ),
     Defect(
         "the samples that stay change places",
-        "noise/sources.py",
+        "core/noise/sources.py",
         "part._rows = rows if",
         "part._rows = rows.flip(0) if",
     ),
     Defect(
         "the error norm of the batch",
-        "_tensors.py",
+        "core/support/tensors.py",
         "dim=start, dtype=kind) / math.sqrt(max(1, flat.shape[start]))",
         "dtype=torch.float64).expand(flat.shape[:start]) / math.sqrt(max(1, flat.numel()))",
     ),
     Defect(
         "a rejected step is taken",
-        "controllers/adaptive.py",
+        "core/controllers/adaptive.py",
         "accept = finite & (error <= 1)",
         "accept = finite & (error <= 100)",
     ),
     Defect(
         "the label of the next level",
-        "chains/curve.py",
+        "discrete/curve.py",
         "return labels[torch.bucketize(-log_snr.detach(), edges)]",
         "return labels[torch.bucketize(-log_snr.detach(), edges).clamp_min(1) - 1]",
     ),
     Defect(
         "respacing renumbers the labels",
-        "chains/base.py",
+        "discrete/base.py",
         "self.times[places], self.labels[places]",
         "self.times[places], torch.arange(len(places))",
     ),
@@ -454,14 +470,14 @@ DEFECTS = (
         "ratio, inverse = log_other - log_v,",
     ),
     # the last step without an evaluation
-    Defect("landing: of any size", "controllers/adaptive.py", "_UNSEEN = 0.25", "_UNSEEN = 1e9"),
+    Defect("landing: of any size", "core/controllers/adaptive.py", "_UNSEEN = 0.25", "_UNSEEN = 1e9"),
     Defect(
         "landing: where the slope is not known",
         S + "dpmpp_sde12.py",
         "h > self.control.growth * (1",
         "h < -self.control.growth * (1",
     ),
-    Defect("landing: counted for all", "integrate.py", "self._steps + tried", "self._steps + 1"),
+    Defect("landing: counted for all", "core/loop.py", "self._steps + tried", "self._steps + 1"),
     # the adaptive pair of the reverse SDE
     Defect(
         "pair: a martingale that goes on in proportion",
@@ -471,7 +487,7 @@ DEFECTS = (
     ),
     Defect(
         "pair: steps of any length",
-        "controllers/adaptive.py",
+        "core/controllers/adaptive.py",
         "h_next = np.minimum(h_next, control.longest)",
         "h_next = h_next",
     ),
@@ -483,7 +499,7 @@ DEFECTS = (
     ),
     Defect(
         "path: the slope of a root at 0",
-        "noise/followed.py",
+        "core/noise/followed.py",
         "torch.where(new, variance, 1.0).sqrt()",
         "variance.sqrt()",
     ),
@@ -531,7 +547,7 @@ DEFECTS = (
     # a network that writes every output to the same memory
     Defect(
         "estimates kept without a copy",
-        "processes/network.py",
+        "core/processes/network.py",
         "copied(out, self.traits.network_parts) if self.copies else out",
         "out",
     ),
@@ -543,20 +559,20 @@ DEFECTS = (
     ),
     Defect(
         "slopes that are estimates taken for new tensors",
-        "processes/coordinates.py",
+        "core/processes/coordinates.py",
         "is_estimate: bool = True",
         "is_estimate: bool = False",
     ),
     Defect("guidance: answers overwritten", "guidance/together.py", "keep=group is not groups[-1]", "keep=False"),
     Defect(
         "the end of a solve in the network's memory",
-        "_combination.py",
+        "core/support/combination.py",
         "        out = values[0].clone()\n    for i in range(done",
         "        out = values[0]\n    for i in range(done",
     ),
     Defect(
         "copies for methods that keep nothing",
-        "_setup.py",
+        "core/setup.py",
         "copies = solver.keeps_estimates or given.differentiable",
         "copies = True",
     ),
@@ -569,13 +585,13 @@ DEFECTS = (
     ),
     Defect(
         "sums over samples as they lie in memory",
-        "_tensors.py",
+        "core/support/tensors.py",
         "return flat if flat.stride(-1) == 1 else flat.contiguous()",
         "return flat",
     ),
     Defect(
         "a single sum split among threads",
-        "_tensors.py",
+        "core/support/tensors.py",
         "reduce(flat, 1) if len(flat) != 1 else",
         "reduce(flat, 1) if True else",
     ),
@@ -646,47 +662,52 @@ DEFECTS = (
     ),
     Defect(
         "memory that somebody holds",
-        "_plan.py",
+        "core/recorder/plan.py",
         "    own -= {number for i in every if not isinstance(i, Sum) for number in i.read}\n",
         "",
     ),
-    Defect("a plan for another stochasticity", "_plan.py", "(options, process.eta, ", "(options, "),
-    Defect("a plan for another prediction", "_plan.py", "network.copies, kind, constants", "network.copies, constants"),
+    Defect("a plan for another stochasticity", "core/recorder/plan.py", "(options, process.eta, ", "(options, "),
+    Defect(
+        "a plan for another prediction",
+        "core/recorder/plan.py",
+        "network.copies, kind, constants",
+        "network.copies, constants",
+    ),
     Defect(
         "a plan for other numbers of a process",
-        "_memo.py",
+        "core/support/memo.py",
         "else (type(value), tuple(named.items()))",
         "else type(value)",
     ),
     Defect(
         "a plan writes over what is still needed",
-        "_plan.py",
+        "core/recorder/plan.py",
         "instruction.over = first in own and first in instruction.dead and first not in others",
         "instruction.over = first in own and first not in others",
     ),
     Defect(
         "a plan writes over what the same sum reads again",
-        "_plan.py",
+        "core/recorder/plan.py",
         "first in instruction.dead and first not in others",
         "first in instruction.dead",
     ),
     Defect(
         "a plan forgets what the network returned",
-        "_plan.py",
+        "core/recorder/plan.py",
         "            out += waiting.values()\n",
         "",
     ),
-    Defect("a device: the step of the read", "integrate.py", "len(bad) - since, 0), wrong", "1, 0), wrong"),
-    Defect("a device: evaluations after the failure", "integrate.py", "self.nfe[rows] -= sum(", "0 * sum("),
+    Defect("a device: the step of the read", "core/loop.py", "len(bad) - since, 0), wrong", "1, 0), wrong"),
+    Defect("a device: evaluations after the failure", "core/loop.py", "self.nfe[rows] -= sum(", "0 * sum("),
     Defect(
         "a network that writes to its input: on a fixed grid",
-        "processes/network.py",
+        "core/processes/network.py",
         "(x._version != version or time._version",
         "(False or time._version",
     ),
     Defect(
         "a network that writes to its time spoils it",
-        "processes/network.py",
+        "core/processes/network.py",
         "direct.rows.update(self.score_fn",
         "dict().update(self.score_fn",
     ),
@@ -713,47 +734,54 @@ DEFECTS = (
     # a solve in the caller's hands
     Defect(
         "stepper: a step made again draws again",
-        "stepping.py",
+        "core/stepper.py",
         "if self._place == len(self._drawn):",
         "if True:",
     ),
     Defect(
         "stepper: evaluations of a step made again count twice",
-        "stepping.py",
+        "core/stepper.py",
         "self._place, caller.read, self._network.calls = 0, 0, self._calls",
         "self._place, caller.read, self._calls = 0, 0, self._network.calls",
     ),
     Defect(
         "stepper: an output is not copied",
-        "stepping.py",
+        "core/stepper.py",
         "output.detach().clone() if self._planless",
         "output.detach() if self._planless",
     ),
-    Defect("stepper: written inputs pass", "stepping.py", "version_of(question.x) != self._version", "False"),
+    Defect("stepper: written inputs pass", "core/stepper.py", "version_of(question.x) != self._version", "False"),
     Defect(
         "stepper: a set state keeps the parts of a step",
-        "stepping.py",
+        "core/stepper.py",
         "self._leave()\n        with _quiet():\n            self._keep(value",
         "self._question = None\n        with _quiet():\n            self._keep(value",
     ),
     Defect(
         "stepper: the derivative of the state before",
-        "integrate.py",
+        "core/loop.py",
         "self.replaced = self.begun and self.solver.adaptive",
         "self.replaced = False",
     ),
-    Defect("stepper: finished samples leave the batch", "stepping.py", "compact=False", "compact=True"),
-    Defect("snapshot: tensors are shared", "_snapshot.py", "copy = value.detach().clone()", "copy = value.detach()"),
-    Defect("snapshot: generators are not set back", "_snapshot.py", "    into.set_state(state.cpu())\n", ""),
+    Defect("stepper: finished samples leave the batch", "core/stepper.py", "compact=False", "compact=True"),
+    Defect(
+        "snapshot: tensors are shared",
+        "core/support/snapshot.py",
+        "copy = value.detach().clone()",
+        "copy = value.detach()",
+    ),
+    Defect(
+        "snapshot: generators are not set back", "core/support/snapshot.py", "    into.set_state(state.cpu())\n", ""
+    ),
     Defect(
         "plan: a step that goes on begins anew",
-        "_plan.py",
+        "core/recorder/plan.py",
         "instructions[self.at :] if self.at else instructions",
         "instructions",
     ),
     Defect(
         "data estimate of the state after the step",
-        "processes/network.py",
+        "core/processes/network.py",
         "direct.read(kept, out, node)",
         "direct.read(2 * kept, out, node)",
     ),
@@ -828,11 +856,11 @@ DEFECTS = (
     Defect("losses: contexts of any length", "losses/checks.py", "leaf.ndim and len(leaf) != batch", "False"),
     Defect(
         "general: a diffusion that is overwritten",
-        "processes/general.py",
+        "core/processes/general.py",
         "return g.clone() if isinstance(g, Tensor) else g",
         "return g",
     ),
-    Defect("noise: pairs for a draw", "noise/brownian.py", "(draw[..., 0] if self.areas else draw)", "draw"),
+    Defect("noise: pairs for a draw", "core/noise/brownian.py", "(draw[..., 0] if self.areas else draw)", "draw"),
     Defect(
         "density: evaluations of samples that are lost",
         "likelihood/flow.py",
@@ -843,32 +871,50 @@ DEFECTS = (
     Defect("samplers: the noise left in", "cli/_options.py", "told, sampler.denoise, sampler", "told, False, sampler"),
     # nests of tensors in a context
     Defect(
-        "context: not cut with the batch", "_context.py", "    return mapped(some, context)", "    return dict(context)"
+        "context: not cut with the batch",
+        "core/support/context.py",
+        "    return mapped(some, context)",
+        "    return dict(context)",
     ),
     Defect(
-        "context: one row for all stays one", "_context.py", "return leaf.expand(batch, *leaf.shape[1:])", "return leaf"
+        "context: one row for all stays one",
+        "core/support/context.py",
+        "return leaf.expand(batch, *leaf.shape[1:])",
+        "return leaf",
     ),
-    Defect("context: a number of torch", "_context.py", "inside or leaf.ndim > 0", "True"),
-    Defect("context: rows of another batch", "_context.py", "if tables and not path:", "if True:"),
-    Defect("context: lists of numbers", "_context.py", "if not (value is None or", "if False and (value is None or"),
-    Defect("context: tables are rows", "_context.py", "if tables and not path:", "if False:"),
-    Defect("context: rows of one batch for any", "_context.py", "v.ndim and v.size(0) != 1 for", "False for"),
-    Defect("context: one row for the rows of one batch", "_context.py", "v.ndim and v.size(0) != 1 for", "v.ndim for"),
+    Defect("context: a number of torch", "core/support/context.py", "inside or leaf.ndim > 0", "True"),
+    Defect("context: rows of another batch", "core/support/context.py", "if tables and not path:", "if True:"),
+    Defect(
+        "context: lists of numbers",
+        "core/support/context.py",
+        "if not (value is None or",
+        "if False and (value is None or",
+    ),
+    Defect("context: tables are rows", "core/support/context.py", "if tables and not path:", "if False:"),
+    Defect(
+        "context: rows of one batch for any", "core/support/context.py", "v.ndim and v.size(0) != 1 for", "False for"
+    ),
+    Defect(
+        "context: one row for the rows of one batch",
+        "core/support/context.py",
+        "v.ndim and v.size(0) != 1 for",
+        "v.ndim for",
+    ),
     Defect(
         "context: writes in a nest",
-        "_context.py",
+        "core/support/context.py",
         "            found += [leaf._version for leaf in _tensors_in(value) if not leaf.is_inference()]\n",
         "            continue\n",
     ),
     Defect(
         "context: writes in a nest, on a grid",
-        "processes/network.py",
+        "core/processes/network.py",
         "in tensors(self._direct.extra.values()) if not",
         "in self._direct.extra.values() if isinstance(v, Tensor) and not",
     ),
-    Defect("context: nests of other forms in one call", "_context.py", "form_ == other and", ""),
-    Defect("context: dtypes in one call", "_context.py", "a.dtype == b.dtype and ", ""),
-    Defect("context: one batch for all", "_context.py", "torch.cat(values) if", "values[0] if"),
+    Defect("context: nests of other forms in one call", "core/support/context.py", "form_ == other and", ""),
+    Defect("context: dtypes in one call", "core/support/context.py", "a.dtype == b.dtype and ", ""),
+    Defect("context: one batch for all", "core/support/context.py", "torch.cat(values) if", "values[0] if"),
     Defect(
         "tall: bound context of one batch",
         "guidance/tall.py",
@@ -880,11 +926,11 @@ DEFECTS = (
     Defect(
         "context: other ones within a set of particles", "solvers/families/particles.py", "named(context).items()", "()"
     ),
-    Defect("half precision: not explained", "errors.py", "type(error) is RuntimeError and", "False and"),
-    Defect("half precision: every error", "errors.py", "bool(_DTYPES.search(str(error)))", "True"),
+    Defect("half precision: not explained", "core/errors.py", "type(error) is RuntimeError and", "False and"),
+    Defect("half precision: every error", "core/errors.py", "bool(_DTYPES.search(str(error)))", "True"),
     Defect(
         "sets: rows beyond the table",
-        "generation/computing.py",
+        "sets/computing.py",
         "table[self.indices % len(table)]",
         "table[:len(self.indices)]",
     ),
@@ -947,39 +993,35 @@ DEFECTS = (
         "count = int((steps * each + extra) / 2 - extra) // each",
         "count = steps - 1",
     ),
-    Defect("sets: failures forgotten", "generation/making.py", "self._failures[shard] = record.failures", "pass"),
+    Defect("sets: failures forgotten", "sets/making.py", "self._failures[shard] = record.failures", "pass"),
     Defect(
         "sets: a lease is kept after an error",
-        "generation/making.py",
+        "sets/making.py",
         "                            lease.release()\n                            raise",
         "                            raise",
     ),
-    Defect("sets: the next shard after failures", "generation/making.py", "if shard_made[1]:", "if False:"),
+    Defect("sets: the next shard after failures", "sets/making.py", "if shard_made[1]:", "if False:"),
     Defect(
         "sets: the team is not told of the end",
-        "generation/making.py",
+        "sets/making.py",
         "self.team.end(self.failures)",
         "self.team.wait()",
     ),
-    Defect(
-        "sets: the first of a team waits in silence", "generation/making.py", "                self.team.wait()\n", ""
-    ),
-    Defect(
-        "sets: other arrays in a later batch", "generation/computing.py", "if schema and found != schema:", "if False:"
-    ),
+    Defect("sets: the first of a team waits in silence", "sets/making.py", "                self.team.wait()\n", ""),
+    Defect("sets: other arrays in a later batch", "sets/computing.py", "if schema and found != schema:", "if False:"),
     Defect(
         "sets: features of samples that failed",
-        "generation/sets.py",
+        "sets/sets.py",
         "torch.where(finite[:, None], found, torch.nan)",
         "found",
     ),
     Defect(
         "sets: code that may have changed",
-        "generation/identity.py",
+        "sets/identity.py",
         "if self.foreign is not None and identity is None:",
         "if False:",
     ),
-    Defect("sets: hooks of a network", "generation/identity.py", ".items()), added]", ".items())]"),
+    Defect("sets: hooks of a network", "sets/identity.py", ".items()), added]", ".items())]"),
     Defect("networks: draws of random numbers", "scores/networks.py", "if before[0] == after[0] and", "if False and"),
     Defect("sets: parts of other options", "cli/_sample.py", "    clear_parts(target)\n", ""),
     Defect(

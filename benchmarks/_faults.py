@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.files import leases
-from scoresde.files.shards import Store
-from scoresde.generation import Generated, generate
+from scoresde.core.support.files import leases
+from scoresde.core.support.files.shards import Store
+from scoresde.sets import Generated, generate
 
 SDE = scoresde.VPSDE()
 TARGET = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3).score(SDE)

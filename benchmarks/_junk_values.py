@@ -817,14 +817,12 @@ VALID: dict[str, Make] = {
     "generation.compute.identity": lambda: "a function",
     "generation.compute.show": lambda: len_of,
     "generation.Batch.indices": lambda: torch.arange(2),
-    "generation.Batch.noise": lambda: scoresde.noise.SampleNoise(0, indices=range(2)),
-    "self: generation.Batch": lambda: scoresde.generation.Batch(
-        torch.arange(2), scoresde.noise.SampleNoise(0, indices=range(2))
-    ),
+    "generation.Batch.noise": lambda: scoresde.SampleNoise(0, indices=range(2)),
+    "self: generation.Batch": lambda: scoresde.sets.Batch(torch.arange(2), scoresde.SampleNoise(0, indices=range(2))),
     "generation.Batch.rows.table": lambda: torch.zeros(3, 2),
     "generation.Samples.folder": set_of_samples,
     "generation.verify.folder": set_of_samples,
-    "self: generation.Samples": lambda: scoresde.generation.Samples(set_of_samples()),
+    "self: generation.Samples": lambda: scoresde.sets.Samples(set_of_samples()),
     "generation.Samples.arrays.shard": lambda: 0,
     "generation.Generated.folder": lambda: Path("folder"),
     "generation.Generated.failures": tuple,

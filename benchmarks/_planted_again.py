@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import scoresde
 from benchmarks._planted_blind import Case, _mlp, _seeded, _train
-from scoresde import discrete, guidance, sdes, targets
+from scoresde import discrete, guidance, targets
+from scoresde.core import sdes
 from scoresde.training import digits_split, grey_to_x
 
 

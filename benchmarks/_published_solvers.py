@@ -2,8 +2,8 @@ r"""Published learned solvers, written from their papers, to compare `scoresde.f
 
 Each of `bns`, `ld3`, `s4s` and `amed` takes a process, a score function, the number of evaluations of a solve, pilot
 states at t_max with their context and exact ends, and the number of calls on the whole pilot that it may spend. A
-gradient counts as two calls more (`scoresde.fit.pilot.Watched`). Each returns a sampler: a function of states at t_max
-and their context that returns the ends. One half of the pilots is learned from, and the other chooses the iterate.
+gradient counts as two calls more (`scoresde.tuning.pilot.Watched`). Each returns a sampler: a function of states at
+t_max and their context that returns the ends. One half of the pilots is learned from, the other chooses the iterate.
 
 As `fit_solver` does, all of them begin at :math:`\sigma/\alpha = 300` on processes that go beyond it, and on the best
 of several grids. With a budget of 0 each one is what it is before it learns, a classical method on the first grid.
@@ -26,13 +26,13 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from scoresde._context import cut
-from scoresde.errors import InvalidArgumentError
-from scoresde.fit.grid import Clock
-from scoresde.fit.pilot import Pilot, squares
+from scoresde.core.errors import InvalidArgumentError
+from scoresde.core.sdes import Estimate, Node
+from scoresde.core.support.context import cut
 from scoresde.scores import as_score
-from scoresde.sdes import Estimate, Node
 from scoresde.solvers.registry.auto import HIGH, NoiseStart, unit_of
+from scoresde.tuning.grid import Clock
+from scoresde.tuning.pilot import Pilot, squares
 
 Look = Callable[[Tensor, Node[Any]], Estimate]  # what the network says at a state and a node
 Sampler = Callable[[Tensor, Mapping[str, Any]], Tensor]

@@ -18,9 +18,9 @@ from unittest import mock
 
 import numpy as np
 
-from scoresde._registries import CONTAINERS
-from scoresde.files.leases import Leases
-from scoresde.files.shards import Plan, Store
+from scoresde.core.support.files.leases import Leases
+from scoresde.core.support.files.shards import Plan, Store
+from scoresde.core.support.registries import CONTAINERS
 
 _CALLS = ("open", "stat", "mkdir", "unlink", "replace", "fsync", "rmdir", "scandir", "listdir")
 _EVENT = (3, 64, 64)

@@ -19,7 +19,7 @@ import scoresde
 from benchmarks._faults import BATCH_SIZE, SDE, SHARD_SIZE, Score, draw, started
 from benchmarks._rank_costs import operations, seconds
 from benchmarks._ranks import Cost, Costs, Death, Outcome, Policy, Run, deaths
-from scoresde.generation import verify
+from scoresde.sets import verify
 
 WORLD = 4
 PAUSE = 0.12  # seconds of an evaluation, which a rank sleeps

@@ -1,4 +1,4 @@
-"""A model of the ranks that make a set of samples: discrete events, and the policy of `scoresde.generation`.
+"""A model of the ranks that make a set of samples: discrete events, and the policy of `scoresde.sets`.
 
 Each rank begins at a place of its own and walks through the shards that it does not know to be complete. At each shard
 it looks for the record; where that is missing, it tries to take the lease. It computes the shard, or goes on; it writes

@@ -15,6 +15,7 @@ import enum
 import fnmatch
 import functools
 import importlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -185,8 +186,10 @@ def accepted_by(make: Callable[[str], Any], words: Sequence[str]) -> list[str]:
 
 
 def submodule(name: str) -> Any:
-    """A module of the package."""
-    return importlib.import_module(f"scoresde.{name}")
+    """A module of the package, wherever it is in the version at hand."""
+    places = {"sdes": "core.sdes", "correctors": "solvers.correctors", "ncsnv2": "discrete.ncsnv2"}
+    there = importlib.util.find_spec(f"scoresde.{name}") is not None
+    return importlib.import_module(f"scoresde.{name if there else places.get(name, name)}")
 
 
 def public(module: Any) -> dict[str, Any]:
@@ -569,7 +572,7 @@ def sdes(quick: bool) -> Iterator[Case]:
             yield f"{process}/{dtype}", functools.partial(_process, make, DTYPES[dtype])
             yield f"{process}/{dtype}/ends", functools.partial(_process, make, DTYPES[dtype], (0.0, 1.0, 1e-6))
         yield f"{process}/gradient", functools.partial(_schedule_gradient, make)
-    for name, cls in public(scoresde.sdes if hasattr(scoresde, "sdes") else submodule("sdes")).items():
+    for name, cls in public(submodule("sdes")).items():
         if isinstance(cls, type) and issubclass(cls, scoresde.SDE) and not inspect.isabstract(cls):
             yield f"refused/{name}", lambda cls=cls: cls(t_min=1.0, t_max=0.5)
 

@@ -48,7 +48,7 @@ from benchmarks._tables import load
 from benchmarks.fitted_grids import Points, summary
 from benchmarks.work_precision import distances, gaussian, ring
 from scoresde import AffineSDE, Estimate, Node
-from scoresde.processes import LOG_SNR, TIME, Coordinate, Network, ReverseProcess
+from scoresde.core.processes import LOG_SNR, TIME, Coordinate, Network, ReverseProcess
 
 F64 = torch.float64
 Run = Callable[["Case", float], Tensor]  # (case, tolerance) -> end points

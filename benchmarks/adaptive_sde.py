@@ -56,9 +56,9 @@ COUNTS = {"gaussian": 12_000, "ring": 60_000, "digits": 6_000}
 class Rounded(Points):
     """`Points` in float32."""
 
-    def estimate(self, x: Tensor, node: scoresde.sdes.Node) -> Estimate:
+    def estimate(self, x: Tensor, node: scoresde.Node) -> Estimate:
         """The exact estimate, rounded."""
-        return super().estimate(x, scoresde.sdes.Node(*(v.to(x) if isinstance(v, Tensor) else v for v in node)))
+        return super().estimate(x, scoresde.Node(*(v.to(x) if isinstance(v, Tensor) else v for v in node)))
 
 
 class Problem:

@@ -91,7 +91,7 @@ def on_the_line(settings: dict[str, Any]) -> dict[str, float]:
     exact = exact_ends(x, score)
     unit = float(exact.std())
     if "sde" in settings["method"]:
-        noise = scoresde.noise.SampleNoise(0, indices=range(QUANTILES))
+        noise = scoresde.SampleNoise(0, indices=range(QUANTILES))
         got = scoresde.solve(SDE, score, noise=noise, shape=x.shape, dtype=F64, **settings).x
         law = LINE.sample(QUANTILES, generator=torch.Generator().manual_seed(1))
         alpha, sigma = float(SDE.alpha(SDE.t_min)), float(SDE.sigma(SDE.t_min))
@@ -136,7 +136,7 @@ def measure(name: str, settings: dict[str, Any], repeats: int) -> dict[str, Any]
     score, exact = target.score(SDE), exact_of(settings)
     noisy = "sde" in settings["method"]
     seeds = [seed for r in range(repeats) for seed in seeds_of(r, PILOT, PURPOSE)]
-    draws = scoresde.noise.SampleNoise(seeds).normal(torch.zeros(len(seeds), size, dtype=F64))
+    draws = scoresde.SampleNoise(seeds).normal(torch.zeros(len(seeds), size, dtype=F64))
     ends = None if noisy else exact_ends(SDE.prior.from_normal(draws), score).split(PILOT)
     bounds, values = [], []
     for r in range(10 if noisy else repeats):

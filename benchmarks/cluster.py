@@ -25,8 +25,8 @@ from benchmarks._rank_costs import containers, measured, operations
 from benchmarks._rank_runs import CASES, QUICK, compared
 from benchmarks._ranks import Cost, Costs, Outcome, Policy, Run, deaths
 from benchmarks._record import write
-from scoresde.files.shards import _READERS
-from scoresde.generation.making import _LISTED
+from scoresde.core.support.files.shards import _READERS
+from scoresde.sets.making import _LISTED
 
 LOW, HIGH = 0.8, 1.2  # of the seconds of a real run, divided by those of the model
 HOUR = 3600.0

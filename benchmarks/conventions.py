@@ -37,10 +37,10 @@ from benchmarks import _shipped
 from benchmarks._record import write
 from benchmarks._tables import load
 from scoresde import ScoreModel, targets
+from scoresde.core.sdes import within
 from scoresde.scores import PREDICTIONS, conventions, probe, readings
 from scoresde.scores.model import TIME_INPUTS
 from scoresde.scores.predictions import edm_size
-from scoresde.sdes import within
 
 SEED, RAISE, CLOSE = 2, 0.05, 0.02
 # Of the wrappings of these networks, one in so many is made: (of the right ones, of the wrong ones).

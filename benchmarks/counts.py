@@ -27,7 +27,7 @@ import scoresde
 from benchmarks._device import device
 from benchmarks._record import write
 from benchmarks._tables import load
-from scoresde.errors import ScoreSDEWarning
+from scoresde.core.errors import ScoreSDEWarning
 from scoresde.solvers import make_solver
 
 SHAPE = (2, 3, 8, 8)
@@ -187,7 +187,7 @@ def adaptive_on_device() -> Iterator[tuple[str, dict[str, float]]]:
                 x = torch.zeros(SHAPE, device="cuda")
                 model = scoresde.ScoreModel(lambda x, t: -0.3 * x, sde, "noise")
                 noise = {"seeds": range(len(x))} if row.stochastic else {}
-                with contextlib.suppress(scoresde.errors.MaxStepsError):
+                with contextlib.suppress(scoresde.MaxStepsError):
                     scoresde.solve(sde, model, x, method=name, max_steps=steps, **noise)
             uses.append({key: sum(getattr(use, key).values()) for key in ("reads", "wide", "sent")})
         few, many = uses

@@ -41,9 +41,9 @@ from benchmarks._faults import (
     started,
 )
 from benchmarks._record import write
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, OutputError
-from scoresde.files.leases import Leases
-from scoresde.generation import Samples, verify
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, OutputError
+from scoresde.core.support.files.leases import Leases
+from scoresde.sets import Samples, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLDS = (1, 2, 3, 5)

@@ -36,10 +36,10 @@ from benchmarks._few_problems import F64, PILOT, PROBLEMS, Problem, add_argument
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
 from benchmarks.adaptive import Point, crossing
-from scoresde.fit.pilot import Pilot
-from scoresde.fit.tuning import candidates_of
 from scoresde.solvers import DPM3M, IPNDM, Solver, make_solver
 from scoresde.solvers.registry.auto import HIGH, level_of
+from scoresde.tuning.pilot import Pilot
+from scoresde.tuning.tuning import candidates_of
 
 BUDGETS = (5, 8, 10, 15, 20)
 GRIDS = ("log_snr", "karras", "time", "quadratic")

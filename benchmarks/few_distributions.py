@@ -21,12 +21,12 @@ import torch
 import scoresde
 from benchmarks._few_problems import Problem, small
 from benchmarks._record import write
-from scoresde.fit.objectives import Distributions
-from scoresde.fit.pilot import Pilot
-from scoresde.fit.tuning import CANDIDATES, STOCHASTIC, candidates_of
 from scoresde.solvers import from_config
 from scoresde.solvers.registry.auto import HIGH, level_of
 from scoresde.solvers.registry.config import to_text
+from scoresde.tuning.objectives import Distributions
+from scoresde.tuning.pilot import Pilot
+from scoresde.tuning.tuning import CANDIDATES, STOCHASTIC, candidates_of
 
 NAMES = ("two moons posterior", "heavy tails", "mixture, badly trained", "roll, VP, badly trained")
 BUDGETS = (5, 8)

@@ -73,7 +73,7 @@ class Points:
         self.squares = points.square().sum(1)
         self.event_shape = tuple(points.shape[1:])
 
-    def estimate(self, x: Tensor, node: scoresde.sdes.Node) -> Estimate:
+    def estimate(self, x: Tensor, node: scoresde.Node) -> Estimate:
         """The exact estimate."""
         alpha, sigma = node.alpha, node.sigma
         if isinstance(alpha, Tensor) and alpha.ndim:
@@ -86,7 +86,7 @@ class Points:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         """The score."""
-        node = scoresde.sdes.Node(*(v[:, None] if v.ndim else v for v in self.sde.nodes(t)))
+        node = scoresde.Node(*(v[:, None] if v.ndim else v for v in self.sde.nodes(t)))
         return -self.estimate(x, node._replace(alpha=node.alpha[:, 0], sigma=node.sigma[:, 0])).noise / node.sigma
 
 
@@ -211,7 +211,7 @@ def rivals_of(
 
 def network(
     model: Any, sde: scoresde.AffineSDE, budgets: tuple[int, ...], pilot: int, tests: int
-) -> dict[str, tuple[scoresde.fit.FittedGrid, dict[str, Any]]]:
+) -> dict[str, tuple[scoresde.FittedGrid, dict[str, Any]]]:
     """Fitted grids of a network for some budgets, with their errors on other noise beside those of the peers' methods.
 
     The network runs in its float32; the state is float64, so that what is measured is the network's own path.

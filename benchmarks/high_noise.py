@@ -32,10 +32,10 @@ from benchmarks._few_problems import EXACT, F64, FLOW, VP, draws
 from benchmarks._high_noise_networks import SETTINGS, TRAINED, errors, images, model, trained
 from benchmarks._record import write
 from benchmarks.few import GRIDS, methods
+from scoresde.core.sdes import Estimate, Node
 from scoresde.scores import Clip, GaussianAbove, Wrapper
 from scoresde.scores.base import with_data
 from scoresde.scores.high_noise import relative_distance
-from scoresde.sdes import Estimate, Node
 from scoresde.solvers.registry.auto import NoiseStart
 
 STARTS = (100.0, 50.0, 33.0, 20.0, 12.0, 8.0, 5.0, 3.0, 2.0)

@@ -45,7 +45,7 @@ import scoresde
 from benchmarks._junk_values import JUNK, RETURNED, VALID, WORDS, Make, Own, Returns
 from benchmarks._record import write
 from benchmarks._tables import load
-from scoresde.errors import ScoreSDEError, ScoreSDEWarning
+from scoresde.core.errors import ScoreSDEError, ScoreSDEWarning
 
 WATCHDOG = 20.0  # seconds of processor time per case
 WAIT = 120.0  # seconds in all
@@ -65,9 +65,9 @@ TIMES = ("t", "s", "log_snr")  # and so may a function of time at any time: it h
 # take a record of the loop.
 PROTOCOLS = (
     scoresde.solvers.Solver,
-    scoresde.correctors.Corrector,
-    scoresde.noise.Noise,
-    scoresde.controllers.Controller,
+    scoresde.Corrector,
+    scoresde.Noise,
+    scoresde.core.controllers.Controller,
     scoresde.inverse.Rule,
     scoresde.inverse.Known,
     scoresde.losses.Times,

@@ -65,9 +65,9 @@ from scoresde import (
     log_likelihood,
     variational_bound,
 )
+from scoresde.core.processes import Network, ReverseProcess, angle
+from scoresde.core.processes.divergence import DIVERGENCES, PROBES, Backward, HutchPlusPlus
 from scoresde.discrete import BetaChain
-from scoresde.processes import Network, ReverseProcess, angle
-from scoresde.processes.divergence import DIVERGENCES, PROBES, Backward, HutchPlusPlus
 from scoresde.training import digits_split
 
 F64 = torch.float64
@@ -252,7 +252,7 @@ def held_out(count: int, train: bool = False, of: Shipped | None = None) -> Tens
 def measure_network(rounds: int, count: int, of: Shipped) -> dict[str, Any]:
     """Wall time and error beside the published procedure."""
     x = held_out(count, of=of)
-    z = scoresde.noise.SampleNoise(range(count)).normal(x.new_empty(count, 1, *x.shape[1:]))[:, 0]
+    z = scoresde.SampleNoise(range(count)).normal(x.new_empty(count, 1, *x.shape[1:]))[:, 0]
     probe = torch.where(z < 0, -1.0, 1.0)
     out: dict[str, Any] = {}
     for end, equal in EQUAL[of.name].items():

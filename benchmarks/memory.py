@@ -26,7 +26,7 @@ from benchmarks._peer_loops import PEERS, Task
 from benchmarks._record import write
 from benchmarks._tables import load
 from benchmarks.overhead import installed
-from scoresde.errors import ScoreSDEWarning
+from scoresde.core.errors import ScoreSDEWarning
 
 SHAPE = (4, 3, 16, 16)
 STEPS = 20

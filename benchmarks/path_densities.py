@@ -28,7 +28,7 @@ from torch import Tensor
 import scoresde
 from benchmarks._record import write
 from scoresde import paths
-from scoresde.errors import ScoreSDEWarning
+from scoresde.core.errors import ScoreSDEWarning
 
 F64 = torch.float64
 RUNS, QUICK, REPEATS, TOGETHER = 2000, 200, 45, 40

@@ -45,12 +45,12 @@ import scoresde
 from benchmarks._record import write
 from benchmarks._tables import load as recorded
 from scoresde import VDMSDE, ScoreModel
+from scoresde.core.sdes import LinearGamma
 from scoresde.likelihood.bits import cell
 from scoresde.losses import LowDiscrepancy, Times, Uniform, diffusion_at, vdm
 from scoresde.losses.core import denoising_at
 from scoresde.nets import MonotoneGamma
 from scoresde.presets import PRESETS
-from scoresde.sdes import LinearGamma
 from scoresde.training import Preset, digits_split, read, train
 
 LEVELS, RANGE = 17, (-1.0, 1.0)

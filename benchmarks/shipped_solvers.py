@@ -26,8 +26,8 @@ from benchmarks._tables import load
 from benchmarks.fitted_grids import summary
 from benchmarks.work_precision import distances
 from scoresde import guidance
-from scoresde.fit import FittedSolver
 from scoresde.solvers import UniPC
+from scoresde.tuning import FittedSolver
 
 BUDGETS = (4, 5, 8, 10, 20)
 # The pilots of each network, the samples for the errors, and the iterations.

@@ -19,9 +19,9 @@ Name = TypeVar("Name", bound=Hashable)
 
 SHAPES = {"(1, 2)": (1, 2), "(64, 3, 32, 32)": (64, 3, 32, 32), "(16, 4, 64, 64)": (16, 4, 64, 64)}
 # Draws of a solve of 50 steps: torch's, and the increments of a path that answers every query consistently.
-SOURCES: dict[str, Callable[[int, float, float], scoresde.noise.Noise]] = {
-    "seed": lambda n, a, b: scoresde.noise.BatchNoise(torch.Generator().manual_seed(0)),
-    "seeds": lambda n, a, b: scoresde.noise.SampleNoise(range(n)),
+SOURCES: dict[str, Callable[[int, float, float], scoresde.Noise]] = {
+    "seed": lambda n, a, b: scoresde.BatchNoise(torch.Generator().manual_seed(0)),
+    "seeds": lambda n, a, b: scoresde.SampleNoise(range(n)),
     "BrownianPath, a seed for the batch": lambda n, a, b: scoresde.BrownianPath(0, a, b),
     "BrownianPath, a seed a sample": lambda n, a, b: scoresde.BrownianPath(range(n), a, b),
     "BrownianPath with areas, a seed a sample": lambda n, a, b: scoresde.BrownianPath(range(n), a, b, areas=True),

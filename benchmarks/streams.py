@@ -1,6 +1,6 @@
 """What noise per sample costs, beside torch's generator for the batch, and beside a step of a network.
 
-The draws are those of a solve of 50 steps: `scoresde.noise.SampleNoise` against ``torch.randn`` into new memory, on one
+The draws are those of a solve of 50 steps: `scoresde.SampleNoise` against ``torch.randn`` into new memory, on one
 thread, in turns in one process, medians of processor time. The step is one of `ddim` with the digits network and 256
 samples.
 
@@ -27,7 +27,7 @@ BATCH = 256
 def draws_of(shape: tuple[int, int], per_sample: bool) -> None:
     """All draws of a solve."""
     like = torch.empty(shape)
-    source = scoresde.noise.SampleNoise(0, indices=range(shape[0]))
+    source = scoresde.SampleNoise(0, indices=range(shape[0]))
     for _ in range(DRAWS):
         if per_sample:
             source.normal(like)

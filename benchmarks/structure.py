@@ -258,7 +258,9 @@ def counted(root: Path) -> dict[str, object]:
         check=True,
     )
     groups = circles(edges)
+    there = [path for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     return {
+        "entries of the package": len(there),
         "files": len(files),
         "lines": sum(sizes),
         "code": code,

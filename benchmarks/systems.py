@@ -38,7 +38,7 @@ from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
 from benchmarks.digits import energy_distance, recognised, train_classifier
 from scoresde import TruncatedNormalDequantizer, UniformDequantizer, discrete_log_likelihood
-from scoresde.errors import ScoreSDEError
+from scoresde.core.errors import ScoreSDEError
 from scoresde.presets import PRESETS, OfChain
 from scoresde.training import Every, digits_split, grey_to_x, read, train
 from scoresde.zoo import Pretrained

@@ -2,7 +2,7 @@ r"""What is tuned or learned for one thing and used on another: labels, guidance
 
 For each pair of problems, `scoresde.tune` chooses, or `scoresde.fit_solver` learns, on the first. The errors are
 measured on the second, beside those of what is *made* there in the same way, and those of ``method="auto"``. The record
-goes from one process to another by `scoresde.fit.FittedGrid.on`; where a step would be beyond the end of that process,
+goes from one process to another by `scoresde.FittedGrid.on`; where a step would be beyond the end of that process,
 it refuses, and the pair has no figure. What was tuned for 8 evaluations is used with 5 and 10, as its method and its
 grid. A learned solver cannot be used so, since each of its steps has coefficients of its own.
 
@@ -34,9 +34,9 @@ from benchmarks import few
 from benchmarks._few_problems import EDM, FLOW, PILOT, VP, Problem, shipped, small
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
-from scoresde.fit import FittedGrid
-from scoresde.fit.tuning import CANDIDATES
 from scoresde.solvers import choose, from_config
+from scoresde.tuning import FittedGrid
+from scoresde.tuning.tuning import CANDIDATES
 
 BUDGETS = (5, 8, 10)
 CHOSEN = 8  # evaluations, for the use with other numbers of them

@@ -49,8 +49,8 @@ def problems(sde: scoresde.AffineSDE, shown: Shipped) -> dict[str, tuple[Any, Ga
 
 def measure(sde: scoresde.AffineSDE, score: Any, gaussian: Gaussian, rtol: float, dtype: torch.dtype) -> dict[str, Any]:
     """One start."""
-    adaptive = scoresde.fit.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, pilot=PILOT)
-    fixed = scoresde.fit.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, pilot=PILOT, method="unipc2", steps=8)
+    adaptive = scoresde.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, pilot=PILOT)
+    fixed = scoresde.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, pilot=PILOT, method="unipc2", steps=8)
     return {
         "samples": PILOT,
         "sigma / alpha": float(sde.sigma(adaptive.t) / sde.alpha(adaptive.t)),

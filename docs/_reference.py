@@ -18,8 +18,9 @@ import scoresde
 
 # The order of the pages; a module that the list lacks follows in the order of the alphabet.
 ORDER = (
-    "solving scores sdes integrate stepping solvers grids controllers noise correctors guidance inverse likelihood "
-    "latents simulation fit generation trust paths interop targets losses training presets nets zoo plot testing errors"
+    "core.solve core.solution scores core.sdes core.loop core.stepper solvers grids core.controllers core.noise "
+    "guidance inverse likelihood core.latents core.simulate tuning sets trust paths interop targets losses training "
+    "presets nets discrete zoo plot testing core.errors"
 )
 
 
@@ -31,10 +32,15 @@ def homes() -> dict[str, list[str]]:
         if isinstance(value, ModuleType):
             found.setdefault(name, []).extend(f"scoresde.{name}.{key}" for key in value.__all__)
         else:
-            found.setdefault(value.__module__.split(".")[1], []).insert(0, f"scoresde.{name}")
+            found.setdefault(page_of(value.__module__), []).insert(0, f"scoresde.{name}")
     for name, home in scoresde._MOVED.items():
-        found.setdefault(home.split(".")[1], []).append(f"scoresde{home}.{name}")
+        found.setdefault(page_of(f"scoresde{home}"), []).append(f"scoresde{home}.{name}")
     return {name: sorted(set(names), key=lambda n: (n.count("."), n)) for name, names in found.items() if names}
+
+
+def page_of(module: str) -> str:
+    """The page of what a module defines: that of its room, or of the part of the core."""
+    return re.sub(r"^scoresde\.((?:core\.)?\w+).*", r"\1", module)
 
 
 def value_of(full: str) -> Any:

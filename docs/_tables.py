@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from benchmarks._tables import load, markdown, methods
-from scoresde._registries import SDES
-from scoresde.files.shards import _READERS
+from scoresde.core.support.files.shards import _READERS
+from scoresde.core.support.registries import SDES
 
 
 def processes_table() -> str:

@@ -33,9 +33,9 @@ from urllib.parse import unquote, urldefrag, urlsplit
 WIDTHS = (375, 768, 1280)
 # Words that a reader types, and a page that the search must offer for each.
 WORDS = {
-    "solve": "reference/solving",
+    "solve": "reference/core.solve",
     "ScoreModel": "reference/scores",
-    "VPSDE": "reference/sdes",
+    "VPSDE": "reference/core.sdes",
     "dpmpp_2m": "which_solver",
     "tolerance": "adaptive",
     "diffusers": "coming_from/diffusers",
@@ -50,9 +50,9 @@ WORDS = {
     "trainer": "trainer",
     "preset": "systems",
     "schedule": "training",
-    "Stepper": "reference/stepping",
+    "Stepper": "reference/core.stepper",
     "seeds": "quickstart",
-    "MaxStepsError": "reference/errors",
+    "MaxStepsError": "reference/core.errors",
 }
 TYPESET = """() => [document.querySelectorAll('.math').length, document.querySelectorAll('.math mjx-container').length,
     document.querySelectorAll('mjx-merror, .math merror').length]"""

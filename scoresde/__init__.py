@@ -9,7 +9,7 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from ._lazy import lazy, listed
+from .core.support.lazy import lazy, listed
 
 __version__ = "0.1.0"
 

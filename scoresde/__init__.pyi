@@ -1,90 +1,96 @@
 # The public names, and where they are: read by type checkers, by the package itself and by its documentation.
 from . import discrete as discrete
-from . import generation as generation
 from . import grids as grids
 from . import guidance as guidance
 from . import interop as interop
 from . import inverse as inverse
 from . import losses as losses
-from . import ncsnv2 as ncsnv2
 from . import nets as nets
 from . import paths as paths
 from . import plot as plot
 from . import presets as presets
 from . import scores as scores
+from . import sets as sets
 from . import solvers as solvers
 from . import targets as targets
 from . import testing as testing
 from . import training as training
 from . import trust as trust
 from . import zoo as zoo
-from .errors import InvalidArgumentError as InvalidArgumentError
-from .errors import NonFiniteError as NonFiniteError
-from .errors import ScoreSDEError as ScoreSDEError
-from .errors import ScoreSDEWarning as ScoreSDEWarning
-from .errors import SolveFailedError as SolveFailedError
-from .fit import fit_grid as fit_grid
-from .fit import fit_solver as fit_solver
-from .fit import tune as tune
-from .generation import generate as generate
-from .integrate import step_by_step as step_by_step
-from .latents import decode as decode
-from .latents import encode as encode
+from .core.errors import InvalidArgumentError as InvalidArgumentError
+from .core.errors import NonFiniteError as NonFiniteError
+from .core.errors import ScoreSDEError as ScoreSDEError
+from .core.errors import ScoreSDEWarning as ScoreSDEWarning
+from .core.errors import SolveFailedError as SolveFailedError
+from .core.latents import decode as decode
+from .core.latents import encode as encode
+from .core.loop import step_by_step as step_by_step
+from .core.noise import BrownianPath as BrownianPath
+from .core.sdes import EDMSDE as EDMSDE
+from .core.sdes import SDE as SDE
+from .core.sdes import VDMSDE as VDMSDE
+from .core.sdes import VESDE as VESDE
+from .core.sdes import VPSDE as VPSDE
+from .core.sdes import AffineSDE as AffineSDE
+from .core.sdes import CosineVPSDE as CosineVPSDE
+from .core.sdes import FlowSDE as FlowSDE
+from .core.sdes import GaussianSDE as GaussianSDE
+from .core.sdes import LinearGamma as LinearGamma
+from .core.sdes import SubVPSDE as SubVPSDE
+from .core.simulate import simulate as simulate
+from .core.solution import Solution as Solution
+from .core.solve import solve as solve
+from .core.stepper import Stepper as Stepper
 from .likelihood import Likelihood as Likelihood
 from .likelihood import bits_per_dim as bits_per_dim
 from .likelihood import dequantize as dequantize
 from .likelihood import log_likelihood as log_likelihood
 from .likelihood import variational_bound as variational_bound
-from .noise import BrownianPath as BrownianPath
 from .scores import ScoreModel as ScoreModel
 from .scores.conventions import check_score as check_score
-from .sdes import EDMSDE as EDMSDE
-from .sdes import SDE as SDE
-from .sdes import VDMSDE as VDMSDE
-from .sdes import VESDE as VESDE
-from .sdes import VPSDE as VPSDE
-from .sdes import AffineSDE as AffineSDE
-from .sdes import CosineVPSDE as CosineVPSDE
-from .sdes import FlowSDE as FlowSDE
-from .sdes import GaussianSDE as GaussianSDE
-from .sdes import LinearGamma as LinearGamma
-from .sdes import SubVPSDE as SubVPSDE
-from .simulation import simulate as simulate
-from .solution import Solution as Solution
+from .sets import generate as generate
 from .solvers import methods as methods
-from .solving import solve as solve
-from .stepping import Stepper as Stepper
 from .trust import advise as advise
 from .trust import certify as certify
 from .trust import diagnose as diagnose
+from .tuning import fit_grid as fit_grid
+from .tuning import fit_solver as fit_solver
+from .tuning import tune as tune
 from .zoo import load as load
 from .zoo import save as save
 
 if True:  # public in their modules, and found here as well
-    from .controllers import Adaptive as Adaptive
-    from .controllers import FixedGrid as FixedGrid
-    from .correctors import Corrector as Corrector
-    from .correctors import LangevinCorrector as LangevinCorrector
-    from .correctors import MALACorrector as MALACorrector
-    from .correctors import UnderdampedCorrector as UnderdampedCorrector
-    from .errors import CheckpointError as CheckpointError
-    from .errors import CheckpointMismatchError as CheckpointMismatchError
-    from .errors import CorruptCheckpointError as CorruptCheckpointError
-    from .errors import InvalidTypeError as InvalidTypeError
-    from .errors import MaxStepsError as MaxStepsError
-    from .errors import OutOfMemoryError as OutOfMemoryError
-    from .errors import OutputError as OutputError
-    from .errors import ScoreFnError as ScoreFnError
-    from .errors import StepSizeUnderflowError as StepSizeUnderflowError
-    from .errors import UnsafeCheckpointError as UnsafeCheckpointError
-    from .fit import FittedGrid as FittedGrid
-    from .fit import fit_start as fit_start
+    from .core.controllers import Adaptive as Adaptive
+    from .core.controllers import FixedGrid as FixedGrid
+    from .core.errors import CheckpointError as CheckpointError
+    from .core.errors import CheckpointMismatchError as CheckpointMismatchError
+    from .core.errors import CorruptCheckpointError as CorruptCheckpointError
+    from .core.errors import InvalidTypeError as InvalidTypeError
+    from .core.errors import MaxStepsError as MaxStepsError
+    from .core.errors import OutOfMemoryError as OutOfMemoryError
+    from .core.errors import OutputError as OutputError
+    from .core.errors import ScoreFnError as ScoreFnError
+    from .core.errors import StepSizeUnderflowError as StepSizeUnderflowError
+    from .core.errors import UnsafeCheckpointError as UnsafeCheckpointError
+    from .core.latents import Reconstruction as Reconstruction
+    from .core.latents import interpolate as interpolate
+    from .core.latents import reconstruct as reconstruct
+    from .core.noise import BatchNoise as BatchNoise
+    from .core.noise import CallableNoise as CallableNoise
+    from .core.noise import Noise as Noise
+    from .core.noise import SampleNoise as SampleNoise
+    from .core.sdes import Estimate as Estimate
+    from .core.sdes import Node as Node
+    from .core.sdes import NormalPrior as NormalPrior
+    from .core.sdes import ReverseSDE as ReverseSDE
+    from .core.sdes import ShiftedGamma as ShiftedGamma
+    from .core.sdes import SigmoidVPSDE as SigmoidVPSDE
+    from .core.sdes import within as within
+    from .core.solution import Info as Info
+    from .core.solution import Status as Status
     from .grids import Grid as Grid
     from .inverse.tilted import TiltedSamples as TiltedSamples
     from .inverse.tilted import sample_tilted as sample_tilted
-    from .latents import Reconstruction as Reconstruction
-    from .latents import interpolate as interpolate
-    from .latents import reconstruct as reconstruct
     from .likelihood import Bound as Bound
     from .likelihood import DensityProfile as DensityProfile
     from .likelihood import Dequantizer as Dequantizer
@@ -97,24 +103,18 @@ if True:  # public in their modules, and found here as well
     from .likelihood import density_profile as density_profile
     from .likelihood import discrete_log_likelihood as discrete_log_likelihood
     from .likelihood import fit_control_scale as fit_control_scale
-    from .noise import BatchNoise as BatchNoise
-    from .noise import CallableNoise as CallableNoise
-    from .noise import Noise as Noise
-    from .noise import SampleNoise as SampleNoise
     from .scores import Score as Score
     from .scores.conventions import ScoreReport as ScoreReport
-    from .sdes import Estimate as Estimate
-    from .sdes import Node as Node
-    from .sdes import NormalPrior as NormalPrior
-    from .sdes import ReverseSDE as ReverseSDE
-    from .sdes import ShiftedGamma as ShiftedGamma
-    from .sdes import SigmoidVPSDE as SigmoidVPSDE
-    from .solution import Info as Info
-    from .solution import Status as Status
     from .solvers import Method as Method
     from .solvers import Solver as Solver
     from .solvers import StepResult as StepResult
+    from .solvers.correctors import Corrector as Corrector
+    from .solvers.correctors import LangevinCorrector as LangevinCorrector
+    from .solvers.correctors import MALACorrector as MALACorrector
+    from .solvers.correctors import UnderdampedCorrector as UnderdampedCorrector
     from .targets import GaussianStart as GaussianStart
+    from .tuning import FittedGrid as FittedGrid
+    from .tuning import fit_start as fit_start
     from .zoo import Pretrained as Pretrained
 
 __version__: str

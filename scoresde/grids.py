@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._checks import MOST_STEPS, check_callable, check_choice, check_integer, check_number
-from ._checks import check_times as real_times
-from ._registries import GRIDS
-from ._tensors import Scalar
-from .errors import InvalidArgumentError, InvalidTypeError, short
+from .core.errors import InvalidArgumentError, InvalidTypeError, short
+from .core.support.checks import MOST_STEPS, check_callable, check_choice, check_integer, check_number
+from .core.support.checks import check_times as real_times
+from .core.support.registries import GRIDS
+from .core.support.tensors import Scalar
 
 __all__ = [
     "GRIDS",

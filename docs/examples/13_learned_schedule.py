@@ -21,7 +21,7 @@ x0 = target.sample(4096, generator=torch.Generator().manual_seed(0))
 gamma = nets.MonotoneGamma(-8.0, 8.0, hidden=64)
 learned, straight = (
     scoresde.VDMSDE(gamma),
-    scoresde.VDMSDE(scoresde.sdes.LinearGamma(-8.0, 8.0)),
+    scoresde.VDMSDE(scoresde.LinearGamma(-8.0, 8.0)),
 )
 
 # %%

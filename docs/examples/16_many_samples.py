@@ -32,7 +32,7 @@ rest = scoresde.generate(
 seconds = time.perf_counter() - began
 print(
     f"{first.made} shards, then {rest.made} more; complete:",
-    scoresde.generation.verify(folder).complete,
+    scoresde.sets.verify(folder).complete,
 )
 
 # %%
@@ -47,7 +47,7 @@ for processes in (1, 8, 64):
 # %%
 # The set is a dataset; here are samples 0, 100, 200 and so on.
 
-data = scoresde.generation.Samples(folder)
+data = scoresde.sets.Samples(folder)
 x = data.all()["x"][::100]
 fig, ax = plt.subplots(figsize=(7, 1.4), layout="constrained")
 plot.image_table(x[None], columns=[str(i) for i in range(0, 1000, 100)], ax=ax)

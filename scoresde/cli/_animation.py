@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..sdes import AffineSDE
-    from ..solution import Info
+    from ..core.sdes import AffineSDE
+    from ..core.solution import Info
 
 ANIMATIONS = (".gif", ".mp4")
 
@@ -27,7 +27,7 @@ class Frames:
         most: how many states to show.
 
     Example:
-        >>> from scoresde.solution import Info
+        >>> from scoresde.core.solution import Info
         >>> frames = Frames(scoresde.VPSDE(), most=2)
         >>> see = frames.watch(0, None)
         >>> for step in range(9):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from ..errors import out_of_memory, too_little_memory
+from ..core.errors import out_of_memory, too_little_memory
 
 T = TypeVar("T")
 Show = Callable[[float], None]  # called with the share of a batch that is done

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .._registries import shipped
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.registries import shipped
 from ._data import DIGITS, fits, named, prepare, range_of, read
 from ._options import labelled, open_model, sample_seeds
 from ._parameters import MODEL, Data, DataRange, Device, Key, Label, Labels, Levels, Process, names

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..files.arrays import Arrays, Check
+    from ..core.support.files.arrays import Arrays, Check
 
 DIGITS = "digits"
 FOLDERS = "folders"
@@ -93,13 +93,13 @@ def read(source: str, key: str | None = None, check: Check | None = None, labels
         >>> read("missing.npz")
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `data` 'missing.npz' cannot be read: No such file or directory.
+        scoresde.core.errors.InvalidArgumentError: `data` 'missing.npz' cannot be read: No such file or directory.
         >>> read("digits").values.shape
         torch.Size([360, 1, 8, 8])
         >>> read("digits", labels="label").labels[:3]
         tensor([2, 4, 8])
     """
-    from ..files.images import PICTURES, image_shape, pictures
+    from ..core.support.files.images import PICTURES, image_shape, pictures
 
     path = Path(source)
     picture = path.suffix.lower() in PICTURES
@@ -129,7 +129,7 @@ def named(name: str, option: str | None, argument: str | None) -> str:
         >>> named("data", None, None)
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `data` is missing; give --data DATA.
+        scoresde.core.errors.InvalidArgumentError: `data` is missing; give --data DATA.
     """
     given = [value for value in (option, argument) if value is not None]
     if len(given) != 1:
@@ -145,7 +145,7 @@ def fits(event: Sequence[int], source: str | None = None) -> Check:
         >>> fits((1, 8, 8), "a.npz")((5, 1, 8, 9))
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `data` 'a.npz' must have samples of shape (1, 8, 8), as the model, got ...
+        scoresde.core.errors.InvalidArgumentError: `data` 'a.npz' must have samples of shape (1, 8, 8), ...
     """
 
     def check(shape: tuple[int, ...]) -> None:
@@ -183,9 +183,9 @@ def prepare(
         >>> prepare(grey, (2, 4), None, (-1.0, 1.0))
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `levels` is missing: `data` are integers, 0 to 7; give the number of ...
+        scoresde.core.errors.InvalidArgumentError: `levels` is missing: `data` are integers, 0 to 7; ...
     """
-    from .._checks import check_finite_rows
+    from ..core.support.checks import check_finite_rows
     from ..likelihood.bits import cell
 
     values = data.values
@@ -255,8 +255,8 @@ def _digits(check: Check, labels: str | None) -> Data:
 def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Check, labelled: bool = False) -> Data:
     import torch
 
-    from ..files.images import classes_of, image
-    from ..files.paths import readable
+    from ..core.support.files.images import classes_of, image
+    from ..core.support.files.paths import readable
 
     names = [path.relative_to(source).as_posix() if path != source else path.name for path in files]
     for name in names:  # which stand in lines of a table
@@ -274,8 +274,8 @@ def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Chec
 
 
 def _array(path: Path, key: str | None, check: Check, labels: str | None) -> Data:
-    from ..files.arrays import opened
-    from ..files.images import PICTURES
+    from ..core.support.files.arrays import opened
+    from ..core.support.files.images import PICTURES
 
     with opened(path, f"an image ({', '.join(PICTURES)}), or a folder of images") as arrays:
         for option, name in (("key", key), ("labels", labels)):

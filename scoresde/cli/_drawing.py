@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NonFiniteError, SolveFailedError
+from ..core.errors import NonFiniteError, SolveFailedError
 from ._options import follow
 from ._sets import Show, both
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..generation import Batch
-    from ..sdes import AffineSDE
-    from ..solution import Info, Solution
+    from ..core.sdes import AffineSDE
+    from ..core.solution import Info, Solution
+    from ..sets import Batch
     from ..trust import Certificate
     from ._animation import Frames
     from ._options import Plan
@@ -65,8 +65,8 @@ class Drawing:
 
     def solve(self, start: int, count: int, callback: Callable[[Info], None], *, throw: bool = True) -> Solution:
         """Samples ``start`` … ``start + count - 1``."""
-        from ..noise import SampleNoise
-        from ..solving import solve
+        from ..core.noise import SampleNoise
+        from ..core.solve import solve
 
         indices = range(start, start + count)
         if self.certificate is not None:
@@ -144,7 +144,7 @@ def _filled(values: Tensor, count: int) -> Tensor:
 
 def _named(error: SolveFailedError, first: int) -> SolveFailedError:
     """The error of an adaptive method, with the samples counted from the seed's first."""
-    from ..solution import Status
+    from ..core.solution import Status
 
     if error.partial is None:
         return error

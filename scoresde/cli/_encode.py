@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
-from .._registries import ARRAY_CONTAINERS
-from ..errors import SolveFailedError
+from ..core.errors import SolveFailedError
+from ..core.support.registries import ARRAY_CONTAINERS
 from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import fits, named, prepare, range_of, read
@@ -34,8 +34,8 @@ from ._tuned import check_named
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..generation import Batch
-    from ..solution import Solution
+    from ..core.solution import Solution
+    from ..sets import Batch
 
 
 @command
@@ -98,7 +98,7 @@ def encode(
     import torch
 
     def latents(rows: Tensor, seeds: list[int], callback: Any) -> Solution:
-        from ..latents import encode
+        from ..core.latents import encode
 
         x = inputs.rows(rows, seeds).to(where)
         asked = {"context": context_of(rows), "callback": callback, "throw": False}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._registries import RULES, SAMPLERS
-from ..errors import InvalidArgumentError, NonFiniteError, ScoreSDEError, check_choice
-from ..files.paths import readable
+from ..core.errors import InvalidArgumentError, NonFiniteError, ScoreSDEError, check_choice
+from ..core.support.files.paths import readable
+from ..core.support.registries import RULES, SAMPLERS
 from ._data import Data, digest, fits, prepare, read
 from ._operators import check_operator, make_operator, parse_call, read_mask
 from ._options import Plan
@@ -18,9 +18,9 @@ from ._output import ARRAYS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..files.arrays import Check
+    from ..core.sdes import AffineSDE
+    from ..core.support.files.arrays import Check
     from ..inverse import LinearOperator
-    from ..sdes import AffineSDE
 
 METHOD = "mmps"
 _NEEDY = ("exact",)  # methods that need more than a command line can say
@@ -79,7 +79,7 @@ def problem_of(
         >>> problem_of(None, None, None, 0.1, None)
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `noise` needs a measurement; give one, such as --measurement y.npz or ...
+        scoresde.core.errors.InvalidArgumentError: `noise` needs a measurement; give one, ...
     """
     if inpaint is None and measurement is None:
         for name, value in (("operator", operator), ("noise", noise), ("inverse", inverse)):
@@ -92,7 +92,7 @@ def problem_of(
         raise InvalidArgumentError("`inpaint` defines the measurement; leave --operator and --measurement out.")
     method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
     check_choice("inverse", method, methods())
-    from .._checks import check_number
+    from ..core.support.checks import check_number
 
     options: dict[str, object]
     if inpaint is not None:

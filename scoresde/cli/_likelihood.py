@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
-from .._registries import ARRAY_CONTAINERS
-from ..errors import InvalidArgumentError, SolveFailedError
+from ..core.errors import InvalidArgumentError, SolveFailedError
+from ..core.support.registries import ARRAY_CONTAINERS
 from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import Inputs, fits, named, prepare, range_of, read
@@ -25,8 +25,8 @@ from ._tuned import check_named
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..generation import Batch, Generated
     from ..likelihood import Likelihood
+    from ..sets import Batch, Generated
 
 COLUMNS: dict[str, type] = {
     "index": int,
@@ -206,7 +206,7 @@ def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: 
     """The rows of a batch, one per sample."""
     import torch
 
-    from ..solution import Status
+    from ..core.solution import Status
 
     values: list[Tensor] = [got.log_prob, got.std_error, _bits(got, inputs, event), got.prior_log_prob]
     rows = []
@@ -233,8 +233,8 @@ def _summarise(
     made: Generated, picture: Path | None, event: tuple[int, ...], model: str, how: str, quiet: bool
 ) -> None:
     """Print what came out of a set on average, and draw it."""
-    from ..generation import Samples
-    from ..solution import Status
+    from ..core.solution import Status
+    from ..sets import Samples
 
     values = {name: value.tolist() for name, value in Samples(made.folder, check=False).all().items()}
     names = [name for name in COLUMNS if name in values]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .._registries import PRESETS
-from ..errors import check_choice
+from ..core.errors import check_choice
+from ..core.support.registries import PRESETS
 from ._parameters import names
 from ._run import command
 from ._train import CLASSIFIER

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
 from ._data import named, prepare, range_of, read
 from ._inverse import centred
 from ._operators import EXAMPLES, OPERATORS, check_operator, make_operator, parse_call
@@ -47,7 +47,7 @@ def measure(
     The output is an array y, with the operator and the noise as metadata for `scoresde sample`; an existing file is
     kept unless --force is given. A grey level becomes the middle of its cell.
     """
-    from .._checks import check_number
+    from ..core.support.checks import check_number
 
     target, extension = check_output(out, ARRAYS, force=force)
     if operator is None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._registries import Registry
-from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
-from ..files.paths import readable
+from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.support.files.paths import readable
+from ..core.support.registries import Registry
 from ._options import parse_options
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def check_operator(name: str, options: dict[str, object]) -> None:
         >>> check_operator("block_average", {})
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `operator` 'block_average' needs factor; write block_average:factor=…
+        scoresde.core.errors.InvalidArgumentError: `operator` 'block_average' needs factor; write block_average:factor=…
     """
     check_choice("operator", name, OPERATORS)
     known = dict(list(inspect.signature(OPERATORS[name]).parameters.items())[1:])
@@ -124,7 +124,7 @@ def _motion_blur(event: tuple[int, ...], length: int, angle: float = 0.0, border
 
 
 def _random_projection(event: tuple[int, ...], rows: int, seed: int = 0) -> LinearOperator:
-    from .._checks import check_integer
+    from ..core.support.checks import check_integer
     from ..inverse import random_projection
 
     check_integer("rows", rows, low=1, high=math.prod(event), hint=" The model's events have so many numbers.")

@@ -9,18 +9,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._registries import SDES
-from ..errors import InvalidArgumentError, check_choice
+from ..core.errors import InvalidArgumentError, check_choice
+from ..core.support.registries import SDES
 from ._tuned import check_left_out, is_record, read_record
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..fit import FittedGrid
-    from ..sdes import AffineSDE
-    from ..solution import Info
+    from ..core.sdes import AffineSDE
+    from ..core.solution import Info
     from ..solvers import Solver
+    from ..tuning import FittedGrid
     from ..zoo import Pretrained
     from ._batches import Show
     from ._data import Data
@@ -39,7 +39,7 @@ def make_sde(name: str) -> AffineSDE:
         >>> make_sde("vpp")
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `sde`: unknown name 'vpp'; did you mean 'vp'? Known: cosine, ...
+        scoresde.core.errors.InvalidArgumentError: `sde`: unknown name 'vpp'; did you mean 'vp'? Known: cosine, ...
     """
     return SDES[check_choice("sde", name, SDES)]()
 
@@ -132,7 +132,7 @@ def record_plan(name: str, record: FittedGrid) -> Plan:
     Example:
         >>> grid = scoresde.load("digits").grid(scoresde.VPSDE(), 10)
         >>> plan = record_plan("grid.json", grid)
-        >>> scoresde.fit.FittedGrid.of(plan.shown["record"], "the output") == grid
+        >>> scoresde.FittedGrid.of(plan.shown["record"], "the output") == grid
         True
     """
     chosen = chosen_by(record)
@@ -300,7 +300,7 @@ def make_device(name: str) -> torch.device:
         >>> make_device("cpu")
         device(type='cpu')
     """
-    from .._checks import best_device, check_device
+    from ..core.support.checks import best_device, check_device
 
     return best_device() if name == "auto" else check_device(name)
 

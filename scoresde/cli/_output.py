@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgumentError, OutputError
-from ..files.writing import check_target, make_folder, write_bytes, write_together
+from ..core.errors import InvalidArgumentError, OutputError
+from ..core.support.files.writing import check_target, make_folder, write_bytes, write_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ def extension_of(path: str, allowed: Sequence[str], name: str = "out") -> str:
         >>> extension_of("samples.jpg", EXTENSIONS)
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `out` must end in .png, .npz or .safetensors, got 'samples.jpg'.
+        scoresde.core.errors.InvalidArgumentError: `out` must end in .png, .npz or .safetensors, got 'samples.jpg'.
     """
     folder = path.endswith(("/", os.sep)) or (path and not Path(path).suffix and Path(path).is_dir())
     extension = FOLDER if folder and FOLDER in allowed else Path(path).suffix.lower()

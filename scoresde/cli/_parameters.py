@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .._registries import ARRAY_CONTAINERS, GRIDS, SDES, shipped
+from ..core.support.registries import ARRAY_CONTAINERS, GRIDS, SDES, shipped
 
 
 def names(*tables: Iterable[str]) -> Callable[[str], list[str]]:

@@ -16,7 +16,7 @@ from typing import NoReturn, ParamSpec
 
 import typer
 
-from ..errors import (
+from ..core.errors import (
     CheckpointError,
     InvalidArgumentError,
     InvalidTypeError,

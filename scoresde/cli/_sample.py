@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
-from .._registries import ARRAY_CONTAINERS, CONTAINERS, PICTURE_CONTAINERS, RULES, SAMPLERS
-from ..errors import InvalidArgumentError, out_of_memory, too_little_memory
+from ..core.errors import InvalidArgumentError, out_of_memory, too_little_memory
+from ..core.support.registries import ARRAY_CONTAINERS, CONTAINERS, PICTURE_CONTAINERS, RULES, SAMPLERS
 from . import _parameters as parameters
 from ._animation import ANIMATIONS, Frames
 from ._batches import batches
@@ -50,7 +50,7 @@ from ._sets import (
 from ._tuned import PILOT, RECORD, announcement, check_left_out, check_process, is_record, summary, tuned
 
 if TYPE_CHECKING:
-    from ..sdes import AffineSDE
+    from ..core.sdes import AffineSDE
     from ..trust import Certificate
     from ..zoo import Pretrained
     from ._options import Plan

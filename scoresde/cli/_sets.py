@@ -13,23 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._registries import ARRAY_CONTAINERS
-from ..errors import (
-    InvalidArgumentError,
-    NonFiniteError,
-    OutputError,
-    SolveFailedError,
-    check_choice,
-)
-from ..files.locks import owned
+from ..core.errors import InvalidArgumentError, NonFiniteError, OutputError, SolveFailedError, check_choice
+from ..core.support.files.locks import owned
+from ..core.support.registries import ARRAY_CONTAINERS
 from ._output import FOLDER, check_output
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ..generation import Batch, Generated
-    from ..solution import Info
+    from ..core.solution import Info
+    from ..sets import Batch, Generated
 
 SHARD = 1024  # samples
 SET = "set.json"  # the file that says that a folder is a set
@@ -80,7 +74,7 @@ def check_set(out: str, sharding: Sharding, containers: Iterable[str], **given: 
 
 def check_file(out: str | Path, sharding: Sharding, need: str = "--shard-size or --format") -> None:
     """Refuse options of sets where there is none, the folder of a set, and several processes with one file."""
-    from ..generation.making import place
+    from ..sets.making import place
 
     if sharding.extend or sharding.max_failures:
         raise InvalidArgumentError(f"`extend` and `max-failures` are for sets; give {need}, too.")
@@ -145,10 +139,10 @@ def make_set(
     """
     from tqdm import tqdm
 
-    from ..files.shards import Plan, Store
-    from ..generation.computing import Manner, fill, machine
-    from ..generation.computing import sizes as divided
-    from ..generation.making import place
+    from ..core.support.files.shards import Plan, Store
+    from ..sets.computing import Manner, fill, machine
+    from ..sets.computing import sizes as divided
+    from ..sets.making import place
 
     shard_size = sizes.get("shard_size", sharding.shard_size or SHARD)
     plan = Plan(
@@ -198,7 +192,7 @@ def check_failures(made: Generated, names: Sequence[str], out: object) -> None:
 
 def leads() -> bool:
     """Whether this is the first of the processes that torchrun has started, which speaks for all."""
-    from ..generation.making import place
+    from ..sets.making import place
 
     return place()[0] == 0
 
@@ -221,8 +215,8 @@ def in_parts(
     """The arrays of all samples, made batch by batch into a folder beside the target, from which the same command goes
     on. The folder is removed when the block has ended, and after a sample has failed, which it would do again.
     """
-    from ..generation import Samples
-    from ..generation.computing import machine
+    from ..sets import Samples
+    from ..sets.computing import machine
 
     told = json.dumps([settings, machine(device), dict(sizes)], sort_keys=True).encode()
     parts = parts_of(target)

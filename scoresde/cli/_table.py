@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgumentError, OutputError
-from ..files.locks import locked
-from ..files.writing import csv_text, extend, remove_temporaries, write_bytes
+from ..core.errors import InvalidArgumentError, OutputError
+from ..core.support.files.locks import locked
+from ..core.support.files.writing import csv_text, extend, remove_temporaries, write_bytes
 
 CSV, PARQUET = ".csv", ".parquet"
 TABLES = (CSV, PARQUET)

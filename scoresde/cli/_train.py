@@ -14,9 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .._registries import DEFAULT_PRESET as DEFAULT
-from .._registries import PRESETS
-from ..errors import InvalidArgumentError, check_choice
+from ..core.errors import InvalidArgumentError, check_choice
+from ..core.support.registries import DEFAULT_PRESET as DEFAULT
+from ..core.support.registries import PRESETS
 from ._options import make_device, threads
 from ._parameters import Quiet, names
 from ._run import command, stoppable

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._registries import SDES
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.registries import SDES
 
 if TYPE_CHECKING:
     import torch
 
-    from ..fit import FittedGrid, Tuned
-    from ..sdes import AffineSDE
+    from ..core.sdes import AffineSDE
+    from ..tuning import FittedGrid, Tuned
 
 RECORD = ".json"
 PILOT = 16  # samples that are tuned on
@@ -37,7 +37,7 @@ def check_left_out(reason: str, hint: str = "", **given: Any) -> None:
         >>> check_left_out("--tune chooses the grid", grid="karras")
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `grid`: --tune chooses the grid; leave --grid out.
+        scoresde.core.errors.InvalidArgumentError: `grid`: --tune chooses the grid; leave --grid out.
     """
     for name, value in given.items():
         if value is not None:
@@ -46,7 +46,7 @@ def check_left_out(reason: str, hint: str = "", **given: Any) -> None:
 
 def read_record(path: str) -> FittedGrid:
     """What `tune`, `fit_grid` or `fit_solver` made, from its file."""
-    from ..fit import FittedGrid
+    from ..tuning import FittedGrid
 
     if not Path(path).is_file():
         raise InvalidArgumentError(f"`method`: there is no file {path!r}; --tune --save-tuned {path} makes one.")
@@ -79,7 +79,7 @@ def check_process(path: str, record: FittedGrid, process: AffineSDE) -> None:
 
 def announcement(model: str, steps: int) -> str:
     """What is about to take a while."""
-    from ..fit.tuning import most_calls
+    from ..tuning.tuning import most_calls
 
     calls = most_calls(steps)
     return f"Tuning {model} for {steps} evaluations, by about {calls} network calls with {PILOT} samples ..."
@@ -89,7 +89,7 @@ def tuned(
     process: AffineSDE, score_fn: Callable[..., Any], steps: int, event: Sequence[int], seed: int, where: torch.device
 ) -> Tuned:
     """The choice for a number of evaluations."""
-    from ..fit import tune
+    from ..tuning import tune
 
     return tune(process, score_fn, steps, pilot=PILOT, shape=(PILOT, *event), seed=seed, device=where)
 
@@ -98,7 +98,7 @@ def summary(record: Tuned) -> str:
     """The choice in a line: what it is, its error and that of ``auto``, and its cost.
 
     Example:
-        >>> from scoresde.fit import Cost, Errors, Ranked, Tuned
+        >>> from scoresde.tuning import Cost, Errors, Ranked, Tuned
         >>> summary(
         ...     Tuned(
         ...         (1.0, 0.1),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import CorruptCheckpointError
+from ..core.errors import CorruptCheckpointError
 from ._parameters import Quiet
 from ._run import command
 
@@ -23,7 +23,7 @@ def verify(
 
     The exit code is 0 if it is, and 5 if a shard is missing or damaged; the command that made the set makes it again.
     """
-    from ..generation import verify as look
+    from ..sets import verify as look
 
     found = look(folder)
     if found.missing:

@@ -10,12 +10,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .._checks import check_callable
-from .._context import mapped
-from .._signatures import accepts, extras
-from .._tensors import expand, row_times, usable
+from ..core.sdes import AffineSDE, Estimate, Node
+from ..core.support.checks import check_callable
+from ..core.support.context import mapped
+from ..core.support.signatures import accepts, extras
+from ..core.support.tensors import expand, row_times, usable
 from ..scores import ScoreFn, Split, Wrapper
-from ..sdes import AffineSDE, Estimate, Node
 from .gradient import gradient_of
 from .interval import Interval
 from .scale import Scale, ScaleLike

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_number
-from .._tensors import expand, row_std, where
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.support.checks import check_number
+from ..core.support.tensors import expand, row_std, where
 from ..scores.base import with_data
 from ..scores.wrapper import AffineSDE, Estimate, Node, ScoreFn, Wrapper
 from .interval import Interval

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from .._checks import check_integer, check_number
-from .._context import has_rows, per_row
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.support.checks import check_integer, check_number
+from ..core.support.context import has_rows, per_row
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper
 
 

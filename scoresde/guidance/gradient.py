@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import form
-from .._tensors import expand, leaves_of
-from ..errors import ScoreFnError
-from ..sdes import Estimate
-from ..sdes.records import PARTS
+from ..core.errors import ScoreFnError
+from ..core.sdes import Estimate
+from ..core.sdes.records import PARTS
+from ..core.support.checks import form
+from ..core.support.tensors import expand, leaves_of
 
 Valued = Callable[[Tensor], tuple[Tensor, Any]]  # the values (batch,), and what else there is
 

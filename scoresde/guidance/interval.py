@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._checks import check_number
-from .._tensors import number
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..sdes import Node
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes import Node
+from ..core.support.checks import check_number
+from ..core.support.tensors import number
 
 
 class Interval(NamedTuple):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .._checks import check_flag
-from .._context import mapped
-from .._tensors import expand, usable
-from ..sdes.records import copied
+from ..core.sdes.records import copied
+from ..core.support.checks import check_flag
+from ..core.support.context import mapped
+from ..core.support.tensors import expand, usable
 from .classifier import AffineSDE, Estimate, Node, ScoreFn, Shifted, Split, moved, taken
 from .gradient import blocked_score, gradient_of
 from .scale import ScaleLike

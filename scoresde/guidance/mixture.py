@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._checks import check_callable
-from .._tensors import expand, row_times
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_callable
+from ..core.support.tensors import expand, row_times
 from ..scores.wrapper import AffineSDE, Estimate, Node, ScoreFn, Wrapper
 from .combination import listed, weights_of
 from .gradient import check_values

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_below, check_integer, check_kind, check_number, check_per_sample
-from .._tensors import expand
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..sdes import AffineSDE
-from ..sdes.base import check_sde
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes import AffineSDE
+from ..core.sdes.base import check_sde
+from ..core.support.checks import check_below, check_integer, check_kind, check_number, check_per_sample
+from ..core.support.tensors import expand
 
 
 class NoisyClassifier(nn.Module):

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_number, form
-from .._context import per_row
-from .._tensors import has_graph, transforming
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes import Node
+from ..core.support.checks import check_number, form
+from ..core.support.context import per_row
+from ..core.support.tensors import has_graph, transforming
 from ..scores import Score
-from ..sdes import Node
 
 ScaleLike = float | str | Callable[[Tensor], Any]
 

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_tensor, form
-from .._context import is_rows, mapped, per_row, repeated
-from .._tensors import expand
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ..core.errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ..core.support.checks import check_integer, check_tensor, form
+from ..core.support.context import is_rows, mapped, per_row, repeated
+from ..core.support.tensors import expand
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper, as_score
 from ..targets.base import Target
 from .gradient import blocked_score

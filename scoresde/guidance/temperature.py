@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .._checks import check_number
-from .._tensors import expand
+from ..core.support.checks import check_number
+from ..core.support.tensors import expand
 from ..scores.wrapper import AffineSDE, Estimate, Node, ScoreFn, Wrapper
 
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._context import is_rows, per_row, repeated, stackable, stacked
+from ..core.sdes import Estimate, Node
+from ..core.sdes.records import PARTS
+from ..core.support.context import is_rows, per_row, repeated, stackable, stacked
 from ..scores import Score, ScoreModel
-from ..sdes import Estimate, Node
-from ..sdes.records import PARTS
 
 Ask = Callable[..., Estimate]  # of `Wrapper.ask`
 

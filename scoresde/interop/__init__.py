@@ -3,7 +3,7 @@
 None of these libraries is imported before it is needed.
 """
 
-from .._lazy import lazy, listed
+from ..core.support.lazy import lazy, listed
 
 _HOMES, _ = listed(__file__)
 

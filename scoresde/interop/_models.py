@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from .. import grids
-from .._checks import check_interval, check_number
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import AffineSDE, GaussianSDE, NormalPrior
+from ..core.support.checks import check_interval, check_number
 from ..grids import GridFunction
 from ..scores import ScoreModel
 from ..scores.conventions import check_score
-from ..sdes import AffineSDE, GaussianSDE, NormalPrior
 
 Schedule = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -60,7 +60,7 @@ def number_of(name: str, source: Any, what: str, **limits: Any) -> float:
         name: of the attribute.
         source: the object.
         what: the name of the argument that it is.
-        limits: of `scoresde._checks.check_number`.
+        limits: of `scoresde.core.support.checks.check_number`.
 
     Example:
         >>> from types import SimpleNamespace

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .._checks import check_callable
-from .._context import mapped
-from .._signatures import accepts
-from ..errors import InvalidTypeError, ScoreFnError
+from ..core.errors import InvalidTypeError, ScoreFnError
+from ..core.support.checks import check_callable
+from ..core.support.context import mapped
+from ..core.support.signatures import accepts
 
 
 def from_arrays(

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._checks import check_callable
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import VESDE, AffineSDE, NormalPrior
+from ..core.support.checks import check_callable
 from ..nets import External
 from ..scores import ScoreModel
-from ..sdes import VESDE, AffineSDE, NormalPrior
 from ._models import Data, described, number_of, process_of
 
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from ..errors import InvalidArgumentError, NonFiniteError, ScoreSDEError
+from ..core.errors import InvalidArgumentError, NonFiniteError, ScoreSDEError
+from ..core.stepper import Question, Stepper
 from ..solvers import DDIM, Solver
-from ..stepping import Question, Stepper
 
 T = TypeVar("T")
 

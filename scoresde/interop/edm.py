@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import grids
-from .._checks import check_callable, check_number, form
-from .._signatures import accepts
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import EDMSDE
+from ..core.support.checks import check_callable, check_number, form
+from ..core.support.signatures import accepts
 from ..scores import ScoreModel
-from ..sdes import EDMSDE
 from ._models import Data, described, number_of
 
 _SAMPLER = (0.002, 80.0)  # the ends of the published sampler

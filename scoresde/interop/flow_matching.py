@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._checks import check_callable, check_number
-from .._signatures import parameters
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import VPSDE, AffineSDE, FlowSDE
+from ..core.support.checks import check_callable, check_number
+from ..core.support.signatures import parameters
 from ..nets import External
 from ..scores import ScoreModel
-from ..sdes import VPSDE, AffineSDE, FlowSDE
 from ._models import Data, described, number_of, process_of
 
 

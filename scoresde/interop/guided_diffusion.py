@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from .._checks import check_callable, check_choice, check_flag, check_integers, check_kind, form
-from .._signatures import parameters
-from ..chains import BetaChain
-from ..errors import InvalidArgumentError, ScoreFnError
+from ..core.errors import InvalidArgumentError, ScoreFnError
+from ..core.support.checks import check_callable, check_choice, check_flag, check_integers, check_kind, form
+from ..core.support.signatures import parameters
+from ..discrete import BetaChain
 from ..nets import External
 from ..scores import ScoreModel
 from ..scores.predictions import prediction_of

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._checks import check_callable, check_number, check_times
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import EDMSDE
+from ..core.support.checks import check_callable, check_number, check_times
 from ..scores import ScoreModel
-from ..sdes import EDMSDE
 from ._models import Data, described
 
 _ROUNDING = 1e-6  # of levels that were computed in single precision

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .._checks import check_callable, check_flag, check_kind, check_number, check_state, check_times, form
-from .._context import check_unwritten, versions
-from .._signatures import accepts
-from .._tensors import compute_dtype
-from ..errors import InvalidArgumentError, ScoreFnError, short
-from ..noise import BatchNoise, Noise
+from ..core.errors import InvalidArgumentError, ScoreFnError, short
+from ..core.noise import BatchNoise, Noise
+from ..core.sdes import EDMSDE
+from ..core.stepper import Stepper
+from ..core.support.checks import check_callable, check_flag, check_kind, check_number, check_state, check_times, form
+from ..core.support.context import check_unwritten, versions
+from ..core.support.signatures import accepts
+from ..core.support.tensors import compute_dtype
 from ..scores import Score, ScoreModel
-from ..sdes import EDMSDE
 from ..solvers import Solver, make_solver, methods
 from ..solvers.registry.rows import MethodName
-from ..stepping import Stepper
 from .course import Course, Leg, legs_of
 
 _ROOM = 2.0  # how far above the first level noise that is added may lead

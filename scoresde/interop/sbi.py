@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import grids
-from .._checks import (
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import VESDE, VPSDE, AffineSDE, FlowSDE, NormalPrior, SubVPSDE
+from ..core.solve import solve
+from ..core.support.checks import (
     as_tensor,
     check_batch,
     check_callable,
@@ -22,13 +25,10 @@ from .._checks import (
     check_tensor,
     form,
 )
-from .._tensors import row_sums
-from ..errors import InvalidArgumentError
+from ..core.support.tensors import row_sums
 from ..guidance import tall
 from ..guidance.tall import Tall
 from ..scores import Score, ScoreFn, ScoreModel
-from ..sdes import VESDE, VPSDE, AffineSDE, FlowSDE, NormalPrior, SubVPSDE
-from ..solving import solve
 from ..targets import Gaussian, Target, Uniform
 from ._models import described, number_of, process_of
 

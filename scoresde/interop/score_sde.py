@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._checks import MOST_LEVELS, check_callable, check_flag, check_integer
-from ..chains import BetaChain, Chain, NoiseScales
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import VESDE, VPSDE, AffineSDE, SubVPSDE
+from ..core.support.checks import MOST_LEVELS, check_callable, check_flag, check_integer
+from ..discrete import BetaChain, Chain, NoiseScales
 from ..nets import External
 from ..scores import ScoreModel
-from ..sdes import VESDE, VPSDE, AffineSDE, SubVPSDE
 from ._models import Data, described, number_of, whole_levels
 
 _LEVELS = 1000  # the published N

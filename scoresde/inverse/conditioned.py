@@ -7,9 +7,9 @@ from typing import cast
 
 from torch import Tensor
 
-from .._checks import check_kind
-from ..errors import InvalidArgumentError
-from ..processes import Network
+from ..core.errors import InvalidArgumentError
+from ..core.processes import Network
+from ..core.support.checks import check_kind
 from ..scores.base import with_data
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper
 from .measurement import Measurement

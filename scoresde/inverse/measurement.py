@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._checks import check_number, check_shape, check_state, check_tensor
-from .._tensors import expand, row_sums
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.support.checks import check_number, check_shape, check_state, check_tensor
+from ..core.support.tensors import expand, row_sums
 from ..targets.bayes import LARGEST_STD, noise_covariance
 from .operators import Diagonal, LinearOperator, Matrix, Nonlinear
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from .._checks import check_choice, check_kind
-from ..errors import InvalidArgumentError, unknown
+from ..core.errors import InvalidArgumentError, unknown
+from ..core.sdes import AffineSDE
+from ..core.support.checks import check_choice, check_kind
 from ..scores import as_score
-from ..sdes import AffineSDE
 from .conditioned import Conditioned
 from .measurement import Measurement
 from .rules import RULES, Rule

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_choice
-from .._display import Displayed, kind, span
-from .._tensors import row_sums
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
-from ..noise import BatchNoise
+from ..core.errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
+from ..core.noise import BatchNoise
+from ..core.sdes import AffineSDE
+from ..core.solution import Solution
+from ..core.solve import solve
+from ..core.support.checks import check_choice
+from ..core.support.display import Displayed, kind, span
+from ..core.support.tensors import row_sums
 from ..scores import as_score
 from ..scores.base import check_made_for
-from ..sdes import AffineSDE
-from ..solution import Solution
 from ..solvers import ParticleLog, Solver
 from ..solvers.registry.rows import MethodName
 from ..solvers.registry.spellings import find
-from ..solving import solve
 from .conditioned import event_of
 from .measurement import Measurement
 from .registry import RuleName, SamplerName, condition, make, measured, options_of

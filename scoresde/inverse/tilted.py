@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .._display import Displayed, kind, span
-from ..errors import InvalidArgumentError
-from ..sdes import AffineSDE
-from ..solution import Solution
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import AffineSDE
+from ..core.solution import Solution
+from ..core.solve import solve
+from ..core.support.display import Displayed, kind, span
 from ..solvers import SMC, ParticleInfo, ParticleLog
-from ..solving import solve
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .._tensors import leaves_of, where
-from ..errors import InvalidArgumentError, NonFiniteError, ScoreFnError, StepSizeUnderflowError
-from ..processes.density import LogDensityFlow
-from ..sdes import Node
-from ..solution import Solution
+from ..core.errors import InvalidArgumentError, NonFiniteError, ScoreFnError, StepSizeUnderflowError
+from ..core.processes.density import LogDensityFlow
+from ..core.sdes import Node
+from ..core.solution import Solution
+from ..core.support.tensors import leaves_of, where
 from ..solvers import Solver
 from ..solvers.backends.base import Slope
 

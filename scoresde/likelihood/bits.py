@@ -14,8 +14,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._checks import check_flag, check_generator, check_grey, check_number, check_shape, check_tensor, form, shown
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.support.checks import (
+    check_flag,
+    check_generator,
+    check_grey,
+    check_number,
+    check_shape,
+    check_tensor,
+    form,
+    shown,
+)
 
 
 def dequantize(

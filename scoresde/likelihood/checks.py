@@ -9,14 +9,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .._arguments import affine_model, check_events, check_no_vmap, for_data_of
-from .._checks import check_finite_rows, check_state, warn_caller
-from .._tensors import expand, row_finite
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
-from ..processes import ReverseProcess
-from ..processes.density import LogDensityFlow, examine, sample_of
+from ..core.arguments import affine_model, check_events, check_no_vmap, for_data_of
+from ..core.errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ..core.processes import ReverseProcess
+from ..core.processes.density import LogDensityFlow, examine, sample_of
+from ..core.sdes import SDE, AffineSDE, Node
+from ..core.support.checks import check_finite_rows, check_state, warn_caller
+from ..core.support.tensors import expand, row_finite
 from ..scores import Score, ScoreFn
-from ..sdes import SDE, AffineSDE, Node
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
 

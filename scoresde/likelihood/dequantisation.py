@@ -17,11 +17,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .._checks import MOST_WIDTH, check_integer, check_kind, check_number, check_shape, form
-from .._tensors import row_finite
-from ..errors import InvalidArgumentError, NonFiniteError, ScoreFnError
-from ..sdes import AffineSDE
-from ..sdes.base import check_affine
+from ..core.errors import InvalidArgumentError, NonFiniteError, ScoreFnError
+from ..core.sdes import AffineSDE
+from ..core.sdes.base import check_affine
+from ..core.support.checks import MOST_WIDTH, check_integer, check_kind, check_number, check_shape, form
+from ..core.support.tensors import row_finite
 from .bits import cell, float_dtype, grey_levels, uniform
 
 

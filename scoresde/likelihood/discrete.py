@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._arguments import affine_model, context_of
-from .._checks import MOST_DRAWS, check_flag, check_generator, check_integer, check_state
-from .._tensors import expand, row_finite, where
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..noise import check_seed
-from ..processes import Network
-from ..sdes import SDE, Estimate, Node
+from ..core.arguments import affine_model, context_of
+from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.noise import check_seed
+from ..core.processes import Network
+from ..core.sdes import SDE, Estimate, Node
+from ..core.support.checks import MOST_DRAWS, check_flag, check_generator, check_integer, check_state
+from ..core.support.tensors import expand, row_finite, where
 from .bits import bits_of, cell, float_dtype, grey_levels
 from .checks import check_wide
 from .dequantisation import Dequantizer, UniformDequantizer

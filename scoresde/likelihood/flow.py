@@ -11,8 +11,18 @@ from scipy import special
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_limits, context_of, tolerances
-from .._checks import (
+from ..core.arguments import check_limits, context_of, tolerances
+from ..core.controllers import Adaptive
+from ..core.errors import InvalidArgumentError, InvalidTypeError, explained
+from ..core.loop import integrate, progress_bar
+from ..core.noise import Noise, resolve
+from ..core.processes import Network, ReverseProcess, node_list
+from ..core.processes.density import LogDensityFlow
+from ..core.processes.divergence import DIVERGENCES, PROBES, Divergence
+from ..core.processes.divergence.control import Control
+from ..core.sdes import SDE, AffineSDE
+from ..core.solution import Info, Solution, Status
+from ..core.support.checks import (
     MOST_DRAWS,
     MOST_STEPS,
     check_callable,
@@ -25,19 +35,9 @@ from .._checks import (
     form,
     refuse_rows,
 )
-from .._display import Displayed, span, tally
-from .._tensors import row_finite, where
-from ..controllers import Adaptive
-from ..errors import InvalidArgumentError, InvalidTypeError, explained
-from ..integrate import integrate, progress_bar
-from ..noise import Noise, resolve
-from ..processes import Network, ReverseProcess, node_list
-from ..processes.density import LogDensityFlow
-from ..processes.divergence import DIVERGENCES, PROBES, Divergence
-from ..processes.divergence.control import Control
+from ..core.support.display import Displayed, span, tally
+from ..core.support.tensors import row_finite, where
 from ..scores import Score
-from ..sdes import SDE, AffineSDE
-from ..solution import Info, Solution, Status
 from ..solvers import Solver
 from ..solvers.registry.rows import MethodName
 from ..targets import Gaussian, GaussianMixture

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._arguments import check_finite_ends, check_limits, tolerances
-from .._checks import MOST_DRAWS, check_integer
-from ..controllers import Adaptive
-from ..errors import InvalidArgumentError, explained
-from ..integrate import Recorder, integrate
-from ..noise import resolve
-from ..sdes import SDE
+from ..core.arguments import check_finite_ends, check_limits, tolerances
+from ..core.controllers import Adaptive
+from ..core.errors import InvalidArgumentError, explained
+from ..core.loop import Recorder, integrate
+from ..core.noise import resolve
+from ..core.sdes import SDE
+from ..core.support.checks import MOST_DRAWS, check_integer
 from ..solvers import Solver
 from .checks import check_density, check_finite, check_gradients
 from .flow import MAX_STEPS, density_flow, make_divergence

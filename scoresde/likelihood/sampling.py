@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import SolveOptions
-from .._checks import check_flag, check_kind, shown
-from .._setup import Setup
-from ..controllers import Adaptive
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.arguments import SolveOptions
+from ..core.controllers import Adaptive
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.loop import integrate, progress_bar
+from ..core.processes.density import LogDensityFlow
+from ..core.sdes import SDE, NormalPrior
+from ..core.sdes.base import check_affine
+from ..core.setup import Setup
+from ..core.solution import Solution
+from ..core.support.checks import check_flag, check_kind, shown
 from ..grids import Grid
-from ..integrate import integrate, progress_bar
-from ..processes.density import LogDensityFlow
-from ..sdes import SDE, NormalPrior
-from ..sdes.base import check_affine
-from ..solution import Solution
 from ..solvers import make_solver
 from ..solvers.adams import Adams
 from ..solvers.pairs import Pair

@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .. import _registries
-from .._registries import Registry
+from ..core.support import registries as _registries
+from ..core.support.registries import Registry
 from .bounds import diffusion_at, likelihood_weighted, reconstruction, vdm
 from .chains import chain_term, ddpm_simple, ddpm_vlb, iddpm_hybrid, level_of
 from .classification import noisy_cross_entropy

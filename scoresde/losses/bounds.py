@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import check_finite_ends
-from .._checks import MOST_STEPS, check_flag, check_generator, check_integer, check_state, check_tensor
-from .._tensors import sigmoid
-from ..errors import InvalidArgumentError
-from ..sdes import VDMSDE, AffineSDE, Node
+from ..core.arguments import check_finite_ends
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import VDMSDE, AffineSDE, Node
+from ..core.support.checks import MOST_STEPS, check_flag, check_generator, check_integer, check_state, check_tensor
+from ..core.support.tensors import sigmoid
 from .checks import check_data, check_finite, check_model, check_node
 from .core import Model, denoising, error, finish, law, look, normal, scaled
 from .gaussian import grey_values, prior_kl

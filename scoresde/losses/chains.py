@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_flag, check_kind, check_number, check_tensor
-from .._tensors import expand
-from ..chains import BetaChain
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes.records import LearnedEstimate
+from ..core.support.checks import check_choice, check_flag, check_kind, check_number, check_tensor
+from ..core.support.tensors import expand
+from ..discrete import BetaChain
 from ..scores.bare import traits_of
-from ..sdes.records import LearnedEstimate
 from .checks import check_model
 from .core import Model, Noised, chain_of, denoising, drawn, error, finish, look, named, scaled
 from .gaussian import discretised_log_prob, gaussian_kl, prior_kl

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .._checks import check_kind, check_not_empty, check_state, check_tensor, form
-from .._context import places
-from .._signatures import accepts
-from .._tensors import compute_dtype, row_finite
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.sdes import Node
+from ..core.support.checks import check_kind, check_not_empty, check_state, check_tensor, form
+from ..core.support.context import places
+from ..core.support.signatures import accepts
+from ..core.support.tensors import compute_dtype, row_finite
 from ..scores import Score
 from ..scores.bare import offers_estimates, traits_of
-from ..sdes import Node
 
 
 def gives_estimates(model: object) -> bool:

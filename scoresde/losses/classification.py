@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._checks import check_callable, check_generator, check_kind, check_state, check_tensor
-from .._tensors import expand
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_callable, check_generator, check_kind, check_state, check_tensor
+from ..core.support.tensors import expand
 from ..guidance import NoisyClassifier
 from ..guidance.noisy import check_labels
 from .core import normal

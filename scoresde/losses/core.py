@@ -18,12 +18,20 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_flag, check_generator, check_kind, check_number, check_state, check_tensor
-from .._tensors import expand, row_means, row_sums
-from ..chains import Chain
-from ..errors import InvalidArgumentError, ScoreFnError
+from ..core.errors import InvalidArgumentError, ScoreFnError
+from ..core.sdes import AffineSDE, Estimate, Node
+from ..core.support.checks import (
+    check_choice,
+    check_flag,
+    check_generator,
+    check_kind,
+    check_number,
+    check_state,
+    check_tensor,
+)
+from ..core.support.tensors import expand, row_means, row_sums
+from ..discrete import Chain
 from ..scores import ScoreModel
-from ..sdes import AffineSDE, Estimate, Node
 from .checks import check_data, check_finite, check_model, check_node
 from .indices import UniformIndex
 from .times import LowDiscrepancy, Times

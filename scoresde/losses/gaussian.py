@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_broadcast, check_choice, check_grey, check_number, check_state, check_tensor
-from .._tensors import Scalar
-from ..errors import InvalidArgumentError
-from ..sdes import NormalPrior
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import NormalPrior
+from ..core.support.checks import check_broadcast, check_choice, check_grey, check_number, check_state, check_tensor
+from ..core.support.tensors import Scalar
 
 
 def gaussian_kl(distance: Tensor, log_variance: Scalar, other_log_variance: Scalar) -> Tensor:
@@ -56,7 +56,7 @@ def prior_kl(x0: Tensor, alpha: Scalar, sigma: Scalar, prior: NormalPrior | None
     r""":math:`KL(N(\alpha x_0, \sigma^2 I)\,\|\,\pi)` for a normal prior, in nats, ``(batch,)``.
 
     Example:
-        >>> prior_kl(torch.ones(1, 2), 1.0, 1.0, scoresde.sdes.NormalPrior())
+        >>> prior_kl(torch.ones(1, 2), 1.0, 1.0, scoresde.NormalPrior())
         tensor([1.])
     """
     check_state("x0", x0)

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._checks import MOST_LEVELS, check_integer, check_kind, check_number, check_times, check_weights
-from ..chains import Chain
-from ..errors import CheckpointMismatchError, InvalidArgumentError, NonFiniteError
-from ..sdes import SDE, AffineSDE
+from ..core.errors import CheckpointMismatchError, InvalidArgumentError, NonFiniteError
+from ..core.sdes import SDE, AffineSDE
+from ..core.support.checks import MOST_LEVELS, check_integer, check_kind, check_number, check_times, check_weights
+from ..discrete import Chain
 from .times import Draw, Times
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_number, check_state
-from ..errors import InvalidTypeError
+from ..core.errors import InvalidTypeError
+from ..core.sdes import EDMSDE
+from ..core.support.checks import check_number, check_state
 from ..scores import ScoreModel
-from ..sdes import EDMSDE
 from .checks import check_context, gives_estimates
 from .core import Model, denoising
 from .times import FromLevels, LowDiscrepancy, NoiseLevels, Times

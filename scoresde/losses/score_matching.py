@@ -19,7 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError, ScoreFnError
+from ..core.processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
+from ..core.processes.general import drift_of
+from ..core.sdes import SDE, Node
+from ..core.sdes.base import check_sde
+from ..core.sdes.records import times_of
+from ..core.sdes.spread import Spread
+from ..core.support.checks import (
     MOST_DRAWS,
     check_callable,
     check_choice,
@@ -31,15 +38,8 @@ from .._checks import (
     check_state,
     check_tensor,
 )
-from .._context import check_unwritten, versions
-from .._tensors import Scalar, compute_dtype, expand, usable
-from ..errors import InvalidArgumentError, ScoreFnError
-from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
-from ..processes.general import drift_of
-from ..sdes import SDE, Node
-from ..sdes.base import check_sde
-from ..sdes.records import times_of
-from ..sdes.spread import Spread
+from ..core.support.context import check_unwritten, versions
+from ..core.support.tensors import Scalar, compute_dtype, expand, usable
 from ..targets import Target
 from .checks import check_context, check_model, check_node, gives_estimates, lost
 from .core import Model, denoising, drawn, finish, look, normal, scaled

@@ -23,7 +23,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes import SDE, AffineSDE
+from ..core.sdes.base import check_sde
+from ..core.support.checks import (
     MOST_LEVELS,
     MOST_NUMBERS,
     check_callable,
@@ -32,10 +35,7 @@ from .._checks import (
     check_kind,
     check_number,
 )
-from .._tensors import sigmoid
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..sdes import SDE, AffineSDE
-from ..sdes.base import check_sde
+from ..core.support.tensors import sigmoid
 from .weights import Weight, weigh, weight_of
 
 _GAUSS = torch.tensor([[0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5], [5 / 18, 8 / 18, 5 / 18]], dtype=torch.float64)

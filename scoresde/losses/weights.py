@@ -15,10 +15,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_number, check_tensor
-from .._tensors import expand, sigmoid
-from ..errors import InvalidArgumentError, InvalidTypeError, short
-from ..sdes import Node
+from ..core.errors import InvalidArgumentError, InvalidTypeError, short
+from ..core.sdes import Node
+from ..core.support.checks import check_choice, check_number, check_tensor
+from ..core.support.tensors import expand, sigmoid
 
 Weight: TypeAlias = Callable[[Node[Tensor]], Tensor]
 
@@ -174,7 +174,7 @@ def weight_of(weight: str | Weight) -> Weight:
     if isinstance(weight, str):
         return WEIGHTS[check_choice("weight", weight, WEIGHTS)]
     if not callable(weight):
-        raise InvalidTypeError(f"`weight` must be a name or a function of a scoresde.sdes.Node, got {short(weight)}.")
+        raise InvalidTypeError(f"`weight` must be a name or a function of a scoresde.Node, got {short(weight)}.")
     return weight
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from .._checks import check_kind
-from ..errors import check_choice
+from ..core.errors import check_choice
+from ..core.support.checks import check_kind
 from .classifier import Classifier
 from .embeddings import EMBEDDINGS, NoiseEmbedding, fourier_features
 from .external import External, from_diffusers

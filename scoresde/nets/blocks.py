@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import MOST_NUMBERS, check_integers, check_number
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import MOST_NUMBERS, check_integers, check_number
 from .embeddings import check_sizes
 
 GROUPS = 8  # of the norms

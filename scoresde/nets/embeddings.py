@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import as_tensor, check_integer, check_integers, check_per_sample, check_tensor
-from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.support.checks import as_tensor, check_integer, check_integers, check_per_sample, check_tensor
 
 
 class Waves(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._checks import check_callable, check_flag, check_kind, check_number
-from .._signatures import accepts
-from ..errors import ScoreFnError
+from ..core.errors import ScoreFnError
+from ..core.support.checks import check_callable, check_flag, check_kind, check_number
+from ..core.support.signatures import accepts
 
 
 class External(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_below, check_number
-from .._tensors import sigmoid
+from ..core.support.checks import check_below, check_number
+from ..core.support.tensors import sigmoid
 from .embeddings import check_sizes
 
 

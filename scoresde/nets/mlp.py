@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import MOST_NUMBERS, check_flag, check_integers, check_number
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import MOST_NUMBERS, check_flag, check_integers, check_number
 from .embeddings import Conditioned, check_sizes, fourier_features, keeps_arguments
 
 

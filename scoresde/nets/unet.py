@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import check_flag
+from ..core.support.checks import check_flag
 from .blocks import GROUPS, ResidualBlock, SelfAttention, ascend, check_image, descend, mix
 from .embeddings import Conditioned, fourier_features, keeps_arguments
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .._checks import MOST_STOCHASTICITY, check_number
-from .._display import Displayed, span
-from ..errors import InvalidArgumentError
-from ..sdes import SDE
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import SDE
+from ..core.support.checks import MOST_STOCHASTICITY, check_number
+from ..core.support.display import Displayed, span
 from ..solvers.sa_solver import SASolver
 from .density import log_prob, process_of
 from .path import Path

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from .._arguments import check_limits, context_of
-from .._checks import (
+from ..core.arguments import check_limits, context_of
+from ..core.errors import InvalidArgumentError
+from ..core.processes import Network, ReverseProcess
+from ..core.recorder.cells import Apply, Blend, Call, Cell, Normal, log_normal, total
+from ..core.recorder.plan import Evaluate, Instruction, Sum
+from ..core.recorder.tracing import NothingDrawn, TracedPlan, check_gaussian, traced
+from ..core.sdes import SDE, AffineSDE
+from ..core.support.checks import (
     MOST_STOCHASTICITY,
     check_finite_rows,
     check_flag,
@@ -20,17 +26,11 @@ from .._checks import (
     check_number,
     warn_caller,
 )
-from .._plan import Evaluate, Instruction, Sum
-from .._tensors import compute_dtype, row_sums, transforming
-from ..errors import InvalidArgumentError
-from ..processes import Network, ReverseProcess
+from ..core.support.tensors import compute_dtype, row_sums, transforming
 from ..scores import as_score
 from ..scores.base import check_made_for
-from ..sdes import SDE, AffineSDE
 from ..solvers import Solver, make_solver
-from .cells import Apply, Blend, Call, Cell, Normal, log_normal, total
 from .path import Path, places_of, table_of
-from .tracing import NothingDrawn, TracedPlan, check_gaussian, traced
 
 Score = Callable[..., Tensor]
 

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_device, check_integers, check_kind
-from .._context import cut, mapped, named
-from .._display import Displayed, kind, span
-from ..errors import CorruptCheckpointError, InvalidArgumentError
-from ..files.paths import check_path, readable
-from ..files.writing import write_bytes
-from ..sdes import SDE
+from ..core.errors import CorruptCheckpointError, InvalidArgumentError
+from ..core.recorder.tracing import TracedRun
+from ..core.sdes import SDE
+from ..core.support.checks import check_device, check_integers, check_kind
+from ..core.support.context import cut, mapped, named
+from ..core.support.display import Displayed, kind, span
+from ..core.support.files.paths import check_path, readable
+from ..core.support.files.writing import write_bytes
 from ..solvers import Solver, from_config, to_config
-from .tracing import TracedRun
 
 FORMAT = 1
 _SAME = 1e-6  # relative, of the values of a process

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from .._arguments import SolveOptions
-from .._checks import shown
-from ..errors import InvalidArgumentError
-from ..integrate import Loop
-from ..sdes import SDE
-from ..solution import Solution
+from ..core.arguments import SolveOptions
+from ..core.errors import InvalidArgumentError
+from ..core.loop import Loop
+from ..core.recorder.tracing import TracedRun, check_gaussian
+from ..core.sdes import SDE
+from ..core.solution import Solution
+from ..core.support.checks import shown
 from ..solvers import Solver
 from .path import path_of
-from .tracing import TracedRun, check_gaussian
 
 
 def check_path_wanted(given: SolveOptions, sde: SDE, solver: Solver) -> None:

@@ -9,7 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError
+from ..core.noise import BatchNoise
+from ..core.recorder.cells import log_normal
+from ..core.sdes import SDE, AffineSDE
+from ..core.support.checks import (
     MOST_DRAWS,
     check_callable,
     check_finite_rows,
@@ -20,12 +24,8 @@ from .._checks import (
     check_tensor,
     warn_caller,
 )
-from .._display import Displayed
-from .._intervals import Interval, mean_interval
-from ..errors import InvalidArgumentError
-from ..noise import BatchNoise
-from ..sdes import SDE, AffineSDE
-from .cells import log_normal
+from ..core.support.display import Displayed
+from ..core.support.intervals import Interval, mean_interval
 from .density import Replay, chosen_steps, kl, process_of
 from .path import Path
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .._checks import check_finite_rows, check_kind, check_tensor
-from ..errors import InvalidArgumentError, short
-from ..files.paths import check_path
-from ..files.writing import check_target, write_bytes
+from ..core.errors import InvalidArgumentError, short
+from ..core.support.checks import check_finite_rows, check_kind, check_tensor
+from ..core.support.files.paths import check_path
+from ..core.support.files.writing import check_target, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

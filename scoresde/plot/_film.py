@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..files.paths import check_path
-from ..files.writing import check_target, write_bytes
+from ..core.support.files.paths import check_path
+from ..core.support.files.writing import check_target, write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

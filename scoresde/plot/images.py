@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import (
     MOST_DRAWS,
     check_finite_rows,
     check_integer,
@@ -20,9 +21,8 @@ from .._checks import (
     check_positive,
     check_state,
 )
-from ..errors import InvalidArgumentError
-from ..files.paths import check_path
-from ..files.writing import check_target, write_bytes
+from ..core.support.files.paths import check_path
+from ..core.support.files.writing import check_target, write_bytes
 from ._figures import DENSITY, axes_for, check_figure_target, check_names, check_title, panels_for, save
 from ._film import check_film, write_film
 

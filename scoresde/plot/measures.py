@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_integer, check_integers, check_kind
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import as_tensor, check_integer, check_integers, check_kind
 from ._figures import (
     BLUE,
     GREY,

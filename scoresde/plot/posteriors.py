@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_tensor
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_tensor
 from ._figures import COLOURS, check_figure_target, check_names, check_numbers, check_title, new_figure, save
 
 if TYPE_CHECKING:

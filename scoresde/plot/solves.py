@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_integer, check_integers, check_kind, check_positive
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import AffineSDE
+from ..core.solution import Solution
+from ..core.support.checks import as_tensor, check_integer, check_integers, check_kind, check_positive
 from ..grids import Grid
-from ..sdes import AffineSDE
-from ..solution import Solution
 from ._figures import (
     BLUE,
     COLOURS,

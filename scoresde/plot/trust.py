@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._checks import check_kind, check_number, check_tensor
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_kind, check_number, check_tensor
 from ._figures import (
     BLUE,
     LARGEST,

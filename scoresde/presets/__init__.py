@@ -14,9 +14,9 @@ Example:
 
 from __future__ import annotations
 
-from .. import _registries
-from .._registries import DEFAULT_PRESET as DEFAULT
-from .._registries import Registry
+from ..core.support import registries as _registries
+from ..core.support.registries import DEFAULT_PRESET as DEFAULT
+from ..core.support.registries import Registry
 from ..training import Preset
 from .bounds import OfChain, OfTime
 from .scaling import scaled

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
 from ..likelihood import Bound, chain_bound, variational_bound
 from ..scores import ScoreModel
 

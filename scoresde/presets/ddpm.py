@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..chains import BetaChain
+from ..discrete import BetaChain
 from ..likelihood.bits import cell
 from ..losses import ddpm_simple, iddpm_hybrid
 from ..losses.core import Model

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.sdes import EDMSDE
 from ..losses import NoiseLevels, edm
 from ..scores import ScoreModel
-from ..sdes import EDMSDE
 from ..training import DIGITS, DIGITS_LEVELS, Preset, Recipe
 from ..training.digits import DIGITS_DROPOUT, DIGITS_LABEL_DROPOUT
 from ..zoo import Sampler

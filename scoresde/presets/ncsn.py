@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ..chains import NoiseScales
+from ..discrete import NoiseScales
 from ..losses import denoising_score_matching
 from ..training import Preset
 from ..zoo import Sampler
@@ -13,8 +13,9 @@ from .bounds import OfChain
 from .scaling import LARGEST_DISTANCE, network, scaled
 
 SIGMA_MIN = 0.01
-# Of NCSNv2, by the functions of `scoresde.ncsnv2` for 64 dimensions. Fewer levels lie farther apart: the moves are as
-# many as bring the samples' spread at a level to the published one, 1.055, which takes 5 at CIFAR-10's 232 levels.
+# Of NCSNv2, by the functions of `scoresde.discrete.ncsnv2` for 64 dimensions. Fewer levels lie farther apart:
+# the moves are as many as bring the samples' spread at a level to the published one, 1.055, which takes 5 at
+# CIFAR-10's 232 levels.
 LEVELS, MOVES, STEP = 21, 25, 8.42e-06
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._checks import MOST_NUMBERS, check_integer, check_number
+from ..core.support.checks import MOST_NUMBERS, check_integer, check_number
 from ..training import Recipe
 
 EPOCHS = 1437 / 50_000

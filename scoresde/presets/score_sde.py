@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from ..core.sdes import VESDE, VPSDE, SubVPSDE
 from ..losses import denoising, denoising_score_matching
-from ..sdes import VESDE, VPSDE, SubVPSDE
 from ..training import Preset
 from ..zoo import Sampler
 from .bounds import OfTime

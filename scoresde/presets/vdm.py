@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..core.sdes import VDMSDE
 from ..losses import vdm
 from ..nets import MonotoneGamma
-from ..sdes import VDMSDE
 from ..training import Preset
 from ..zoo import Sampler
 from .bounds import OfTime

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_kind, check_output, check_score_fn
-from .._context import check_values
-from .._signatures import accepts, extras, parameters
-from .._tensors import row_times
-from ..errors import InvalidArgumentError, InvalidTypeError, short
-from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.records import PARTS, SCORE, LinearEstimate
+from ..core.errors import InvalidArgumentError, InvalidTypeError, short
+from ..core.sdes import AffineSDE, Estimate, Node
+from ..core.sdes.records import PARTS, SCORE, LinearEstimate
+from ..core.support.checks import check_kind, check_output, check_score_fn
+from ..core.support.context import check_values
+from ..core.support.signatures import accepts, extras, parameters
+from ..core.support.tensors import row_times
 from .base import Direct, Score, Split, Traits, changed, device_of, dtype_of, estimate_of, time_rows
 
 ScoreFn = Callable[..., Tensor]

@@ -19,12 +19,12 @@ from typing import Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor
 
-from .._checks import check_kind, check_state
-from .._tensors import Scalar, compute_dtype, expand, has_graph
-from ..errors import InvalidArgumentError
-from ..sdes import SDE, AffineSDE, Estimate, Node
-from ..sdes.base import check_sde
-from ..sdes.records import PARTS, SCORE, LinearEstimate, times_of
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import SDE, AffineSDE, Estimate, Node
+from ..core.sdes.base import check_sde
+from ..core.sdes.records import PARTS, SCORE, LinearEstimate, times_of
+from ..core.support.checks import check_kind, check_state
+from ..core.support.tensors import Scalar, compute_dtype, expand, has_graph
 
 
 @dataclass(frozen=True)

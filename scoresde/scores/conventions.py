@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_not_empty, check_state, check_tensor
-from .._context import per_row
-from .._tensors import compute_dtype
-from ..chains import Chain
-from ..errors import InvalidArgumentError, explained
-from ..noise import check_seed
-from ..sdes import AffineSDE
-from ..sdes.base import check_sde
-from ..sdes.span import log_snr_range
+from ..core.errors import InvalidArgumentError, explained
+from ..core.noise import check_seed
+from ..core.sdes import AffineSDE
+from ..core.sdes.base import check_sde
+from ..core.sdes.span import log_snr_range
+from ..core.support.checks import check_integer, check_not_empty, check_state, check_tensor
+from ..core.support.context import per_row
+from ..core.support.tensors import compute_dtype
+from ..discrete import Chain
 from .bare import as_score, check_context
 from .base import Score, changed, check_made_for
 from .high_noise import HighNoise, best_of, cures

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ScoreFnError
+from ..core.errors import ScoreFnError
 
 
 def fixed_sizes(net: object) -> tuple[int | None, ...]:

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import warn_caller
-from .._context import cut
-from ..chains import Chain
-from ..sdes import AffineSDE
+from ..core.sdes import AffineSDE
+from ..core.support.checks import warn_caller
+from ..core.support.context import cut
+from ..discrete import Chain
 from .base import Score
 from .limits import Clip, GaussianAbove
 

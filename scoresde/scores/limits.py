@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._checks import check_below, check_number, check_positive, check_tensor
-from .._tensors import expand
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_below, check_number, check_positive, check_tensor
+from ..core.support.tensors import expand
 from .base import with_data
 from .wrapper import AffineSDE, Estimate, Node, Wrapper
 

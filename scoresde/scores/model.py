@@ -16,7 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes import AffineSDE, Estimate, Node
+from ..core.sdes.base import check_sde
+from ..core.sdes.records import LearnedEstimate, LinearEstimate
+from ..core.sdes.span import log_snr_range, within
+from ..core.support.checks import (
     check_callable,
     check_choice,
     check_kind,
@@ -25,17 +30,12 @@ from .._checks import (
     check_shape,
     fits,
 )
-from .._context import check_unwritten, has_rows, per_row, versions
-from .._memo import constants_of
-from .._signatures import accepts, extras
-from .._tensors import Scalar, expand, has_graph
-from ..chains import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.support.context import check_unwritten, has_rows, per_row, versions
+from ..core.support.memo import constants_of
+from ..core.support.signatures import accepts, extras
+from ..core.support.tensors import Scalar, expand, has_graph
+from ..discrete import Chain
 from ..grids import GridFunction
-from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.base import check_sde
-from ..sdes.records import LearnedEstimate, LinearEstimate
-from ..sdes.span import log_snr_range, within
 from .base import Direct, Score, Traits, changed, device_of, dtype_of, time_rows
 from .fixed import check_sizes, fixed_sizes
 from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size, prediction_of
@@ -287,7 +287,7 @@ class ScoreModel(Score):
             raise InvalidArgumentError(
                 f"`sde`: its log-SNR runs from {high:.4g} to {low:.4g}, that of the network's own process, "
                 f"{self.native!r}, from {own_high:.4g} to {own_low:.4g}, and beyond them it was not trained. Trim "
-                "the process: network.process(sde) of a loaded network, or scoresde.sdes.within(sde, model.limits)."
+                "the process: network.process(sde) of a loaded network, or scoresde.within(sde, model.limits)."
             )
         model = copy.copy(self)
         own = sde.same_schedule(self.native)

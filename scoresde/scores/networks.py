@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
 
 
 def networks_of(score_fn: object) -> list[torch.nn.Module]:
@@ -132,7 +132,7 @@ def check_quiet(name: str, device: torch.device) -> Iterator[None]:
         ...     x = torch.nn.Dropout()(torch.ones(2))
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `score_fn` draws random numbers, as dropout in training mode does: ...
+        scoresde.core.errors.InvalidArgumentError: `score_fn` draws random numbers, as dropout in training mode ...
     """
     before = _generator(device)
     yield

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._checks import check_choice
-from .._tensors import Scalar, divide, sqrt
-from ..sdes import Node
-from ..sdes.records import SCORE, Prediction
+from ..core.sdes import Node
+from ..core.sdes.records import SCORE, Prediction
+from ..core.support.checks import check_choice
+from ..core.support.tensors import Scalar, divide, sqrt
 
 Pair = tuple[Scalar, Scalar]  # a and b of a x + b out
 

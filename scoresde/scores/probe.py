@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_output
-from .._context import cut
-from ..errors import InvalidArgumentError
-from ..sdes import Node
-from ..sdes.span import log_snr_range
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import Node
+from ..core.sdes.span import log_snr_range
+from ..core.support.checks import check_output
+from ..core.support.context import cut
 from .fixed import check_sizes
 from .model import ScoreModel
 from .readings import INDEX, SHARES, Reading, Time, Units

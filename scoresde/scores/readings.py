@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..chains import BetaChain
-from ..sdes import EDMSDE, VDMSDE, VESDE, VPSDE, AffineSDE, CosineVPSDE, FlowSDE, Node, SigmoidVPSDE, SubVPSDE
+from ..core.sdes import EDMSDE, VDMSDE, VESDE, VPSDE, AffineSDE, CosineVPSDE, FlowSDE, Node, SigmoidVPSDE, SubVPSDE
+from ..discrete import BetaChain
 from .model import TIME_INPUTS, ScoreModel
 from .predictions import PREDICTIONS, edm_size
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._checks import check_output
-from .._context import check_unwritten, versions
-from ..errors import InvalidArgumentError
-from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.records import copied
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import AffineSDE, Estimate, Node
+from ..core.sdes.records import copied
+from ..core.support.checks import check_output
+from ..core.support.context import check_unwritten, versions
 from .bare import ScoreFn, as_score
 from .base import Score, Traits, estimate_of, nameless
 

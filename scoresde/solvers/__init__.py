@@ -4,7 +4,7 @@ solvers by name for `scoresde.solve`.
 Names are imported when they are first used: `scoresde.solvers.UniPC2` and the like are found by the rows.
 """
 
-from .._lazy import lazy, listed
+from ..core.support.lazy import lazy, listed
 from .registry.rows import MODULES, ROWS
 
 _OTHERS, _ = listed(__file__)

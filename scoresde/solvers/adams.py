@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_number
-from .._tensors import Array, as_array, constants, expand, on_host, rms, where
-from ..processes import Coordinate, Process, angle
-from ..sdes.records import either
+from ..core.processes import Coordinate, Process, angle
+from ..core.sdes.records import either
+from ..core.support.checks import check_integer, check_number
+from ..core.support.tensors import Array, as_array, constants, expand, on_host, rms, where
 from .base import Asking, Estimates, EstimateSolver, Node, Step, StepControl, StepResult
 
 _SPREAD = 0.2  # of data of scale 1

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_choice
-from .._combination import Term, formula, sum_of
-from .._tensors import Scalar, expand, expm1
-from ..errors import InvalidArgumentError
-from ..sdes import Estimate, Node
-from ..sdes.records import LinearEstimate
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import Estimate, Node
+from ..core.sdes.records import LinearEstimate
+from ..core.support.checks import check_choice
+from ..core.support.combination import Term, formula, sum_of
+from ..core.support.tensors import Scalar, expand, expm1
 from .base import EstimateSDESolver, Process, Step, StepResult
 
 

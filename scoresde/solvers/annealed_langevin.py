@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_integer, check_number
-from ..correctors import LangevinCorrector
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_choice, check_integer, check_number
 from .base import SDE, MCMCSolver, Node, Process, Step, StepResult
+from .correctors import LangevinCorrector
 
 # The step of a move, as a share of epsilon sigma^2 / sigma_L^2 (paper: x + a s / 2 + sqrt(a) z).
 CONVENTIONS: dict[str, float] = {"code": 1.0, "paper": 0.5}

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from .._combination import Term, tensor_of
-from ..errors import NonFiniteError, SolveFailedError
-from ..processes import TIME, Coordinate, Process
-from ..processes.requests import Asking
-from ..sdes import SDE, Node
+from ..core.errors import NonFiniteError, SolveFailedError
+from ..core.processes import TIME, Coordinate, Process
+from ..core.processes.requests import Asking
+from ..core.sdes import SDE, Node
+from ..core.support.combination import Term, tensor_of
 from .registry.rows import aliases_of, name_of
 
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_positive
-from .._combination import sum_of
-from .._tensors import at_most, exp
+from ..core.support.checks import check_positive
+from ..core.support.combination import sum_of
+from ..core.support.tensors import at_most, exp
 from .base import EstimateSolver, MCMCSolver, Node, Process, Step, StepResult
 
 

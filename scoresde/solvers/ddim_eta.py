@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_number
-from .._combination import sum_of
-from .._tensors import expm1
+from ..core.support.checks import check_number
+from ..core.support.combination import sum_of
+from ..core.support.tensors import expm1
 from .base import EstimateSDESolver, Node, Process, Step, StepResult
 
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_choice
-from .._combination import Term, combination
-from .._tensors import Scalar, exp, expm1, log1p, sqrt
-from ..processes import RHO, TIME, Coordinate, Process
-from ..sdes import Node
+from ..core.processes import RHO, TIME, Coordinate, Process
+from ..core.sdes import Node
+from ..core.support.checks import check_choice
+from ..core.support.combination import Term, combination
+from ..core.support.tensors import Scalar, exp, expm1, log1p, sqrt
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, adams_weights, interpolation_weights, positions
 from .families.multistep import NoiseMultistep, Row
 from .registry.variants import variants

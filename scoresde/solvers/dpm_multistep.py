@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._checks import check_choice
-from .._phi import phi
-from .._tensors import Scalar
+from ..core.support.checks import check_choice
+from ..core.support.tensors import Scalar
 from .dpm_singlestep import FORMS
 from .families.exponential import interpolation_weights
 from .families.multistep import Multistep
+from .families.phi import phi
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows

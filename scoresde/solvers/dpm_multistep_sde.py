@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._checks import check_number
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_number
 from .base import Node, SDESolver
 from .dpm_multistep import DPM2M, DPM3M
 from .families.multistep import Multistep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._checks import check_choice, check_number
+from ..core.support.checks import check_choice, check_number
 from .families.exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, Weight, minus
 from .registry.variants import variants
 

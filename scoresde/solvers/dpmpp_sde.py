@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_number
-from .._combination import Term, combination, sum_of, tensor_of, weighted
-from .._tensors import Scalar, exp, expm1, log
-from ..processes import LOG_SNR, RHO, Coordinate, Process
+from ..core.processes import LOG_SNR, RHO, Coordinate, Process
+from ..core.support.checks import check_number
+from ..core.support.combination import Term, combination, sum_of, tensor_of, weighted
+from ..core.support.tensors import Scalar, exp, expm1, log
 from .base import EstimateSDESolver, Node, Step, StepResult
 from .ddim_eta import DDIMEta
 from .families.exponential import endless, read

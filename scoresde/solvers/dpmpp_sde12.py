@@ -8,12 +8,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_number
-from .._phi import phi
-from .._tensors import expand
-from ..processes import LOG_SNR, Coordinate, Process
+from ..core.processes import LOG_SNR, Coordinate, Process
+from ..core.support.checks import check_number
+from ..core.support.tensors import expand
 from .base import SDE, Asking, Node, SDESolver, Step, StepControl, StepResult, of_power
 from .families.exponential import frame, read
+from .families.phi import phi
 
 _FAR = 12.0  # stands for an infinite log-SNR
 _POWER = 1.5  # of h in the error, since the estimates follow the noise

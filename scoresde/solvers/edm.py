@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_number, check_positive
-from .._combination import combine
-from .._tensors import exp
-from ..errors import InvalidArgumentError
-from ..processes import RHO, Process
+from ..core.errors import InvalidArgumentError
+from ..core.processes import RHO, Process
+from ..core.support.checks import check_number, check_positive
+from ..core.support.combination import combine
+from ..core.support.tensors import exp
 from .base import THROUGH_NETWORK, EstimateSDESolver, Node, Step, StepResult
 from .families.exponential import endless, transfer
 from .families.runge_kutta import Tableau, runge_kutta_step

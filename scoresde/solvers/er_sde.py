@@ -11,11 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._checks import check_callable, check_integer
-from .._combination import Term, combination, with_noise
-from .._tensors import Scalar, at_most, exp, log
-from ..errors import InvalidArgumentError
-from ..processes import RHO, Process
+from ..core.errors import InvalidArgumentError
+from ..core.processes import RHO, Process
+from ..core.support.checks import check_callable, check_integer
+from ..core.support.combination import Term, combination, with_noise
+from ..core.support.tensors import Scalar, at_most, exp, log
 from .ancestral import Ancestral
 from .base import Node, SDESolver, Step, StepResult
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, endless, interpolation_weights, positions

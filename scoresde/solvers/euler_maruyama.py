@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._combination import combination
-from .._tensors import absolute, expand
+from ..core.support.combination import combination
+from ..core.support.tensors import absolute, expand
 from .base import DriftSolver, Node, Process, Step, StepResult
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._combination import combine, tensor_of
+from ..core.support.combination import combine, tensor_of
 from .base import DriftSolver, Node, Process, Step, StepControl, StepResult, of_power
 from .heun_sde import increments
 
@@ -40,8 +40,8 @@ class GGF(DriftSolver):
 
     Differs from:
         the published code in the noise of a rejected step: it redraws, which throws large noise away, while here the
-        shorter step sees the same Brownian path (`scoresde.noise.FollowedPath`). The step grows by no more than ten
-        times and shrinks by no more than five, and the first one is a hundredth of the way.
+        shorter step sees the same Brownian path (`scoresde.core.noise.FollowedPath`). The step grows by no more than
+        ten times and shrinks by no more than five, and the first one is a hundredth of the way.
 
     Example:
         >>> import torch, scoresde
@@ -84,5 +84,5 @@ class GGF(DriftSolver):
         second = tensor_of(second)
         moved = combine(1.0, x, 1.0, (0.5, 0.5), (first, second))
         low = x + first
-        size = torch.maximum(low.detach().abs(), state.low.detach().abs())
+        size = torch.maximum(low.abs(), state.low.abs())
         return StepResult(moved, GGFState(low), of_power(0.5 * (second - first), _POWER, size), state)

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._combination import Term, combination, combine, sum_of, weighted
-from .._tensors import absolute, expand
+from ..core.support.combination import Term, combination, combine, sum_of, weighted
+from ..core.support.tensors import absolute, expand
 from .base import THROUGH_NETWORK, Asking, DriftSolver, Node, Process, Step, StepResult
 
 

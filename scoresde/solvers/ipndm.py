@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._combination import Term, combination, sum_of, tensor_of
-from ..processes import Asking, Process
-from ..sdes import Estimate, Node
-from ..sdes.records import LinearEstimate
+from ..core.processes import Asking, Process
+from ..core.sdes import Estimate, Node
+from ..core.sdes.records import LinearEstimate
+from ..core.support.combination import Term, combination, sum_of, tensor_of
 from .families.exponential import History, endless, read
 from .families.multistep import NoiseMultistep
 

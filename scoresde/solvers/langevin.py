@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..correctors import LangevinCorrector
 from .base import MCMCSolver, Node, Process, Step, StepResult
+from .correctors import LangevinCorrector
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Langevin(MCMCSolver):
     r"""Langevin moves at each level of the grid, without a predictor.
 
     A step from s to t is ``moves`` Langevin moves at t with :math:`\epsilon = 2(r\sigma_t)^2` (see
-    `scoresde.correctors.LangevinCorrector`). Mixing is slow where the data is far wider than the noise: take many
+    `scoresde.LangevinCorrector`). Mixing is slow where the data is far wider than the noise: take many
     levels.
 
     Facts:

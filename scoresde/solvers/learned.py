@@ -9,12 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from .._checks import check_number
-from .._combination import Term, sum_of, tensor_of
-from .._tensors import Scalar, sqrt
-from ..errors import InvalidArgumentError, InvalidTypeError, short
-from ..processes import Process
-from ..sdes import Estimate, Node
+from ..core.errors import InvalidArgumentError, InvalidTypeError, short
+from ..core.processes import Process
+from ..core.sdes import Estimate, Node
+from ..core.support.checks import check_number
+from ..core.support.combination import Term, sum_of, tensor_of
+from ..core.support.tensors import Scalar, sqrt
 from .base import Asking, EstimateSolver, Step, StepResult
 
 MEMORY = 4  # estimates that a step may use

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._checks import check_choice
-from .._combination import weighted
-from ..processes import RHO, SNR, TIME, Coordinate, angle
+from ..core.processes import RHO, SNR, TIME, Coordinate, angle
+from ..core.support.checks import check_choice
+from ..core.support.combination import weighted
 from .base import StepControl
 from .families.runge_kutta import RungeKutta, Tableau
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_choice, check_kind
-from ..correctors import Corrector, LangevinCorrector
-from ..errors import InvalidArgumentError
-from ..processes import result_of
+from ..core.errors import InvalidArgumentError
+from ..core.processes import result_of
+from ..core.support.checks import check_choice, check_kind
 from .base import THROUGH_NETWORK, Node, Process, SDESolver, Solver, Step
+from .correctors import Corrector, LangevinCorrector
 from .reverse_diffusion import ReverseDiffusion
 
 
@@ -96,7 +96,7 @@ class PredictorCorrector(PredictedSolver):
                 f"`predictor` must not correct or repeat its own steps, as {self.predictor.name!r} does; try "
                 f"'dpmpp_2m' or 'ancestral'."
             )
-        corrector = "a corrector such as scoresde.correctors.LangevinCorrector() or its name"
+        corrector = "a corrector such as scoresde.LangevinCorrector() or its name"
         check_kind("corrector", self.corrector, Corrector, corrector)
         check_choice("order", self.order, ("cp", "pc"))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._checks import check_positive
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_positive
 from .dpm_singlestep import second_order
 from .families.exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, minus
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import MOST_LEVELS, check_integer, check_number, shown
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes import SDE, AffineSDE, Node
+from ..core.support.checks import MOST_LEVELS, check_integer, check_number, shown
 from ..grids import karras
-from ..sdes import SDE, AffineSDE, Node
 from .base import THROUGH_NETWORK, EstimateSDESolver, Process, Step, StepResult
 from .families.transition import leap
 from .rho_runge_kutta import RhoHeun

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._combination import combination
-from .._tensors import expm1
+from ..core.support.combination import combination
+from ..core.support.tensors import expm1
 from .base import Node, Process, SDESolver, Step, StepResult
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..processes import RHO, Coordinate
+from ..core.processes import RHO, Coordinate
 from .families.runge_kutta import RungeKutta, Tableau
 from .heun import Heun
 from .midpoint import Midpoint

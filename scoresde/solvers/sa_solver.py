@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._checks import check_integer, check_number
-from .._combination import Term
-from ..errors import InvalidTypeError
+from ..core.errors import InvalidTypeError
+from ..core.support.checks import check_integer, check_number
+from ..core.support.combination import Term
 from .base import THROUGH_NETWORK, Node, Process, SDESolver
 from .families.exponential import History
 from .families.multistep import Multistep

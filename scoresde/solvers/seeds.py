@@ -13,13 +13,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._combination import Term, combination, tensor_of, with_noise
-from .._phi import phi
-from .._tensors import Scalar, exp, expm1
-from ..processes import LOG_SNR, Coordinate, Process
+from ..core.processes import LOG_SNR, Coordinate, Process
+from ..core.support.combination import Term, combination, tensor_of, with_noise
+from ..core.support.tensors import Scalar, exp, expm1
 from .ancestral import Ancestral
 from .base import EstimateSDESolver, Node, Step, StepResult
 from .families.exponential import Frame, endless, frame, read
+from .families.phi import phi
 
 
 class _Seeds(EstimateSDESolver):

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import expand
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.tensors import expand
 from .base import Asking, Node, Process, SDESolver, Step, StepResult
 from .families.particles import ParticleInfo, Particles, Twisted
 

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._combination import combination, combine, weighted
-from .._tensors import absolute, expand
-from ..processes import TIME, Process
+from ..core.processes import TIME, Process
+from ..core.support.combination import combination, combine, weighted
+from ..core.support.tensors import absolute, expand
 from .base import THROUGH_NETWORK, DriftSolver, Node, Step, StepResult
 
 

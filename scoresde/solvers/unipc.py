@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._checks import check_choice, check_integer
-from .._phi import phi
-from .._tensors import Scalar
+from ..core.support.checks import check_choice, check_integer
+from ..core.support.tensors import Scalar
 from .families.exponential import interpolation_weights, moments
 from .families.multistep import HIGHEST, Multistep
+from .families.phi import phi
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows

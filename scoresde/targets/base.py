@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import MOST_NUMBERS, check_batch, check_generator, check_integer, check_state
-from .._tensors import Scalar, compute_dtype, expand
-from ..errors import InvalidArgumentError
-from ..sdes import AffineSDE, Estimate
-from ..sdes.base import check_sde
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import AffineSDE, Estimate
+from ..core.sdes.base import check_sde
+from ..core.support.checks import MOST_NUMBERS, check_batch, check_generator, check_integer, check_state
+from ..core.support.tensors import Scalar, compute_dtype, expand
 from .exact import ExactScore
 
 

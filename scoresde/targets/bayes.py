@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_matrix, check_number, check_tensor
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.support.checks import check_matrix, check_number, check_tensor
 
 LARGEST_STD = 1e100  # whose square is a number
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from .._checks import check_batch
-from .._tensors import Scalar, expand
+from ..core.sdes import AffineSDE, Estimate, Node
+from ..core.support.checks import check_batch
+from ..core.support.tensors import Scalar, expand
 from ..scores import Score, Traits
-from ..sdes import AffineSDE, Estimate, Node
 
 # (x, alpha, sigma) -> Estimate, with alpha and sigma floats or already broadcast against x
 Denoiser = Callable[[Tensor, Scalar, Scalar], Estimate]

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_choice, check_integer, check_not_empty, check_state, check_tensor
-from .._tensors import Scalar
-from ..errors import InvalidArgumentError
-from ..sdes import AffineSDE, Estimate
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import AffineSDE, Estimate
+from ..core.support.checks import as_tensor, check_choice, check_integer, check_not_empty, check_state, check_tensor
+from ..core.support.tensors import Scalar
 from .base import _kernel
 from .bayes import Components
 from .mixture import MixtureTarget

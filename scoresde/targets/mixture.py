@@ -11,10 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_choice, check_integer, check_number, check_state, check_tensor, check_weights
-from .._tensors import Scalar, expand
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..sdes import AffineSDE, Estimate
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes import AffineSDE, Estimate
+from ..core.support.checks import (
+    as_tensor,
+    check_choice,
+    check_integer,
+    check_number,
+    check_state,
+    check_tensor,
+    check_weights,
+)
+from ..core.support.tensors import Scalar, expand
 from .base import Target
 from .bayes import Components, update
 from .spectrum import Spectrum

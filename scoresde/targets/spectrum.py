@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_number, check_tensor
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.support.checks import as_tensor, check_number, check_tensor
 
 # Of eigenvalues, broadcasting against states.
 Function = Callable[[Tensor], Tensor]

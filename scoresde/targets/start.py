@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._checks import check_kind, check_number, check_state
-from ..sdes import AffineSDE
-from ..sdes.base import check_affine
+from ..core.sdes import AffineSDE
+from ..core.sdes.base import check_affine
+from ..core.support.checks import check_kind, check_number, check_state
 from .gaussian import Gaussian
 
 
@@ -39,7 +39,7 @@ class GaussianStart:
     .. math:: x_t = \alpha_t m + S_t^{1/2} S_T^{-1/2}(x_T - \alpha_T m),\qquad S_t = \alpha_t^2\Sigma + \sigma_t^2 I.
 
     At high noise every distribution of data has the score of the Gaussian with its mean and covariance, to leading
-    order. `scoresde.fit.fit_start` finds how far that goes for a network; with a time of your own nothing is fitted.
+    order. `scoresde.fit_start` finds how far that goes for a network; with a time of your own nothing is fitted.
 
     Args:
         gaussian: with the mean and covariance of the data, such as `Gaussian.fit` gives.

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_tensor
-from .._tensors import Scalar, row_sums
-from ..errors import InvalidArgumentError
-from ..sdes import Estimate
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import Estimate
+from ..core.support.checks import as_tensor, check_tensor
+from ..core.support.tensors import Scalar, row_sums
 from .base import Target
 
 _FLAT = 1e-3  # half the width of the box in units of the noise, below which a series replaces the quotients

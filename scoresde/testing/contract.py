@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._arguments import context_of
-from .._checks import check_state, output_problem
-from .._context import mapped, named
-from .._tensors import compute_dtype
-from ..controllers import FixedGrid
-from ..errors import InvalidArgumentError, ScoreFnError
-from ..integrate import Loop
-from ..noise import CallableNoise, Noise, SampleNoise
-from ..paths.tracing import NothingDrawn, traced
-from ..processes import Network, ReverseProcess
+from ..core.arguments import context_of
+from ..core.controllers import FixedGrid
+from ..core.errors import InvalidArgumentError, ScoreFnError
+from ..core.loop import Loop
+from ..core.noise import CallableNoise, Noise, SampleNoise
+from ..core.processes import Network, ReverseProcess
+from ..core.recorder.tracing import NothingDrawn, traced
+from ..core.sdes import SDE, VPSDE, AffineSDE, FlowSDE, Node
+from ..core.sdes.base import check_sde
+from ..core.solution import Solution
+from ..core.support.checks import check_state, output_problem
+from ..core.support.context import mapped, named
+from ..core.support.tensors import compute_dtype
 from ..scores import ScoreModel, as_score
-from ..sdes import SDE, VPSDE, AffineSDE, FlowSDE, Node
-from ..sdes.base import check_sde
-from ..solution import Solution
 from ..solvers import Solver, make_solver
 from ..targets import Gaussian
 from .run import run
@@ -276,7 +276,7 @@ def check_score_fn(
         ...     return -x
         >>> check_score_fn(sde, halves, torch.ones(2, 3))
         Traceback (most recent call last):
-        scoresde.errors.ScoreFnError: The score function changed `x` in place (t=0.25075); work on x.clone() inside it.
+        scoresde.core.errors.ScoreFnError: The score function changed `x` in place (t=0.25075); ...
     """
     check_sde(sde)
     score = as_score(score_fn)

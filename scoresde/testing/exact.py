@@ -25,7 +25,10 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.sdes import AffineSDE
+from ..core.sdes.base import check_sde
+from ..core.support.checks import (
     MOST_DRAWS,
     MOST_STEPS,
     MOST_STOCHASTICITY,
@@ -40,9 +43,6 @@ from .._checks import (
     check_tensor,
     check_times,
 )
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..sdes import AffineSDE
-from ..sdes.base import check_sde
 from ..targets import Gaussian, GaussianMixture
 from ..targets.spectrum import Spectrum
 from .kolmogorov import check_scalar, components

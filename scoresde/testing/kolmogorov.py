@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
-from .._checks import check_callable, check_integer, check_kind, check_number
-from ..errors import InvalidArgumentError, InvalidTypeError, short
-from ..sdes import AffineSDE
-from ..sdes.base import check_sde
+from ..core.errors import InvalidArgumentError, InvalidTypeError, short
+from ..core.sdes import AffineSDE
+from ..core.sdes.base import check_sde
+from ..core.support.checks import check_callable, check_integer, check_kind, check_number
 from ..solvers import Multistep, Solver, make_solver
 from ..targets import GaussianMixture
 from .run import end_of, grid_of

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._checks import (
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import VPSDE, AffineSDE
+from ..core.sdes.base import check_sde
+from ..core.support.checks import (
     MOST_STEPS,
     MOST_STOCHASTICITY,
     check_choice,
@@ -21,9 +24,6 @@ from .._checks import (
     check_tensor,
     check_times,
 )
-from ..errors import InvalidArgumentError
-from ..sdes import VPSDE, AffineSDE
-from ..sdes.base import check_sde
 from ..solvers import Solver, make_solver
 from ..targets import Gaussian, GaussianMixture
 from .exact import Convergence, Draw, Weight, converge, gaussian_state, mixture_flow_map, probe, strong_error

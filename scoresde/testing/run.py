@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_events
-from .._checks import MOST_STOCHASTICITY, check_callable, check_number, check_state, check_times
-from .._tensors import compute_dtype
-from ..controllers import FixedGrid
-from ..errors import InvalidArgumentError
-from ..integrate import integrate
-from ..noise import CallableNoise, Noise
-from ..processes import GeneralReverse, Network, ReverseProcess
+from ..core.arguments import check_events
+from ..core.controllers import FixedGrid
+from ..core.errors import InvalidArgumentError
+from ..core.loop import integrate
+from ..core.noise import CallableNoise, Noise
+from ..core.processes import GeneralReverse, Network, ReverseProcess
+from ..core.sdes import SDE
+from ..core.sdes.base import check_sde
+from ..core.solution import Solution
+from ..core.support.checks import MOST_STOCHASTICITY, check_callable, check_number, check_state, check_times
+from ..core.support.tensors import compute_dtype
 from ..scores import as_score
-from ..sdes import SDE
-from ..sdes.base import check_sde
-from ..solution import Solution
 from ..solvers import Solver, make_solver
 
 
@@ -74,7 +74,7 @@ def end_of(
         sde, score_fn: the problem.
         x: the state at ``times[0]``, ``(batch, *event)``.
         times: ``(steps + 1,)`` float64, falling to generate.
-        noise: a `scoresde.noise.Noise` or a function ``(k, like)``; a deterministic method needs none.
+        noise: a `scoresde.Noise` or a function ``(k, like)``; a deterministic method needs none.
         stochasticity: eta, of methods that take it.
 
     Example:

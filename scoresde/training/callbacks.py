@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.noise import check_seed
+from ..core.sdes import AffineSDE
+from ..core.solve import solve
+from ..core.support.checks import (
     MOST_DRAWS,
     check_batch,
     check_finite_rows,
@@ -21,14 +25,10 @@ from .._checks import (
     check_state,
     named,
 )
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..likelihood import variational_bound
 from ..likelihood.bounds.terms import read
-from ..noise import check_seed
 from ..plot import image_grid
 from ..scores import Clip
-from ..sdes import AffineSDE
-from ..solving import solve
 from .trainer import Progress
 
 

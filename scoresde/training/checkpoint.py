@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
-from ..files.writing import make_folder, write_bytes
+from ..core.errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
+from ..core.support.files.writing import make_folder, write_bytes
 from ..zoo.store import mismatches
 
 FORMAT = 1

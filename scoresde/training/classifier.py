@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from .._checks import best_device, check_device, check_kind
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import best_device, check_device, check_kind
 from ..guidance import NoisyClassifier
 from ..losses import noisy_cross_entropy
 from ..nets import Classifier, made

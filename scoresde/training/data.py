@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..core.noise import check_seed
+from ..core.support.checks import (
     MOST_DRAWS,
     check_flag,
     check_integer,
@@ -30,13 +32,11 @@ from .._checks import (
     check_tensor,
     shown,
 )
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
-from ..files.arrays import opened
-from ..files.images import classes_of, image, pictures
-from ..files.paths import check_path
+from ..core.support.files.arrays import opened
+from ..core.support.files.images import classes_of, image, pictures
+from ..core.support.files.paths import check_path
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
-from ..noise import check_seed
 from .digits_data import DIGITS_NAME, digits_split
 from .items import LABELS, LARGEST_SIDE, Items, check_rows, is_dataset, levels_of
 from .seeds import DATA, ROWS, STATISTICS, generator_of
@@ -372,7 +372,7 @@ def read(
         >>> read("missing.npz")
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `data` must be a file, a folder or one of digits, ..., got 'missing.npz'.
+        scoresde.core.errors.InvalidArgumentError: `data` must be a file, a folder or one of digits, ...
     """
     if not isinstance(data, str | os.PathLike):
         return Items(data, values=values, labels=labels, levels=levels, classes=classes, size=size)

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_callable, check_kind
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.noise import check_seed
+from ..core.support.checks import check_callable, check_kind
 from ..losses import NoiseLevels, edm
 from ..nets import build
-from ..noise import check_seed
 from ..zoo import Config, Labels, Pretrained, save
 from .digits_data import DIGITS_DATA, digits_split, grey_to_x
 from .recipe import Recipe

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_generator, check_tensor
-from ..noise import check_seed
+from ..core.noise import check_seed
+from ..core.support.checks import check_generator, check_tensor
 
 DIGITS_NAME = "scikit-learn digits, 1437 of 1797 (scoresde.training.digits_split())"
 DIGITS_DATA = f"{DIGITS_NAME}; grey v = 0 ... 16 mapped by x = -1 + 2 (v + u) / 17, u ~ U[0, 1)"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from .._checks import MOST_WIDTH, as_tensor, check_finite_rows, check_integer, check_tensor, named
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..files.images import check_mode, pixels
+from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.support.checks import MOST_WIDTH, as_tensor, check_finite_rows, check_integer, check_tensor, named
+from ..core.support.files.images import check_mode, pixels
 
 LABELS = ("label", "labels", "y")  # columns that hold labels
 LARGEST_SIDE = 1 << 16  # pixels

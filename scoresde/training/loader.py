@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from .._checks import as_tensor, check_finite_rows, named
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..core.errors import InvalidArgumentError, InvalidTypeError
+from ..core.support.checks import as_tensor, check_finite_rows, named
 from ..likelihood import dequantize
 from . import parallel
 from .data import Batches

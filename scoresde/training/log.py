@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgumentError
-from ..files.writing import csv_text, make_folder, remove_temporaries, writable, write_bytes
+from ..core.errors import InvalidArgumentError
+from ..core.support.files.writing import csv_text, make_folder, remove_temporaries, writable, write_bytes
 
 HEADER = ("step", "name", "value")
 

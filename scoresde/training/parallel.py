@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
-from ..errors import OutputError
-from ..files import locks
+from ..core.errors import OutputError
+from ..core.support.files import locks
 
 
 @contextmanager

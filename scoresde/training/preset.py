@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError, check_choice
+from ..core.sdes import EDMSDE, AffineSDE
+from ..core.support.checks import (
     best_device,
     check_callable,
     check_device,
@@ -22,12 +24,10 @@ from .._checks import (
     check_kind,
     check_number,
 )
-from ..chains import Chain
-from ..errors import InvalidArgumentError, check_choice
+from ..discrete import Chain
 from ..likelihood import Bound, bits_per_dim, dequantize
 from ..nets import ARCHITECTURES, build
 from ..scores import Score, ScoreModel
-from ..sdes import EDMSDE, AffineSDE
 from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel
 from .callbacks import Samples

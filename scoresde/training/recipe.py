@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .._checks import MOST_STEPS, check_flag, check_integer, check_kind, check_number, shown
-from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.support.checks import MOST_STEPS, check_flag, check_integer, check_kind, check_number, shown
 
 # The learning rate after the warm-up, over its peak, at a share of the steps.
 DECAYS: dict[str, Callable[[float], float]] = {

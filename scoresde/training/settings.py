@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.sdes import AffineSDE
 from ..losses import Times
-from ..sdes import AffineSDE
 from ..zoo.processes import modules_of
 from .recipe import Recipe
 from .stream import described

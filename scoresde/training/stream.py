@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .._checks import check_device, check_integer, check_kind
+from ..core.support.checks import check_device, check_integer, check_kind
 from .data import Batches
 from .seeds import DROPOUT, LOSS, generator_of, seed_of
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .._checks import check_callable, check_flag, check_integer, check_kind, check_tensor, shown
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..files.paths import check_path
+from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..core.support.checks import check_callable, check_flag, check_integer, check_kind, check_tensor, shown
+from ..core.support.files.paths import check_path
 from ..scores import ScoreModel
 from ..zoo.processes import modules_of
 from ..zoo.store import under

@@ -2,7 +2,7 @@
 training.
 """
 
-from .._intervals import Interval
+from ..core.support.intervals import Interval
 from .advice import Advice, HarmlessEnd, ProcessEnds, advise, shifted
 from .calibration import Calibration, sbc_ranks, simulation_based_calibration, tarp
 from .certificate import Certificate, Group

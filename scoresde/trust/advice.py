@@ -54,8 +54,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _display
-from .._checks import (
+from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.noise.philox import fold
+from ..core.noise.sources import check_seed
+from ..core.sdes import EDMSDE, VDMSDE, VESDE, VPSDE, AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
+from ..core.sdes.base import check_sde
+from ..core.support import display as _display
+from ..core.support.checks import (
     check_flag,
     check_interval,
     check_number,
@@ -64,15 +69,10 @@ from .._checks import (
     named,
     refuse_rows,
 )
-from .._tensors import row_finite
-from ..chains.ncsnv2 import largest_distance, ratio
-from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
-from ..fit.energy import Estimate, mean_of_pairs
+from ..core.support.tensors import row_finite
+from ..discrete.ncsnv2 import largest_distance, ratio
 from ..losses import NoiseLevels
-from ..noise.philox import fold
-from ..noise.sources import check_seed
-from ..sdes import EDMSDE, VDMSDE, VESDE, VPSDE, AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
-from ..sdes.base import check_sde
+from ..tuning.energy import Estimate, mean_of_pairs
 
 _ROWS, _PRODUCTS, _FEWEST_ROWS = 2048, 2**34, 64  # rows that are compared in pairs, and the multiplications it may take
 _BLOCK = 2**22  # numbers that are read at once
@@ -369,7 +369,7 @@ def advise(
 
     Args:
         data: ``(n, *event)``, 4 rows or more of floating-point numbers as the network will receive them.
-        sde: a process with a `scoresde.sdes.NormalPrior`, whose two ends are to be judged.
+        sde: a process with a `scoresde.NormalPrior`, whose two ends are to be judged.
         data_range: (low, high), the values of black and white of data with 8 bits. It gives the step (high - low)/255
             of data that are not on a lattice, such as dequantised ones; values beyond it by more than a step are
             refused.
@@ -740,7 +740,7 @@ def _process_ends(
 ) -> ProcessEnds:
     if not isinstance(sde.prior, NormalPrior):
         raise InvalidArgumentError(
-            f"`sde` must have a normal prior, scoresde.sdes.NormalPrior(std, mean), got {sde.prior!r}; leave `sde` out "
+            f"`sde` must have a normal prior, scoresde.NormalPrior(std, mean), got {sde.prior!r}; leave `sde` out "
             "for advice from the data alone."
         )
     start, end = sde.node(sde.t_min), sde.node(sde.t_max)

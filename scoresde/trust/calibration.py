@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_finite_rows, check_number, check_tensor
-from .._display import Displayed
-from ..errors import InvalidArgumentError
-from ..noise import check_seed
-from ..noise.philox import fold
+from ..core.errors import InvalidArgumentError
+from ..core.noise import check_seed
+from ..core.noise.philox import fold
+from ..core.support.checks import check_finite_rows, check_number, check_tensor
+from ..core.support.display import Displayed
 
 __all__ = ["Calibration", "sbc_ranks", "simulation_based_calibration", "tarp"]
 

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._checks import FLOATS, check_kind, check_shape
-from .._context import mapped, named
-from .._display import Displayed
-from .._tensors import expand
-from ..errors import CorruptCheckpointError, InvalidArgumentError, short
-from ..files.fields import read_as
-from ..files.paths import check_path
-from ..files.writing import write_bytes
-from ..generation.computing import precision, told
-from ..generation.identity import Made
-from ..noise import Noise
-from ..noise.sources import CallableNoise, check_seeds
+from ..core.errors import CorruptCheckpointError, InvalidArgumentError, short
+from ..core.noise import Noise
+from ..core.noise.sources import CallableNoise, check_seeds
+from ..core.solution import Solution, Status
+from ..core.support.checks import FLOATS, check_kind, check_shape
+from ..core.support.context import mapped, named
+from ..core.support.display import Displayed
+from ..core.support.files.fields import read_as
+from ..core.support.files.paths import check_path
+from ..core.support.files.writing import write_bytes
+from ..core.support.tensors import expand
 from ..plot import error_curves
 from ..scores.bare import check_context
 from ..scores.networks import check_evaluating
-from ..solution import Solution, Status
+from ..sets.computing import precision, told
+from ..sets.identity import Made
 from .conformal import Coverage
 from .coupling import Task, seeds_of
 from .indicators import INDICATORS, Indicator, PathWatch
@@ -76,7 +76,7 @@ class Identity:
     """What a certificate is for.
 
     Args:
-        process, network: SHA-256 of their weights, buffers and settings, see `scoresde.generation.identity.Made`.
+        process, network: SHA-256 of their weights, buffers and settings, see `scoresde.sets.identity.Made`.
         stated: a text that names the code of them, if one was given.
         settings: the method and its arguments, as JSON values.
         event: the shape of an event.

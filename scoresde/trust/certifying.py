@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import MOST_DRAWS, check_integer, check_kind, check_positive, warn_caller
-from ..errors import InvalidArgumentError, InvalidTypeError, SolveFailedError, check_choice, short
-from ..generation.computing import told
+from ..core.errors import InvalidArgumentError, InvalidTypeError, SolveFailedError, check_choice, short
+from ..core.noise import check_seed
+from ..core.sdes import SDE
+from ..core.support.checks import MOST_DRAWS, check_integer, check_kind, check_positive, warn_caller
 from ..grids import Grid
-from ..noise import check_seed
 from ..scores.bare import check_complete, check_context
 from ..scores.high_noise import warn_of_high_noise
 from ..scores.networks import check_evaluating
-from ..sdes import SDE
+from ..sets.computing import told
 from ..solvers import Solver, make_solver
 from ..solvers.registry.config import to_text
 from ..solvers.registry.rows import MethodName

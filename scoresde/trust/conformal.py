@@ -18,8 +18,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .._checks import MOST_DRAWS, check_integer, check_number
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import MOST_DRAWS, check_integer, check_number
 
 _ROUNDING = 1e-9
 _LEAST = 1e-6

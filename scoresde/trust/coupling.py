@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._arguments import SolveOptions, shape_to_draw
-from .._checks import check_device, check_dtype, check_integer
-from .._context import mapped
-from .._setup import is_times, set_up
-from .._tensors import expand
-from ..errors import InvalidArgumentError
-from ..fit.records import FittedGrid, FittedSolver
+from ..core.arguments import SolveOptions, shape_to_draw
+from ..core.errors import InvalidArgumentError
+from ..core.noise import BrownianPath, Noise, SampleNoise, check_seed
+from ..core.noise.sources import check_seeds
+from ..core.sdes import AffineSDE
+from ..core.sdes.base import check_affine
+from ..core.setup import is_times, set_up
+from ..core.solution import Solution
+from ..core.solve import solve
+from ..core.support.checks import check_device, check_dtype, check_integer
+from ..core.support.context import mapped
+from ..core.support.tensors import expand
 from ..grids import Grid
-from ..noise import BrownianPath, Noise, SampleNoise, check_seed
-from ..noise.sources import check_seeds
 from ..scores import Score, as_score
 from ..scores.networks import check_quiet
-from ..sdes import AffineSDE
-from ..sdes.base import check_affine
-from ..solution import Solution
 from ..solvers import Solver
-from ..solving import solve
+from ..tuning.records import FittedGrid, FittedSolver
 
 Settings = Mapping[str, Any]
 _FAR = 10.0  # log-SNRs, beyond which rounding shows in estimates of the noise

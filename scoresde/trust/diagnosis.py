@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import _display
-from .._arguments import check_events
-from .._checks import (
+from ..core.arguments import check_events
+from ..core.errors import InvalidArgumentError, InvalidTypeError, short
+from ..core.noise import check_seed
+from ..core.sdes import SDE, AffineSDE, NormalPrior
+from ..core.sdes.base import check_affine
+from ..core.setup import is_times
+from ..core.support import display as _display
+from ..core.support.checks import (
     MOST_DRAWS,
     check_finite_rows,
     check_integer,
@@ -24,17 +29,12 @@ from .._checks import (
     check_not_empty,
     check_state,
 )
-from .._intervals import Interval
-from .._setup import is_times
-from ..errors import InvalidArgumentError, InvalidTypeError, short
+from ..core.support.intervals import Interval
 from ..grids import Grid
-from ..noise import check_seed
 from ..plot import cause_bars
 from ..scores import as_score
 from ..scores.limits import Clip
 from ..scores.networks import check_evaluating
-from ..sdes import SDE, AffineSDE, NormalPrior
-from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from ..solvers.registry.rows import MethodName
 from .conformal import check_confidence

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensors import expand
-from ..sdes import AffineSDE
-from ..solution import Info
+from ..core.sdes import AffineSDE
+from ..core.solution import Info
+from ..core.support.tensors import expand
 
 SCALES = (1.0, 0.3, 0.1, 0.03, 0.01)  # s, in standard deviations of the data
 _RIDGE = 1e-3

@@ -31,10 +31,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._checks import check_number, check_tensor
-from .._display import Displayed
-from .._intervals import Interval
-from ..errors import InvalidArgumentError
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_number, check_tensor
+from ..core.support.display import Displayed
+from ..core.support.intervals import Interval
 from .conformal import check_confidence
 
 _LARGEST = 1e100  # its square is a float

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_callable
-from ..errors import InvalidTypeError, check_choice, short
-from ..generation.identity import Made
+from ..core.errors import InvalidTypeError, check_choice, short
+from ..core.support.checks import check_callable
+from ..sets.identity import Made
 
 Function = Callable[[Tensor], Tensor]
 

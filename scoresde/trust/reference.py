@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import resolution_of
-from .._checks import MOST_STEPS, check_integer
-from .._display import Displayed
-from ..errors import InvalidArgumentError, SolveFailedError
-from ..noise import Noise
+from ..core.arguments import resolution_of
+from ..core.errors import InvalidArgumentError, SolveFailedError
+from ..core.noise import Noise
+from ..core.support.checks import MOST_STEPS, check_integer
+from ..core.support.display import Displayed
 from .coupling import Settings, Task
 
 CHECKED = 8  # draws that another method solves as well

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_tensor, warn_caller
-from ..errors import InvalidTypeError, SolveFailedError
-from ..noise import Noise
-from ..solution import Solution
+from ..core.errors import InvalidTypeError, SolveFailedError
+from ..core.noise import Noise
+from ..core.solution import Solution
+from ..core.support.checks import check_tensor, warn_caller
 from .conformal import Coverage
 from .coupling import Task, parts, rows_of, seeds_of
 from .indicators import INDICATORS, Indicator, PathWatch

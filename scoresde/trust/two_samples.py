@@ -25,7 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .._checks import (
+from ..core.errors import InvalidArgumentError
+from ..core.noise import check_seed
+from ..core.noise.philox import fold
+from ..core.support.checks import (
     check_batch,
     check_callable,
     check_finite_rows,
@@ -35,10 +38,7 @@ from .._checks import (
     check_state,
     check_tensor,
 )
-from .._display import Displayed
-from ..errors import InvalidArgumentError
-from ..noise import check_seed
-from ..noise.philox import fold
+from ..core.support.display import Displayed
 
 __all__ = [
     "ClassifierTest",
@@ -123,7 +123,7 @@ def energy_test(x: Tensor, y: Tensor, *, permutations: int = 199, level: float =
 
     Args:
         x: samples ``(n, *event)``, n ≥ 2.
-        y: samples ``(m, *event)``, m ≥ 2, independent of x (`scoresde.fit.energy` is for pairs that belong together).
+        y: samples ``(m, *event)``, m ≥ 2, independent of x (`scoresde.tuning.energy` is for pairs).
         permutations: their number, at least ``1 / (1 - level) - 1`` and at most 9,999.
         level: the probability of the interval and of the floor, in (0, 1).
         seed: of the permutations.

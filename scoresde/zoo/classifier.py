@@ -8,9 +8,9 @@ import os
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CorruptCheckpointError, InvalidArgumentError, ScoreSDEError
-from ..files.paths import check_path
-from ..files.writing import make_folder, write_bytes
+from ..core.errors import CorruptCheckpointError, InvalidArgumentError, ScoreSDEError
+from ..core.support.files.paths import check_path
+from ..core.support.files.writing import make_folder, write_bytes
 from ..guidance import NoisyClassifier
 from ..nets import Classifier
 
@@ -55,7 +55,7 @@ def load_classifier(path: str | os.PathLike[str]) -> NoisyClassifier:
         >>> load_classifier("no/such/folder")
         Traceback (most recent call last):
         ...
-        scoresde.errors.CorruptCheckpointError: no/such/folder has no readable classifier: ...
+        scoresde.core.errors.CorruptCheckpointError: no/such/folder has no readable classifier: ...
     """
     file = check_path("path", path) / FILE
     try:

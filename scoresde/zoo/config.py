@@ -10,13 +10,21 @@ from typing import Any, NoReturn, TypeAlias
 
 import torch
 
-from .._checks import MOST_GREY, check_flag, check_integer, check_interval, check_kind, check_number, check_shape
-from ..chains import Chain
-from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
-from ..fit import FittedGrid
+from ..core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
+from ..core.sdes import EDMSDE, AffineSDE
+from ..core.support.checks import (
+    MOST_GREY,
+    check_flag,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_number,
+    check_shape,
+)
+from ..discrete import Chain
 from ..nets import ARCHITECTURES
 from ..scores import ScoreModel
-from ..sdes import EDMSDE, AffineSDE
+from ..tuning import FittedGrid
 from .processes import from_config
 from .sampler import Sampler
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import CheckpointError, CorruptCheckpointError, UnsafeCheckpointError
+from ..core.errors import CheckpointError, CorruptCheckpointError, UnsafeCheckpointError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")

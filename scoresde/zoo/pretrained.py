@@ -10,18 +10,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._checks import check_flag, check_integer, check_kind, check_tensor
-from .._display import Displayed
-from ..chains import Chain
-from ..errors import InvalidArgumentError, unknown
-from ..fit import FittedGrid, FittedSolver
+from ..core.errors import InvalidArgumentError, unknown
+from ..core.sdes import EDMSDE, AffineSDE
+from ..core.sdes.base import check_affine, check_sde
+from ..core.sdes.span import log_snr_range, within
+from ..core.solution import Solution
+from ..core.solve import solve
+from ..core.support.checks import check_flag, check_integer, check_kind, check_tensor
+from ..core.support.display import Displayed
+from ..discrete import Chain
 from ..nets import ARCHITECTURES
 from ..scores import ScoreModel
-from ..sdes import EDMSDE, AffineSDE
-from ..sdes.base import check_affine, check_sde
-from ..sdes.span import log_snr_range, within
-from ..solution import Solution
-from ..solving import solve
+from ..tuning import FittedGrid, FittedSolver
 from .config import Config, Labels
 from .processes import modules_of, to_config
 from .sampler import Sampler

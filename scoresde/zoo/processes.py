@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import _registries
-from .._checks import check_kind, check_number
-from .._registries import Registry
-from ..chains import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
+from ..core.support import registries as _registries
+from ..core.support.checks import check_kind, check_number
+from ..core.support.registries import Registry
+from ..discrete import Chain
 from ..nets import MonotoneGamma
-from ..sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 
 PROCESSES: Registry[Callable[..., AffineSDE]] = _registries.PROCESSES
 FUNCTIONS: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in (LinearGamma, ShiftedGamma, MonotoneGamma)}
@@ -46,8 +46,8 @@ def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, objec
         >>> to_config(scoresde.GaussianSDE(torch.cos, torch.sin, 0.1, 1.5))
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: GaussianSDE cannot be saved: only CosineVPSDE, ... A class of yours that
-        keeps its arguments as attributes is added with scoresde.zoo.PROCESSES["GaussianSDE"] = GaussianSDE.
+        scoresde.core.errors.InvalidArgumentError: GaussianSDE cannot be saved: only CosineVPSDE, ... A class of yours
+        that keeps its arguments as attributes is added with scoresde.zoo.PROCESSES["GaussianSDE"] = GaussianSDE.
     """
     check_kind("process", process, AffineSDE, "an affine process such as scoresde.VPSDE()")
     check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")

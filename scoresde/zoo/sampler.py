@@ -8,9 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from .._checks import MOST_STEPS, check_flag, check_integer, check_interval, check_kind, check_number, check_score_fn
-from ..chains import SPACINGS, Chain
-from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.support.checks import (
+    MOST_STEPS,
+    check_flag,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_number,
+    check_score_fn,
+)
+from ..discrete import SPACINGS, Chain
 from ..grids import GRIDS
 from ..scores import Clip
 from ..solvers import choose, make_solver
@@ -46,7 +54,7 @@ class Sampler:
         >>> Sampler("ancestral", options={"variant": 1})
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: Unknown option 'variant' of method 'ancestral'; did you mean ...
+        scoresde.core.errors.InvalidArgumentError: Unknown option 'variant' of method 'ancestral'; did you mean ...
     """
 
     method: str

@@ -20,9 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .._checks import check_device, check_flag, check_kind, warn_caller
-from .._registries import SHIPPED, shipped
-from ..errors import (
+from ..core.errors import (
     CheckpointError,
     CheckpointMismatchError,
     CorruptCheckpointError,
@@ -33,11 +31,13 @@ from ..errors import (
     closest,
     short,
 )
-from ..files.paths import check_path
-from ..files.writing import make_folder, write_together
+from ..core.sdes import AffineSDE
+from ..core.support.checks import check_device, check_flag, check_kind, warn_caller
+from ..core.support.files.paths import check_path
+from ..core.support.files.writing import make_folder, write_together
+from ..core.support.registries import SHIPPED, shipped
 from ..nets import ARCHITECTURES, build
 from ..scores import ScoreModel
-from ..sdes import AffineSDE
 from . import hub
 from .card import card
 from .config import MAX_BYTES, Config
@@ -88,8 +88,8 @@ def load(
         >>> load("digit")
         Traceback (most recent call last):
         ...
-        scoresde.errors.CheckpointError: No directory and no shipped network is called 'digit'; did you mean 'digits'?
-        Shipped: digits, mnist.
+        scoresde.core.errors.CheckpointError: No directory and no shipped network is called 'digit'; did you mean
+        'digits'? Shipped: digits, mnist.
     """
     for name, flag in (("verify", verify), ("allow_nonfinite", allow_nonfinite)):
         check_flag(name, flag)

@@ -12,9 +12,9 @@ from typing import IO, Any
 
 import pytest
 
-from scoresde.errors import OutputError
-from scoresde.files.locks import locked, owned
-from scoresde.files.writing import check_target, extend, write_bytes
+from scoresde.core.errors import OutputError
+from scoresde.core.support.files.locks import locked, owned
+from scoresde.core.support.files.writing import check_target, extend, write_bytes
 
 
 def test_extend_drops_what_is_behind(tmp_path: Path) -> None:

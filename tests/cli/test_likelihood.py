@@ -51,7 +51,7 @@ def asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         ),
     ],
 )
-@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")  # half of the data is not what a label knows
+@pytest.mark.filterwarnings("ignore::scoresde.ScoreSDEWarning")  # half of the data is not what a label knows
 def test_rows_are_those_of_log_likelihood(
     run: Run, fake: Any, asked: list[Any], options: Any, arguments: dict[str, Any]
 ) -> None:

@@ -49,7 +49,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(np.lib.format, "read_array", refuse)
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", refuse)
-    monkeypatch.setattr("scoresde.files.images.image", refuse)
+    monkeypatch.setattr("scoresde.core.support.files.images.image", refuse)
 
 
 def test_events_of_another_model_are_not_read(run: Run, fake: Any, unread: None, tmp_path: Path) -> None:

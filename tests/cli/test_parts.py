@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import scoresde
-from scoresde.files.shards import Store
-from scoresde.generation import Samples
+from scoresde.core.support.files.shards import Store
+from scoresde.sets import Samples
 from tests.cli.common import COMMANDS, Result, Run, arrays, column, expect, fails, loses, metadata, near
 
 MEASURED = ("--operator", "block_average:factor=2", "--noise", 0.1, "--measurement", "y.npz", "--count", 6)

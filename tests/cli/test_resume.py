@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import scoresde.likelihood
-from scoresde.files.locks import locked
+from scoresde.core.support.files.locks import locked
 from tests.cli.common import Files, Run, expect
 
 COMMAND = ("likelihood", "data.npz", "--levels", 17, "--batch-size", 2, "--probes", 2)

@@ -16,12 +16,17 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import scoresde
-from scoresde.errors import CorruptCheckpointError
+from scoresde.core.errors import CorruptCheckpointError
 from tests.cli.common import Files, Run, arrays, expect, loses, metadata
 
 PROCESSES = {
     **{"vp": scoresde.VPSDE, "ve": scoresde.VESDE, "subvp": scoresde.SubVPSDE, "cosine": scoresde.CosineVPSDE},
-    **{"sigmoid": scoresde.sdes.SigmoidVPSDE, "vdm": scoresde.VDMSDE, "edm": scoresde.EDMSDE, "flow": scoresde.FlowSDE},
+    **{
+        "sigmoid": scoresde.SigmoidVPSDE,
+        "vdm": scoresde.VDMSDE,
+        "edm": scoresde.EDMSDE,
+        "flow": scoresde.FlowSDE,
+    },
 }
 
 

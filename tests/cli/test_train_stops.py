@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scoresde.files.locks import owned
+from scoresde.core.support.files.locks import owned
 from scoresde.presets import DEFAULT, PRESETS
 from scoresde.training import Recipe
 from scoresde.zoo import Sampler

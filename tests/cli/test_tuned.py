@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import scoresde
-from scoresde.fit import FittedGrid, FittedSolver, Tuned
-from scoresde.fit.tuning import most_calls
 from scoresde.guidance import classifier_free
+from scoresde.tuning import FittedGrid, FittedSolver, Tuned
+from scoresde.tuning.tuning import most_calls
 from scoresde.zoo.sampler import Sampler
 from tests.cli.common import Files, Run, arrays, expect, metadata
 

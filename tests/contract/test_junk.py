@@ -14,7 +14,7 @@ import torch
 
 import scoresde
 from scoresde import VPSDE, ScoreModel, discrete, fit_grid, grids, losses, solve, targets, training
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreSDEError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreSDEError
 
 pytestmark = pytest.mark.timeout(60)
 

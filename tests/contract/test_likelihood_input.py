@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import Status, bits_per_dim, decode, dequantize, encode, interpolate, log_likelihood, reconstruct, targets
-from scoresde.errors import NonFiniteError, ScoreFnError, ScoreSDEError
+from scoresde.core.errors import NonFiniteError, ScoreFnError, ScoreSDEError
 
 pytestmark = pytest.mark.timeout(20)  # a hang is a failure
 
@@ -211,7 +211,7 @@ def test_inference_mode() -> None:
         assert torch.equal(call(x=given, **LOOSE).log_prob, call(**LOOSE).log_prob)  # of tensors from there
 
 
-@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
+@pytest.mark.filterwarnings("ignore::scoresde.ScoreSDEWarning")
 def test_very_small_and_very_large_values() -> None:
     """The log-density of the Gaussian, whatever the size; and a huge sample does not harm the others."""
     for size in (1e-300, 1e-30, 1e30, 1e150):

@@ -15,7 +15,7 @@ import torch
 
 import scoresde
 from scoresde import LangevinCorrector, MALACorrector, UnderdampedCorrector, testing
-from scoresde.processes import Network, ReverseProcess
+from scoresde.core.processes import Network, ReverseProcess
 
 from .problems import GAUSSIAN, MIXTURE, PROCESSES
 
@@ -122,7 +122,7 @@ def test_norm_rules_have_their_fixed_point_in_large_dimension(rule: str) -> None
     process, node = at_unit_noise("ve", target)
     generator = torch.Generator().manual_seed(0)
     x = 1.3**0.5 * torch.randn(20, 4000, generator=generator, dtype=F64)
-    noise = scoresde.noise.BatchNoise(generator)
+    noise = scoresde.BatchNoise(generator)
     r = 0.3
     for _ in range(40):
         x = replace(process, noise=noise).run(LangevinCorrector(snr=r, rule=rule).correct(process, x, node))
@@ -137,7 +137,7 @@ def test_mala_leaves_the_law_alone_where_langevin_does_not(name: str) -> None:
     process, node = at_unit_noise(name, MIXTURE)
     generator = torch.Generator().manual_seed(2)
     x = MIXTURE.sample(20_000, sde, node.t, generator=generator)
-    noise = scoresde.noise.BatchNoise(generator)
+    noise = scoresde.BatchNoise(generator)
 
     powers = lambda v: np.stack([v**p for p in range(5)], axis=1)  # noqa: E731
     exact = testing.expectations_of_law(MIXTURE, sde, float(node.t), powers)
@@ -162,7 +162,7 @@ def test_mala_rejects_what_it_must() -> None:
     process, node = at_unit_noise("vp", GAUSSIAN)
     wall = lambda x, t: torch.where(x[:, 0].abs() < 0.5, 0.0, -math.inf)  # noqa: E731
     x = torch.zeros(4000, 1, dtype=F64)
-    noise = scoresde.noise.BatchNoise(torch.Generator().manual_seed(0))
+    noise = scoresde.BatchNoise(torch.Generator().manual_seed(0))
     process = replace(process, noise=noise)
     out = process.run(MALACorrector(wall, snr=0.5, moves=5).correct(process, x, node))
     assert float(out.abs().max()) < 0.5 and bool((out != 0).any())

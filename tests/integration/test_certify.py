@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning, SolveFailedError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning, SolveFailedError
 from scoresde.trust import Certificate, Coverage
 from scoresde.trust.certificate import FRESH
 from scoresde.trust.coupling import Task, parts, seeds_of
@@ -41,7 +41,7 @@ OTHER = scoresde.VPSDE(beta_max=19.0)
 def true_errors(solution: scoresde.Solution, seed: int) -> Tensor:
     """By the closed form of the flow."""
     seeds = seeds_of(seed, len(solution.x), FRESH)
-    x = SDE.prior.from_normal(scoresde.noise.SampleNoise(seeds).normal(torch.zeros(len(seeds), 2, dtype=F64)))
+    x = SDE.prior.from_normal(scoresde.SampleNoise(seeds).normal(torch.zeros(len(seeds), 2, dtype=F64)))
     exact = TARGET.flow_map(x, SDE, SDE.t_max, SDE.t_min)
     return (solution.x - exact).square().mean(1).sqrt()
 
@@ -78,7 +78,7 @@ def test_samples_are_those_of_solve(certificate: Certificate) -> None:
     assert torch.equal(solution.x, plain.x) and solution.error_bound is not None
     alone = certificate.solve(seeds=[14])
     assert alone.error_bound is not None and torch.allclose(alone.error_bound, solution.error_bound[1:2])
-    again = certificate.solve(noise=scoresde.noise.SampleNoise(seeds), shape=(3, 2))
+    again = certificate.solve(noise=scoresde.SampleNoise(seeds), shape=(3, 2))
     assert torch.equal(again.x, plain.x) and torch.equal(again.error_bound, solution.error_bound)  # type: ignore[arg-type]
     torch.manual_seed(0)
     one, other = certificate.solve(), certificate.solve()
@@ -127,7 +127,7 @@ def test_all_pixels_hold_together() -> None:
     solution = certificate.solve(shape=(400, 2), seed=2)
     assert solution.error_bound is not None and solution.error_bound.shape == (400, 2)
     seeds = seeds_of(2, 400, FRESH)
-    x = SDE.prior.from_normal(scoresde.noise.SampleNoise(seeds).normal(torch.zeros(400, 2, dtype=F64)))
+    x = SDE.prior.from_normal(scoresde.SampleNoise(seeds).normal(torch.zeros(400, 2, dtype=F64)))
     gap = (solution.x - TARGET.flow_map(x, SDE, SDE.t_max, SDE.t_min)).abs()
     share = float((gap <= solution.error_bound).all(1).to(F64).mean())
     assert share >= Coverage.of(64, 0.9).at_least(1 - 1e-4) - 0.05
@@ -388,7 +388,7 @@ def test_bounds_follow_the_scale_of_the_data(scale: float) -> None:
     target = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([0.1, 1.0], dtype=F64) * scale**2)
     certificate = scoresde.certify(SDE, target.score(SDE), **METHOD, **GIVEN)
     solution = certificate.solve(shape=(100, 2), seed=1)
-    start = SDE.prior.from_normal(scoresde.noise.SampleNoise(seeds_of(1, 100, FRESH)).normal(solution.x))
+    start = SDE.prior.from_normal(scoresde.SampleNoise(seeds_of(1, 100, FRESH)).normal(solution.x))
     errors = (solution.x - target.flow_map(start, SDE, SDE.t_max, SDE.t_min)).square().mean(1).sqrt()
     assert 0.8 < float((solution.error_bound / errors).median()) < 4
     assert certificate.reference.distance < 0.2 * certificate.typical
@@ -458,7 +458,7 @@ def test_a_reference_of_other_draws_is_noticed() -> None:
 
 def test_a_reference_that_is_given_and_uncertain_widens_the_bound() -> None:
     seeds = seeds_of(0, 128, 1)
-    x = SDE.prior.from_normal(scoresde.noise.SampleNoise(seeds).normal(torch.zeros(128, 2, dtype=F64)))
+    x = SDE.prior.from_normal(scoresde.SampleNoise(seeds).normal(torch.zeros(128, 2, dtype=F64)))
     exact = TARGET.flow_map(x, SDE, SDE.t_max, SDE.t_min)
     given: dict[str, Any] = {**METHOD, **GIVEN, "indicator": "constant"}
     sharp = scoresde.certify(SDE, SCORE, **given, reference=(exact, exact))

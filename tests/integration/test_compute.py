@@ -14,14 +14,9 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.errors import (
-    CorruptCheckpointError,
-    InvalidArgumentError,
-    InvalidTypeError,
-    SolveFailedError,
-)
-from scoresde.generation import Batch, Samples, compute, computing, generate, verify
-from scoresde.generation.transfers import Transfers
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, SolveFailedError
+from scoresde.sets import Batch, Samples, compute, computing, generate, verify
+from scoresde.sets.transfers import Transfers
 from tests.refusals import refuses
 
 SDE = scoresde.VPSDE()
@@ -252,13 +247,13 @@ def test_likelihoods_take_the_noise_of_samples_and_tell_each_step() -> None:
         steps.append(info.step)
         return True
 
-    noise = scoresde.noise.SampleNoise(5, indices=range(11))
+    noise = scoresde.SampleNoise(5, indices=range(11))
     whole = scoresde.log_likelihood(SDE, SCORE, DATA, noise=noise, callback=stop, **given)
-    part = scoresde.log_likelihood(SDE, SCORE, DATA[3:5], noise=scoresde.noise.SampleNoise(5, indices=[3, 4]), **given)
+    part = scoresde.log_likelihood(SDE, SCORE, DATA[3:5], noise=scoresde.SampleNoise(5, indices=[3, 4]), **given)
     assert torch.allclose(whole.log_prob[3:5], part.log_prob, atol=1e-4) and len(steps) > 5
     assert (whole.status == scoresde.Status.SUCCESS).all()
     seeded = scoresde.log_likelihood(SDE, SCORE, DATA, seeds=range(11), **given)
-    same = scoresde.log_likelihood(SDE, SCORE, DATA, noise=scoresde.noise.SampleNoise(range(11)), **given)
+    same = scoresde.log_likelihood(SDE, SCORE, DATA, noise=scoresde.SampleNoise(range(11)), **given)
     assert torch.equal(seeded.log_prob, same.log_prob) and not torch.equal(seeded.log_prob, whole.log_prob)
     with pytest.raises(InvalidTypeError, match="callback"):
         scoresde.log_likelihood(SDE, SCORE, DATA, callback=3, **given)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import ScoreModel, guidance, inverse, losses, solve, targets, testing
-from scoresde.errors import InvalidArgumentError, ScoreFnError
+from scoresde.core.errors import InvalidArgumentError, ScoreFnError
 from tests.parameters import ways
 
 SDE = scoresde.VPSDE()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks._faults import computed, draw, ended, every_point, files, jumping, scratch, started
-from scoresde.generation import verify
+from scoresde.sets import verify
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="forks and signals of POSIX"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import guidance
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, SolveFailedError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, SolveFailedError
 from scoresde.nets import MLP
 from scoresde.scores import Clip
 from scoresde.targets import Empirical, Gaussian, GaussianMixture
@@ -342,7 +342,7 @@ def test_the_prior_is_bounded_by_the_coupling_and_by_chi_square() -> None:
     """v = 0.3 and alpha(t_max) = 0.1: the same-noise distance is 5.5e-2; chi2 = (1 - s^2)^(-1/2) - 1 with
     s = v/rho^2 for a prior N(0, sigma^2)."""
     sde = scoresde.VPSDE(0.1, -4 * math.log(0.1) - 0.1)
-    sde = scoresde.VPSDE(0.1, -4 * math.log(0.1) - 0.1, prior=scoresde.sdes.NormalPrior(float(sde.sigma(1.0))))
+    sde = scoresde.VPSDE(0.1, -4 * math.log(0.1) - 0.1, prior=scoresde.NormalPrior(float(sde.sigma(1.0))))
     data = Gaussian(torch.zeros(1, dtype=F64), 0.3)
     rung = Prior().try_on(subject(data, sde, data.score(sde)))
     assert rung.details["same-noise distance at t_max (upper bound)"] == pytest.approx(5.5e-2, rel=0.05)

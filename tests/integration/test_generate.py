@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 import scoresde
-from scoresde.errors import (
+from scoresde.core.errors import (
     CorruptCheckpointError,
     InvalidArgumentError,
     InvalidTypeError,
@@ -31,13 +31,13 @@ from scoresde.errors import (
     ScoreFnError,
     SolveFailedError,
 )
-from scoresde.files import leases as leases_module
-from scoresde.files.shards import Store, opened
-from scoresde.generation import Generated, Samples, generate, verify
-from scoresde.generation import making as making_module
-from scoresde.generation.identity import Made
-from scoresde.generation.making import place
-from scoresde.noise import SampleNoise
+from scoresde.core.noise import SampleNoise
+from scoresde.core.support.files import leases as leases_module
+from scoresde.core.support.files.shards import Store, opened
+from scoresde.sets import Generated, Samples, generate, verify
+from scoresde.sets import making as making_module
+from scoresde.sets.identity import Made
+from scoresde.sets.making import place
 from tests.refusals import refuses
 
 SDE = scoresde.VPSDE()
@@ -280,7 +280,7 @@ import os, sys, time
 os.umask(0o077)
 time.time, time.localtime = lambda: 1e9 + 7, lambda *seconds: time.gmtime(0)
 import torch, scoresde
-from scoresde.generation.identity import Made
+from scoresde.sets.identity import Made
 torch.set_num_threads(1)
 sde = scoresde.VPSDE()
 score = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3).score(sde)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import EDMSDE, VDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, SubVPSDE, log_likelihood, targets
+from scoresde.core.processes import Network, ReverseProcess
+from scoresde.core.processes.density import LogDensityFlow
+from scoresde.core.processes.divergence import Exact
 from scoresde.likelihood.checks import on_a_lattice, told_of_denoising, told_of_lattice
-from scoresde.processes import Network, ReverseProcess
-from scoresde.processes.density import LogDensityFlow
-from scoresde.processes.divergence import Exact
 from scoresde.training import digits_split, grey_to_x
 
 F64 = torch.float64
@@ -247,7 +247,7 @@ OPEN: dict[str, Any] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
+@pytest.mark.filterwarnings("ignore::scoresde.ScoreSDEWarning")
 def test_gradients_that_are_not() -> None:
     x = torch.randn(6, 4, generator=generator(), dtype=F64)
     for case, score_fn in OPEN.items():

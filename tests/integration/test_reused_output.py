@@ -157,7 +157,7 @@ VALUES: dict[str, Callable[[Net], Any]] = {
     "many observations, in parts": lambda net: tall(net, chunk=1),
     "a rule": lambda net: inverse.condition(model(net, "data"), torch.eye(2)[:1], torch.ones(1), method="ddnm"),
 }
-SDE_WITHIN = scoresde.sdes.within(SDE, scoresde.sdes.span.log_snr_range(FLOW))
+SDE_WITHIN = scoresde.within(SDE, scoresde.core.sdes.span.log_snr_range(FLOW))
 
 
 def equal(a: Any, b: Any) -> bool:

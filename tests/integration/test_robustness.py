@@ -159,7 +159,7 @@ def test_a_network_that_leaves_gradients_on_is_named_and_they_are_off_again(meth
 
     for kind in (score, scoresde.ScoreModel(score, SDE, "noise")):
         with torch.no_grad():
-            with pytest.raises(scoresde.errors.ScoreFnError, match="left torch's gradient mode on"):
+            with pytest.raises(scoresde.ScoreFnError, match="left torch's gradient mode on"):
                 solve(SDE, kind, states().float(), method=method, seed=0)
             assert not torch.is_grad_enabled()
 
@@ -169,7 +169,7 @@ def test_a_callback_answers_for_all_samples() -> None:
     for count in (1, 3):
         x = torch.ones(count, 2)
         for mask in (torch.ones(count, dtype=torch.bool), np.zeros(count, dtype=bool)):
-            with pytest.raises(scoresde.errors.InvalidTypeError, match="must return True or False for all samples"):
+            with pytest.raises(scoresde.InvalidTypeError, match="must return True or False for all samples"):
                 scoresde.solve(SDE, lambda x, t: -x, x, method="ddim", steps=3, callback=lambda info, m=mask: m)
         answers = {1: (torch.tensor(True), np.bool_(True), True), 3: (None, torch.tensor(False))}
         for steps, answer in ((steps, answer) for steps, some in answers.items() for answer in some):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, NonFiniteError, ScoreFnError
+from scoresde.core.errors import InvalidArgumentError, NonFiniteError, ScoreFnError
 
 F64 = torch.float64
 TARGET = scoresde.targets.GaussianMixture(

@@ -18,10 +18,10 @@ from torch import Tensor
 
 import scoresde
 from scoresde import ScoreModel, Stepper
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
+from scoresde.core.solution import Info, Solution
+from scoresde.core.stepper import Question
 from scoresde.discrete import BetaChain
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
-from scoresde.solution import Info, Solution
-from scoresde.stepping import Question
 from tests.parameters import own_methods, ways
 
 SDE = scoresde.VPSDE()

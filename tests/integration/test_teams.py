@@ -17,7 +17,7 @@ from torch import Tensor
 
 import scoresde
 from benchmarks._faults import ended, started
-from scoresde.generation import Samples, generate, verify
+from scoresde.sets import Samples, generate, verify
 from tests.pages import program
 
 dist = pytest.importorskip("torch.distributed")
@@ -213,6 +213,6 @@ def test_a_team_stops_when_too_many_samples_fail(tmp_path: Path) -> None:
         return lambda x, t: torch.where(x > -9, torch.nan, x)
 
     assert teams(tmp_path / "a", broken, {"method": "ddim", "steps": 3}, meeting=tmp_path / "meeting") == [70, 0]
-    with pytest.raises(scoresde.errors.InvalidTypeError, match=r"process group of torch\.distributed"):
+    with pytest.raises(scoresde.InvalidTypeError, match=r"process group of torch\.distributed"):
         generate(tmp_path / "b", SDE, Net().eval(), 3, group="world", method="ddim", steps=2, **OPTIONS)
     assert not (tmp_path / "b").exists()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import InvalidArgumentError, ScoreFnError, ScoreModel, guidance, losses, solve
-from scoresde.processes import ForwardProcess, Network
+from scoresde.core.processes import ForwardProcess, Network
 from scoresde.scores import as_score
 
 SDE = scoresde.VPSDE()
@@ -65,7 +65,7 @@ class Bare:
 
 
 BARE = Bare()
-FLOW = scoresde.sdes.within(scoresde.FlowSDE(), model().limits)
+FLOW = scoresde.within(scoresde.FlowSDE(), model().limits)
 PLACES: dict[str, Callable[[], Any]] = {
     "solve": lambda: solve(SDE, model(), X, method="ddim", steps=2),
     "a bare score": lambda: solve(SDE, writes, X, method="ddim", steps=2),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, InvalidTypeError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError
 from scoresde.interop import Conventions, conventions
 from scoresde.interop.diffusers.labels import LogSigma, Nearest, Scaled, Timestep
 from scoresde.interop.diffusers.levels import alphas_bar

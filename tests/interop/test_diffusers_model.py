@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from scoresde.interop import conventions, from_diffusers
 from scoresde.interop.diffusers.network import Network
 from tests.refusals import refuses

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.errors import InvalidArgumentError
+from scoresde.core.errors import InvalidArgumentError
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 diffusers = pytest.importorskip("diffusers")

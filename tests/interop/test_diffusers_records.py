@@ -17,9 +17,9 @@ from torch import Tensor
 import scoresde
 from benchmarks import diffusers_parity
 from scoresde import ScoreModel
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
-from scoresde.fit import FittedGrid
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
 from scoresde.solvers.registry import to_text
+from scoresde.tuning import FittedGrid
 from tests.refusals import refuses
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]

@@ -14,7 +14,7 @@ from torch import Tensor
 import scoresde
 from benchmarks import diffusers_parity
 from scoresde import ScoreModel
-from scoresde.errors import InvalidArgumentError
+from scoresde.core.errors import InvalidArgumentError
 from tests.interop.pipelines import (
     CHAIN,
     autoencoder,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, ScoreSDEError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, ScoreSDEError
 from tests.interop.pipelines import CHAIN, conditional_unet, drawn, generator, prompts, quiet, stable_diffusion, unet
 from tests.refusals import refuses
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import scoresde
 from scoresde.cli import app
-from scoresde.errors import (
+from scoresde.core.errors import (
     CheckpointError,
     CorruptCheckpointError,
     InvalidArgumentError,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import ScoreModel
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from scoresde.interop import K_SAMPLERS, sample_k_diffusion
 from scoresde.interop.k_samplers import COUNTERPARTS
 from tests.parameters import ways

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 import scoresde
 from benchmarks import training_loops
-from scoresde.errors import InvalidArgumentError, InvalidTypeError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError
 from scoresde.training import Arrays, Batches, Every, Metric, Progress, Recipe, Samples, Stateless, Trainer, read
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # their own

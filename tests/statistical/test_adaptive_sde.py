@@ -18,9 +18,9 @@ from torch import Tensor
 
 import scoresde
 from scoresde import VESDE, VPSDE, StepResult
-from scoresde.controllers import Adaptive
-from scoresde.noise import BatchNoise, BrownianPath, FollowedPath, SampleNoise
-from scoresde.processes import LOG_SNR, Coordinate, Network, ReverseProcess
+from scoresde.core.controllers import Adaptive
+from scoresde.core.noise import BatchNoise, BrownianPath, FollowedPath, SampleNoise
+from scoresde.core.processes import LOG_SNR, Coordinate, Network, ReverseProcess
 from scoresde.solvers import DPMppSDE12, SASolver, Solver
 from scoresde.solvers.base import of_power
 from scoresde.solvers.families.exponential import adams_weights, frame

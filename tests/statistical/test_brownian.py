@@ -12,7 +12,7 @@ import torch
 
 import scoresde
 from scoresde import testing
-from scoresde.noise import BrownianPath
+from scoresde.core.noise import BrownianPath
 from tests.parameters import own_methods
 
 F64 = torch.float64
@@ -284,7 +284,7 @@ def test_an_adaptive_sde_on_a_path_has_the_law_that_it_has_on_seeds(eta: float) 
     options = {"method": "dpmpp_sde12", "rtol": 0.3, "atol": 0.03, "eta": eta, "shape": (n, 1), "dtype": F64}
     for noise in (
         BrownianPath(range(n), sde.t_min, sde.t_max),
-        scoresde.noise.FollowedPath(scoresde.SampleNoise(range(n))),
+        scoresde.core.noise.FollowedPath(scoresde.SampleNoise(range(n))),
     ):
         spread = float(scoresde.solve(sde, target.score(sde), noise=noise, **options).x.std())
         assert spread == pytest.approx(1.0, abs=4.892 / (2 * n) ** 0.5 + 0.02)

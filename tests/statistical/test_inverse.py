@@ -15,7 +15,7 @@ import torch
 
 import scoresde
 from scoresde import inverse
-from scoresde.processes import Network, ReverseProcess
+from scoresde.core.processes import Network, ReverseProcess
 from scoresde.solvers.families.particles import Particles
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.testing import affine_law

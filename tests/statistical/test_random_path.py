@@ -23,7 +23,7 @@ from scipy import special, stats
 
 import scoresde
 from scoresde import testing
-from scoresde.noise import BatchNoise, Noise
+from scoresde.core.noise import BatchNoise, Noise
 from scoresde.solvers import Solver
 from scoresde.testing.kolmogorov import OBSERVABLES, expectations, observe
 from tests.convergence.problems import MIXTURE, PROCESSES

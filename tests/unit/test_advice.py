@@ -15,7 +15,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from scoresde.sdes import LinearGamma, NormalPrior
+from scoresde.core.sdes import LinearGamma, NormalPrior
 from scoresde.trust import advice as module
 from scoresde.trust.advice import HarmlessEnd, advise, shifted
 from tests.unit.refusals import assert_refused
@@ -300,7 +300,7 @@ def test_edm_s_distribution_follows_the_data() -> None:
 def test_ncsnv2_s_levels() -> None:
     x = torch.rand(100, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found, chain = advise(x, resolution=0.01 * math.sqrt(12)), scoresde.discrete.NoiseScales.ncsnv2(x)
-    assert found.levels == len(chain) and found.ratio == scoresde.ncsnv2.ratio(3072)
+    assert found.levels == len(chain) and found.ratio == scoresde.discrete.ncsnv2.ratio(3072)
     assert found.sigma_max == pytest.approx(float(chain.sigmas[-1]), rel=1e-12)
     small = advise(normal(20, 4))
     assert small.ratio is None and small.levels is None
@@ -311,7 +311,7 @@ def test_the_largest_distance_of_many_rows(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(module, "_ROWS", 64)
     cluster = torch.cat([normal(80, 2) + 40, normal(220, 2, seed=1), torch.tensor([[-9.0, 0.0]], dtype=F64)])
     for x in (cluster, normal(1200, 3) ** 3, normal(300, 20)):
-        assert advise(x).sigma_max == pytest.approx(scoresde.ncsnv2.largest_distance(x), rel=1e-12)
+        assert advise(x).sigma_max == pytest.approx(scoresde.discrete.ncsnv2.largest_distance(x), rel=1e-12)
 
 
 def test_all_levels_follow_the_scale_of_the_data() -> None:

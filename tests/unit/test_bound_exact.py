@@ -12,10 +12,10 @@ from torch import Tensor
 
 import scoresde
 from scoresde import targets, variational_bound
+from scoresde.core.processes import Network
 from scoresde.likelihood.bounds.levels import continuous, discrete
 from scoresde.likelihood.bounds.terms import prior_term
 from scoresde.likelihood.bounds.variational import squares
-from scoresde.processes import Network
 
 from .quadrature import NORMAL, hermite, legendre
 

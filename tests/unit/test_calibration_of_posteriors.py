@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from scoresde.trust.calibration import Calibration, sbc_ranks, simulation_based_calibration, tarp
 from tests.unit.refusals import assert_refused
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from scoresde.errors import InvalidArgumentError
+from scoresde.core.errors import InvalidArgumentError
 from scoresde.trust import Coverage, Interval, Law
 from scoresde.trust.law import lower_limit, upper_limit
 

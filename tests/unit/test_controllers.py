@@ -14,8 +14,8 @@ from torch import Tensor
 
 import scoresde
 from scoresde import EDMSDE, VESDE, VPSDE, SubVPSDE, solve
-from scoresde.controllers import Adaptive, FixedGrid
-from scoresde.processes import Network, ReverseProcess
+from scoresde.core.controllers import Adaptive, FixedGrid
+from scoresde.core.processes import Network, ReverseProcess
 from scoresde.solvers import RK45, Heun, Solver, StepControl, StepResult
 
 pytestmark = pytest.mark.timeout(20)

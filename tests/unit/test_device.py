@@ -75,7 +75,7 @@ def test_states_are_drawn_there(tmp_path: Path) -> None:
         lambda **o: scoresde.Stepper(SDE, "ddim", steps=2, shape=(3, 2), prediction=model, seed=0, **o),
         lambda **o: scoresde.tune(SDE, model, 5, pilot=4, **o),
         lambda **o: scoresde.fit_grid(SDE, model, 3, "ddim", pilot=4, iterations=2, **o),
-        lambda **o: scoresde.fit.fit_start(SDE, model, gaussian, rtol=0.5, pilot=4, levels=4, **o),
+        lambda **o: scoresde.fit_start(SDE, model, gaussian, rtol=0.5, pilot=4, levels=4, **o),
         lambda **o: scoresde.certify(SDE, model, "ddim", steps=2, pilot=64, identity="net", **o),
         lambda **o: scoresde.generate(tmp_path / "set", SDE, model, 2, identity="net", **fixed, **o),
     ]

@@ -11,9 +11,9 @@ import torch
 
 import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, ScoreFnError, ScoreModel, solve, targets
+from scoresde.core.sdes.records import LearnedEstimate
 from scoresde.discrete import BetaChain, NoiseScales
 from scoresde.scores import Clip
-from scoresde.sdes.records import LearnedEstimate
 
 from .refusals import assert_refused
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 import scoresde
 from scoresde import targets
-from scoresde.processes import Network, ReverseProcess, angle
-from scoresde.processes.coordinates import RHO, SNR, TIME
-from scoresde.processes.divergence import (
+from scoresde.core.processes import Network, ReverseProcess, angle
+from scoresde.core.processes.coordinates import RHO, SNR, TIME
+from scoresde.core.processes.divergence import (
     DIVERGENCES,
     PROBES,
     Backward,
@@ -24,7 +24,7 @@ from scoresde.processes.divergence import (
     HutchPlusPlus,
     XTrace,
 )
-from scoresde.processes.divergence.control import Control
+from scoresde.core.processes.divergence.control import Control
 
 F64 = torch.float64
 

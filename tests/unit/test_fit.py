@@ -10,7 +10,7 @@ import torch
 
 import scoresde
 from scoresde import FittedGrid, fit_grid
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, OutputError
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, OutputError
 from scoresde.solvers import UniPC
 from tests.unit.refusals import assert_refused
 

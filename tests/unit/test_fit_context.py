@@ -13,7 +13,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import ScoreModel, guidance
-from scoresde.errors import InvalidArgumentError
+from scoresde.core.errors import InvalidArgumentError
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()

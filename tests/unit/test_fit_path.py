@@ -11,10 +11,10 @@ from torch import Tensor
 
 import scoresde
 from scoresde import fit_solver, solve
-from scoresde.errors import InvalidArgumentError, InvalidTypeError
-from scoresde.fit.path import Path
-from scoresde.fit.pilot import Pilot
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError
 from scoresde.solvers.registry.auto import HIGH
+from scoresde.tuning.path import Path
+from scoresde.tuning.pilot import Pilot
 
 F64 = torch.float64
 RING = scoresde.targets.GaussianMixture(

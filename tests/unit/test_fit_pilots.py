@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, NonFiniteError, ScoreSDEWarning
+from scoresde.core.errors import InvalidArgumentError, NonFiniteError, ScoreSDEWarning
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()

@@ -14,16 +14,16 @@ from torch import Tensor
 
 import scoresde
 from scoresde import fit_solver, solve
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
-from scoresde.fit import FittedGrid, FittedSolver
-from scoresde.fit.learning import coefficients_of
-from scoresde.fit.tuning import CANDIDATES
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError
+from scoresde.core.sdes import Estimate, Node
 from scoresde.scores import Score
 from scoresde.scores.base import Traits
-from scoresde.sdes import Estimate, Node
 from scoresde.solvers import from_config, make_solver
 from scoresde.solvers.learned import Learned
 from scoresde.solvers.registry.config import to_text
+from scoresde.tuning import FittedGrid, FittedSolver
+from scoresde.tuning.learning import coefficients_of
+from scoresde.tuning.tuning import CANDIDATES
 from tests.unit.refusals import assert_refused
 
 F64 = torch.float64

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import scoresde
-from scoresde.noise import BatchNoise, BrownianPath, CallableNoise, FollowedPath, Noise, SampleNoise, path_on
+from scoresde.core.noise import BatchNoise, BrownianPath, CallableNoise, FollowedPath, Noise, SampleNoise, path_on
 
 F64 = torch.float64
 Interval = tuple[float, float]

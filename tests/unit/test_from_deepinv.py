@@ -11,7 +11,7 @@ from torch import nn
 
 import scoresde
 from scoresde import inverse
-from scoresde.errors import InvalidArgumentError, InvalidTypeError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError
 from scoresde.inverse import LinearOperator, Nonlinear, from_deepinv
 from tests.unit.refusals import assert_refused
 

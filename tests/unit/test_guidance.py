@@ -639,7 +639,7 @@ def test_a_jacobian_that_is_not_positive_definite_is_named() -> None:
     for gain, found in ((0.0, "eigenvalue 0"), (-0.25, "eigenvalue -0.25"), (torch.nan, "finite")):
         wrong = ScoreModel(lambda x, t, y, gain=gain: x * torch.tensor([1.0, gain]) + y, SDE, "data")
         composed = guidance.tall(wrong, prior, {"y": torch.zeros(3, 2)}, sde=SDE)
-        with pytest.raises(scoresde.errors.ScoreFnError, match=rf"at t=0.5 .*{found}.*Give `covariances`"):
+        with pytest.raises(scoresde.ScoreFnError, match=rf"at t=0.5 .*{found}.*Give `covariances`"):
             composed(x, t)
         given = guidance.tall(wrong, prior, {"y": torch.zeros(3, 2)}, covariances=torch.full((3, 2), 0.5), sde=SDE)
         assert bool(given(x, t).isfinite().all()) == (gain == gain)

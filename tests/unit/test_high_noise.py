@@ -93,7 +93,7 @@ def test_diagnose_names_high_noise_first() -> None:
 def test_solve_says_where_samples_leave_the_declared_range() -> None:
     away = ScoreModel(lambda x, t: torch.full_like(x, 4.0), SDE, "data", event_shape=(2,))
     away.data_range = (-1.0, 1.0)
-    with pytest.warns(scoresde.errors.ScoreSDEWarning, match="of the samples leave the range of the data"):
+    with pytest.warns(scoresde.ScoreSDEWarning, match="of the samples leave the range of the data"):
         scoresde.solve(SDE, away, shape=(16, 2), method="ddim", steps=10, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, InvalidTypeError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch):

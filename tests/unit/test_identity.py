@@ -21,11 +21,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import scoresde
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError
+from scoresde.core.support.files.shards import opened, sealed
 from scoresde.discrete import BetaChain, NoiseScales
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
-from scoresde.files.shards import opened, sealed
-from scoresde.generation import Samples, generate, verify
-from scoresde.generation.identity import Made
+from scoresde.sets import Samples, generate, verify
+from scoresde.sets.identity import Made
 from scoresde.trust import Certificate
 
 SDE = scoresde.VPSDE()

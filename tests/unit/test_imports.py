@@ -96,6 +96,6 @@ for name in [found.name for found in pkgutil.iter_modules(scoresde.__path__, "sc
 
 
 def test_modules_are_attributes_and_unknown_names_are_refused() -> None:
-    assert isinstance(scoresde.likelihood, ModuleType) and isinstance(scoresde.sdes, ModuleType)
+    assert isinstance(scoresde.likelihood, ModuleType) and isinstance(scoresde.core.sdes, ModuleType)
     with pytest.raises(AttributeError, match="no attribute 'slove'"):
         _ = scoresde.slove

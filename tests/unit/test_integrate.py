@@ -20,12 +20,12 @@ from scoresde import (
     Status,
     StepSizeUnderflowError,
 )
-from scoresde.controllers import Controller, Decision, FixedGrid
-from scoresde.integrate import Recorder, integrate
-from scoresde.noise import BatchNoise, Noise
-from scoresde.processes import Network, Process, ReverseProcess
-from scoresde.sdes import Node
-from scoresde.solution import Solution
+from scoresde.core.controllers import Controller, Decision, FixedGrid
+from scoresde.core.loop import Recorder, integrate
+from scoresde.core.noise import BatchNoise, Noise
+from scoresde.core.processes import Network, Process, ReverseProcess
+from scoresde.core.sdes import Node
+from scoresde.core.solution import Solution
 from scoresde.solvers.base import Solver, Step, StepResult
 
 pytestmark = pytest.mark.timeout(20)

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from scoresde.errors import OutputError
-from scoresde.files.leases import Lease, Leases
+from scoresde.core.errors import OutputError
+from scoresde.core.support.files.leases import Lease, Leases
 
 PATIENCE = 100.0
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc: it is not known who has ended")
@@ -133,7 +133,7 @@ def test_a_lease_that_was_taken_over_is_not_given_back(tmp_path: Path, clock: Cl
 def test_an_ended_process_of_this_machine_is_relieved_at_once(tmp_path: Path) -> None:
     """A killed child that nobody has waited for, which stays in the list of processes, and one that is gone."""
     code = (
-        "import sys; from pathlib import Path; from scoresde.files.leases import Leases;"
+        "import sys; from pathlib import Path; from scoresde.core.support.files.leases import Leases;"
         "print(Leases(Path(sys.argv[1]), 100.0).take('7') is not None, flush=True); input()"
     )
     child = subprocess.Popen(
@@ -215,7 +215,7 @@ def test_disks_that_refuse(tmp_path: Path, clock: Clock, monkeypatch: pytest.Mon
 def test_many_take_at_once(tmp_path: Path) -> None:
     """Of several processes, one gets each part."""
     code = (
-        "import sys; from pathlib import Path; from scoresde.files.leases import Leases; input();"
+        "import sys; from pathlib import Path; from scoresde.core.support.files.leases import Leases; input();"
         "mine = [n for n in range(50) if Leases(Path(sys.argv[1]), 60.0).take(str(n))];"
         "print(*mine, flush=True); input()"
     )

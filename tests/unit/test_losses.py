@@ -15,8 +15,8 @@ from torch import Tensor
 
 import scoresde
 from scoresde import ScoreModel, losses
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from scoresde.discrete import BetaChain, NoiseScales
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 
 from .quadrature import MIXTURE, NORMAL, Given, Line, Off, hermite
 from .refusals import assert_refused

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import ScoreModel, losses
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, ScoreSDEError
 from scoresde.discrete import BetaChain, NoiseScales
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, ScoreSDEError
 
 from .quadrature import NORMAL, Given, Line, Off, hermite, legendre
 from .refusals import assert_refused

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import scoresde
 from scoresde import losses
+from scoresde.core.errors import CheckpointMismatchError, InvalidArgumentError, InvalidTypeError, NonFiniteError
 from scoresde.discrete import BetaChain
-from scoresde.errors import CheckpointMismatchError, InvalidArgumentError, InvalidTypeError, NonFiniteError
 
 from .refusals import assert_refused
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import scoresde
-from scoresde import InvalidArgumentError, InvalidTypeError, NonFiniteError, ncsnv2
-from scoresde.discrete import NoiseScales
+from scoresde import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from scoresde.discrete import NoiseScales, ncsnv2
 
 from .refusals import assert_refused
 

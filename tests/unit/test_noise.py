@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scoresde import BatchNoise, CallableNoise, InvalidArgumentError, InvalidTypeError, SampleNoise, ScoreSDEError
-from scoresde.noise import FollowedPath, Noise, check_seed, resolve
-from scoresde.noise.philox import normals, table
+from scoresde.core.noise import FollowedPath, Noise, check_seed, resolve
+from scoresde.core.noise.philox import normals, table
 
 F64 = torch.float64
 CPU = torch.device("cpu")

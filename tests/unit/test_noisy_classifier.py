@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
 from scoresde.guidance import NoisyClassifier, classifier_guidance
 from scoresde.losses import noisy_cross_entropy
 from scoresde.nets import Classifier

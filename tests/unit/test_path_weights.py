@@ -13,7 +13,7 @@ import scoresde
 from benchmarks import path_densities, reinforcement
 from benchmarks._tables import load
 from scoresde import paths
-from scoresde.errors import InvalidArgumentError, ScoreSDEWarning
+from scoresde.core.errors import InvalidArgumentError, ScoreSDEWarning
 from scoresde.paths.continuous import every_other
 
 F64 = torch.float64
@@ -40,7 +40,10 @@ def test_all_weights_are_one_where_the_path_is_the_reverse_of_the_forward_proces
 
 CASES = {
     "moves": {"method": "pc", "predictor": "ancestral", "snr": 0.1},
-    "underdamped moves": {"method": "pc", "corrector": scoresde.correctors.UnderdampedCorrector(moves=1, snr=0.2)},
+    "underdamped moves": {
+        "method": "pc",
+        "corrector": scoresde.UnderdampedCorrector(moves=1, snr=0.2),
+    },
     "stages": {"method": "seeds2"},
     "history": {"method": "dpmpp_2m_sde"},
     "predicted states": {"method": "sa_solver"},
@@ -50,7 +53,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
+@pytest.mark.filterwarnings("ignore::scoresde.ScoreSDEWarning")
 def test_the_mean_of_the_weights_is_the_normaliser(name: str) -> None:
     """For any method and any network. At 4 standard errors each, the family-wise false-alarm rate is below 1e-3 by the
     normal law; the noise at the end is large, which keeps the weights even."""

@@ -19,9 +19,9 @@ from torch import Tensor
 
 import scoresde
 from scoresde import guidance, paths
-from scoresde.correctors import LangevinCorrector, MALACorrector, UnderdampedCorrector
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, NonFiniteError, ScoreFnError
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, NonFiniteError, ScoreFnError
 from scoresde.solvers import DDIMEta, make_solver
+from scoresde.solvers.correctors import LangevinCorrector, MALACorrector, UnderdampedCorrector
 
 F64 = torch.float64
 SDES = {"vp": scoresde.VPSDE(), "ve": scoresde.VESDE(sigma_max=10.0), "flow": scoresde.FlowSDE()}

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from scoresde._phi import phi
+from scoresde.solvers.families.phi import phi
 
 ARGUMENTS = [0.0, 1e-300, 1e-9, 1e-3, 0.3, 0.999999, 1.0, 1.000001, 2.5, 8.0, 20.0, 60.0]
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoresde.noise.philox import ahead, fold, halves, normals, philox, table
+from scoresde.core.noise.philox import ahead, fold, halves, normals, philox, table
 
 WORD = st.integers(0, 2**32 - 1)
 ONES = 2**32 - 1

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde._combination import combination, combine
+from scoresde.core.support.combination import combination, combine
 from scoresde.scores import ScoreModel
 from scoresde.solvers import StepResult
 from tests.parameters import own_methods, ways
@@ -24,7 +24,7 @@ from tests.parameters import own_methods, ways
 SDE = scoresde.VPSDE()
 FIXED = [m.name for m in own_methods() if m.kind != "forward" and not m.adaptive]
 FEW = [name for name in ways() if name in FIXED]
-pytestmark = pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::scoresde.ScoreSDEWarning")
 
 
 def net(x: Tensor, t: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def test_options_processes_and_networks_of_other_processes(method: str) -> None:
             same(lambda *, s=sde, m=own, **given: scoresde.solve(s, m, start(), **fixed, **given), sde)
     results = []
     for native in (SDE, scoresde.VPSDE(beta_max=15.0), scoresde.CosineVPSDE()):
-        served = ScoreModel(net, native, "noise").on(scoresde.sdes.within(scoresde.FlowSDE(), (-5.0, 5.0)))
+        served = ScoreModel(net, native, "noise").on(scoresde.within(scoresde.FlowSDE(), (-5.0, 5.0)))
         results.append(same(lambda *, s=served, **given: scoresde.solve(s.sde, s, start(), **fixed, **given), native))
     assert not torch.equal(results[0], results[1])
 

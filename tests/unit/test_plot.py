@@ -15,7 +15,7 @@ from PIL import Image
 
 import scoresde
 from scoresde import plot
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError, ScoreSDEError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError, ScoreSDEError
 from scoresde.plot import (
     bits_histogram,
     cause_bars,

@@ -18,15 +18,15 @@ from typer.testing import CliRunner
 
 import scoresde
 from scoresde.cli import app
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError
+from scoresde.core.sdes import Estimate, Node
+from scoresde.core.sdes.records import LearnedEstimate
 from scoresde.discrete import BetaChain, NoiseScales
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
+from scoresde.discrete.ncsnv2 import best_step, largest_distance, spread
 from scoresde.losses import NoiseLevels
-from scoresde.ncsnv2 import best_step, largest_distance, spread
 from scoresde.nets import MonotoneGamma
 from scoresde.presets import PRESETS, edm, ncsn, scaling
 from scoresde.scores import ScoreModel
-from scoresde.sdes import Estimate, Node
-from scoresde.sdes.records import LearnedEstimate
 from scoresde.training import Batches, Preset, Stateless, Trainer, digits_split, read, train
 from scoresde.training.data import Unlabelled
 from scoresde.zoo import Config, Sampler

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import scoresde
 from scoresde import ScoreModel, guidance, solve
-from scoresde.errors import CorruptCheckpointError, ScoreSDEWarning
-from scoresde.fit import FittedGrid, FittedSolver, Tuned
+from scoresde.core.errors import CorruptCheckpointError, ScoreSDEWarning
+from scoresde.tuning import FittedGrid, FittedSolver, Tuned
 
 SDE = scoresde.VPSDE()
 X = SDE.prior_sample((4, 2), generator=torch.Generator().manual_seed(0))

@@ -63,7 +63,7 @@ def test_every_row_leads_to_its_object() -> None:
 
 
 def test_processes() -> None:
-    assert set(PROCESSES.values()) == concrete(scoresde.sdes, scoresde.AffineSDE) - {scoresde.GaussianSDE}
+    assert set(PROCESSES.values()) == concrete(scoresde.core.sdes, scoresde.AffineSDE) - {scoresde.GaussianSDE}
     assert {name: cls.__name__ for name, cls in PROCESSES.items()} == {name: name for name in PROCESSES}
     assert list(PROCESSES.values()) == list(SDES.values()) and zoo.PROCESSES is PROCESSES
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde import VPSDE, InvalidArgumentError, InvalidTypeError, LangevinCorrector, methods, solve, solvers, testing
-from scoresde.noise import Noise
+from scoresde.core.noise import Noise
 from scoresde.solvers import Ancestral, Solver, make_solver
 from tests.parameters import own_methods, ways
 
@@ -94,7 +94,7 @@ def test_evaluations_and_noise_are_as_declared() -> None:
             assert solution.accepted.tolist() == [7 + detour] * 3, method.name
 
 
-@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
+@pytest.mark.filterwarnings("ignore::scoresde.ScoreSDEWarning")
 @pytest.mark.parametrize("some", [OWN, [m for m in METHODS if m.kind == "backend"]], ids=["own", "backends"])
 def test_a_solver_object_does_what_its_name_does_and_keeps_nothing_between_solves(some: list[Any]) -> None:
     for method in some:

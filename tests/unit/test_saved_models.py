@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import zoo
+from scoresde.core.errors import CheckpointError, CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
+from scoresde.core.sdes.span import log_snr_range, within
 from scoresde.discrete import BetaChain, Chain, NoiseScales
-from scoresde.errors import CheckpointError, CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
 from scoresde.nets import ARCHITECTURES, MonotoneGamma
 from scoresde.scores import PREDICTIONS, TIME_INPUTS, ScoreModel
-from scoresde.sdes.span import log_snr_range, within
 from scoresde.zoo import FUNCTIONS, Labels, Pretrained, from_config, load, save, to_config
 from scoresde.zoo.processes import modules_of
 
@@ -119,9 +119,9 @@ def public(*modules: Any) -> set[type]:
 def test_every_public_process_and_gamma_can_be_saved() -> None:
     """All are registered, and all are among `PROCESSES`, which are saved and loaded below."""
     kept = [make() for make in PROCESSES.values()]
-    processes = {c for c in public(scoresde.sdes) if issubclass(c, scoresde.AffineSDE)} - {scoresde.GaussianSDE}
+    processes = {c for c in public(scoresde.core.sdes) if issubclass(c, scoresde.AffineSDE)} - {scoresde.GaussianSDE}
     assert processes == {type(sde) for sde in kept} == set(zoo.PROCESSES.values())
-    gammas = {c for c in public(scoresde.sdes, scoresde.nets) if c.__name__.endswith("Gamma")}
+    gammas = {c for c in public(scoresde.core.sdes, scoresde.nets) if c.__name__.endswith("Gamma")}
     assert len(gammas) >= 3 and gammas | {Rising} == {type(sde.gamma) for sde in kept if hasattr(sde, "gamma")}
     assert gammas | {Rising} == set(FUNCTIONS.values())
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, OutputError
-from scoresde.files.shards import Plan, Store, file_digest, opened, sealed
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, OutputError
+from scoresde.core.support.files.shards import Plan, Store, file_digest, opened, sealed
 
 PLAN = Plan({"seed": 3, "method": "ddim"}, first=2, count=9, shard_size=4, batch_size=2)
 JSON = st.recursive(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde.errors import InvalidArgumentError
+from scoresde.core.errors import InvalidArgumentError
 from scoresde.solvers import make_solver
 from scoresde.solvers.registry.rows import BY_NAME
 from scoresde.solvers.registry.spellings import ARGUMENTS, CLOSEST, FOREIGN, find, plain

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde.errors import NonFiniteError
+from scoresde.core.errors import NonFiniteError
 from scoresde.losses import NoiseLevels, edm
 from scoresde.nets import UNet
 from scoresde.training import DIGITS_LEVELS, Recipe, digits_split, fit, grey_to_x, main, train_digits

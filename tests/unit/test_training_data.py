@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from scoresde.errors import InvalidArgumentError, NonFiniteError
+from scoresde.core.errors import InvalidArgumentError, NonFiniteError
 from scoresde.training import Arrays, Batches, Folder, Stateless, read
 
 from .refusals import assert_refused

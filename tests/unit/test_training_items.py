@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 import scoresde
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from scoresde.training import Arrays, Batches, Recipe, Stateless, Trainer, read
 
 from .refusals import assert_refused

@@ -23,8 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from scoresde.discrete import BetaChain
-from scoresde.errors import (
+from scoresde.core.errors import (
     CheckpointError,
     CheckpointMismatchError,
     CorruptCheckpointError,
@@ -33,7 +32,8 @@ from scoresde.errors import (
     NonFiniteError,
     OutputError,
 )
-from scoresde.files.locks import owned
+from scoresde.core.support.files.locks import owned
+from scoresde.discrete import BetaChain
 from scoresde.losses import LossSecondMoment, LowDiscrepancy
 from scoresde.scores import ScoreModel
 from scoresde.training import (

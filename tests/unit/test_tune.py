@@ -16,10 +16,10 @@ from torch import Tensor
 
 import scoresde
 from scoresde import solve, tune
-from scoresde.errors import CorruptCheckpointError
-from scoresde.fit import FittedGrid, Tuned
-from scoresde.fit.objectives import EndPoints
+from scoresde.core.errors import CorruptCheckpointError
 from scoresde.grids import VPTime
+from scoresde.tuning import FittedGrid, Tuned
+from scoresde.tuning.objectives import EndPoints
 from tests.unit.refusals import assert_refused
 from tests.unit.strategies import between
 
@@ -234,7 +234,7 @@ class TestOtherEntrances:
     def test_all_others_need_another_method(self, tuned: Tuned) -> None:
         score_fn: Any = RING.score(FLOW)
         method: Any = tuned
-        for function in (scoresde.latents.encode, scoresde.latents.reconstruct):
+        for function in (scoresde.encode, scoresde.reconstruct):
             with pytest.raises(scoresde.InvalidArgumentError, match=r"a Tuned, which goes from noise .* take 'adams'"):
                 function(FLOW, score_fn, self.Z, method=method)
         for call in (

@@ -14,13 +14,13 @@ from torch import Tensor
 
 import scoresde
 from scoresde import solve, tune
-from scoresde.errors import CorruptCheckpointError
-from scoresde.fit import Errors, FittedGrid, Tuned, energy
-from scoresde.fit.objectives import Distributions
-from scoresde.fit.pilot import Pilot
-from scoresde.fit.tuning import CANDIDATES, STOCHASTIC
+from scoresde.core.errors import CorruptCheckpointError
 from scoresde.solvers import from_config
 from scoresde.solvers.registry.auto import HIGH
+from scoresde.tuning import Errors, FittedGrid, Tuned, energy
+from scoresde.tuning.objectives import Distributions
+from scoresde.tuning.pilot import Pilot
+from scoresde.tuning.tuning import CANDIDATES, STOCHASTIC
 from tests.unit.refusals import assert_refused
 from tests.unit.strategies import between
 

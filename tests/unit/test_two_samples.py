@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from scoresde.trust import two_samples
 from scoresde.trust.two_samples import classifier_test, energy_test, nearest, sliced_wasserstein
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde import integrate as _watch
+from scoresde.core import loop as _watch
 from scoresde.scores import ScoreModel
 
 SDE = scoresde.VPSDE()

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 import scoresde
-from scoresde.errors import (
+from scoresde.core.errors import (
     CheckpointError,
     CheckpointMismatchError,
     CorruptCheckpointError,

@@ -54,12 +54,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_LEVELS, MOST_STEPS, check_flag, check_integer, check_kind, check_number, check_times
-from ...chains import BetaChain
-from ...errors import InvalidArgumentError, InvalidTypeError, check_choice, short
+from ...core.errors import InvalidArgumentError, InvalidTypeError, check_choice, short
+from ...core.sdes import EDMSDE, AffineSDE, FlowSDE, NormalPrior
+from ...core.support.checks import (
+    MOST_LEVELS,
+    MOST_STEPS,
+    check_flag,
+    check_integer,
+    check_kind,
+    check_number,
+    check_times,
+)
+from ...discrete import BetaChain
 from ...grids import check_times as check_falling
 from ...scores import Clip, DynamicThreshold, Score
-from ...sdes import EDMSDE, AffineSDE, FlowSDE, NormalPrior
 from .labels import Label, LogSigma, Nearest, Scaled, Timestep
 from .levels import FAINT, alphas_bar
 from .process import TimestepSDE

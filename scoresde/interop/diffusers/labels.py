@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._checks import check_choice
-from ...chains import BetaChain
-from ...chains.curve import Tables
+from ...core.support.checks import check_choice
+from ...discrete import BetaChain
+from ...discrete.curve import Tables
 from .process import TimestepSDE
 
 # The coordinate in which a timestep between two levels is linear.

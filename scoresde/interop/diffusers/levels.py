@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_LEVELS, check_integer, check_number, check_times
-from ...errors import InvalidArgumentError, check_choice
+from ...core.errors import InvalidArgumentError, check_choice
+from ...core.support.checks import MOST_LEVELS, check_integer, check_number, check_times
 
 FAINT = 2.0**-24  # what most schedulers take for a terminal signal of zero
 

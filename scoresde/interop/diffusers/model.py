@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..._checks import check_number
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ...core.errors import InvalidArgumentError, InvalidTypeError
+from ...core.support.checks import check_number
 from ...grids import SamplerGrid
 from ...scores import ScoreModel
 from .._models import Data, described

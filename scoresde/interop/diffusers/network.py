@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..._checks import check_callable, check_flag, check_number
-from ..._signatures import accepts, parameters
-from ...errors import InvalidArgumentError, ScoreFnError
+from ...core.errors import InvalidArgumentError, ScoreFnError
+from ...core.support.checks import check_callable, check_flag, check_number
+from ...core.support.signatures import accepts, parameters
 
 NAMES = {"label": "class_labels"}  # our names of arguments of the context
 

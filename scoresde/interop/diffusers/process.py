@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ..._checks import check_times
-from ..._tensors import sigmoid
-from ...chains.curve import MonotoneCurve
-from ...errors import InvalidArgumentError
-from ...sdes import AffineSDE, NormalPrior
-from ...sdes.inverse import decreasing_root, derivative
+from ...core.errors import InvalidArgumentError
+from ...core.sdes import AffineSDE, NormalPrior
+from ...core.sdes.inverse import decreasing_root, derivative
+from ...core.support.checks import check_times
+from ...core.support.tensors import sigmoid
+from ...discrete.curve import MonotoneCurve
 
 
 class TimestepSDE(AffineSDE):

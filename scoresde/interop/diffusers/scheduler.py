@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind, check_times
-from ..._snapshot import digest
-from ..._tensors import compute_dtype, version_of
-from ...errors import InvalidArgumentError, ScoreFnError
-from ...fit import FittedGrid
+from ...core.errors import InvalidArgumentError, ScoreFnError
+from ...core.noise import BatchNoise, Noise
+from ...core.sdes import Node
+from ...core.stepper import Stepper
+from ...core.support.checks import MOST_STEPS, check_flag, check_integer, check_kind, check_times
+from ...core.support.snapshot import digest
+from ...core.support.tensors import compute_dtype, version_of
 from ...nets import External
-from ...noise import BatchNoise, Noise
 from ...paths.density import step_log_prob
 from ...scores import Score, ScoreModel
-from ...sdes import Node
 from ...solvers import Solver, from_config, make_solver
 from ...solvers.learned import Learned
 from ...solvers.registry.auto import NoiseStart
-from ...stepping import Stepper
+from ...tuning import FittedGrid
 from .._packages import package
 from ..course import Course, Leg, legs_of
 from .config import SCHEDULERS, Conventions, conventions

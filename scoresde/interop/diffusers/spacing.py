@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InvalidArgumentError
+from ...core.errors import InvalidArgumentError
 
 Array = NDArray[np.float64]
 

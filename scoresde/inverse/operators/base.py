@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import check_batch, check_shape, check_tensor
-from ..._tensors import compute_dtype
-from ...errors import InvalidArgumentError
+from ...core.errors import InvalidArgumentError
+from ...core.support.checks import check_batch, check_shape, check_tensor
+from ...core.support.tensors import compute_dtype
 
 _DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, where an operator has none of its own
 

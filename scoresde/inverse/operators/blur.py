@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import check_choice, check_integer, check_matrix, check_number
-from ...errors import InvalidArgumentError
+from ...core.errors import InvalidArgumentError
+from ...core.support.checks import check_choice, check_integer, check_matrix, check_number
 from .base import SVD, LinearOperator, check_image
 from .separable import gaussian_profile
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import check_shape, form, named
-from ...errors import InvalidArgumentError, InvalidTypeError, out_of_memory
-from ...noise import BatchNoise
+from ...core.errors import InvalidArgumentError, InvalidTypeError, out_of_memory
+from ...core.noise import BatchNoise
+from ...core.support.checks import check_shape, form, named
 from .base import SVD, LinearOperator
 from .nonlinear import Nonlinear
 

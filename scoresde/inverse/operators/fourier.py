@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import check_tensor
+from ...core.support.checks import check_tensor
 from .base import SVD, LinearOperator, check_image
 from .blur import fourier_svd
 

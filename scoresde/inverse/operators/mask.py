@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import check_shape, check_tensor
-from ...errors import InvalidArgumentError
+from ...core.errors import InvalidArgumentError
+from ...core.support.checks import check_shape, check_tensor
 from .base import SVD, LinearOperator
 
 

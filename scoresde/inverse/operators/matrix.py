@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_LEVELS, check_integer, check_matrix, check_shape
-from ...errors import InvalidArgumentError
-from ...noise import BatchNoise, check_seed
+from ...core.errors import InvalidArgumentError
+from ...core.noise import BatchNoise, check_seed
+from ...core.support.checks import MOST_LEVELS, check_integer, check_matrix, check_shape
 from .base import SVD, LinearOperator, dense_svd
 
 

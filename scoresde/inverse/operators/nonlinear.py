@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import check_callable, check_shape, form
-from ...errors import ScoreFnError
+from ...core.errors import ScoreFnError
+from ...core.support.checks import check_callable, check_shape, form
 
 
 class Nonlinear:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import check_integer, check_matrix, check_positive
-from ...errors import InvalidArgumentError
+from ...core.errors import InvalidArgumentError
+from ...core.support.checks import check_integer, check_matrix, check_positive
 from .base import SVD, LinearOperator, check_image, full_right
 
 

@@ -20,10 +20,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._registries import RULES
-from ..._tensors import Scalar, expand, leaves_of, usable
-from ...errors import InvalidArgumentError, ScoreFnError
-from ...sdes import AffineSDE, Estimate, Node
+from ...core.errors import InvalidArgumentError, ScoreFnError
+from ...core.sdes import AffineSDE, Estimate, Node
+from ...core.support.registries import RULES
+from ...core.support.tensors import Scalar, expand, leaves_of, usable
 from ..measurement import Measurement
 
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._checks import check_number
-from ..._tensors import expand
+from ...core.support.checks import check_number
+from ...core.support.tensors import expand
 from .base import Known, Measurement, Rule
 
 

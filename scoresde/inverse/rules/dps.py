@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._checks import check_number
+from ...core.support.checks import check_number
 from ..measurement import Measurement, dot
 from .base import Known, Rule
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._checks import check_kind
-from ...errors import InvalidArgumentError
+from ...core.errors import InvalidArgumentError
+from ...core.support.checks import check_kind
 from ...targets import ExactScore, Gaussian, GaussianMixture
 from .base import AffineSDE, Known, Measurement, Rule
 

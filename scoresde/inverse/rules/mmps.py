@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._checks import check_integer, check_positive
+from ...core.support.checks import check_integer, check_positive
 from ..measurement import Measurement, dot, scaled
 from .base import Known, Rule
 

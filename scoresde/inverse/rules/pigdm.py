@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._checks import check_number
-from ..._tensors import Scalar, expand
+from ...core.support.checks import check_number
+from ...core.support.tensors import Scalar, expand
 from ..measurement import Measurement, dot
 from .base import Known, Node, Rule
 

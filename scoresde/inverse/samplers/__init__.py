@@ -1,6 +1,6 @@
 """Solvers whose steps use a measurement, one published method per file."""
 
-from ..._registries import SAMPLERS
+from ...core.support.registries import SAMPLERS
 from .base import InverseSolver
 
 __all__ = ["SAMPLERS", "InverseSolver"]

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_LEVELS, MOST_STEPS, check_integer, check_kind
-from ..._tensors import expand
+from ...core.support.checks import MOST_LEVELS, MOST_STEPS, check_integer, check_kind
+from ...core.support.tensors import expand
 from ...solvers.base import Asking, Node, Process, SDESolver
 from ..measurement import Measurement
 from ..operators import LinearOperator
@@ -79,8 +79,8 @@ def impute(process: Process, operator: LinearOperator, x: Tensor, known: Tensor,
 
     Example:
         >>> from scoresde.inverse import Mask
-        >>> from scoresde.processes import Network, ReverseProcess
-        >>> from scoresde.noise import CallableNoise
+        >>> from scoresde.core.processes import Network, ReverseProcess
+        >>> from scoresde.core.noise import CallableNoise
         >>> silence = CallableNoise(lambda k, like: torch.zeros_like(like))
         >>> sde, ones = scoresde.EDMSDE(), torch.ones(1, 2)
         >>> process = ReverseProcess(sde, Network(lambda x, t: x), noise=silence)

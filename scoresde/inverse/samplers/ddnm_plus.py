@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import expand
+from ...core.support.tensors import expand
 from ...solvers.base import SDE, Node, Process, Step, StepResult
 from ...solvers.families.particles import posterior_weights
 from ...solvers.families.transition import leap

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._checks import check_number
-from ..._tensors import expand
+from ...core.support.checks import check_number
+from ...core.support.tensors import expand
 from ...solvers.base import Node, Process, Step, StepResult
 from .base import SpectralSolver
 

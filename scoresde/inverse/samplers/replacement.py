@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._checks import check_kind
-from ...errors import InvalidArgumentError
-from ...processes import result_of
+from ...core.errors import InvalidArgumentError
+from ...core.processes import result_of
+from ...core.support.checks import check_kind
 from ...solvers.base import SDE, Asking, Node, Process, Solver, Step, StepResult
 from ...solvers.families.transition import leap
 from ...solvers.predictor_corrector import Corrector, PredictedSolver, ReverseDiffusion
@@ -83,7 +83,7 @@ class Replacement(SpectralSolver, PredictedSolver):
                 "try 'ancestral'."
             )
         allowed = (Corrector, type(None))
-        check_kind("corrector", self.corrector, allowed, "a corrector such as scoresde.correctors.LangevinCorrector()")
+        check_kind("corrector", self.corrector, allowed, "a corrector such as scoresde.LangevinCorrector()")
         check_detours(self.jump, self.repeats)
 
     @property

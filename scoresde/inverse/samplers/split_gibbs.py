@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ... import grids
-from ..._checks import MOST_LEVELS, check_integer, check_number
-from ..._tensors import Scalar, expand
-from ...errors import InvalidArgumentError
-from ...processes import result_of
-from ...sdes import AffineSDE
+from ...core.errors import InvalidArgumentError
+from ...core.processes import result_of
+from ...core.sdes import AffineSDE
+from ...core.support.checks import MOST_LEVELS, check_integer, check_number
+from ...core.support.tensors import Scalar, expand
 from ...solvers.ancestral import Ancestral
 from ...solvers.base import SDE, Asking, Node, Process, Solver, Step, StepResult
 from .base import SpectralSolver

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._checks import check_kind
-from ...errors import InvalidArgumentError
-from ...sdes import AffineSDE
+from ...core.errors import InvalidArgumentError
+from ...core.sdes import AffineSDE
+from ...core.support.checks import check_kind
 from ...solvers.base import Asking, Node, Process, Step, StepResult
 from ...solvers.families.particles import ParticleInfo, Particles, Twisted
 from ..rules import Rule, look

@@ -27,15 +27,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._arguments import affine_model
-from ..._checks import MOST_DRAWS, check_choice, check_flag, check_integer, check_kind, check_times, check_weights
-from ..._tensors import Scalar, expand, expm1
-from ...chains import Chain
-from ...errors import InvalidArgumentError
-from ...noise import Noise
-from ...processes import Network, node_list
+from ...core.arguments import affine_model
+from ...core.errors import InvalidArgumentError
+from ...core.noise import Noise
+from ...core.processes import Network, node_list
+from ...core.sdes import Estimate, Node, NormalPrior
+from ...core.support.checks import (
+    MOST_DRAWS,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_kind,
+    check_times,
+    check_weights,
+)
+from ...core.support.tensors import Scalar, expand, expm1
+from ...discrete import Chain
 from ...scores import Clip
-from ...sdes import Estimate, Node, NormalPrior
 from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
 from ..bits import cell
 from .levels import DESIGNS, choose, independent_mean

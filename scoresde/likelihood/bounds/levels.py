@@ -34,7 +34,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from ...sdes import AffineSDE, Node
+from ...core.sdes import AffineSDE, Node
 from .result import Term, pooled_freedom
 
 

@@ -9,8 +9,8 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from ..._checks import check_number
-from ..._tensors import as_array
+from ...core.support.checks import check_number
+from ...core.support.tensors import as_array
 from ..bits import bits_of
 
 

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._arguments import check_events, context_of
-from ..._checks import check_finite_rows, check_state, check_tensor, refuse_rows
-from ..._tensors import Scalar, compute_dtype, expand, row_finite
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ...core.arguments import check_events, context_of
+from ...core.errors import InvalidArgumentError, InvalidTypeError
+from ...core.noise import BatchNoise, Noise, resolve
+from ...core.processes import Network
+from ...core.sdes import Estimate, Node, NormalPrior
+from ...core.support.checks import check_finite_rows, check_state, check_tensor, refuse_rows
+from ...core.support.tensors import Scalar, compute_dtype, expand, row_finite
 from ...losses import discretised_log_prob, prior_kl
-from ...noise import BatchNoise, Noise, resolve
-from ...processes import Network
 from ...scores import Score
-from ...sdes import Estimate, Node, NormalPrior
 from ..bits import cell
 from .result import Term
 

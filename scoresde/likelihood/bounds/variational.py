@@ -30,12 +30,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._arguments import affine_model, check_finite_ends
-from ..._checks import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
-from ...errors import InvalidArgumentError
-from ...noise import Noise
-from ...processes import Network
-from ...sdes import SDE, AffineSDE, Node
+from ...core.arguments import affine_model, check_finite_ends
+from ...core.errors import InvalidArgumentError
+from ...core.noise import Noise
+from ...core.processes import Network
+from ...core.sdes import SDE, AffineSDE, Node
+from ...core.support.checks import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
 from .levels import CLOCKS, DESIGNS, Levels, Weights, continuous, discrete, independent_mean, stratum_edges
 from .result import Bound, Term
 from .terms import Given, by_denoising, by_likelihood, entropy, estimated, prepare, prior_term

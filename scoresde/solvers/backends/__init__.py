@@ -5,7 +5,7 @@ A method with fixed steps is called once per step, on the grid of `scoresde.solv
 the whole interval, cut at the times to save. The libraries are imported when they are used.
 """
 
-from ..._lazy import lazy, listed
+from ...core.support.lazy import lazy, listed
 
 _MODULES, _ = listed(__file__)
 

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_STEPS, check_choice, check_flag, check_integer, check_number
-from ..._tensors import row_finite, where
-from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
-from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
+from ...core.errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
+from ...core.processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
+from ...core.support.checks import MOST_STEPS, check_choice, check_flag, check_integer, check_number
+from ...core.support.tensors import row_finite, where
 from ..base import Node, Solver, StepFailed, StepResult
 from ..registry.variants import described_facts
 from .schemes import SCHEMES, title_of

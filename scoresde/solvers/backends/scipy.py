@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._checks import DEFAULT_TOLERANCE
-from ...errors import InvalidArgumentError, StepSizeUnderflowError
+from ...core.errors import InvalidArgumentError, StepSizeUnderflowError
+from ...core.support.checks import DEFAULT_TOLERANCE
 from .base import OwnSteps, Slope, family
 
 

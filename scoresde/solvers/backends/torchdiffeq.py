@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..._checks import DEFAULT_TOLERANCE, MOST_STEPS, check_integer
-from ...errors import StepSizeUnderflowError
+from ...core.errors import StepSizeUnderflowError
+from ...core.support.checks import DEFAULT_TOLERANCE, MOST_STEPS, check_integer
 from .base import ODEBackend, OwnSteps, Slope, family
 
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...errors import InvalidArgumentError
-from ...noise import Noise
-from ...processes import Process, node_list
+from ...core.errors import InvalidArgumentError
+from ...core.noise import Noise
+from ...core.processes import Process, node_list
 from ..base import DriftSolver, Node, StepResult
 from .base import Backend, family
 

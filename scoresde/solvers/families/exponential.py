@@ -21,12 +21,12 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..._combination import Term, combine
-from ..._phi import phi
-from ..._tensors import Scalar, absolute, exp, expm1, number
-from ...processes import Process, Request
-from ...sdes import Estimate, Node
-from ...sdes.records import LinearEstimate
+from ...core.processes import Process, Request
+from ...core.sdes import Estimate, Node
+from ...core.sdes.records import LinearEstimate
+from ...core.support.combination import Term, combine
+from ...core.support.tensors import Scalar, absolute, exp, expm1, number
+from .phi import phi
 
 PREDICTIONS = ("data", "noise")
 _APART = 0.05

@@ -7,13 +7,13 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from ..._checks import check_choice
-from ..._combination import Term, combination, combine, weighted
-from ..._phi import phi
-from ..._tensors import Scalar
-from ...processes import LOG_SNR, Coordinate, Process
+from ...core.processes import LOG_SNR, Coordinate, Process
+from ...core.support.checks import check_choice
+from ...core.support.combination import Term, combination, combine, weighted
+from ...core.support.tensors import Scalar
 from ..base import Asking, EstimateSolver, Node, Step, StepResult
 from .exponential import PREDICTIONS, endless, frame, read, transfer
+from .phi import phi
 
 Weight = tuple[tuple[int, float, float], ...]  # ((k, w, c), ...) is the sum of w phi_k(c z)
 

@@ -11,12 +11,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import check_choice, check_flag, check_integer
-from ..._combination import Combination, Term, combination, tensor_of, with_noise
-from ..._tensors import Scalar
-from ...processes import LOG_SNR, RHO, Coordinate, Process
-from ...sdes import Estimate, Node
-from ...sdes.records import LinearEstimate
+from ...core.processes import LOG_SNR, RHO, Coordinate, Process
+from ...core.sdes import Estimate, Node
+from ...core.sdes.records import LinearEstimate
+from ...core.support.checks import check_choice, check_flag, check_integer
+from ...core.support.combination import Combination, Term, combination, tensor_of, with_noise
+from ...core.support.tensors import Scalar
 from ..base import Asking, EstimateSolver, Step, StepResult
 from ..dpm_singlestep import second_order, third_order
 from ..rk4 import RK4

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import check_callable, check_integer, check_number
-from ..._context import named
-from ..._tensors import Scalar, expand, expm1
-from ...errors import InvalidArgumentError, NonFiniteError
+from ...core.errors import InvalidArgumentError, NonFiniteError
+from ...core.support.checks import check_callable, check_integer, check_number
+from ...core.support.context import named
+from ...core.support.tensors import Scalar, expand, expm1
 from ..base import Asking, Node, Process, StepFailed
 
 

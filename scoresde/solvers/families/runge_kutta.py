@@ -10,9 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._combination import Term, combination, combine, tensor_of, weighted
-from ..._tensors import expand, times
-from ...processes import TIME, Coordinate, Process
+from ...core.processes import TIME, Coordinate, Process
+from ...core.support.combination import Term, combination, combine, tensor_of, weighted
+from ...core.support.tensors import expand, times
 from ..base import Asking, Node, Solver, Step, StepResult
 from .exponential import endless, transfer
 

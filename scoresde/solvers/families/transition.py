@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._combination import combine
-from ..._tensors import expm1
+from ...core.support.combination import combine
+from ...core.support.tensors import expm1
 from ..base import EstimateSolver, Node, Process, Step, StepResult
 
 

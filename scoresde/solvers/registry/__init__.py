@@ -3,7 +3,7 @@
 Names are imported when they are first used, so that the rows can be read without torch.
 """
 
-from ..._lazy import lazy, listed
+from ...core.support.lazy import lazy, listed
 
 _MODULES, _ = listed(__file__)
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind
-from ...errors import InvalidArgumentError
+from ...core.errors import InvalidArgumentError
+from ...core.sdes import AffineSDE
+from ...core.support.checks import MOST_STEPS, check_flag, check_integer, check_kind
 from ...grids import Angle, Schedule, VPTime, default
-from ...sdes import AffineSDE
 from ..adams import Adams
 from ..base import Solver
 from ..dpm_multistep import DPM2M, DPM3M

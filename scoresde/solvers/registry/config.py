@@ -8,10 +8,10 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..._checks import check_choice
-from ...correctors import Corrector
-from ...errors import InvalidArgumentError
+from ...core.errors import InvalidArgumentError
+from ...core.support.checks import check_choice
 from ..base import Solver
+from ..correctors import Corrector
 from .lookup import CORRECTORS, make_solver
 from .rows import MODULES, row_of, rows_of
 

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from ..._checks import check_choice, check_kind
-from ..._display import table
-from ...correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
-from ...errors import InvalidArgumentError, InvalidTypeError, closest
+from ...core.errors import InvalidArgumentError, InvalidTypeError, closest
+from ...core.support.checks import check_choice, check_kind
+from ...core.support.display import table
 from ...grids import Grid
 from ..base import Solver
+from ..correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from .rows import BY_NAME, ROWS, Row
 from .spellings import ARGUMENTS, find
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ...errors import InvalidArgumentError, short, unknown
+from ...core.errors import InvalidArgumentError, short, unknown
 from .rows import BY_NAME
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..._display import Displayed
-from ..._intervals import Interval
+from ...core.support.display import Displayed
+from ...core.support.intervals import Interval
 
 if TYPE_CHECKING:
     from .subject import Subject

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._intervals import Interval
-from ..._tensors import expand
+from ...core.sdes import AffineSDE
+from ...core.support.intervals import Interval
+from ...core.support.tensors import expand
 from ...scores import Score
-from ...sdes import AffineSDE
 from .base import CLEAR, SHARE, errors_to, mean_interval
 from .subject import Rows, Subject, varies
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..._intervals import Interval
-from ...sdes import NormalPrior
+from ...core.sdes import NormalPrior
+from ...core.support.intervals import Interval
 from ..two_samples import Nearest, classifier_test, nearest
 from .base import CLEAR, MATTERS, SHARE, Repair, Rung, errors_to, mean_interval, number
 from .denoising import HELD, TRAIN, Denoised, Gap, Linear, errors_of

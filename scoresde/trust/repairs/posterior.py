@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from ..._intervals import Interval
+from ...core.support.intervals import Interval
 from ..calibration import Calibration, simulation_based_calibration, tarp
 from .base import MATTERS, Repair, Rung
 from .subject import Subject, varies

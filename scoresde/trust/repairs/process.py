@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from ..._intervals import Interval
-from ...fit.energy import energy
-from ...sdes import NormalPrior
+from ...core.sdes import NormalPrior
+from ...core.support.intervals import Interval
+from ...tuning.energy import energy
 from ..law import Law
 from .base import MATTERS, Repair, Rung, certain, number
 from .subject import Subject, finite, rms

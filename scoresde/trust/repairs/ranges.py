@@ -6,7 +6,7 @@ import functools
 
 from torch import Tensor
 
-from ..._intervals import Interval
+from ...core.support.intervals import Interval
 from .base import CLEAR, Repair, Rung, errors_to, mean_interval, number
 from .denoising import Denoised, Gap, errors_of
 from .subject import Far, Subject, finite, rms

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._context import cut
-from ..._intervals import Interval
-from ...errors import InvalidArgumentError, SolveFailedError
+from ...core.errors import InvalidArgumentError, SolveFailedError
+from ...core.noise import check_seed
+from ...core.support.context import cut
+from ...core.support.intervals import Interval
 from ...guidance.classifier import taken
-from ...noise import check_seed
 from ...scores import Score
 from ..advice import ProcessEnds, advise
 from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of, spread_times

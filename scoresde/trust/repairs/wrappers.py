@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import math
 
-from ...fit.energy import difference
 from ...guidance.classifier import Shifted
 from ...guidance.combination import Combination
 from ...guidance.scale import AtMostOne, Scale
 from ...scores import Score, ScoreModel
 from ...scores.limits import Clip, Limited
 from ...scores.wrapper import Wrapper
+from ...tuning.energy import difference
 from .base import Repair, Rung, number, root_mean_square
 from .subject import Subject, rms
 

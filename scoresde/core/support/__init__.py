@@ -1,0 +1,1 @@
+"""What the whole package uses: checks of arguments, helpers for tensors, files and texts."""
