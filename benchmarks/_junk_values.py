@@ -774,7 +774,7 @@ VALID: dict[str, Make] = {
     "self: inverse.Measurement": measurement,
     "training.Metric.metric": Distance,
     "training.Metric.real": lambda: torch.zeros(4, 2),
-    "training.Metric.samples": lambda: training.Samples((2,), 4, sampler={"method": "ddim", "steps": 2}),
+    "training.Metric.samples": lambda: training.SampleCallback((2,), 4, sampler={"method": "ddim", "steps": 2}),
     "self: training.Folder": lambda: training.Folder(folder_of_images()),
     "self: inverse.Blur": lambda: inverse.Blur((1, 2, 2), torch.ones(1, 1)),
     "self: ScoreModel.variance": learned,

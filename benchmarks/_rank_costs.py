@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 
 from scoresde.core.support.files.leases import Leases
-from scoresde.core.support.files.shards import Plan, Store
+from scoresde.core.support.files.shards import SetPlan, Store
 from scoresde.core.support.registries import CONTAINERS
 
 _CALLS = ("open", "stat", "mkdir", "unlink", "replace", "fsync", "rmdir", "scandir", "listdir")
@@ -61,7 +61,7 @@ class Actions:
     """
 
     def __init__(self, folder: Path, size: int = _SMALL) -> None:
-        self.store = Store.begin(folder, Plan({}, first=0, count=3, shard_size=1, batch_size=1))
+        self.store = Store.begin(folder, SetPlan({}, first=0, count=3, shard_size=1, batch_size=1))
         self.leases = Leases(self.store.leases, 60.0)
         self.content = np.random.default_rng(0).bytes(size)
         self.store.write(0, {"00000000.bin": self.content}, batch_size=1)
@@ -140,7 +140,7 @@ def seconds(
 
 def listing(folder: Path, records: int, trials: int) -> float:
     """The seconds for each name, of listing the records of a set."""
-    store = Store.begin(folder, Plan({}, first=0, count=records, shard_size=1, batch_size=1))
+    store = Store.begin(folder, SetPlan({}, first=0, count=records, shard_size=1, batch_size=1))
     for shard in store.plan.shards:
         (folder / "records" / f"{shard:08d}.json").touch()
     times = []

@@ -223,7 +223,7 @@ def outcome(case: Case, seed: int = 0) -> dict[str, Any]:
         report = search.report()
         rows = torch.randint(len(data), (1024 if data[0].numel() < 100 else 256,), generator=g)
 
-        def errors(reading: Any, network: Any, clean: Tensor, shift: float = 0.0) -> probe.Errors | None:
+        def errors(reading: Any, network: Any, clean: Tensor, shift: float = 0.0) -> probe.ReadingErrors | None:
             lams, base = search.lams - shift, search.base
             return probe.Sample(network, clean, rows, lams, base, {}, generator(seed + 9)).errors(reading)
 

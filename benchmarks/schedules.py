@@ -47,7 +47,7 @@ from benchmarks._tables import load as recorded
 from scoresde import VDMSDE, ScoreModel
 from scoresde.core.sdes import LinearGamma
 from scoresde.likelihood.bits import cell
-from scoresde.losses import LowDiscrepancy, Times, Uniform, diffusion_at, vdm
+from scoresde.losses import LowDiscrepancy, Times, UniformTimes, diffusion_at, vdm
 from scoresde.losses.core import denoising_at
 from scoresde.nets import MonotoneGamma
 from scoresde.presets import PRESETS
@@ -204,7 +204,7 @@ def variances(bent: ScoreModel, x: Tensor, size: Size) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, law, parts, share in (
         ("low discrepancy", LowDiscrepancy(), FIGURES, 1),
-        ("independent", Uniform(), ("single",), 4),
+        ("independent", UniformTimes(), ("single",), 4),
     ):
         rows = [draws_of(model, x, law, size.batches // share, seed) for seed, model in ((1, line), (2, bent))]
         out[name] = {part: ratio(FIGURES[part], *rows) for part in parts}

@@ -15,7 +15,7 @@ from ..core.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..core.support.files.arrays import Arrays, Check
+    from ..core.support.files.arrays import ArrayFile, Check
 
 DIGITS = "digits"
 FOLDERS = "folders"
@@ -290,7 +290,7 @@ def _array(path: Path, key: str | None, check: Check, labels: str | None) -> Dat
         return Data(values, [str(i) for i in range(len(values))], labels=classes)
 
 
-def _classes(arrays: Arrays, name: str, num: int) -> Tensor:
+def _classes(arrays: ArrayFile, name: str, num: int) -> Tensor:
     """Labels as integers, one for each sample."""
     try:
         found = arrays.numbers(name)

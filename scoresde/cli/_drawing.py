@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ..sets import Batch
     from ..trust import Certificate
     from ._animation import Frames
-    from ._options import Plan
+    from ._options import SolvePlan
 
 _NAMED = 5  # samples that a message names
 
 
 @dataclass
-class Drawing:
+class CommandSamples:
     """The samples of a command, batch by batch.
 
     Args:
@@ -47,8 +47,8 @@ class Drawing:
     event: tuple[int, ...]
     seed: int
     device: torch.device
-    plan: Plan
-    plan_at: Callable[[range], Plan]
+    plan: SolvePlan
+    plan_at: Callable[[range], SolvePlan]
     measured: int
     score_of: Callable[[int, int], Callable[..., Any]]
     classes_of: Callable[[int, int], Any]

@@ -12,7 +12,7 @@ from ..core.support.files.paths import readable
 from ..core.support.registries import RULES, SAMPLERS
 from ._data import Data, digest, fits, prepare, read
 from ._operators import check_operator, make_operator, parse_call, read_mask
-from ._options import Plan
+from ._options import SolvePlan
 from ._output import ARRAYS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def methods(*tables: Iterable[str]) -> list[str]:
     return [name for table in tables or (RULES, SAMPLERS) for name in table if name not in _NEEDY]
 
 
-class Problem(NamedTuple):
+class InverseProblem(NamedTuple):
     """An inverse problem as the command line states it.
 
     Attributes:
@@ -69,7 +69,7 @@ def problem_of(
     measurement: str | None,
     noise: float | None,
     inverse: str | None,
-) -> Problem | None:
+) -> InverseProblem | None:
     """The problem of a command line, None if there is none. What the options leave open is taken from the measurement's
     file.
 
@@ -111,12 +111,12 @@ def problem_of(
         noise = record.get("noise") if noise is None else noise
     check_operator(told, options)
     std = check_number("noise", 0.0 if noise is None else noise, low=0.0)
-    return Problem(told, options, source, inpaint is not None, std, method, settings)
+    return InverseProblem(told, options, source, inpaint is not None, std, method, settings)
 
 
 def posed(
-    problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE, span: tuple[float, float]
-) -> tuple[Callable[[range], Plan], int]:
+    problem: InverseProblem, plan: SolvePlan, event: Sequence[int], process: AffineSDE, span: tuple[float, float]
+) -> tuple[Callable[[range], SolvePlan], int]:
     """The plan that draws the data given what was measured: a rule changes the score, a solver takes the plan's place.
 
     Args:
@@ -147,7 +147,7 @@ def posed(
         "inverse": {"name": problem.method, **problem.settings},
     }
 
-    def at(indices: range) -> Plan:
+    def at(indices: range) -> SolvePlan:
         y = ys[0] if len(ys) == 1 else ys[[i % len(ys) for i in indices]]
         if problem.method not in SAMPLERS:
 
@@ -164,7 +164,7 @@ def posed(
     return at, len(ys)
 
 
-def _operator(problem: Problem, event: Sequence[int]) -> LinearOperator:
+def _operator(problem: InverseProblem, event: Sequence[int]) -> LinearOperator:
     """The operator of a problem; of ``--inpaint`` whose files are in the wrong order, what to write instead."""
     try:
         return make_operator(problem.operator, problem.options, event)
@@ -225,7 +225,7 @@ def centred(values: Tensor, levels: int | None, span: tuple[float, float]) -> Te
     return (low + (high - low) * (values.to(torch.float64) + 0.5) / levels).to(torch.float32)
 
 
-def _measured(problem: Problem, operator: LinearOperator, span: tuple[float, float]) -> Tensor:
+def _measured(problem: InverseProblem, operator: LinearOperator, span: tuple[float, float]) -> Tensor:
     """What was measured, ``(n, *measurement)``."""
     if problem.painted:
         data = single("inpaint", problem.source, fits(operator.event_shape, problem.source))

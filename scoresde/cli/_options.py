@@ -91,7 +91,7 @@ def chosen_by(record: FittedGrid) -> Chosen:
     return Chosen(from_config(record.method), record.steps, {"method": record})
 
 
-class Plan(NamedTuple):
+class SolvePlan(NamedTuple):
     """A solver with the other arguments of `scoresde.solve`.
 
     Attributes:
@@ -112,7 +112,7 @@ class Plan(NamedTuple):
     model: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda score_fn: score_fn
 
 
-def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> Plan:
+def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> SolvePlan:
     """The plan of a command line.
 
     Example:
@@ -123,10 +123,10 @@ def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, o
     if is_record(name):
         return record_plan(name, chosen.told["method"])
     shown = {"method": name, "options": options, "steps": chosen.steps, "grid": grid}
-    return Plan(name, *chosen, None, shown)
+    return SolvePlan(name, *chosen, None, shown)
 
 
-def record_plan(name: str, record: FittedGrid) -> Plan:
+def record_plan(name: str, record: FittedGrid) -> SolvePlan:
     """The plan of what was tuned, fitted or learned, which the output then has.
 
     Example:
@@ -136,10 +136,10 @@ def record_plan(name: str, record: FittedGrid) -> Plan:
         True
     """
     chosen = chosen_by(record)
-    return Plan(name, *chosen, None, {"method": name, "steps": chosen.steps, "record": record.fields()})
+    return SolvePlan(name, *chosen, None, {"method": name, "steps": chosen.steps, "record": record.fields()})
 
 
-def saved_plan(network: Pretrained) -> Plan | None:
+def saved_plan(network: Pretrained) -> SolvePlan | None:
     """The plan that a model came with, if it has one.
 
     Example:
@@ -159,7 +159,7 @@ def saved_plan(network: Pretrained) -> Plan | None:
     else:
         told["method"] = chosen.told["method"]
         steps = sampler.levels - 1
-    return Plan(sampler.method, chosen.solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)
+    return SolvePlan(sampler.method, chosen.solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)
 
 
 def label_of(network: Pretrained, label: int | Tensor | None) -> dict[str, int | Tensor]:

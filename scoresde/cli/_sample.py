@@ -19,8 +19,8 @@ from . import _parameters as parameters
 from ._animation import ANIMATIONS, Frames
 from ._batches import batches
 from ._data import range_of
-from ._drawing import Drawing
-from ._inverse import METHOD, Problem, methods, posed, problem_of
+from ._drawing import CommandSamples
+from ._inverse import METHOD, InverseProblem, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
 from ._options import (
     effort,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from ..core.sdes import AffineSDE
     from ..trust import Certificate
     from ..zoo import Pretrained
-    from ._options import Plan
+    from ._options import SolvePlan
 
 
 ALL = "all"
@@ -308,7 +308,7 @@ def sample(
             typer.echo(f"Measuring {_PILOT} draws of {model} ({title}) ...", err=True)
         with threads(where, _PILOT_BATCH * math.prod(event)):
             certificate = _certified(process, plan, score_of(first, 1), arguments, certify, event, where, seed)
-    drawing = Drawing(
+    drawing = CommandSamples(
         process=process,
         event=event,
         seed=seed,
@@ -396,7 +396,7 @@ def _check_not_certified(what: str, given: bool) -> None:
 
 def _certified(
     process: AffineSDE,
-    plan: Plan,
+    plan: SolvePlan,
     score_fn: Callable[..., Any],
     arguments: Mapping[str, Any],
     confidence: float,
@@ -420,7 +420,7 @@ def _certified(
     )
 
 
-def _check_tunable(problem: Problem | None, **given: Any) -> None:
+def _check_tunable(problem: InverseProblem | None, **given: Any) -> None:
     """Refuse what leaves nothing to tune, or cannot be tuned for."""
     if problem is not None:
         raise InvalidArgumentError(

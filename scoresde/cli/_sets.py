@@ -139,13 +139,13 @@ def make_set(
     """
     from tqdm import tqdm
 
-    from ..core.support.files.shards import Plan, Store
+    from ..core.support.files.shards import SetPlan, Store
     from ..sets.computing import Manner, fill, machine
     from ..sets.computing import sizes as divided
     from ..sets.making import place
 
     shard_size = sizes.get("shard_size", sharding.shard_size or SHARD)
-    plan = Plan(
+    plan = SetPlan(
         {**settings, **machine(device)},
         **divided(sizes["first"], sizes["count"], shard_size, sizes["batch_size"]),
     )

@@ -98,12 +98,12 @@ def summary(record: Tuned) -> str:
     """The choice in a line: what it is, its error and that of ``auto``, and its cost.
 
     Example:
-        >>> from scoresde.tuning import Cost, Errors, Ranked, Tuned
+        >>> from scoresde.tuning import Cost, PilotErrors, Ranked, Tuned
         >>> summary(
         ...     Tuned(
         ...         (1.0, 0.1),
         ...         evaluations=1,
-        ...         fitted=Errors(0.2, 0.1),
+        ...         fitted=PilotErrors(0.2, 0.1),
         ...         cost=Cost(48, 0, 48.0),
         ...         ranking=(Ranked("DDIM()", "karras", 0.2, 0.1, 1.0, 0.0),),
         ...     )

@@ -17,7 +17,7 @@ from ..core.errors import InvalidArgumentError
 from ..core.sdes import AffineSDE, NormalPrior
 from ..core.sdes.records import as_time
 from ..core.support.checks import check_choice, check_integer, check_integers, check_number, check_times
-from .curve import MonotoneCurve, Nearest
+from .curve import MonotoneCurve, NearestLabel
 from .spacings import SPACINGS
 
 C = TypeVar("C", bound="Chain")
@@ -58,7 +58,7 @@ class Chain(abc.ABC):
         self.log_snrs = log_snrs
         self._all = (log_snrs, labels)  # of the chain that this is a part of
         self._curve = MonotoneCurve(self.times, -log_snrs)
-        self._nearest = Nearest(log_snrs, labels)
+        self._nearest = NearestLabel(log_snrs, labels)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -156,7 +156,7 @@ class Chain(abc.ABC):
         places = self._places(n, spacing)
         part = copy.copy(self)
         part.times, part.labels, part.log_snrs = self.times[places], self.labels[places], self.log_snrs[places]
-        part._nearest = Nearest(part.log_snrs, part.labels)
+        part._nearest = NearestLabel(part.log_snrs, part.labels)
         return part
 
     def to_config(self) -> dict[str, object]:

@@ -22,7 +22,7 @@ class Tables:
         return self._copies[device]
 
 
-class Nearest:
+class NearestLabel:
     """From a log-SNR to the label of the nearest level."""
 
     def __init__(self, log_snrs: Tensor, labels: Tensor) -> None:

@@ -17,11 +17,11 @@ from ..core.support.signatures import accepts, extras
 from ..core.support.tensors import expand, row_times, usable
 from ..scores import ScoreFn, Split, Wrapper
 from .gradient import gradient_of
-from .interval import Interval
+from .interval import GuidanceInterval
 from .scale import Scale, ScaleLike
 
 
-class Shifted(Wrapper):
+class ShiftedScore(Wrapper):
     r"""A score with a gradient added; subclasses give it.
 
     With :math:`v = w\,\nabla\log p(y|x_t)`: :math:`\hat\varepsilon \leftarrow \hat\varepsilon - \sigma v` and
@@ -45,7 +45,7 @@ class Shifted(Wrapper):
         check_callable(name, function, f"{name}(x, …)")
         self.name, self.function = name, function
         self.scale = Scale.of(scale)
-        self.interval = Interval.of(interval)
+        self.interval = GuidanceInterval.of(interval)
         self.needs_process = self.needs_process or self.scale.by_level or not self.interval.whole
         super().__init__((score_fn,), sde)
         self.traits = replace(
@@ -97,7 +97,7 @@ class Shifted(Wrapper):
         """The estimate of the score function, and what guides it itself."""
         score_fn = self.score_fns[0]
         given = {name: value for name, value in context.items() if score_fn.accepts(name)}
-        if isinstance(score_fn, Shifted):
+        if isinstance(score_fn, ShiftedScore):
             return score_fn.twisted(x, node, **given)
         return Split(self.ask(score_fn, x, node, given))
 
@@ -118,7 +118,7 @@ def taken(function: Callable[..., Tensor], context: dict[str, object]) -> dict[s
     return {k: v for k, v in context.items() if accepts(function, k)}
 
 
-class ClassifierGuidance(Shifted):
+class ClassifierGuidance(ShiftedScore):
     """See `classifier_guidance`."""
 
     needs_process = False

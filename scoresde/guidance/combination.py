@@ -19,7 +19,7 @@ from ..core.support.checks import check_number
 from ..core.support.tensors import expand, row_std, where
 from ..scores.base import with_data
 from ..scores.wrapper import AffineSDE, Estimate, Node, ScoreFn, Wrapper
-from .interval import Interval
+from .interval import GuidanceInterval
 from .scale import Scale, ScaleLike
 from .together import ask_together
 
@@ -36,7 +36,7 @@ class Scaled(NamedTuple):
     of: Callable[[Any], tuple[Any, Any]]
 
 
-class Combination(Wrapper):
+class WeightedScores(Wrapper):
     """A weighted sum of scores; outside the interval the first alone.
 
     Args:
@@ -59,7 +59,7 @@ class Combination(Wrapper):
         self.scaled = weights if isinstance(weights, Scaled) else None
         self.weights = None if isinstance(weights, Scaled) else tuple(weights)
         self.keeps = tuple(keeps)
-        self.interval = Interval.of(interval)
+        self.interval = GuidanceInterval.of(interval)
         self.rescale = check_number("rescale", rescale, low=0.0, high=1.0)
         by_level = self.scaled is not None and self.scaled.scale.by_level
         self.needs_process = by_level or not self.interval.whole or self.rescale > 0
@@ -175,7 +175,7 @@ def classifier_free(
     rescale: float = 0.0,
     *,
     sde: AffineSDE | None = None,
-) -> Combination:
+) -> WeightedScores:
     r"""Classifier-free guidance, with c the conditional and u the unconditional score:
 
     .. math:: u + w\,(c - u).
@@ -231,7 +231,7 @@ def classifier_free(
     """
     weights = _weights(scale, _towards)
     _apart("conditional", conditional, "unconditional", unconditional)
-    return Combination((conditional, unconditional), weights, (False, True), interval, rescale, sde)
+    return WeightedScores((conditional, unconditional), weights, (False, True), interval, rescale, sde)
 
 
 def autoguidance(
@@ -241,7 +241,7 @@ def autoguidance(
     interval: Sequence[float | None] | None = None,
     *,
     sde: AffineSDE | None = None,
-) -> Combination:
+) -> WeightedScores:
     r"""Guidance of a network by a weaker one of the same data, smaller or less trained:
     :math:`s_{weak} + w\,(s - s_{weak})`.
 
@@ -260,7 +260,7 @@ def autoguidance(
     """
     weights = _weights(scale, _towards)
     _apart("score_fn", score_fn, "weak", weak)
-    return Combination((score_fn, weak), weights, (False, False), interval, sde=sde)
+    return WeightedScores((score_fn, weak), weights, (False, False), interval, sde=sde)
 
 
 def product(
@@ -268,7 +268,7 @@ def product(
     weights: Sequence[float] | None = None,
     base: ScoreFn | None = None,
     sde: AffineSDE | None = None,
-) -> Combination:
+) -> WeightedScores:
     r"""Product of concepts: with b the score without any,
 
     .. math:: b + \sum_i w_i(s_i - b),\qquad p_b\prod_i (p_i/p_b)^{w_i}.
@@ -298,11 +298,13 @@ def product(
         raise InvalidArgumentError("`score_fns` are missing: write product(first, second).")
     w = weights_of(score_fns, weights)
     if base is None:
-        return Combination(score_fns, w, [True] * len(w), sde=sde)
-    return Combination((base, *score_fns), (1 - sum(w), *w), [True] * (len(w) + 1), sde=sde)
+        return WeightedScores(score_fns, w, [True] * len(w), sde=sde)
+    return WeightedScores((base, *score_fns), (1 - sum(w), *w), [True] * (len(w) + 1), sde=sde)
 
 
-def negation(base: ScoreFn, concept: ScoreFn, scale: ScaleLike = 1.0, *, sde: AffineSDE | None = None) -> Combination:
+def negation(
+    base: ScoreFn, concept: ScoreFn, scale: ScaleLike = 1.0, *, sde: AffineSDE | None = None
+) -> WeightedScores:
     r"""Negation of a concept: :math:`b + w(b - s)`, :math:`p_b(p_b/p)^w`.
 
     Args:
@@ -320,7 +322,7 @@ def negation(base: ScoreFn, concept: ScoreFn, scale: ScaleLike = 1.0, *, sde: Af
     """
     weights = _weights(scale, _away)
     _apart("base", base, "concept", concept)
-    return Combination((base, concept), weights, (False, True), sde=sde)
+    return WeightedScores((base, concept), weights, (False, True), sde=sde)
 
 
 def _apart(name: str, a: ScoreFn, other: str, b: ScoreFn) -> None:

@@ -14,14 +14,14 @@ from ..core.support.checks import check_number
 from ..core.support.tensors import number
 
 
-class Interval(NamedTuple):
+class GuidanceInterval(NamedTuple):
     r"""Log-SNRs, :math:`\ln\alpha^2/\sigma^2`, from ``low`` to ``high``, both included."""
 
     low: float = -math.inf
     high: float = math.inf
 
     @classmethod
-    def of(cls, given: Sequence[float | None] | None) -> Interval:
+    def of(cls, given: Sequence[float | None] | None) -> GuidanceInterval:
         """An interval from two numbers, or None for everywhere; an end may be None or infinite."""
         if given is None:
             return cls()
@@ -40,7 +40,7 @@ class Interval(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether nothing is left out."""
-        return self == Interval()
+        return self == GuidanceInterval()
 
     def inside(self, node: Node) -> bool | Tensor:
         """Whether a node is inside: a bool, or a mask ``(batch,)`` where times are per sample."""

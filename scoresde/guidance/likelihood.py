@@ -11,12 +11,12 @@ from ..core.sdes.records import copied
 from ..core.support.checks import check_flag
 from ..core.support.context import mapped
 from ..core.support.tensors import expand, usable
-from .classifier import AffineSDE, Estimate, Node, ScoreFn, Shifted, Split, moved, taken
+from .classifier import AffineSDE, Estimate, Node, ScoreFn, ShiftedScore, Split, moved, taken
 from .gradient import blocked_score, gradient_of
 from .scale import ScaleLike
 
 
-class LikelihoodGuidance(Shifted):
+class LikelihoodGuidance(ShiftedScore):
     """See `likelihood_guidance`."""
 
     through: bool = True

@@ -148,7 +148,7 @@ def from_sbi(
     shape = tuple(inner.input_shape)
     model = ScoreModel(net, sde, "flow" if flow else "score", event_shape=shape)
     schedule = getattr(inner, "solve_schedule", None)
-    model = described(model, grid=_Schedule(schedule) if callable(schedule) else grids.time)
+    model = described(model, grid=_SamplerTimes(schedule) if callable(schedule) else grids.time)
     if observed is None or not several:
         return model
     known = _prior(prior)
@@ -231,7 +231,7 @@ class _Posterior(nn.Module):
         return self.estimator.score(theta, condition, t)
 
 
-class _Schedule:
+class _SamplerTimes:
     """The grid of an estimator's own sampler."""
 
     def __init__(self, schedule: Callable[..., Tensor]) -> None:

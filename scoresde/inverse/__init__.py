@@ -13,7 +13,7 @@ r"""Linear inverse problems: the data given a measurement :math:`y = Ax_0 + n`, 
 """
 
 from ..solvers import ParticleInfo
-from .conditioned import Conditioned
+from .conditioned import ConditionedScore
 from .measurement import Measurement
 from .operators import (
     SVD,
@@ -63,7 +63,7 @@ __all__ = [
     "TMPD",
     "Blur",
     "Composed",
-    "Conditioned",
+    "ConditionedScore",
     "DDNMPlus",
     "DPSStep",
     "Diagonal",

@@ -16,7 +16,7 @@ from .measurement import Measurement
 from .rules import Rule, Tally, look
 
 
-class Conditioned(Wrapper):
+class ConditionedScore(Wrapper):
     r"""The score function of :math:`p_t(x_t|y)`, by a `Rule`: the rule moves the data estimate, and
     :math:`x = \alpha\hat x + \sigma\hat\varepsilon` is kept.
 
@@ -30,14 +30,14 @@ class Conditioned(Wrapper):
         tally: ``tally.products`` counts the vector-Jacobian products since this object was made.
 
     Example:
-        >>> from scoresde.inverse import Conditioned, Measurement
+        >>> from scoresde.inverse import ConditionedScore, Measurement
         >>> from scoresde.inverse import MMPS
         >>> sde = scoresde.VPSDE()
         >>> target = scoresde.targets.Gaussian(
         ...     torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]])
         ... )
         >>> seen = Measurement(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 0.1)
-        >>> posterior = Conditioned(target.score(sde), seen, MMPS(iterations=1))
+        >>> posterior = ConditionedScore(target.score(sde), seen, MMPS(iterations=1))
         >>> x = scoresde.solve(
         ...     sde, posterior, method="ddim", steps=50, shape=(500, 2), seed=0
         ... ).x

@@ -12,7 +12,7 @@ from ..core.errors import InvalidArgumentError, unknown
 from ..core.sdes import AffineSDE
 from ..core.support.checks import check_choice, check_kind
 from ..scores import as_score
-from .conditioned import Conditioned
+from .conditioned import ConditionedScore
 from .measurement import Measurement
 from .rules import RULES, Rule
 from .samplers import SAMPLERS, InverseSolver
@@ -96,7 +96,7 @@ def condition(
     method: RuleName | str | Rule = "mmps",
     sde: AffineSDE | None = None,
     **options: object,
-) -> Conditioned:
+) -> ConditionedScore:
     r"""The score function of the data given a measurement :math:`y = Ax_0 + n`, for any solver.
 
     Args:
@@ -138,7 +138,7 @@ def condition(
         raise InvalidArgumentError(f"`method` is already a rule; set {', '.join(options)} there.")
     check_kind("method", method, (str, Rule), "a name or a Rule")
     rule = method if isinstance(method, Rule) else make(RULES[method], options)
-    return Conditioned(score_fn, measured(score_fn, operator, y, noise_std), rule, sde=sde)
+    return ConditionedScore(score_fn, measured(score_fn, operator, y, noise_std), rule, sde=sde)
 
 
 def measured(

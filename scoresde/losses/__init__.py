@@ -50,20 +50,20 @@ from .times import (
     LowDiscrepancy,
     NoiseLevels,
     Times,
-    Uniform,
+    UniformTimes,
 )
-from .weights import EDM, P2, WEIGHTS, MinSNR, Sigmoid
+from .weights import P2, WEIGHTS, EDMWeight, MinSNR, Sigmoid
 
 LOSSES: Registry[Callable[..., Tensor]] = _registries.LOSSES
 
 __all__ = [
-    "EDM",
     "LOSSES",
     "P2",
     "REDUCTIONS",
     "TARGETS",
     "WEIGHTS",
     "Draw",
+    "EDMWeight",
     "Fixed",
     "FromLevels",
     "Importance",
@@ -77,8 +77,8 @@ __all__ = [
     "NoiseLevels",
     "Sigmoid",
     "Times",
-    "Uniform",
     "UniformIndex",
+    "UniformTimes",
     "WeightedIndex",
     "chain_term",
     "ddpm_simple",

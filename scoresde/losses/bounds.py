@@ -112,7 +112,7 @@ def _diffusion(
     """`diffusion_at`, and where the network was evaluated."""
     check_flag("minimise_variance", minimise_variance)
     sde = model.sde
-    schedule = _Schedule(sde, minimise_variance)
+    schedule = _ScheduleNodes(sde, minimise_variance)
     span = sde.t_max - sde.t_min
     if steps is None:
         node = schedule.node(sde.t_min + span * u)
@@ -252,7 +252,7 @@ def reconstruction(
     return -logits.log_softmax(-1).gather(-1, chosen)[..., 0].flatten(1).sum(1)
 
 
-class _Schedule:
+class _ScheduleNodes:
     r"""The nodes of a process; with the gradient of :math:`\gamma` between its ends that of a variance, if requested.
 
     :math:`\gamma = \gamma_0 + (\gamma_1-\gamma_0)\,n(t)` splits any :math:`\gamma` into its ends and what is between,

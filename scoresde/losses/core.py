@@ -262,7 +262,7 @@ def law(model: object, times: Times | None) -> Times:
     if times is None:
         chain = chain_of(model)
         return LowDiscrepancy() if chain is None else LowDiscrepancy(UniformIndex(chain))
-    check_kind("times", times, Times, "a distribution such as scoresde.losses.Uniform()")
+    check_kind("times", times, Times, "a distribution such as scoresde.losses.UniformTimes()")
     return times
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InvalidArgumentError, ScoreFnError
-from ..core.processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
+from ..core.processes.divergence import PROBES, Backward, ExactTrace, Hutchinson, dot
 from ..core.processes.general import drift_of
 from ..core.sdes import SDE, Node
 from ..core.sdes.base import check_sde
@@ -143,7 +143,7 @@ def implicit_at(
     score, product = _field(score_fn, x, t, context)
     if probes is not None:
         check_tensor("probes", probes, (len(x), -1, *x.shape[1:]))
-    trace = Exact(x.new_zeros((len(x), 0, *x.shape[1:]))) if probes is None else Hutchinson(probes)
+    trace = ExactTrace(x.new_zeros((len(x), 0, *x.shape[1:]))) if probes is None else Hutchinson(probes)
     value = trace(product).mean(1) + 0.5 * dot(score, score)
     return _kept(value.to(x.dtype))
 

@@ -49,7 +49,7 @@ class Draw:
     levels int64 ``(batch,)``.
 
     Example:
-        >>> Uniform().at(
+        >>> UniformTimes().at(
         ...     scoresde.VESDE(t_min=0.0), torch.tensor([0.25], dtype=torch.float64)
         ... ).weight
         tensor([1.], dtype=torch.float64)
@@ -105,11 +105,11 @@ class Times(abc.ABC):
 
 
 @dataclass(frozen=True)
-class Uniform(Times):
+class UniformTimes(Times):
     """Uniform in time on [t_min, t_max]; every weight is 1.
 
     Example:
-        >>> Uniform().at(
+        >>> UniformTimes().at(
         ...     scoresde.FlowSDE(t_min=0.0, t_max=0.5),
         ...     torch.tensor([0.5], dtype=torch.float64),
         ... ).t
@@ -163,10 +163,10 @@ class LowDiscrepancy(Times):
         Kingma et al. (2021), Variational Diffusion Models, appendix I.1. https://arxiv.org/abs/2107.00630
     """
 
-    law: Times = Uniform()
+    law: Times = UniformTimes()
 
     def __post_init__(self) -> None:
-        check_kind("law", self.law, Times, "a distribution such as scoresde.losses.Uniform()")
+        check_kind("law", self.law, Times, "a distribution such as scoresde.losses.UniformTimes()")
 
     def uniforms(self, n: int, generator: torch.Generator | None, device: torch.device | str | None = None) -> Tensor:
         """The evenly spread numbers, ``(n,)``."""

@@ -109,12 +109,12 @@ class P2:
 
 
 @dataclass(frozen=True)
-class EDM:
+class EDMWeight:
     r""":math:`1 + \rho^2/\sigma_d^2` with :math:`\rho = \sigma/\alpha`, of the noise; of the data it is EDM's
     :math:`\lambda(\rho) = (\rho^2+\sigma_d^2)/(\rho\sigma_d)^2`.
 
     Example:
-        >>> EDM(0.5)(scoresde.FlowSDE().nodes(torch.tensor([0.5]))).round(decimals=6)
+        >>> EDMWeight(0.5)(scoresde.FlowSDE().nodes(torch.tensor([0.5]))).round(decimals=6)
         tensor([5.], dtype=torch.float64)
 
     References:
@@ -159,7 +159,7 @@ WEIGHTS: dict[str, Weight] = {
     "vdm": likelihood,
     "min_snr": MinSNR(),
     "p2": P2(),
-    "edm": EDM(),
+    "edm": EDMWeight(),
     "sigmoid": Sigmoid(),
 }
 

@@ -29,7 +29,7 @@ from .bare import as_score, check_context
 from .base import Score, changed, check_made_for
 from .high_noise import HighNoise, best_of, cures
 from .model import ScoreModel
-from .probe import LOWEST, Errors, Network, OfFunction, OfModel, Sample, kept
+from .probe import LOWEST, OfFunction, OfModel, ProbedNetwork, ReadingErrors, Sample, kept
 from .readings import (
     AS_GIVEN,
     SHARES,
@@ -249,7 +249,7 @@ class _Search:
         context: dict[str, Any],
         generator: torch.Generator,
     ) -> None:
-        self.network: Network = OfFunction(score_fn)
+        self.network: ProbedNetwork = OfFunction(score_fn)
         self.declared = declared_bare(sde)
         if isinstance(score_fn, ScoreModel) and not changed(score_fn, ScoreModel):
             self.network, self.declared = OfModel(score_fn), declared_by(score_fn)
@@ -370,7 +370,7 @@ class _Search:
         """How much a reading changes; measured times are worth two changes."""
         return self.declared.size(reading) + 2 * (reading in self.measured)
 
-    def _beats(self, reading: Reading, own: Errors, errors: Errors) -> bool:
+    def _beats(self, reading: Reading, own: ReadingErrors, errors: ReadingErrors) -> bool:
         """Whether a reading is better than the declared one, with the help of the network."""
         better = _better(own, errors, _UNNAMED if reading in self.measured else _RAISE)
         named = reading.process is not self.declared.process or reading.time.name.startswith("label")
@@ -512,7 +512,7 @@ class _Search:
         return self._reported(own, alternatives, (verdict, convention, message), change, self.calls)
 
     def _reported(
-        self, own: Errors, alternatives: dict[str, float], told: tuple[str, str, str], change: str, calls: int
+        self, own: ReadingErrors, alternatives: dict[str, float], told: tuple[str, str, str], change: str, calls: int
     ) -> ScoreReport:
         verdict, convention, message = told
         return ScoreReport(
@@ -528,7 +528,7 @@ class _Search:
             calls,
         )
 
-    def _kept(self, own: Errors, others: dict[str, Reading], beaten: bool) -> tuple[str, str, str]:
+    def _kept(self, own: ReadingErrors, others: dict[str, Reading], beaten: bool) -> tuple[str, str, str]:
         """The verdict, the convention and the message where no other reading fits."""
         broken = [f"{t:.4g}" for t, finite in zip(self.t, own.finite.tolist(), strict=True) if not finite]
         if broken:
@@ -655,7 +655,7 @@ class _Search:
         """Whether no weights of the state and the output, fitted at every level, are better by a factor."""
         return not _better(self.found[reading], self.many.fitted(reading)[0], factor)
 
-    def _sound(self, errors: Errors) -> bool:
+    def _sound(self, errors: ReadingErrors) -> bool:
         """Whether the errors are below those of the Gaussian denoiser, or equal but for chance and its fit."""
         gain, error = self.many.gaussian().gain(errors)
         return gain > -max(_TIED * error, math.log(_EQUAL))
@@ -686,13 +686,13 @@ def _levels(sde: AffineSDE, data: Tensor, levels: int, chain: Chain | None = Non
     return log_snrs / 2, (log_snrs + spread).exp(), within_reach
 
 
-def _better(own: Errors, other: Errors, factor: float, errors: float = _CLEAR) -> bool:
+def _better(own: ReadingErrors, other: ReadingErrors, factor: float, errors: float = _CLEAR) -> bool:
     """Whether another reading's error is lower by a factor, and by so many standard errors."""
     gain, error = own.gain(other)
     return gain > max(math.log(factor), errors * error)
 
 
-def _tied(errors: Errors, best: Errors, factor: float) -> bool:
+def _tied(errors: ReadingErrors, best: ReadingErrors, factor: float) -> bool:
     """Whether a reading may be as good as the best one, or worse by less than a factor."""
     gain, error = errors.gain(best)
     return gain < max(math.log(factor), _TIED * error)

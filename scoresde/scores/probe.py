@@ -27,7 +27,7 @@ _MOST_LABEL = 100_000  # of networks without a table
 _SLACK = 1e-6
 
 
-class Network(Protocol):
+class ProbedNetwork(Protocol):
     """A network without its conventions.
 
     Attributes:
@@ -75,7 +75,7 @@ class OfFunction:
         return check_output("The score function", self.function(x, time.to(x.dtype), **context), x)
 
 
-class Errors:
+class ReadingErrors:
     """The errors of a reading, ``(levels, rows)``, relative to those of a Gaussian denoiser.
 
     Attributes:
@@ -99,11 +99,11 @@ class Errors:
         means = torch.where(self.valid, self.values.mean(1), 1.0)
         return float((means + LOWEST).log().mean().exp()) - LOWEST
 
-    def joined(self, other: Errors) -> Errors:
+    def joined(self, other: ReadingErrors) -> ReadingErrors:
         """These errors and those of other rows."""
-        return Errors(torch.cat([self.values, other.values], 1), self.valid)
+        return ReadingErrors(torch.cat([self.values, other.values], 1), self.valid)
 
-    def gain(self, other: Errors) -> tuple[float, float]:
+    def gain(self, other: ReadingErrors) -> tuple[float, float]:
         """The logarithm of the ratio of this error to that of another reading of the same rows, and its standard
         error."""
         both = self.valid & other.valid
@@ -143,7 +143,7 @@ class Sample:
     """Some rows of the data, each with noise at every level, and what the network returns for them.
 
     Args:
-        network: see `Network`.
+        network: see `ProbedNetwork`.
         data: of all rows.
         rows: which ones, ``(n,)``.
         lams: half of the log-SNRs, ``(levels,)``.
@@ -154,7 +154,7 @@ class Sample:
 
     def __init__(
         self,
-        network: Network,
+        network: ProbedNetwork,
         data: Tensor,
         rows: Tensor,
         lams: Tensor,
@@ -220,14 +220,14 @@ class Sample:
         self.numbers = torch.cat([self.numbers.reshape(-1, len(numbers)), numbers[None]])
         return len(self.places) - 1
 
-    def own(self, reading: Reading) -> Errors:
+    def own(self, reading: Reading) -> ReadingErrors:
         """The errors of the reading that is declared; what the network raises leaves."""
         errors = self.errors(reading, strict=True)
         if errors is None:
             raise InvalidArgumentError(f"`time_input` of the score function is not finite on {reading.process.sde!r}.")
         return errors
 
-    def errors(self, reading: Reading, *, strict: bool = False, silent: bool = False) -> Errors | None:
+    def errors(self, reading: Reading, *, strict: bool = False, silent: bool = False) -> ReadingErrors | None:
         """The errors of a reading; None if the network does not take its input.
 
         ``silent`` puts zeros in place of the outputs.
@@ -242,13 +242,13 @@ class Sample:
             return None
         return self._errors(reading, *seen, silent=silent)
 
-    def _errors(self, reading: Reading, given: Tensor, out: Tensor, *, silent: bool = False) -> Errors:
+    def _errors(self, reading: Reading, given: Tensor, out: Tensor, *, silent: bool = False) -> ReadingErrors:
         a, b, c = (self._column(w) for w in self.weights(reading))
         guess = a * given if silent else a * given + b * out + c
         error = (guess - self.z).flatten(2).to(torch.float64).square().mean(2)
-        return Errors(error.cpu() / self.base[:, None], self._node(reading)[1])
+        return ReadingErrors(error.cpu() / self.base[:, None], self._node(reading)[1])
 
-    def exchanged(self, reading: Reading) -> tuple[Errors, Errors] | None:
+    def exchanged(self, reading: Reading) -> tuple[ReadingErrors, ReadingErrors] | None:
         """The errors of a reading where every sample has the context of another, and how far that moves its guesses of
         the noise, in the same units; None if there is no context, or the network does not take it."""
         number, (levels, rows) = self.place(reading), self.z.shape[:2]
@@ -260,9 +260,9 @@ class Sample:
             return None
         moved = (self._column(self.weights(reading)[1]) * (seen[1] - known[1])).flatten(2).to(torch.float64)
         valid = self._node(reading)[1]
-        return self._errors(reading, *seen), Errors(moved.square().mean(2).cpu() / self.base[:, None], valid)
+        return self._errors(reading, *seen), ReadingErrors(moved.square().mean(2).cpu() / self.base[:, None], valid)
 
-    def relabelled(self, reading: Reading, by: int) -> Errors | None:
+    def relabelled(self, reading: Reading, by: int) -> ReadingErrors | None:
         """The errors of a reading with other integers in the context, in their order, of which the last is followed by
         the first; None if there are none."""
         number, integers = self.place(reading), (torch.int64, torch.int32)
@@ -279,7 +279,7 @@ class Sample:
         seen, self.context = self._called(self.places[number], strict=False), own
         return seen
 
-    def alone(self, reading: Reading, levels: Sequence[int]) -> Errors | None:
+    def alone(self, reading: Reading, levels: Sequence[int]) -> ReadingErrors | None:
         """The errors of a reading at some levels, where every call has one time."""
         number, (_, valid) = self.place(reading), self._node(reading)
         if number is None:
@@ -290,16 +290,16 @@ class Sample:
         if seen is None:
             return None
         asked = torch.zeros_like(valid).index_fill(0, torch.tensor(levels), True)
-        return Errors(self._errors(reading, *seen).values, valid & asked)
+        return ReadingErrors(self._errors(reading, *seen).values, valid & asked)
 
-    def gaussian(self) -> Errors:
+    def gaussian(self) -> ReadingErrors:
         """The errors of the Gaussian denoiser itself on these rows."""
         ratio = self._column(self.base / (1 - self.base))  # the variance of the data over that of the noise
         spread, rho = (self.data - self.mean)[None], self._column((-self.lams).exp())
         error = ((spread - ratio * rho * self.z) / (rho * (1 + ratio))).flatten(2).to(torch.float64).square().mean(2)
-        return Errors(error.cpu() / self.base[:, None], torch.ones(len(self.lams), dtype=torch.bool))
+        return ReadingErrors(error.cpu() / self.base[:, None], torch.ones(len(self.lams), dtype=torch.bool))
 
-    def fitted(self, reading: Reading) -> tuple[Errors, Tensor]:
+    def fitted(self, reading: Reading) -> tuple[ReadingErrors, Tensor]:
         """The errors of the best combination of input and output at every level, fitted to the other half of the rows,
         and how many times larger the output's weight is than the reading's, ``(levels,)``."""
         given, out = (v.flatten(2).to(torch.float64).cpu() for v in self._seen(reading))
@@ -312,9 +312,11 @@ class Sample:
             a, b = (w[:, None, None] for w in ((ge * oo - oe * go) / size, (oe * gg - ge * go) / size))
             errors.append((a * given[:, mine] + b * out[:, mine] - z[:, mine]).square().mean(2))
             sizes.append(b.flatten() / self.weights(reading)[1])
-        return Errors(torch.cat(errors, 1) / self.base[:, None], self._node(reading)[1]), torch.stack(sizes).mean(0)
+        return ReadingErrors(torch.cat(errors, 1) / self.base[:, None], self._node(reading)[1]), torch.stack(
+            sizes
+        ).mean(0)
 
-    def scaled(self, reading: Reading) -> Errors:
+    def scaled(self, reading: Reading) -> ReadingErrors:
         """The errors of a reading with the output multiplied by one number, the best for the other half of the rows."""
         given, out = self._seen(reading)
         a, b, c = (self._column(w) for w in self.weights(reading))
@@ -324,7 +326,7 @@ class Sample:
         for mine, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
             factor = -(weights * rest[:, other] * part[:, other]).sum() / (weights * part[:, other].square()).sum()
             errors.append((rest[:, mine] + factor * part[:, mine]).square().mean(2).cpu())
-        return Errors(torch.cat(errors, 1) / self.base[:, None], self._node(reading)[1])
+        return ReadingErrors(torch.cat(errors, 1) / self.base[:, None], self._node(reading)[1])
 
     def best_times(self, reading: Reading, times: Tensor) -> Tensor | None:
         """The times at which the reading fits best, ``(levels,)``, among some in order ``(n,)`` and between them."""

@@ -27,7 +27,7 @@ _VP = VPSDE()
 Read = Callable[[Node[Tensor]], Tensor]
 
 
-class Process(NamedTuple):
+class KnownProcess(NamedTuple):
     """A process, the code that makes it, and that of the chain of 1000 levels which it belongs to; of a variance
     preserving one whose own is slow, its time as a function of the log-SNR."""
 
@@ -127,7 +127,7 @@ class Reading:
         variance: what the second half of its channels is for, as it is declared.
     """
 
-    process: Process
+    process: KnownProcess
     prediction: str
     time: Time
     scale: str = "x"
@@ -315,12 +315,12 @@ _NAMED = {
 }
 
 
-def _scaled_linear() -> Process:
+def _scaled_linear() -> KnownProcess:
     """The process of latent diffusion."""
     chain = BetaChain(torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2)
     known, places = -chain.log_snrs.numpy(), chain.times.numpy()
     code = "scoresde.discrete.BetaChain(torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)"
-    return Process(
+    return KnownProcess(
         f"{code}.sde()",
         chain.sde(),
         lambda log_snr: torch.from_numpy(np.interp(-log_snr.numpy(), known, places)),
@@ -329,23 +329,26 @@ def _scaled_linear() -> Process:
 
 
 @functools.cache
-def _processes() -> tuple[tuple[Process, float], ...]:
+def _processes() -> tuple[tuple[KnownProcess, float], ...]:
     """Processes that networks are trained on, and the length of their clocks."""
     return (
-        (Process("scoresde.VPSDE()", _VP, chain="scoresde.discrete.BetaChain.linear()"), 1.0),
-        (Process("scoresde.VPSDE(1e-6, 32.0)", VPSDE(1e-6, 32.0)), 1.0),  # of networks of posteriors, as is the next
-        (Process("scoresde.VPSDE(0.01, 10.0)", VPSDE(0.01, 10.0)), 1.0),
-        (Process("scoresde.CosineVPSDE()", CosineVPSDE(), chain="scoresde.discrete.BetaChain.cosine()"), 1.0),
+        (KnownProcess("scoresde.VPSDE()", _VP, chain="scoresde.discrete.BetaChain.linear()"), 1.0),
+        (
+            KnownProcess("scoresde.VPSDE(1e-6, 32.0)", VPSDE(1e-6, 32.0)),
+            1.0,
+        ),  # of networks of posteriors, as is the next
+        (KnownProcess("scoresde.VPSDE(0.01, 10.0)", VPSDE(0.01, 10.0)), 1.0),
+        (KnownProcess("scoresde.CosineVPSDE()", CosineVPSDE(), chain="scoresde.discrete.BetaChain.cosine()"), 1.0),
         (_scaled_linear(), 1000.0),
-        (Process("scoresde.SigmoidVPSDE()", SigmoidVPSDE()), 1.0),
-        (Process("scoresde.SubVPSDE()", SubVPSDE()), 1.0),
-        (Process("scoresde.FlowSDE()", FlowSDE()), 1.0),
-        (Process("scoresde.VESDE()", VESDE()), 1.0),
-        (Process("scoresde.VDMSDE()", VDMSDE(), lambda log_snr: (13.3 - log_snr) / 18.3), 1.0),
+        (KnownProcess("scoresde.SigmoidVPSDE()", SigmoidVPSDE()), 1.0),
+        (KnownProcess("scoresde.SubVPSDE()", SubVPSDE()), 1.0),
+        (KnownProcess("scoresde.FlowSDE()", FlowSDE()), 1.0),
+        (KnownProcess("scoresde.VESDE()", VESDE()), 1.0),
+        (KnownProcess("scoresde.VDMSDE()", VDMSDE(), lambda log_snr: (13.3 - log_snr) / 18.3), 1.0),
     )
 
 
-_EDM = Process("scoresde.EDMSDE()", EDMSDE())
+_EDM = KnownProcess("scoresde.EDMSDE()", EDMSDE())
 
 
 def _clock(name: str, factor: float) -> Time:
@@ -436,7 +439,7 @@ class Family(NamedTuple):
         low, high = (float(f"{math.exp(number):.3g}") for number in self.numbers)
         if not 0 < low < high:
             return None
-        process = Process(f"{self.code}({low:g}, {high:g})", self.make(low, high))
+        process = KnownProcess(f"{self.code}({low:g}, {high:g})", self.make(low, high))
         name = "time in [0, 1]" if self.length == 1 else "time in [0, 1000]"
         return replace(declared, process=process, time=_clock(name, self.length), scale="x")
 
@@ -567,10 +570,10 @@ def declared_by(model: ScoreModel) -> Reading:
         expression = INDEX if isinstance(time, str) else "declared(t)"
         label = Time("the declared time", expression, model._read_time)
     scale = "c_in" if model.prediction == "edm" else model.input_scale
-    process, variance = Process("sde", model.native), model.variance_name
+    process, variance = KnownProcess("sde", model.native), model.variance_name
     return Reading(process, model.prediction, label, scale, sigma_data=model.sigma_data, variance=variance)
 
 
 def declared_bare(sde: AffineSDE) -> Reading:
     """The reading of a score function of a process."""
-    return Reading(Process("sde", sde), "score", _NAMED["t"])
+    return Reading(KnownProcess("sde", sde), "score", _NAMED["t"])

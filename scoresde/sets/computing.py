@@ -21,7 +21,7 @@ from ..core.solution import Info, Status
 from ..core.support.checks import check_callable, check_device, check_flag, check_integer, check_kind, check_number
 from ..core.support.display import Displayed
 from ..core.support.files.paths import check_path
-from ..core.support.files.shards import Plan, Store
+from ..core.support.files.shards import SetPlan, Store
 from ..core.support.registries import ARRAY_CONTAINERS, CONTAINERS
 from ..grids import Grid
 from ..scores.networks import check_evaluating, check_quiet
@@ -30,7 +30,7 @@ from ..solvers.registry.config import to_text
 from .containers import Files, Rows
 from .identity import Made
 from .making import Failure, Work, place
-from .teams import Alone, Group, Team
+from .teams import Alone, ProcessTeam, Team
 from .transfers import Transfers
 
 STREAM = "philox4x32-10, version 1"
@@ -122,11 +122,11 @@ class Manner:
 
     def team(self) -> Team:
         """The processes that make a shard together."""
-        return Alone() if self.group is None else Group(self.group)
+        return Alone() if self.group is None else ProcessTeam(self.group)
 
 
 def sizes(first: int, count: int, shard_size: int, batch_size: int) -> dict[str, Any]:
-    """The indices of a set and how they are divided, as `Plan` takes them.
+    """The indices of a set and how they are divided, as `SetPlan` takes them.
 
     Example:
         >>> sizes(0, 10, 4, 100)
@@ -222,7 +222,7 @@ def compute(
     for name in settings or {}:
         if not isinstance(name, str) or name in own:
             raise InvalidArgumentError(f"`settings` must not have the name {name!r}.")
-    plan = Plan({**{name: told(name, value) for name, value in (settings or {}).items()}, **own}, **divided)
+    plan = SetPlan({**{name: told(name, value) for name, value in (settings or {}).items()}, **own}, **divided)
 
     check_evaluating("function", function)
 
@@ -243,7 +243,7 @@ def belonging(made: Made, identity: str | None, manner: Manner) -> dict[str, obj
     return {"weights": manner.team().agreed(made.digest), "identity": identity}
 
 
-def begin(folder: Path, plan: Plan, made: Made, extend: bool) -> Store:
+def begin(folder: Path, plan: SetPlan, made: Made, extend: bool) -> Store:
     """The folder of a new set, or of one that is continued, by whom it belongs to."""
 
     def check(where: str) -> None:

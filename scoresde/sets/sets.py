@@ -26,7 +26,7 @@ from ..core.support.checks import (
     check_score_fn,
 )
 from ..core.support.files.paths import check_path
-from ..core.support.files.shards import Plan
+from ..core.support.files.shards import SetPlan
 from ..core.support.registries import CONTAINERS, PICTURE_CONTAINERS
 from ..grids import GRIDS
 from ..scores import as_score
@@ -162,7 +162,7 @@ def generate(
         warnings.simplefilter("ignore")  # they come with the first batch
         none = SampleNoise(seed, indices=())
         solve(sde, score_fn, shape=(0, *event), noise=none, throw=False, device=where, **options)  # checks the options
-    plan = Plan(settings, **divided)
+    plan = SetPlan(settings, **divided)
     plan = replace(plan, settings={**settings, "context": _names(context, plan)})
 
     def solved(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -215,7 +215,7 @@ def _check_bound(score_fn: object) -> None:
             )
 
 
-def _names(context: Context | None, plan: Plan) -> list[str]:
+def _names(context: Context | None, plan: SetPlan) -> list[str]:
     """The names of the context, which the last batch is asked for before any work is done."""
     if context is None:
         return []

@@ -74,7 +74,7 @@ class Alone(Team):
         return None
 
 
-class Group(Team):
+class ProcessTeam(Team):
     """The processes of a group of `torch.distributed`.
 
     Args:

@@ -30,7 +30,7 @@ from .registry.lookup import Method as Method
 from .registry.lookup import drift_methods as drift_methods
 from .registry.lookup import make_solver as make_solver
 from .registry.lookup import methods as methods
-from .restart import Interval as Interval
+from .restart import RestartInterval as RestartInterval
 from .smc import SMC as SMC
 
 def __getattr__(name: str) -> Any: ...

@@ -14,7 +14,7 @@ from ..core.support.checks import check_choice
 from ..core.support.combination import Term, combination
 from ..core.support.tensors import Scalar, exp, expm1, log1p, sqrt
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, adams_weights, interpolation_weights, positions
-from .families.multistep import NoiseMultistep, Row
+from .families.multistep import NoiseMultistep, StepRow
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
@@ -97,14 +97,14 @@ class TAB(NoiseMultistep):
         weights = interpolation_weights(positions([n.t for n in history.nodes], start.t, h), moments)
         return combination(stop.alpha / start.alpha, x, stop.alpha, weights, history.values)
 
-    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
+    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> StepRow:
         """See `Multistep.coefficients`; for ``clock="vp_time"``."""
         now = _vp_time(start)
         h = _vp_time(stop) - now
         rates = [h * w * _rho_rate(now + c * h) for c, w in zip(GAUSS_NODES, GAUSS_WEIGHTS, strict=True)]
         moments = [sum(rate * c**k for rate, c in zip(rates, GAUSS_NODES, strict=True)) for k in range(len(nodes))]
         weights = interpolation_weights(positions([_vp_time(n) for n in nodes], now, h), moments)
-        return Row(stop.alpha / start.alpha, stop.alpha, weights, 0.0)
+        return StepRow(stop.alpha / start.alpha, stop.alpha, weights, 0.0)
 
 
 def _vp_time(node: Node) -> Scalar:
@@ -153,9 +153,9 @@ class RhoAB(NoiseMultistep):
 
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
 
-    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
+    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> StepRow:
         """See `Multistep.coefficients`."""
         now = RHO.clock(start)
         h = RHO.clock(stop) - now
         weights = adams_weights(positions([RHO.clock(n) for n in nodes], now, h), 0.0)
-        return Row(stop.alpha / start.alpha, stop.alpha * h, weights, 0.0)
+        return StepRow(stop.alpha / start.alpha, stop.alpha * h, weights, 0.0)

@@ -18,12 +18,12 @@ from .families.transition import leap
 from .rho_runge_kutta import RhoHeun
 
 
-class Interval(NamedTuple):
+class RestartInterval(NamedTuple):
     r"""Where to restart: between two levels of :math:`\rho = \sigma/\alpha`, how often, and in how many steps each
     time.
 
     Example:
-        >>> Interval(0.1, 0.3, times=2, steps=4).times
+        >>> RestartInterval(0.1, 0.3, times=2, steps=4).times
         2
     """
 
@@ -49,7 +49,8 @@ class Restart(EstimateSDESolver):
         the official code: any process, and the descents end on the node where they began.
 
     Args:
-        intervals: a tuple of `Interval` (or of its fields), in :math:`\rho`; parts outside the solve are left out.
+        intervals: a tuple of `RestartInterval` (or of its fields), in :math:`\rho`; parts outside the solve are
+            left out.
 
     Example:
         >>> import torch, scoresde
@@ -70,7 +71,7 @@ class Restart(EstimateSDESolver):
         https://arxiv.org/abs/2306.14878
     """
 
-    intervals: tuple[Any, ...] = (Interval(0.1, 0.3, times=1, steps=3),)
+    intervals: tuple[Any, ...] = (RestartInterval(0.1, 0.3, times=1, steps=3),)
 
     evaluations: ClassVar[int] = 2
     looks_ahead: ClassVar[bool] = True
@@ -79,7 +80,7 @@ class Restart(EstimateSDESolver):
 
     def __post_init__(self) -> None:
         try:
-            found = tuple(Interval(*each) for each in self.intervals)
+            found = tuple(RestartInterval(*each) for each in self.intervals)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidTypeError(f"`intervals` must be a tuple of Interval, got {shown(self.intervals)}.") from error
         for each in found:

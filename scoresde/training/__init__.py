@@ -4,7 +4,7 @@ The data come as `Batches`, each a function of seed, step and rank; a run that w
 last checkpoint. ``python -m scoresde.training digits --out DIR`` makes the shipped network.
 """
 
-from .callbacks import Bound, Metric, Samples
+from .callbacks import BoundCallback, Metric, SampleCallback
 from .classifier import CLASSIFIER, train_classifier
 from .data import Arrays, Batches, Folder, Source, hold_out, read
 from .digits import DIGITS, DIGITS_LEVELS, fit, main, train_digits
@@ -21,7 +21,7 @@ __all__ = [
     "DIGITS_LEVELS",
     "Arrays",
     "Batches",
-    "Bound",
+    "BoundCallback",
     "DigitsSplit",
     "Every",
     "Folder",
@@ -30,7 +30,7 @@ __all__ = [
     "Preset",
     "Progress",
     "Recipe",
-    "Samples",
+    "SampleCallback",
     "Source",
     "Stateless",
     "Trainer",

@@ -33,7 +33,7 @@ from .trainer import Progress
 
 
 @dataclass(frozen=True)
-class Samples:
+class SampleCallback:
     """Samples of the averaged model: a picture ``samples/step-….png`` of images, and their standard deviation.
 
     Args:
@@ -50,7 +50,7 @@ class Samples:
         ...     scoresde.VPSDE()
         ... )
         >>> sorted(
-        ...     Samples((2,), 4, sampler={"method": "ddim", "steps": 2})(
+        ...     SampleCallback((2,), 4, sampler={"method": "ddim", "steps": 2})(
         ...         Progress(1, model, None)
         ...     )
         ... )
@@ -98,7 +98,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundCallback:
     r"""The variational bound of the averaged model on held-out data: bits per dimension for grey levels, else nats.
 
     Args:
@@ -112,7 +112,7 @@ class Bound:
         >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(
         ...     scoresde.VPSDE()
         ... )
-        >>> sorted(Bound(torch.zeros(4, 2))(Progress(1, model, None)))
+        >>> sorted(BoundCallback(torch.zeros(4, 2))(Progress(1, model, None)))
         ['bound_nats']
     """
 
@@ -174,14 +174,14 @@ class Metric:
         >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(
         ...     scoresde.VPSDE()
         ... )
-        >>> few = Samples((2,), 4, sampler={"method": "ddim", "steps": 2})
+        >>> few = SampleCallback((2,), 4, sampler={"method": "ddim", "steps": 2})
         >>> sorted(Metric(Difference(), torch.zeros(8, 2), few)(Progress(1, model, None)))
         ['Difference']
     """
 
     metric: Any
     real: Tensor | None
-    samples: Samples
+    samples: SampleCallback
     name: str = ""
     batch: int = 256
 
@@ -200,7 +200,7 @@ class Metric:
                 "`real` must be None for a metric that keeps its data when it is reset (reset_real_features=False), "
                 "and data for any other."
             )
-        check_kind("samples", self.samples, Samples, "a scoresde.training.Samples")
+        check_kind("samples", self.samples, SampleCallback, "a scoresde.training.SampleCallback")
         check_kind("name", self.name, str, "a string")
         check_integer("batch", self.batch, low=1, high=MOST_DRAWS)
         if self.real is not None:

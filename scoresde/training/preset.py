@@ -30,7 +30,7 @@ from ..nets import ARCHITECTURES, build
 from ..scores import Score, ScoreModel
 from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel
-from .callbacks import Samples
+from .callbacks import SampleCallback
 from .data import Batches, Source, Unlabelled, as_source, check_source
 from .recipe import Recipe
 from .seeds import DATA, WEIGHTS, generator_of, seed_of
@@ -280,7 +280,9 @@ def train(
     nn.ModuleDict(parts_of(model)).to(device)
     if sample_every:
         sampler = preset.sampler.arguments(model.chain)
-        shown = Samples(source.event_shape, sampler=sampler, data_range=preset.data_range, clip=preset.sampler.clip)
+        shown = SampleCallback(
+            source.event_shape, sampler=sampler, data_range=preset.data_range, clip=preset.sampler.clip
+        )
         callbacks = (*callbacks, Every(sample_every, shown))
     own = {"architecture": {"name": preset.architecture, "kwargs": preset.arguments(source)}}
     stream = Stateless(batches, device, workers)

@@ -5,7 +5,7 @@ training.
 from ..core.support.intervals import Interval
 from .advice import Advice, HarmlessEnd, ProcessEnds, advise, shifted
 from .calibration import Calibration, sbc_ranks, simulation_based_calibration, tarp
-from .certificate import Certificate, Group
+from .certificate import CalibratedDraws, Certificate
 from .certifying import certify
 from .conformal import Coverage
 from .diagnosis import Diagnosis, diagnose
@@ -24,12 +24,12 @@ from .two_samples import (
 
 __all__ = [
     "Advice",
+    "CalibratedDraws",
     "Calibration",
     "Certificate",
     "ClassifierTest",
     "Coverage",
     "Diagnosis",
-    "Group",
     "HarmlessEnd",
     "Interval",
     "Law",

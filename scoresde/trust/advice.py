@@ -72,7 +72,7 @@ from ..core.support.checks import (
 from ..core.support.tensors import row_finite
 from ..discrete.ncsnv2 import largest_distance, ratio
 from ..losses import NoiseLevels
-from ..tuning.energy import Estimate, mean_of_pairs
+from ..tuning.energy import PairMean, mean_of_pairs
 
 _ROWS, _PRODUCTS, _FEWEST_ROWS = 2048, 2**34, 64  # rows that are compared in pairs, and the multiplications it may take
 _BLOCK = 2**22  # numbers that are read at once
@@ -436,7 +436,7 @@ def advise(
             )
 
         some = some - mean
-        miss = Estimate(float(squares.mean()) / (rows.n - 1), float(squares.std()) / rows.n**1.5)
+        miss = PairMean(float(squares.mean()) / (rows.n - 1), float(squares.std()) / rows.n**1.5)
         pairs = _Pairs(some @ some.T, some, mean, math.sqrt(float(squares.max())), miss)
         centred, uncentred = (_harmless_end(pairs, own, 4 * tv**2) for own in (True, False))
         ends = None
@@ -665,7 +665,7 @@ class _Pairs(NamedTuple):
     rows: Tensor  # (k, D), about the mean
     mean: Tensor  # (D,)
     radius: float  # the largest distance of a row from the mean, of all rows
-    miss: Estimate  # tr S / n, the mean square of the error of the mean, of all rows
+    miss: PairMean  # tr S / n, the mean square of the error of the mean, of all rows
 
     @property
     def factor(self) -> float:
@@ -699,17 +699,17 @@ def _harmless_end(pairs: _Pairs, own: bool, chi2: float) -> HarmlessEnd:
     if own:
         a, factor, linear = pairs.centred(), pairs.factor, pairs.miss
     else:
-        a, factor, linear = pairs.about(pairs.mean).fill_diagonal_(0.0), 1.0, Estimate(0.0, 0.0)
+        a, factor, linear = pairs.about(pairs.mean).fill_diagonal_(0.0), 1.0, PairMean(0.0, 0.0)
         if not float(a.max()) > 0:  # no two rows point in similar directions: only the largest norm bounds rho
             s = math.log1p(chi2) / (pairs.radius + float(pairs.mean.norm())) ** 2
             return HarmlessEnd(s**-0.5, 0.0, s**-0.5, s**-0.5, pairs.miss.value * s)
 
-    def estimate(log: float) -> Estimate:
+    def estimate(log: float) -> PairMean:
         """The chi-square at ln s, s = 1/rho^2. It is convex in s and 0 at s = 0, so that it has each value above once.
         U-centred products have the sum 0: their linear part does not count, in value or error."""
         s = math.exp(log)
         value, error = mean_of_pairs(lambda rows: torch.expm1(s * a[rows]) - own * s * a[rows], a)
-        return Estimate(factor * value + s * linear.value, factor * error + s * linear.error)
+        return PairMean(factor * value + s * linear.value, factor * error + s * linear.error)
 
     def root(errors: float, start: float) -> float:
         """Where the chi-square and some of its standard errors are the one wanted."""
@@ -763,11 +763,11 @@ def _process_ends(
     )
 
 
-def _chi2(pairs: _Pairs, alpha: float, sigma: float, shift: Tensor, r: float) -> Estimate:
+def _chi2(pairs: _Pairs, alpha: float, sigma: float, shift: Tensor, r: float) -> PairMean:
     """That of the states alpha x + sigma e against a normal prior: shift is their mean less that of the prior, and r
     the variance of the noise over that of the prior."""
     if not 0 < r < 2:
-        return Estimate(math.inf, 0.0)
+        return PairMean(math.inf, 0.0)
     own = float(shift.square().sum()) <= 0.01 * alpha**2 * pairs.miss.value  # the prior has the mean of these rows
     products = alpha**2 * pairs.centred() if own else pairs.about(shift, alpha)
     squares = (alpha**2 * pairs.products if own else products).diagonal() * (1 - r) / (2 * sigma**2 * (2 - r))
@@ -775,9 +775,9 @@ def _chi2(pairs: _Pairs, alpha: float, sigma: float, shift: Tensor, r: float) ->
     exponent = products - squares[:, None] - squares - 0.5 * len(shift) * (math.log(r) + math.log(2 - r))
     value, error = mean_of_pairs(lambda rows: torch.expm1(exponent[rows]) - own * products[rows], exponent)
     if not own or not math.isfinite(value):
-        return Estimate(value, error)
+        return PairMean(value, error)
     s = (alpha / sigma) ** 2
-    return Estimate(pairs.factor * value + s * pairs.miss.value, pairs.factor * error + s * pairs.miss.error)
+    return PairMean(pairs.factor * value + s * pairs.miss.value, pairs.factor * error + s * pairs.miss.error)
 
 
 def _time_of(sde: AffineSDE, rho: float) -> float | None:

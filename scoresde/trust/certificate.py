@@ -48,7 +48,7 @@ Context = Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
-class Group(Displayed):
+class CalibratedDraws(Displayed):
     """The calibration of some draws.
 
     Attributes:
@@ -57,8 +57,8 @@ class Group(Displayed):
         own: whether it is calibrated by draws of its own class; a class with too few of them takes those of all.
 
     Example:
-        >>> Group(2.0, Coverage(128, 123), True)
-        Group(quantile=2, draws=128, rank=123)
+        >>> CalibratedDraws(2.0, Coverage(128, 123), True)
+        CalibratedDraws(quantile=2, draws=128, rank=123)
     """
 
     quantile: float
@@ -227,12 +227,12 @@ class Certificate(Displayed):
     _norm: Norm | None = field(default=None)
 
     @functools.cached_property
-    def pooled(self) -> Group:
+    def pooled(self) -> CalibratedDraws:
         """The calibration of all draws."""
         return self._calibrated(self.scores)
 
     @functools.cached_property
-    def groups(self) -> dict[int, Group]:
+    def groups(self) -> dict[int, CalibratedDraws]:
         """The calibration of each class, by its number; that of all draws for a class that has too few."""
         least, found = Coverage.least(self.confidence, self.confidence_in_pilot), {}
         for label in sorted(set(self.labels)):
@@ -346,7 +346,7 @@ class Certificate(Displayed):
         own.check(replace(theirs, context=own.context))
         return replace(self, identity=own, _task=task, _norm=given)
 
-    def bound_for(self, label: int | None = None) -> Group:
+    def bound_for(self, label: int | None = None) -> CalibratedDraws:
         """The calibration of a class, or of all draws.
 
         Raises:
@@ -488,11 +488,11 @@ class Certificate(Displayed):
             raise ValueError("its indicator is none that is known")
         return made.at(made.confidence, made.confidence_in_pilot)  # or an error
 
-    def _calibrated(self, scores: Sequence[float]) -> Group:
+    def _calibrated(self, scores: Sequence[float]) -> CalibratedDraws:
         coverage = Coverage.of(len(scores), self.confidence, self.confidence_in_pilot)
-        return Group(sorted(scores)[coverage.rank - 1], coverage)
+        return CalibratedDraws(sorted(scores)[coverage.rank - 1], coverage)
 
-    def _group(self, label: int) -> Group:
+    def _group(self, label: int) -> CalibratedDraws:
         if label not in self.groups:
             raise InvalidArgumentError(f"The pilot had no draws of the class {label}, so that nothing is known of it.")
         return self.groups[label]

@@ -27,7 +27,7 @@ from .coupling import Task, rows_of
 from .indicators import INDICATORS, Indicator
 from .law import Law
 from .norms import Norm
-from .running import Run
+from .running import PilotRun
 
 _LARGEST = 1e30  # a target
 _FEW = 8  # draws at which the score function is evaluated twice
@@ -148,7 +148,7 @@ def certify(
     fixed = check_context(context, tasks[0].score, count)
     check_complete(fixed, tasks[0].score)
     labels = _labels(by, fixed, count)
-    run = Run(tasks, size, count, split, seed, fixed, batch_size, wanted.rank / wanted.draws, reference, target)
+    run = PilotRun(tasks, size, count, split, seed, fixed, batch_size, wanted.rank / wanted.draws, reference, target)
     first = slice(0, min(_FEW, count))
     tasks[0].check_repeatable(first.stop, rows_of(fixed, first, count))
     made_for = Identity.of(tasks[0], fixed, count, identity)  # or an error, before the pilot

@@ -77,7 +77,7 @@ class Column:
         return float(torch.cat(self.half).to(torch.float64).mean()) if self.half else 0.0
 
 
-class Exact:
+class ExactReference:
     """The reference of some candidates, at levels that the first part decides, or as it was given.
 
     Args:
@@ -92,7 +92,7 @@ class Exact:
         self.disagreement = self.apart = math.nan  # the median of their distances, in the norm and RMS
 
 
-class Run:
+class PilotRun:
     """The draws of a pilot.
 
     Args:
@@ -130,7 +130,7 @@ class Run:
         self._given, self._steps = _checked(given, (count, *tasks[0].event))
         for task in tasks if self._given is None else ():
             check_converges(task)
-        self._exact: dict[int, Exact] = {}  # by candidate; -1 for all that are deterministic
+        self._exact: dict[int, ExactReference] = {}  # by candidate; -1 for all that are deterministic
 
     def begin(self) -> None:
         """Solve the draws that choose, by all candidates."""
@@ -311,7 +311,9 @@ class Run:
         medians = (float(_rows(_known(values)).median()) for values in (gap, errors))
         return self._at(gap) <= _CLOSE * self._at(errors) and next(medians) <= _CLOSE * next(medians)
 
-    def _check(self, exact: Exact, noise: Callable[[], Noise], count: int, context: Any, tight: Tensor) -> None:
+    def _check(
+        self, exact: ExactReference, noise: Callable[[], Noise], count: int, context: Any, tight: Tensor
+    ) -> None:
         """Solve a few draws by a method of another family."""
         count = min(CHECKED, count)
         reference = exact.reference
@@ -327,9 +329,9 @@ class Run:
                 exact.disagreement = float(_rows(self.norm.between(tight, ends)).nanmedian())
                 exact.apart = float(rms(tight.to(torch.float64) - ends).nanmedian())
 
-    def _of(self, i: int) -> Exact:
+    def _of(self, i: int) -> ExactReference:
         key = i if self.tasks[i].stochastic else -1
-        return self._exact.setdefault(key, Exact(None, self._given))
+        return self._exact.setdefault(key, ExactReference(None, self._given))
 
     def distances(self, chosen: int) -> Tensor:
         """The RMS distances from the reference, and all that it is uncertain by; of the draws that did not choose."""

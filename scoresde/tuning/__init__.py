@@ -2,15 +2,15 @@
 
 from .grid import fit_grid
 from .learning import fit_solver
-from .records import Cost, Errors, FittedGrid, FittedSolver, Ranked, Tuned
+from .records import Cost, FittedGrid, FittedSolver, PilotErrors, Ranked, Tuned
 from .start import fit_start
 from .tuning import tune
 
 __all__ = [
     "Cost",
-    "Errors",
     "FittedGrid",
     "FittedSolver",
+    "PilotErrors",
     "Ranked",
     "Tuned",
     "fit_grid",

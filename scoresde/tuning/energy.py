@@ -25,14 +25,14 @@ from torch import Tensor
 _BLOCK = 2**20  # pairs at a time
 
 
-class Estimate(NamedTuple):
+class PairMean(NamedTuple):
     """A mean over pairs, and its standard error."""
 
     value: float
     error: float
 
 
-def energy(x: Tensor, y: Tensor) -> Estimate:
+def energy(x: Tensor, y: Tensor) -> PairMean:
     r"""The energy distance :math:`D^2` of samples; infinite if one of x is not finite.
 
     Args:
@@ -42,7 +42,7 @@ def energy(x: Tensor, y: Tensor) -> Estimate:
     return mean_of_pairs(lambda rows: _across(x, y, rows) - _within(y, rows), x)
 
 
-def difference(x: Tensor, other: Tensor, y: Tensor) -> Estimate:
+def difference(x: Tensor, other: Tensor, y: Tensor) -> PairMean:
     """By how much x is farther from y than other samples, all as for `energy`."""
     x, other, y = _flat(x), _flat(other), _flat(y)
     return mean_of_pairs(lambda rows: _across(x, y, rows) - _across(other, y, rows), x)
@@ -66,7 +66,7 @@ def _lengths(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def mean_of_pairs(kernel: Callable[[slice], Tensor], x: Tensor) -> Estimate:
+def mean_of_pairs(kernel: Callable[[slice], Tensor], x: Tensor) -> PairMean:
     r"""The U-statistic of a symmetric kernel, given by rows.
 
     With :math:`g_i` the mean of :math:`h(z_i, z_j)` over j, the jackknife's variance is :math:`4s_g^2(n-1)^2/n(n-2)^2`.
@@ -84,7 +84,7 @@ def mean_of_pairs(kernel: Callable[[slice], Tensor], x: Tensor) -> Estimate:
         squares += float(h.square().sum())
     value, spread = float(means.mean()), float(means.var())
     if not math.isfinite(spread + squares):
-        return Estimate(math.inf, math.inf)
+        return PairMean(math.inf, math.inf)
     pairs = max(0.0, squares / (n * (n - 1)) - value**2 - 2 * spread)
     jackknife = 2 * (n - 1) / (n - 2) * math.sqrt(spread / n)
-    return Estimate(value, max(jackknife, math.sqrt(2 * pairs / (n * (n - 1)))))
+    return PairMean(value, max(jackknife, math.sqrt(2 * pairs / (n * (n - 1)))))

@@ -33,7 +33,7 @@ from ..solvers.registry.config import to_text
 from ..solvers.registry.rows import MethodName
 from .pilot import Pilot
 from .records import FittedGrid
-from .search import Objective, Problem, Search, check_objective, check_ways
+from .search import Objective, PilotProblem, Search, check_objective, check_ways
 
 _LEAST_GAP = 1e-3  # of the mean gap
 _RATE = 0.15  # Adam's first step in theta
@@ -219,7 +219,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class GridProblem(Problem):
+class GridProblem(PilotProblem):
     """The error of a method as a function of the gaps of its grid."""
 
     solver: Solver

@@ -36,10 +36,10 @@ from ..solvers.learned import MEMORY, Learned
 from ..solvers.registry.auto import HIGH, level_of
 from ..solvers.registry.config import to_text
 from .grid import Clock, GridProblem, optimise
-from .path import Path
+from .path import PilotPaths
 from .pilot import Pilot, distances, summary
-from .records import Errors, FittedSolver
-from .search import Objective, Problem, Search, check_objective, check_ways
+from .records import FittedSolver, PilotErrors
+from .search import Objective, PilotProblem, Search, check_objective, check_ways
 from .tuning import candidates_of
 
 _COEFFICIENT = 0.1  # of a coefficient, in a number of theta
@@ -164,22 +164,22 @@ def fit_solver(
     batch.warn_of_far(exact)
     batch = batch.measured(exact, level_of(steps, HIGH))
     clock = Clock(sde, batch.start, batch.end)
-    goal = Path.of(batch, tight) if isinstance(objective, str) and objective == "path" else objective
+    goal = PilotPaths.of(batch, tight) if isinstance(objective, str) and objective == "path" else objective
     grids = min(max(120 // steps, 4), 24) if iterations is None and gradient else count // 3
     starts = _starts(batch, clock, exact, goal, gradient, steps, grids)
 
-    def learned(start: _Start, pilot: Pilot) -> _Result:
+    def learned(start: _Start, pilot: Pilot) -> _LearnedResult:
         limits = _held_out(pilot, exact, starts[0].solver, clock.times(starts[0].theta))
-        problem = _Problem.at(start, pilot, exact, goal, gradient, clock, order, shifts and order == 1, limits)
+        problem = _LearnedProblem.at(start, pilot, exact, goal, gradient, clock, order, shifts and order == 1, limits)
         search, first = Search(problem), problem.first(start)
         search.look(first)
         search.bfgs(first, count, most)
         if search.kept == math.inf:
             return unchanged
         loss = problem.value(search.best, slice(None), 1e-14)
-        return _Result(start, pilot, problem.solver(search.best), search.best[:steps], loss, order)
+        return _LearnedResult(start, pilot, problem.solver(search.best), search.best[:steps], loss, order)
 
-    best = unchanged = _Result(starts[0], batch, starts[0].solver, starts[0].theta, starts[0].loss, 1)
+    best = unchanged = _LearnedResult(starts[0], batch, starts[0].solver, starts[0].theta, starts[0].loss, 1)
     if count:
         best = min([unchanged, *(learned(start, batch) for start in starts[:_TRIED])], key=_loss)
         best = min([best, learned(best.start, batch.turned())], key=_loss)
@@ -228,7 +228,7 @@ class _Start:
 
 
 @dataclass(frozen=True)
-class _Result:
+class _LearnedResult:
     """A solver, and what it was learned from.
 
     Attributes:
@@ -247,13 +247,19 @@ class _Result:
     order: int
 
 
-def _loss(found: _Start | _Result) -> float:
+def _loss(found: _Start | _LearnedResult) -> float:
     """What is compared."""
     return found.loss
 
 
 def _starts(
-    batch: Pilot, clock: Clock, exact: Tensor, objective: str | Objective | Path, gradient: bool, steps: int, count: int
+    batch: Pilot,
+    clock: Clock,
+    exact: Tensor,
+    objective: str | Objective | PilotPaths,
+    gradient: bool,
+    steps: int,
+    count: int,
 ) -> list[_Start]:
     """The candidates of `tune` that can be written as coefficients, each method once, the best first; those of the
     best methods on their own grids or on fitted ones, whichever is better."""
@@ -283,14 +289,14 @@ def _starts(
 
 
 @dataclass(frozen=True)
-class _Problem(Problem):
+class _LearnedProblem(PilotProblem):
     """The error of a learned solver: theta are the gaps of the grid, changes of the coefficients, and shifts."""
 
     clock: Clock
     base: Coefficients
     order: int
     shifts: bool
-    limits: Errors  # of the best start, which an iterate must not pass
+    limits: PilotErrors  # of the best start, which an iterate must not pass
 
     @classmethod
     def at(
@@ -298,13 +304,13 @@ class _Problem(Problem):
         start: _Start,
         batch: Pilot,
         exact: Tensor,
-        objective: str | Objective | Path,
+        objective: str | Objective | PilotPaths,
         gradient: bool,
         clock: Clock,
         order: int,
         shifts: bool,
-        limits: Errors,
-    ) -> _Problem:
+        limits: PilotErrors,
+    ) -> _LearnedProblem:
         """The problem whose theta = 0, beside the gaps, is a start."""
         u, v = (
             [torch.cat([row, row.new_zeros(min(i + 1, MEMORY) - len(row))]) for i, row in enumerate(rows)]
@@ -364,14 +370,15 @@ class _Problem(Problem):
         return self.solver(theta), self.clock.times(theta[: self.steps])
 
     def judged(self, theta: Tensor) -> tuple[float, bool]:
-        """See `Problem.judged`: neither the RMS nor the median of the errors may be larger than that of the start."""
+        """See `PilotProblem.judged`: neither the RMS nor the median of the errors may be larger than that of the
+        start."""
         with torch.no_grad():
             end, loss = self._solved(theta, self.held_out, 1e-14)
             got = summary(distances(end, self.exact[self.held_out]))
         return float(loss), got.rms <= self.limits.rms and got.median <= self.limits.median
 
 
-def _held_out(pilot: Pilot, exact: Tensor, solver: Solver, times: Tensor) -> Errors:
+def _held_out(pilot: Pilot, exact: Tensor, solver: Solver, times: Tensor) -> PilotErrors:
     """The errors of the half that is held out."""
     rows = pilot.halves[1]
     with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.errors import InvalidArgumentError
 from .energy import difference, energy
 from .pilot import Pilot, distances, summary
-from .records import Errors
+from .records import PilotErrors
 
 _LEAST = 1e-300  # an error that is 0 has a logarithm, too
 _SAFE, _STEEP = 1.5, 3.0  # of an RMS, in smallest ones, and the power of what is beyond that
@@ -55,7 +55,7 @@ class Comparison(abc.ABC):
         """What counts as exact if nothing is given, for candidates of so many evaluations."""
 
     @abc.abstractmethod
-    def errors(self, i: int) -> Errors:
+    def errors(self, i: int) -> PilotErrors:
         """The errors of a candidate."""
 
     @abc.abstractmethod
@@ -91,7 +91,7 @@ class EndPoints(Comparison):
         """An accurate solve."""
         return batch.reference(accurate(evaluations))
 
-    def errors(self, i: int) -> Errors:
+    def errors(self, i: int) -> PilotErrors:
         return summary(self._errors[i])
 
     def warn(self, batch: Pilot, best: int) -> None:
@@ -131,9 +131,9 @@ class Distributions(Comparison):
     def warn(self, batch: Pilot, best: int) -> None:
         """Nothing: a sample may end elsewhere than on its path."""
 
-    def errors(self, i: int) -> Errors:
+    def errors(self, i: int) -> PilotErrors:
         points, (distance, error) = summary(distances(self._ends[i], self._exact)), self._energies[i]
-        return Errors(points.rms, points.median, distance, error)
+        return PilotErrors(points.rms, points.median, distance, error)
 
     def behind(self, i: int, best: int) -> tuple[float, float]:
         unit = max(self.scores[best], _LEAST)

@@ -17,7 +17,7 @@ _END = 0.9  # the weight of the end point; with 0.5 its error is 4 to 24 times a
 
 
 @dataclass(frozen=True)
-class Path:
+class PilotPaths:
     """A pilot's paths, known at levels that are even in the log-SNR.
 
     Attributes:
@@ -31,7 +31,7 @@ class Path:
     states: Tensor
 
     @classmethod
-    def of(cls, pilot: Pilot, count: object) -> Path:
+    def of(cls, pilot: Pilot, count: object) -> PilotPaths:
         """The paths by so many steps of `UniPC3`."""
         hint = ' objective="path" needs a number of steps.'
         (start, x), sde = pilot.origin, pilot.sde

@@ -37,7 +37,7 @@ from ..scores.high_noise import deviation, warn_of_high_noise
 from ..scores.networks import check_quiet
 from ..solvers import Solver, UniPC
 from ..solvers.registry.auto import NoiseStart, unit_of
-from .records import Cost, Errors
+from .records import Cost, PilotErrors
 
 
 def pilot_states(
@@ -335,6 +335,6 @@ def distances(x: Tensor, exact: Tensor) -> Tensor:
     return squares(x, exact).sqrt().nan_to_num(nan=math.inf)
 
 
-def summary(errors: Tensor) -> Errors:
+def summary(errors: Tensor) -> PilotErrors:
     """RMS and median over samples."""
-    return Errors(float(errors.square().mean().sqrt()), float(errors.median()))
+    return PilotErrors(float(errors.square().mean().sqrt()), float(errors.median()))

@@ -29,7 +29,7 @@ _SAME_LEVEL = 1e-6  # relative, of log-SNRs
 
 
 @dataclass(frozen=True)
-class Errors:
+class PilotErrors:
     """The error of a pilot, or of its held-out half: RMS over dimensions per sample, then RMS and median over samples.
 
     Args:
@@ -39,7 +39,7 @@ class Errors:
             `tune` compared distributions. It is an estimate without bias, so that it may be negative.
 
     Example:
-        >>> Errors(rms=0.2, median=0.1).median
+        >>> PilotErrors(rms=0.2, median=0.1).median
         0.1
     """
 
@@ -87,7 +87,7 @@ class FittedGrid(Grid):
             power of ten, if the score function of the fit declared one; None for 1.
         from_given: whether it begins at a ``t_start`` that was given, with states that are not noise from ``t_max``.
         log_snr: the log-SNR of the process at the times, which identifies it.
-        fitted, default: the held-out `Errors` on this grid and on the default one.
+        fitted, default: the held-out `PilotErrors` on this grid and on the default one.
         cost: what the fit took.
 
     Example:
@@ -111,8 +111,8 @@ class FittedGrid(Grid):
     log_snr: tuple[float, ...] = field(default=(), kw_only=True)
     context: tuple[str, ...] | None = field(default=None, kw_only=True)
     prediction: str = field(default="", kw_only=True)
-    fitted: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
-    default: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
+    fitted: PilotErrors = field(default=PilotErrors(math.nan, math.nan), kw_only=True)
+    default: PilotErrors = field(default=PilotErrors(math.nan, math.nan), kw_only=True)
     cost: Cost = field(default=Cost(0, 0, 0.0), kw_only=True)
     _argument, _maker = "grid", "fit_grid"  # of solve; of this package
 
@@ -211,8 +211,8 @@ class FittedGrid(Grid):
             grid = made(
                 times=_numbers(given.pop("times")),
                 log_snr=_numbers(given.pop("log_snr")),
-                fitted=Errors(**_named(given.pop("fitted"))),
-                default=Errors(**_named(given.pop("default"))),
+                fitted=PilotErrors(**_named(given.pop("fitted"))),
+                default=PilotErrors(**_named(given.pop("default"))),
                 cost=Cost(**_named(given.pop("cost"))),
                 context=_names(given.pop("context", None)),
                 **given,
@@ -262,7 +262,7 @@ class Ranked:
     Args:
         method: the method, as text.
         grid: the grid, as text.
-        rms, median, distance, distance_error: its error over the pilot, as of `Errors`.
+        rms, median, distance, distance_error: its error over the pilot, as of `PilotErrors`.
         behind: how many times as large its error is as that of the best candidate. Of end points it is the geometric
             mean over the pilot; of distributions it is the ratio of the larger of ``distance`` and ``distance_error``.
         uncertainty: the standard error of the logarithm of ``behind``, near 1. A candidate with ``behind`` up to

@@ -18,9 +18,9 @@ from torch import Tensor
 from ..core.errors import InvalidArgumentError, InvalidTypeError
 from ..core.support.checks import check_choice, check_flag, form
 from ..solvers import Solver
-from .path import Path
+from .path import PilotPaths
 from .pilot import Pilot, distances, squares, summary
-from .records import Errors
+from .records import PilotErrors
 
 _SMOOTH = 0.1  # of the median error: samples nearer than that pull no more
 _STEP = 0.02  # of a finite difference in theta
@@ -51,7 +51,7 @@ def check_ways(gradient: object, checkpoint: object) -> None:
 
 
 @dataclass(frozen=True)
-class Problem(abc.ABC):
+class PilotProblem(abc.ABC):
     """The error of a pilot as a function of theta.
 
     Attributes:
@@ -63,7 +63,7 @@ class Problem(abc.ABC):
 
     pilot: Pilot
     exact: Tensor
-    objective: str | Objective | Path
+    objective: str | Objective | PilotPaths
     gradient: bool
 
     @abc.abstractmethod
@@ -76,7 +76,7 @@ class Problem(abc.ABC):
 
     def _solved(self, theta: Tensor, rows: slice, floor: float, differentiable: bool = False) -> tuple[Tensor, Tensor]:
         """The end states of some rows, and the objective."""
-        if not isinstance(self.objective, Path):
+        if not isinstance(self.objective, PilotPaths):
             end = self.end(theta, rows, differentiable)
             return end, self._loss(end, rows, floor)
         solver, times = self.method(theta)
@@ -94,7 +94,7 @@ class Problem(abc.ABC):
         return self.pilot.halves[1]
 
     def _loss(self, end: Tensor, rows: slice, floor: float) -> Tensor:
-        if not isinstance(self.objective, str | Path):
+        if not isinstance(self.objective, str | PilotPaths):
             losses = self.objective(end, self.exact[rows])
             if not isinstance(losses, Tensor) or losses.shape != (len(end),):
                 raise InvalidArgumentError(
@@ -142,7 +142,7 @@ class Problem(abc.ABC):
             (slope,) = torch.autograd.grad(loss, theta)
         return loss.item(), slope
 
-    def errors(self, theta: Tensor) -> Errors:
+    def errors(self, theta: Tensor) -> PilotErrors:
         """The errors of the held-out half."""
         with torch.no_grad():
             return summary(distances(self.end(theta, self.held_out, False), self.exact[self.held_out]))
@@ -155,7 +155,7 @@ class _Spent(Exception):
 class Search:
     """The best theta so far, by the held-out half."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: PilotProblem) -> None:
         self.problem, self.best, self.kept = problem, torch.zeros(0), math.inf
         self.lowest, self.idle = math.inf, 0
 

@@ -31,7 +31,7 @@ from ..solvers.registry.config import to_text
 from .grid import check_fixed
 from .objectives import OBJECTIVES, Comparison, accurate
 from .pilot import Pilot
-from .records import Errors, Ranked, Tuned
+from .records import PilotErrors, Ranked, Tuned
 
 GridChoice = str | grids.GridFunction | None
 Candidate = tuple[str | Solver, GridChoice]
@@ -216,7 +216,7 @@ def tune(
     times = best.times(batch, steps)
     with torch.no_grad():
         log_snr = sde.log_snr(times)
-    default = Errors(math.nan, math.nan)
+    default = PilotErrors(math.nan, math.nan)
     if auto in entries:
         known = dict(zip(entries, coarse, strict=True)) | lower if batch.unit == declared.unit else {}
         default = comparison([_default(declared, steps, known)], exact).errors(0)
@@ -324,6 +324,6 @@ def _name(grid: Any) -> str:
     return grid if isinstance(grid, str) else getattr(grid, "__name__", repr(grid))
 
 
-def _ranked(entry: Entry, errors: Errors, behind: float, uncertainty: float) -> Ranked:
+def _ranked(entry: Entry, errors: PilotErrors, behind: float, uncertainty: float) -> Ranked:
     """A row of the ranking."""
     return Ranked(to_text(entry.solver), entry.name, behind=behind, uncertainty=uncertainty, **asdict(errors))

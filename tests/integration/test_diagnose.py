@@ -20,7 +20,7 @@ from scoresde.scores import Clip
 from scoresde.targets import Empirical, Gaussian, GaussianMixture
 from scoresde.trust.coupling import Task
 from scoresde.trust.diagnosis import Diagnosis, diagnose
-from scoresde.trust.repairs import Denoised, Linear, Network, OtherRange, Prior, Rows, Subject, levels_of, without
+from scoresde.trust.repairs import Denoised, Linear, NetworkRepair, OtherRange, Prior, Rows, Subject, levels_of, without
 from scoresde.trust.repairs.denoising import States, isotropic_errors
 
 F64 = torch.float64
@@ -323,7 +323,7 @@ def test_the_divergence_of_a_gaussian_network() -> None:
     data, wrong = Gaussian(torch.zeros(1, dtype=F64), 0.3), Gaussian(torch.zeros(1, dtype=F64), 0.36)
     of = subject(data, SDE, wrong.score(SDE), data.score(SDE), rows=512)
     denoised = Denoised(of)
-    found = Network(denoised, OtherRange(of, denoised)).try_on(of).distance
+    found = NetworkRepair(denoised, OtherRange(of, denoised)).try_on(of).distance
     alpha, sigma = float(SDE.alpha(1e-3)), float(SDE.sigma(1e-3))
     ratio = (0.3 * alpha**2 + sigma**2) / (0.36 * alpha**2 + sigma**2)
     assert 0.5 * (ratio - 1 - math.log(ratio)) == pytest.approx(0.00782, abs=1e-5)

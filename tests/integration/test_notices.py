@@ -14,7 +14,7 @@ import scoresde
 from scoresde import EDMSDE, VDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, SubVPSDE, log_likelihood, targets
 from scoresde.core.processes import Network, ReverseProcess
 from scoresde.core.processes.density import LogDensityFlow
-from scoresde.core.processes.divergence import Exact
+from scoresde.core.processes.divergence import ExactTrace
 from scoresde.likelihood.checks import on_a_lattice, told_of_denoising, told_of_lattice
 from scoresde.training import digits_split, grey_to_x
 
@@ -35,7 +35,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def told(sde: Any, score_fn: Any, x: Tensor) -> list[str]:
     """What is said before a likelihood."""
     network, event = Network(score_fn), tuple(x.shape[1:])
-    parts = {"flow": ReverseProcess(sde, network), "divergence": Exact(x.new_zeros((len(x), 0, *event)))}
+    parts = {"flow": ReverseProcess(sde, network), "divergence": ExactTrace(x.new_zeros((len(x), 0, *event)))}
     process = LogDensityFlow(sde, network, **parts, event_shape=event, dtype=x.dtype)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")

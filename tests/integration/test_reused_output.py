@@ -384,7 +384,7 @@ def test_inverse_problems(method: Any) -> None:
             continue
         rule = method.cls(targets.Gaussian(torch.zeros(2).double(), 1.0)) if method.name == "exact" else method.cls()
         for solver in (solvers.DPM2M(), solvers.DDIM()):
-            make = lambda net, k=kind, r=rule: inverse.Conditioned(VALUES[k](net), seen, r)  # noqa: E731
+            make = lambda net, k=kind, r=rule: inverse.ConditionedScore(VALUES[k](net), seen, r)  # noqa: E731
             check(lambda f, s=solver: run(f, s), make, TWO)
 
 

@@ -22,11 +22,11 @@ from benchmarks._faults import scratch
 from scoresde.core.errors import CorruptCheckpointError, OutputError
 from scoresde.core.support.files import leases as leases_module
 from scoresde.core.support.files.leases import Lease, Leases
-from scoresde.core.support.files.shards import Plan, Store, opened
+from scoresde.core.support.files.shards import SetPlan, Store, opened
 from scoresde.sets import making as making_module
 from scoresde.sets.making import Rows, Work
 
-PLAN = Plan({"seed": 1}, first=1, count=6, shard_size=4, batch_size=4)
+PLAN = SetPlan({"seed": 1}, first=1, count=6, shard_size=4, batch_size=4)
 PATIENCE = 10.0
 WORKERS = st.integers(0, 2)
 PLACES = st.floats(0, 1, exclude_max=True)

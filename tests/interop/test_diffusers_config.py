@@ -14,7 +14,7 @@ from torch import Tensor
 import scoresde
 from scoresde.core.errors import InvalidArgumentError, InvalidTypeError
 from scoresde.interop import Conventions, conventions
-from scoresde.interop.diffusers.labels import LogSigma, Nearest, Scaled, Timestep
+from scoresde.interop.diffusers.labels import LogSigma, NearestTimestep, ScaledTime, Timestep
 from scoresde.interop.diffusers.levels import alphas_bar
 from scoresde.interop.diffusers.process import TimestepSDE
 from tests.refusals import refuses
@@ -193,13 +193,13 @@ def test_exponential_and_beta_levels() -> None:
 
 
 def test_whole_timesteps_are_rounded_or_cut() -> None:
-    for curve, kind in (("use_karras_sigmas", Nearest), ("use_exponential_sigmas", Timestep)):
+    for curve, kind in (("use_karras_sigmas", NearestTimestep), ("use_exponential_sigmas", Timestep)):
         found = read("UniPCMultistep", **LINEAR, **{curve: True})
         assert isinstance(found.timestep, kind) and not found.timestep(found.grid(7)).is_floating_point()
     cosine = {"beta_schedule": "squaredcos_cap_v2", "use_karras_sigmas": True}  # for which DPM-Solver's are cut
     found = read("DPMSolverMultistep", **cosine)
     assert isinstance(found.timestep, Timestep) and found.timestep.whole
-    assert isinstance(read("UniPCMultistep", **cosine).timestep, Nearest)
+    assert isinstance(read("UniPCMultistep", **cosine).timestep, NearestTimestep)
 
 
 def test_lambda_min_clipped_leaves_out_the_noisiest_levels() -> None:
@@ -225,7 +225,7 @@ def test_flow_matching() -> None:
         move = lambda s, shift=shift: shift * s / (1 + (shift - 1) * s)  # noqa: E731
         wanted = [move(1 + k / 4 * (move(0.001) - 1)) for k in range(5)]
         assert found.grid(5).tolist() == pytest.approx([*wanted, 0.0])
-        assert (found.prediction, found.timestep) == ("flow", Scaled(1000.0))
+        assert (found.prediction, found.timestep) == ("flow", ScaledTime(1000.0))
         assert found.timestep(found.grid(5)).tolist() == pytest.approx([1000 * s for s in (*wanted, 0.0)])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import scoresde
 from scoresde.core.errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from scoresde.interop import conventions, from_diffusers
-from scoresde.interop.diffusers.network import Network
+from scoresde.interop.diffusers.network import DiffusersNetwork
 from tests.refusals import refuses
 
 DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False, "beta_schedule": "scaled_linear"}
@@ -225,11 +225,11 @@ def test_the_times_that_the_network_receives() -> None:
 def test_outputs() -> None:
     wraps: tuple[Any, ...] = (lambda x: x, lambda x: (x, 1), lambda x: SimpleNamespace(sample=x))
     for wrap in wraps:
-        net = Network(lambda sample, timestep, wrap=wrap: wrap(sample))
+        net = DiffusersNetwork(lambda sample, timestep, wrap=wrap: wrap(sample))
         assert torch.equal(net(noise(), torch.ones(2)), noise())
     for out in (None, (), [1], SimpleNamespace(images=1)):
         with pytest.raises(ScoreFnError, match="must return a tensor"):
-            Network(lambda sample, timestep, out=out: out)(noise(), torch.ones(2))
+            DiffusersNetwork(lambda sample, timestep, out=out: out)(noise(), torch.ones(2))
 
 
 def test_minus_edm() -> None:

@@ -27,7 +27,7 @@ diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from scoresde.interop import DiffusersScheduler, conventions, from_diffusers  # noqa: E402
-from scoresde.interop.diffusers.labels import Nearest  # noqa: E402
+from scoresde.interop.diffusers.labels import NearestTimestep  # noqa: E402
 
 SHAPE = (16, 3, 4, 4)
 STEPS = 5
@@ -263,7 +263,7 @@ def test_the_network_gets_the_levels_that_were_learned(name: str) -> None:
 
 def test_a_network_with_whole_timesteps_gets_the_nearest() -> None:
     scheduler = made("clipped", "shifted")
-    assert isinstance(conventions(BASES["clipped"][0]).timestep, Nearest)
+    assert isinstance(conventions(BASES["clipped"][0]).timestep, NearestTimestep)
     scheduler.set_timesteps(STEPS)
     assert scheduler.timesteps.dtype == torch.int64
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 import scoresde
 from benchmarks import training_loops
 from scoresde.core.errors import InvalidArgumentError, InvalidTypeError
-from scoresde.training import Arrays, Batches, Every, Metric, Progress, Recipe, Samples, Stateless, Trainer, read
+from scoresde.training import Arrays, Batches, Every, Metric, Progress, Recipe, SampleCallback, Stateless, Trainer, read
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # their own
 
@@ -133,7 +133,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
     return float((a.mean(0) - b.mean(0)).square().sum() + first.trace() + second.trace() - 2 * root)
 
 
-SAMPLES = Samples((1, 4, 4), 30, sampler={"method": "ddim", "steps": 4})
+SAMPLES = SampleCallback((1, 4, 4), 30, sampler={"method": "ddim", "steps": 4})
 DATA = GREY.float() / 127.5 - 1
 
 

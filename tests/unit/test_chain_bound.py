@@ -15,7 +15,7 @@ from torch import Tensor
 import scoresde
 from scoresde import chain_bound, targets
 from scoresde.discrete import BetaChain, Chain, NoiseScales
-from scoresde.likelihood.bounds.terms import Grey, log_mass
+from scoresde.likelihood.bounds.terms import GreyCells, log_mass
 
 from .quadrature import NORMAL, hermite
 from .refusals import assert_refused
@@ -288,16 +288,18 @@ def test_intervals_of_a_chain_hold_the_mean(options: dict[str, Any]) -> None:
 
 def test_masses_of_cells_in_the_tails() -> None:
     """ln of the mass of [a, b] for narrow cells far away: phi(a) w to first order, and sums to 1 near."""
-    grey = Grey(torch.arange(256)[None], 256, -1.0, 2 / 256)
+    grey = GreyCells(torch.arange(256)[None], 256, -1.0, 2 / 256)
     for mean, std in ((0.1, 0.3), (-5.0, 0.01), (0.999, 1e-3)):
         log = log_mass(grey, torch.full((1, 256), mean, dtype=F64), std)
         assert float(log.logsumexp(1)) == pytest.approx(0.0, abs=1e-12)
         assert bool(log.isfinite().all()) and float(log.max()) <= 0
-    far = log_mass(Grey(torch.tensor([[1]]), 3, 0.0, 1e-3), torch.tensor([[-30.0]], dtype=F64), 1.0)
+    far = log_mass(GreyCells(torch.tensor([[1]]), 3, 0.0, 1e-3), torch.tensor([[-30.0]], dtype=F64), 1.0)
     a = 30.001
     expected = -0.5 * a * a - 0.5 * math.log(2 * math.pi) - math.log(a) + math.log(-math.expm1(-a * 1e-3))
     assert float(far) == pytest.approx(expected, abs=2e-3)
-    both = [log_mass(Grey(torch.tensor([[1]]), 3, lo, 1.0), torch.zeros(1, 1, dtype=F64), 1.0) for lo in (9.0, -12.0)]
+    both = [
+        log_mass(GreyCells(torch.tensor([[1]]), 3, lo, 1.0), torch.zeros(1, 1, dtype=F64), 1.0) for lo in (9.0, -12.0)
+    ]
     assert float(both[0]) == pytest.approx(float(both[1]), rel=1e-13)  # [10, 11] and [-11, -10]
 
 

@@ -19,7 +19,7 @@ from scoresde.core.processes.divergence import (
     PROBES,
     Backward,
     Divergence,
-    Exact,
+    ExactTrace,
     Hutchinson,
     HutchPlusPlus,
     XTrace,
@@ -58,7 +58,7 @@ def unbiased(estimates: Tensor, trace: Tensor) -> bool:
 def test_the_exact_trace() -> None:
     a = matrix()
     for event in ((6,), (2, 3), (1, 3, 2)):
-        got = Exact(torch.zeros(3, 0, *event, dtype=F64))(product(a, event))
+        got = ExactTrace(torch.zeros(3, 0, *event, dtype=F64))(product(a, event))
         torch.testing.assert_close(got, a.trace().expand(3, 1))
 
 
@@ -373,7 +373,9 @@ def test_controls_have_no_bias(law: str, coordinate: Any) -> None:
             return Backward()(field, x, v, False) - known
 
         got = Hutchinson(signs.expand(2, 64, 2, 3))(left) + control.trace(sde, coordinate, x.detach(), node)[:, None]
-        exact = Exact(x.new_zeros(2, 0, 2, 3).detach())(lambda v, field=field: Backward()(field, x, v, False))[:, 0]
+        exact = ExactTrace(x.new_zeros(2, 0, 2, 3).detach())(lambda v, field=field: Backward()(field, x, v, False))[
+            :, 0
+        ]
         torch.testing.assert_close(got.mean(1), exact, rtol=1e-12, atol=1e-12)
         if field is own:
             torch.testing.assert_close(got, exact[:, None].expand(2, 64), rtol=1e-9, atol=1e-9)

@@ -13,7 +13,7 @@ import scoresde
 from scoresde import fit_solver, solve
 from scoresde.core.errors import InvalidArgumentError, InvalidTypeError
 from scoresde.solvers.registry.auto import HIGH
-from scoresde.tuning.path import Path
+from scoresde.tuning.path import PilotPaths
 from scoresde.tuning.pilot import Pilot
 
 F64 = torch.float64
@@ -50,7 +50,7 @@ def test_the_loss_is_that_of_the_errors(name: str) -> None:
     between the levels at which the path is known."""
     batch = pilot(PROCESSES[name])
     times = some_times(batch)
-    exact, node, states = Path.of(batch, 200), batch.sde.nodes(times), tight(batch, times)
+    exact, node, states = PilotPaths.of(batch, 200), batch.sde.nodes(times), tight(batch, times)
     losses = exact.losses(times, states[:, ROWS], ROWS, 1e-14)
     assert losses.shape == (3,) and bool((losses < math.log(1e-4)).all())
     losses = exact.losses(times, states[:, :3], slice(3, 6), 1e-14)  # the paths of others
@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_the_errors(name: str) -> None:
 
 def test_the_gradient_of_times_goes_through_the_path() -> None:
     batch = pilot(PROCESSES["vp"])
-    exact, times = Path.of(batch, 100), some_times(batch)
+    exact, times = PilotPaths.of(batch, 100), some_times(batch)
     states = batch.states(scoresde.solvers.DDIM(), times)
 
     def loss(inner: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def test_it_learns(gradient: bool) -> None:
         states = solve(sde, RING.score(sde), batch.x, method=record, save_at="steps").xs
         assert states is not None
         times = torch.tensor(record.times, dtype=F64)
-        losses.append(float(Path.of(batch, 100).losses(times, states, slice(None), 1e-14).mean()))
+        losses.append(float(PilotPaths.of(batch, 100).losses(times, states, slice(None), 1e-14).mean()))
     assert losses[0] < losses[1] - (0.5 if gradient else 0.05)
     assert fitted.fitted.rms <= fitted.default.rms and fitted.fitted.median <= fitted.default.median
 

@@ -144,7 +144,7 @@ def test_the_published_forms() -> None:
         close(loss(weight=losses.MinSNR(2.0)), snr.clamp_max(2.0) * data)
         close(loss(weight=losses.P2(0.5, 2.0)), (0.5 + snr) ** -2 * eps)
         close(loss(target="edm"), (rho**2 + 0.36) / (rho * 0.6) ** 2 * data)
-        close(loss(weight=losses.EDM(0.6)), loss(target="edm"))
+        close(loss(weight=losses.EDMWeight(0.6)), loss(target="edm"))
         if process in ("vp", "cosine", "vdm"):
             close(loss(target="v"), (snr + 1) * data)
 

@@ -379,7 +379,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[ScoreSDEError], str]] = {
     "bound without a chain": (lambda: losses.ddpm_vlb(PLAIN, ZERO), V, "BetaChain"),
     "another chain": (lambda: losses.ddpm_vlb(OF_SCALES, ZERO), V, "NoiseScales"),
     "a variance": (lambda: losses.ddpm_vlb(ON_CHAIN, ZERO, variance="lrge"), V, "'large'"),
-    "times of no chain": (lambda: losses.ddpm_vlb(ON_CHAIN, ZERO, times=losses.Uniform()), T, "UniformIndex"),
+    "times of no chain": (lambda: losses.ddpm_vlb(ON_CHAIN, ZERO, times=losses.UniformTimes()), T, "UniformIndex"),
     "a negative share": (lambda: losses.iddpm_hybrid(HALF, ZERO, vlb_weight=-1), V, "vlb_weight"),
     "an infinite end": (
         lambda: losses.vdm(ScoreModel(zero, scoresde.FlowSDE(t_max=1.0), "v"), ZERO),

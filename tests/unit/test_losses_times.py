@@ -25,7 +25,7 @@ VP, SUB, VE = scoresde.VPSDE(t_min=1e-5), scoresde.SubVPSDE(t_min=1e-5), scoresd
 PROCESSES = {"vp": VP, "sub_vp": SUB, "ve": VE, "flow": scoresde.FlowSDE(), "edm": scoresde.EDMSDE(0.05, 20.0)}
 MIXED = losses.NoiseLevels(0.0, 1.5, uniform=0.3, rho_min=1e-9, rho_max=1e9)
 LAWS = {
-    "uniform": losses.Uniform(),
+    "uniform": losses.UniformTimes(),
     "low_discrepancy": losses.LowDiscrepancy(losses.LogUniform()),
     "log_normal": losses.LogNormal(0.0, 2.0),
     "logit_normal": losses.LogitNormal(0.3, 1.2),

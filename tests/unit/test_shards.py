@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, OutputError
-from scoresde.core.support.files.shards import Plan, Store, file_digest, opened, sealed
+from scoresde.core.support.files.shards import SetPlan, Store, file_digest, opened, sealed
 
-PLAN = Plan({"seed": 3, "method": "ddim"}, first=2, count=9, shard_size=4, batch_size=2)
+PLAN = SetPlan({"seed": 3, "method": "ddim"}, first=2, count=9, shard_size=4, batch_size=2)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -80,11 +80,13 @@ def test_every_byte_of_a_file_counts(store: Store) -> None:
 
 @given(st.integers(0, 60), st.integers(1, 60), st.integers(1, 13), st.integers(1, 13), st.data())
 def test_a_plan_divides_its_indices(first: int, count: int, shard_size: int, size: int, data: Any) -> None:
-    plan = Plan({}, first=first, count=count, shard_size=shard_size, batch_size=min(size, shard_size))
+    plan = SetPlan({}, first=first, count=count, shard_size=shard_size, batch_size=min(size, shard_size))
     spans = [plan.span(shard) for shard in plan.shards]
     assert [i for span in spans for i in span] == list(range(first, first + count))
     assert all(len(span) > 0 and span.start // shard_size == (span.stop - 1) // shard_size for span in spans)
-    part = Plan({}, first=first + count // 2, count=-(-count // 2), shard_size=shard_size, batch_size=plan.batch_size)
+    part = SetPlan(
+        {}, first=first + count // 2, count=-(-count // 2), shard_size=shard_size, batch_size=plan.batch_size
+    )
     for shard in plan.shards:
         batches = plan.batches(shard, plan.batch_size)
         assert all(len(batch) == plan.batch_size for batch in batches)
@@ -153,7 +155,7 @@ def test_a_halved_batch_is_for_every_later_writer(store: Store) -> None:
 
 def test_a_batch_never_becomes_larger(tmp_path: Path) -> None:
     """A process that had more memory, and says so later, does not undo what one with less has made."""
-    plan = Plan({}, first=0, count=64, shard_size=64, batch_size=64)
+    plan = SetPlan({}, first=0, count=64, shard_size=64, batch_size=64)
     store = Store.begin(tmp_path, plan)
     store.halve(0, 8)
     store.halve(0, 32)
@@ -181,7 +183,7 @@ def test_another_set_is_refused(store: Store) -> None:
 
 
 def test_a_set_becomes_larger_at_both_ends(store: Store) -> None:
-    larger = Plan(PLAN.settings, first=0, count=14, shard_size=4, batch_size=2)
+    larger = SetPlan(PLAN.settings, first=0, count=14, shard_size=4, batch_size=2)
     with pytest.raises(InvalidArgumentError, match=r"9 samples from 2 on, not 14 from 0 on; `extend`"):
         Store.begin(store.folder, larger)
     extended = Store.begin(store.folder, larger, extend=True)
@@ -239,7 +241,7 @@ def test_many_begin_at_once(tmp_path: Path) -> None:
     for i in range(8):
         gate = threading.Barrier(8)
 
-        def begin(_: int, folder: Path = tmp_path / str(i), gate: Any = gate) -> Plan:
+        def begin(_: int, folder: Path = tmp_path / str(i), gate: Any = gate) -> SetPlan:
             gate.wait()
             return Store.begin(folder, PLAN).plan
 

@@ -39,13 +39,13 @@ from scoresde.scores import ScoreModel
 from scoresde.training import (
     Arrays,
     Batches,
-    Bound,
+    BoundCallback,
     Every,
     Metric,
     Piece,
     Progress,
     Recipe,
-    Samples,
+    SampleCallback,
     Stateless,
     Trainer,
     checkpoint,
@@ -362,10 +362,10 @@ def test_the_bound_of_held_out_data() -> None:
     sde = scoresde.VPSDE()
     model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(sde)
     x, v = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)), torch.arange(12).reshape(6, 2)
-    nats = Bound(x, options={"draws": 4}, seed=2)(Progress(1, model, None))
+    nats = BoundCallback(x, options={"draws": 4}, seed=2)(Progress(1, model, None))
     wanted = scoresde.variational_bound(sde, model, x, draws=4, seed=2)
     assert nats == {"bound_nats": float(wanted.total.mean())}
-    bits = Bound(v, levels=12, data_range=(-2.0, 2.0))(Progress(1, model, None))
+    bits = BoundCallback(v, levels=12, data_range=(-2.0, 2.0))(Progress(1, model, None))
     wanted = scoresde.variational_bound(sde, model, v, levels=12, data_range=(-2.0, 2.0), seed=0)
     assert bits == {"bound_bits": float(wanted.bits_per_dim.mean())}
 
@@ -389,7 +389,7 @@ class Seen:
 
 
 IMAGES = (1, 2, 2)
-FEW = Samples(IMAGES, 5, sampler={"method": "ddim", "steps": 3}, data_range=(-2.0, 2.0), seed=4)
+FEW = SampleCallback(IMAGES, 5, sampler={"method": "ddim", "steps": 3}, data_range=(-2.0, 2.0), seed=4)
 
 
 def test_a_metric_gets_the_images_of_data_and_of_samples() -> None:
@@ -428,7 +428,7 @@ def test_a_metric_changes_nothing_of_a_run(tmp_path: Path) -> None:
         def compute(self) -> float:
             return float(torch.rand(()))  # as a metric that draws subsets
 
-    vectors, recipe = Samples((2,), 2, sampler={"method": "ddim", "steps": 2}), Recipe(steps=4, batch_size=4)
+    vectors, recipe = SampleCallback((2,), 2, sampler={"method": "ddim", "steps": 2}), Recipe(steps=4, batch_size=4)
     run = trainer(tmp_path, recipe, callbacks=[Every(1, Metric(Drawn(), torch.zeros(3, 2), vectors, "drawn"))])
     assert same(weights(run.run()), weights(trainer(recipe=recipe).run()))
     drawn = [line.split(",")[2] for line in (tmp_path / "log.csv").read_text().splitlines() if ",drawn," in line]
@@ -436,7 +436,7 @@ def test_a_metric_changes_nothing_of_a_run(tmp_path: Path) -> None:
 
 
 def test_what_a_metric_returns_and_what_it_needs() -> None:
-    vectors = Samples((2,), 2, sampler={"method": "ddim", "steps": 2})
+    vectors = SampleCallback((2,), 2, sampler={"method": "ddim", "steps": 2})
 
     def figures(result: Any, name: str = "") -> dict[str, float]:
         return Metric(Seen(result), torch.ones(3, 2), vectors, name)(Progress(7, tiny(), None))

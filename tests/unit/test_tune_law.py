@@ -17,7 +17,7 @@ from scoresde import solve, tune
 from scoresde.core.errors import CorruptCheckpointError
 from scoresde.solvers import from_config
 from scoresde.solvers.registry.auto import HIGH
-from scoresde.tuning import Errors, FittedGrid, Tuned, energy
+from scoresde.tuning import FittedGrid, PilotErrors, Tuned, energy
 from scoresde.tuning.objectives import Distributions
 from scoresde.tuning.pilot import Pilot
 from scoresde.tuning.tuning import CANDIDATES, STOCHASTIC
@@ -122,7 +122,7 @@ class TestRanking:
             assert (first.behind, first.uncertainty) == (1.0, 0.0)
             assert abs(first.distance) < 3 * first.distance_error < last.distance
             assert last.behind > math.exp(2 * last.uncertainty) > 1
-            assert tuned.fitted == Errors(first.rms, first.median, first.distance, first.distance_error)
+            assert tuned.fitted == PilotErrors(first.rms, first.median, first.distance, first.distance_error)
             assert math.isnan(tuned.default.median) and tuned.default.distance is None
 
     def test_a_stochastic_method_is_chosen_where_it_is_better(self) -> None:
@@ -244,7 +244,7 @@ def test_the_distributions_are_those_over_the_contexts() -> None:
 class TestRecords:
     TUNED = replace(
         tune(SDE, RING.score(SDE), 5, objective="law", candidates=[ERSDE, ("ddim", "time")], dtype=F64),
-        default=Errors(0.1, 0.2, 0.3, 0.4),  # what is NaN does not equal itself
+        default=PilotErrors(0.1, 0.2, 0.3, 0.4),  # what is NaN does not equal itself
     )
     X = SDE.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
 

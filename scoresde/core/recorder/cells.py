@@ -33,7 +33,7 @@ _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class Scale:
+class LateWeight:
     """A weight that is known on the way only: a factor times the value of a number."""
 
     number: int
@@ -45,7 +45,7 @@ class Scale:
         return value if self.factor == 1.0 else value * self.factor
 
 
-Weight: TypeAlias = float | Scale
+Weight: TypeAlias = float | LateWeight
 
 
 class Value(Symbol):
@@ -201,7 +201,7 @@ class Cell:
     @property
     def needs(self) -> list[int]:
         """The numbers of what its law follows from."""
-        scales = [w.number for w in (*(w for w, _ in self.mean), self.std) if isinstance(w, Scale)]
+        scales = [w.number for w in (*(w for w, _ in self.mean), self.std) if isinstance(w, LateWeight)]
         return [*(i for _, i in self.mean), *(i for i, _ in self.before), *scales]
 
     @property
@@ -219,12 +219,12 @@ class Cell:
     def law(self, values: Any, state: Tensor) -> Normal:
         """Its law, and what came of it. All is in float64: where there is little noise, the state and its mean are
         nearly equal, and their difference would be mostly rounding."""
-        terms = [(w.of(values) if isinstance(w, Scale) else w, values[i]) for w, i in self.mean]
+        terms = [(w.of(values) if isinstance(w, LateWeight) else w, values[i]) for w, i in self.mean]
         terms += [(share, values[i]) for i, share in self.before]
         off = _less(state, terms)
         if self.draw is not None:
             values[self.draw] = off
-        return Normal(off, self.std.of(values).to(torch.float64) if isinstance(self.std, Scale) else self.std)
+        return Normal(off, self.std.of(values).to(torch.float64) if isinstance(self.std, LateWeight) else self.std)
 
 
 def _less(state: Tensor, terms: Sequence[tuple[float | Tensor, Tensor]]) -> Tensor:
@@ -278,7 +278,7 @@ def total(terms: Sequence[tuple[Weight, int]], values: Any, like: Tensor) -> Ten
     """A sum of values by their numbers, a new tensor; of nothing it is zero."""
     if not terms:
         return torch.zeros_like(like)
-    weights = [w.of(values) if isinstance(w, Scale) else w for w, _ in terms]
+    weights = [w.of(values) if isinstance(w, LateWeight) else w for w, _ in terms]
     added = [values[i] for _, i in terms]
     if any(isinstance(w, Tensor) for w in weights):
         return combine(weights[0], added[0], 1.0, weights[1:], added[1:])
@@ -324,7 +324,7 @@ class CellTape(Tape):
         total = self.symbol()
         numbers = numbers_of(combination.values)
         kept = [(w, i) for w, i in zip(weights, numbers, strict=True) if isinstance(w, Value) or w]
-        scales: list[Weight] = [Scale(w.index) if isinstance(w, Value) else w for w, _ in kept]
+        scales: list[Weight] = [LateWeight(w.index) if isinstance(w, Value) else w for w, _ in kept]
         read = [*(i for _, i in kept), *(w.index for w, _ in kept if isinstance(w, Value))]
         self.instructions.append(Blend([], read, total.index, scales=scales))
         return total

@@ -106,7 +106,7 @@ class Evaluate:
 
 
 @dataclass(slots=True, eq=False)
-class Draw:
+class DrawNoise:
     """Draw noise.
 
     Attributes:
@@ -165,7 +165,7 @@ class Sum:
         values[self.to] = make(self.weights, [values[i] for i in self.read], run.firsts[self.to])
 
 
-Instruction: TypeAlias = Evaluate | Draw | Sum
+Instruction: TypeAlias = Evaluate | DrawNoise | Sum
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ class Tape:
     def _drawn(self, request: Drawing) -> Any:
         like: Any = request.like
         drawn = tuple(self.symbol() for _ in range(2 if request.method == "increment_and_mean" else 1))
-        self.instructions.append(Draw(like.index, tuple(s.index for s in drawn), request.method, request.times))
+        self.instructions.append(DrawNoise(like.index, tuple(s.index for s in drawn), request.method, request.times))
         return drawn if len(drawn) > 1 else drawn[0]
 
     def sum(self, combination: Combination) -> Any:
@@ -373,7 +373,7 @@ def _late(instructions: list[Instruction], states: Sequence[int]) -> list[Instru
         if isinstance(instruction, Evaluate):
             out += waiting.values()
             waiting, fresh = {}, {instruction.to}
-        elif isinstance(instruction, Draw):
+        elif isinstance(instruction, DrawNoise):
             if instruction.like in waiting:
                 instruction.like = waiting[instruction.like].read[0]
         else:

@@ -15,8 +15,8 @@ from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import Asking, Process
 from ..sdes import SDE, Node
-from .cells import Apply, Blend, Cell, CellTape, Scale, Weight
-from .plan import Draw, Evaluate, Instruction, NotLinear, Plan, Run, Sum, bury, evaluated_in
+from .cells import Apply, Blend, Cell, CellTape, LateWeight, Weight
+from .plan import DrawNoise, Evaluate, Instruction, NotLinear, Plan, Run, Sum, bury, evaluated_in
 
 _ROUNDING = 1e-9  # relative: what is left of a draw that rounding alone leaves
 _SIZE = "the size of a move depends on its draw"
@@ -172,7 +172,7 @@ class _Tracer:
 
     def _is_random(self, instruction: Any) -> bool:
         """Whether an instruction is of no use without draws."""
-        if isinstance(instruction, Draw):
+        if isinstance(instruction, DrawNoise):
             return True
         return isinstance(instruction, Sum) and instruction.to in self.forms
 
@@ -186,7 +186,7 @@ class _Tracer:
         stale = [i for i in instruction.read if i in self.forms and not self.forms[i]]
         if stale:
             raise NotGaussian(_KEPT)
-        if isinstance(instruction, Draw):
+        if isinstance(instruction, DrawNoise):
             self._draw(instruction)
         elif isinstance(instruction, Apply) and not instruction.weights:
             if any(i in self.forms for i in instruction.read):
@@ -197,7 +197,7 @@ class _Tracer:
             raise NotGaussian(THROUGH_NETWORK)
         return [instruction]
 
-    def _draw(self, draw: Draw) -> None:
+    def _draw(self, draw: DrawNoise) -> None:
         first = draw.to[0]
         self.forms[first] = {(first, 0): 1.0}
         self.twins |= dict.fromkeys(draw.to)
@@ -240,17 +240,17 @@ class _Tracer:
         for weight, number in terms:
             for latent, own in self.forms.get(number, {}).items():
                 form[latent] = _added(form.get(latent, 0.0), _product(weight, own))
-        return {latent: weight for latent, weight in form.items() if isinstance(weight, Scale) or weight}
+        return {latent: weight for latent, weight in form.items() if isinstance(weight, LateWeight) or weight}
 
     def _cell(self, whole: Sum, mean: list[tuple[Weight, int]], form: Form, step: int, t: float) -> Cell:
         """The cell of a sum that holds draws."""
-        if any(isinstance(w, Scale) for w in form.values()):
+        if any(isinstance(w, LateWeight) for w in form.values()):
             ((latent, weight),) = form.items() if len(form) == 1 else (((0, 0), 0.0),)
-            if not isinstance(weight, Scale) or latent in self.scaled or self._projected({latent: 1.0})[0]:
+            if not isinstance(weight, LateWeight) or latent in self.scaled or self._projected({latent: 1.0})[0]:
                 raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
             self.scaled.add(latent)
             return self._made(Cell(whole, mean, [], weight, len(self.cells), step, t))
-        weights = {latent: w for latent, w in form.items() if not isinstance(w, Scale)}  # all of them
+        weights = {latent: w for latent, w in form.items() if not isinstance(w, LateWeight)}  # all of them
         if self.scaled & set(weights):
             raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
         before, left = self._projected(weights)
@@ -287,10 +287,10 @@ class _Tracer:
 def _sum_of(terms: list[tuple[Weight, int]], to: int) -> Sum:
     """An instruction that sums terms."""
     weights, numbers = [w for w, _ in terms], [i for _, i in terms]
-    scales = [w.number for w in weights if isinstance(w, Scale)]
+    scales = [w.number for w in weights if isinstance(w, LateWeight)]
     if scales:
         return Blend([], [*numbers, *scales], to, scales=weights)
-    return Sum([w for w in weights if not isinstance(w, Scale)], numbers, to)
+    return Sum([w for w in weights if not isinstance(w, LateWeight)], numbers, to)
 
 
 def _norm(weights: dict[Latent, float]) -> float:
@@ -298,15 +298,15 @@ def _norm(weights: dict[Latent, float]) -> float:
 
 
 def _product(a: Weight, b: Weight) -> Weight:
-    if isinstance(a, Scale):
-        if isinstance(b, Scale):
+    if isinstance(a, LateWeight):
+        if isinstance(b, LateWeight):
             raise NotGaussian("a weight of a draw is a product of two values")
-        return Scale(a.number, a.factor * b)
-    return Scale(b.number, a * b.factor) if isinstance(b, Scale) else a * b
+        return LateWeight(a.number, a.factor * b)
+    return LateWeight(b.number, a * b.factor) if isinstance(b, LateWeight) else a * b
 
 
 def _added(a: Weight, b: Weight) -> Weight:
-    if isinstance(a, Scale) or isinstance(b, Scale):
+    if isinstance(a, LateWeight) or isinstance(b, LateWeight):
         if a:
             raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
         return b

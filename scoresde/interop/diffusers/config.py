@@ -68,7 +68,7 @@ from ...core.support.checks import (
 from ...discrete import BetaChain
 from ...grids import check_times as check_falling
 from ...scores import Clip, DynamicThreshold, Score
-from .labels import Label, LogSigma, Nearest, Scaled, Timestep
+from .labels import Label, LogSigma, NearestTimestep, ScaledTime, Timestep
 from .levels import FAINT, alphas_bar
 from .process import TimestepSDE
 from .spacing import CURVES, Array, curve_of, shifted, stretched, timesteps
@@ -611,7 +611,7 @@ def _of_chain(family: str, config: dict[str, Any], shared: dict[str, Any]) -> Co
         sde,
         prediction,
         label,
-        chain=chain if isinstance(label, Nearest) else None,
+        chain=chain if isinstance(label, NearestTimestep) else None,
         state="x/alpha" if family == "sigma" else "x",
         _grid=_ChainGrid(family, config, sde, rho),
         **shared,
@@ -622,11 +622,11 @@ def _label(family: str, config: Mapping[str, Any], sde: TimestepSDE, chain: Beta
     """What the network receives: the table in the text of this module."""
     curve = curve_of(config)
     if curve is None:
-        return Timestep(sde, "rho") if family == "sigma" else Nearest(sde, chain)
+        return Timestep(sde, "rho") if family == "sigma" else NearestTimestep(sde, chain)
     whole = config.get("whole", False)
     rounded = config.get("rounded", whole) and config["beta_schedule"] != config.get("rounded_unless")
     if rounded and curve in ("use_karras_sigmas", "use_lu_lambdas"):
-        return Nearest(sde, chain)
+        return NearestTimestep(sde, chain)
     return Timestep(sde, "log_rho", whole=whole)
 
 
@@ -669,7 +669,7 @@ def _of_flow(family: str, config: dict[str, Any], shared: dict[str, Any]) -> Con
         bar = float(alphas_bar(config)[0])
         cleanest = math.sqrt((1 - bar) / bar)
     sde = FlowSDE(t_min=0.0, t_max=1.0)
-    label = Scaled(float(factor), whole=config.get("whole", False))
+    label = ScaledTime(float(factor), whole=config.get("whole", False))
     return Conventions(sde, prediction, label, _grid=_FlowGrid(config, cleanest), **shared)
 
 

@@ -90,7 +90,7 @@ class Timestep:
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestTimestep:
     """The timestep of the level that is nearest in log-SNR, int64; ``time_input="index"`` of a `ScoreModel`.
 
     Args:
@@ -99,7 +99,7 @@ class Nearest:
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear()
-        >>> label = Nearest(TimestepSDE(chain.log_snrs), chain)
+        >>> label = NearestTimestep(TimestepSDE(chain.log_snrs), chain)
         >>> (
         ...     label(torch.tensor([1000.0, 500.4, 0.0])).tolist(),
         ...     label.time(torch.tensor([999])).tolist(),
@@ -122,7 +122,7 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledTime:
     r"""A multiple of the time, as :math:`1000\,\sigma` in flow matching.
 
     Args:
@@ -131,8 +131,8 @@ class Scaled:
 
     Example:
         >>> (
-        ...     Scaled(1000.0)(torch.tensor([0.25])).tolist(),
-        ...     Scaled(1000.0, whole=True)(torch.tensor([0.2509])).tolist(),
+        ...     ScaledTime(1000.0)(torch.tensor([0.25])).tolist(),
+        ...     ScaledTime(1000.0, whole=True)(torch.tensor([0.2509])).tolist(),
         ... )
         ([250.0], [250])
     """
@@ -173,4 +173,4 @@ class LogSigma:
         return (4 * label.to(torch.float64)).exp()
 
 
-Label = Timestep | Nearest | Scaled | LogSigma
+Label = Timestep | NearestTimestep | ScaledTime | LogSigma

@@ -12,7 +12,7 @@ from ...grids import SamplerGrid
 from ...scores import ScoreModel
 from .._models import Data, described
 from .config import conventions
-from .network import Network, channels_of, event_shape_of
+from .network import DiffusersNetwork, channels_of, event_shape_of
 
 _NETWORKS = ("unet", "transformer")  # of a pipeline
 _ENCODERS = ("vae", "vqvae", "movq")  # of a pipeline that works on latents
@@ -100,7 +100,7 @@ def from_diffusers(
             "Write a function of (sample, timestep) that adds the rest."
         )
     learned = found.variance if doubled or taken is None else None
-    network = Network(net, time_scale=time_scale, gain=found.gain, halved=doubled and learned is None)
+    network = DiffusersNetwork(net, time_scale=time_scale, gain=found.gain, halved=doubled and learned is None)
     made = ScoreModel(
         network,
         found.sde,

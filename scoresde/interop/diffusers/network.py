@@ -15,7 +15,7 @@ from ...core.support.signatures import accepts, parameters
 NAMES = {"label": "class_labels"}  # our names of arguments of the context
 
 
-class Network:
+class DiffusersNetwork:
     r"""A U-Net or transformer of diffusers as ``net(x, time, **context)``.
 
     It is called by name, as ``net(sample=x, timestep=time, ...)`` or ``net(hidden_states=x, timestep=time, ...)``: its
@@ -39,7 +39,9 @@ class Network:
         ...     hidden_states, encoder_hidden_states=None, timestep=None, return_dict=True
         ... ):
         ...     return (hidden_states * timestep[:, None],)
-        >>> Network(transformer, time_scale=0.5)(torch.ones(1, 2), torch.tensor([3.0]))
+        >>> DiffusersNetwork(transformer, time_scale=0.5)(
+        ...     torch.ones(1, 2), torch.tensor([3.0])
+        ... )
         tensor([[1.5000, 1.5000]])
     """
 

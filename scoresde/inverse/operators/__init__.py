@@ -1,14 +1,14 @@
 """Measurement operators: linear ones with adjoint, pseudo-inverse and singular values, and any function."""
 
-from .base import SVD, LinearOperator
+from .base import SVD, Composed, LinearOperator, Matrix
 from .blur import Blur, gaussian_kernel, motion_kernel
-from .composed import Composed, Diagonal
 from .deepinv import from_deepinv
+from .diagonal import Diagonal
 from .fourier import PartialFourier
 from .grey import Grey
 from .mask import Mask
-from .matrix import Matrix, random_projection
 from .nonlinear import Nonlinear
+from .projection import random_projection
 from .separable import Separable, bicubic, block_average, gaussian_blur
 
 __all__ = [

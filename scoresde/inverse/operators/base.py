@@ -1,18 +1,18 @@
-"""The protocol of measurement operators."""
+"""The protocol of measurement operators, matrices, and one operator after another."""
 
 from __future__ import annotations
 
 import abc
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
-from ...core.support.checks import check_batch, check_shape, check_tensor
+from ...core.support.checks import check_batch, check_kind, check_matrix, check_shape, check_tensor
 from ...core.support.tensors import compute_dtype
 
 _DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, where an operator has none of its own
@@ -56,6 +56,8 @@ class LinearOperator(abc.ABC):
 
     noise_std: float | None = 0.0
     shared = True
+    selects = False  # whether what it measures are elements of the event
+    factors: Tensor | None = None  # of each element, where it only multiplies
     _eps = torch.finfo(torch.float64).eps  # of the numbers that it computes with
 
     def __init__(self, event_shape: tuple[int, ...], measurement_shape: tuple[int, ...]) -> None:
@@ -92,15 +94,10 @@ class LinearOperator(abc.ABC):
 
     def __matmul__(self, first: LinearOperator) -> LinearOperator:
         """The operator that measures what ``first`` measures, `Composed`."""
-        from .composed import Composed
-
         return Composed(self, first)
 
     def __rmatmul__(self, second: Tensor) -> LinearOperator:
         """The operator that measures the products of a matrix ``(M, size)`` with what this one measures."""
-        from .composed import Composed
-        from .matrix import Matrix
-
         return Composed(Matrix(second, self.measurement_shape), self)
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
@@ -197,3 +194,95 @@ def _checked(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
     x = check_tensor(name, x)
     check_batch(name, x, shape)
     return x.to(compute_dtype(x.dtype))
+
+
+class Matrix(LinearOperator):
+    r"""Any matrix, over the flattened event.
+
+    Args:
+        matrix: ``(M, D)``.
+        event_shape: of D elements, ``(D,)`` by default.
+        measurement_shape: of M elements, ``(M,)`` by default.
+
+    Example:
+        >>> Matrix(torch.tensor([[1.0, 1.0]])).pseudo_inverse(torch.tensor([[4.0]])).round()
+        tensor([[2., 2.]])
+    """
+
+    def __init__(
+        self,
+        matrix: Tensor,
+        event_shape: Sequence[int] | None = None,
+        measurement_shape: Sequence[int] | None = None,
+    ) -> None:
+        self._matrix = check_matrix("matrix", matrix)
+        rows, columns = self._matrix.shape
+        shapes = {}
+        wanted = (("event_shape", event_shape, columns), ("measurement_shape", measurement_shape, rows))
+        for name, given, size in wanted:
+            shapes[name] = (size,) if given is None else check_shape(name, given, rank=1)
+            if math.prod(shapes[name]) != size:
+                raise InvalidArgumentError(
+                    f"`{name}` must have {size} elements for a matrix {rows} x {columns}, got {shapes[name]}."
+                )
+        super().__init__(**shapes)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) @ self._matrix.to(x).mT).reshape(len(x), *self.measurement_shape)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return (y.flatten(1) @ self._matrix.to(y)).reshape(len(y), *self.event_shape)
+
+    def _decompose(self) -> SVD:
+        return dense_svd(self._matrix, self.event_shape)
+
+
+class Composed(LinearOperator):
+    r"""One operator after another, :math:`A = A_2 A_1`; ``second @ first`` is the same, where second may be a matrix.
+
+    Its singular values are those of its matrix, for small events (but for factors after a `Mask`, of any size); with
+    noise above 0, methods that need none, such as ``"mmps"``, take any size. The noise of a measurement must be given
+    where ``first`` declares any.
+
+    Args:
+        second: acts on the measurements of ``first``, whose shape its events have.
+        first: acts on the data.
+
+    Example:
+        >>> from scoresde.inverse import Mask, gaussian_blur
+        >>> seen = Mask(torch.arange(16).reshape(1, 4, 4) % 2 == 0)
+        >>> camera = seen @ gaussian_blur((1, 4, 4), 1.0)
+        >>> camera.forward(torch.ones(2, 1, 4, 4)).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, second: LinearOperator, first: LinearOperator) -> None:
+        check_kind("second", second, LinearOperator, "a LinearOperator")
+        check_kind("first", first, LinearOperator, "a LinearOperator")
+        if second.event_shape != first.measurement_shape:
+            raise InvalidArgumentError(
+                f"`second` acts on events of shape {second.event_shape}, but the measurements of `first` have shape "
+                f"{first.measurement_shape}."
+            )
+        super().__init__(first.event_shape, second.measurement_shape)
+        self.second, self.first = second, first
+        self.shared = second.shared and first.shared
+        self.noise_std = second.noise_std if first.noise_std == 0.0 else None
+        self._eps = max(second._eps, first._eps)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.second._forward(self.first._forward(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.first._adjoint(self.second._adjoint(y))
+
+    def _decompose(self) -> SVD:
+        if self.shared and self.second.factors is not None and self.first.selects:
+            return SVD(self.first._adjoint(self.second.factors.abs()[None])[0], lambda x: x, lambda c: c)
+        values, into, back = super()._decompose()
+        largest = self.second.svd.values.max() * self.first.svd.values.max()  # which may cancel in the product
+        floor = max(self.size, math.prod(self.event_shape)) * self._eps * largest
+        return SVD(torch.where(values > floor, values, torch.zeros_like(values)), into, back)
+
+    def __repr__(self) -> str:
+        return f"{self.second!r} @ {self.first!r}"

@@ -25,6 +25,8 @@ class Mask(LinearOperator):
         tensor([[1., 3.]])
     """
 
+    selects = True
+
     def __init__(self, mask: Tensor, event_shape: Sequence[int] | None = None) -> None:
         check_tensor("mask", mask, kind="boolean")
         shape = check_shape("event_shape", mask.shape if event_shape is None else event_shape, rank=1)

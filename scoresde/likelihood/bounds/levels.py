@@ -39,7 +39,7 @@ from .result import Term, pooled_freedom
 
 
 @dataclass(frozen=True)
-class Levels:
+class BoundLevels:
     """Where the term is evaluated.
 
     Attributes:
@@ -56,7 +56,7 @@ CLOCKS = ("log_snr", "time")
 _POINTS = 16
 
 
-def continuous(sde: AffineSDE, clock: str) -> Levels:
+def continuous(sde: AffineSDE, clock: str) -> BoundLevels:
     """All levels from t_min to t_max.
 
     Example:
@@ -90,10 +90,10 @@ def continuous(sde: AffineSDE, clock: str) -> Levels:
         first = gamma.diff() / edges.diff()
         return first, first * (weight(sde.nodes(t)).reshape(inside.shape) @ parts) / 2
 
-    return Levels(by_log_snr) if clock == "log_snr" else Levels(by_time, moments)
+    return BoundLevels(by_log_snr) if clock == "log_snr" else BoundLevels(by_time, moments)
 
 
-def discrete(sde: AffineSDE, times: Tensor, clock: str) -> Levels:
+def discrete(sde: AffineSDE, times: Tensor, clock: str) -> BoundLevels:
     """The noisier ends of the steps of a grid (rising times), chosen in proportion to their weight or to their length.
 
     Example:
@@ -119,7 +119,7 @@ def discrete(sde: AffineSDE, times: Tensor, clock: str) -> Levels:
         weight = gaps / ends.diff()
         return shares @ weight, shares @ weight.square()
 
-    return Levels(levels) if clock == "log_snr" else Levels(levels, moments)
+    return BoundLevels(levels) if clock == "log_snr" else BoundLevels(levels, moments)
 
 
 def choose(shares: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -141,7 +141,7 @@ def choose(shares: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
 # ---- designs of the draws
 
 
-class Weights(NamedTuple):
+class BoundWeights(NamedTuple):
     """Known weights of values: those drawn, ``(count, batch)``, and the means of the weight and of its square in each
     stratum, ``(strata,)``."""
 
@@ -152,7 +152,7 @@ class Weights(NamedTuple):
 
 class Design(NamedTuple):
     """How numbers are drawn, ``(count, batch)``; the mean of the values that they led to, of the same shape; whether
-    they are drawn in strata, whose mean takes `Weights`."""
+    they are drawn in strata, whose mean takes `BoundWeights`."""
 
     draw: Callable[[int, int, torch.Generator | None, torch.device], Tensor]
     mean: Callable[..., Term]
@@ -171,7 +171,7 @@ def independent_mean(values: Tensor) -> Term:
     return Term(values.mean(0), (_variance(values) / len(values)) ** 0.5, freedom=freedom)
 
 
-def stratified_mean(values: Tensor, weights: Weights | None = None) -> Term:
+def stratified_mean(values: Tensor, weights: BoundWeights | None = None) -> Term:
     r"""The mean of draws in strata of 2 or 3: the variance is :math:`\sum_j (n_j/n)^2 s_j^2/n_j`.
 
     Example:

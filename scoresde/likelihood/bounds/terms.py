@@ -29,7 +29,7 @@ from ..bits import cell
 from .result import Term
 
 
-class Grey(NamedTuple):
+class GreyCells(NamedTuple):
     """Grey values, and the cells that they stand for."""
 
     values: Tensor  # int64 (batch, *event)
@@ -42,7 +42,7 @@ class Grey(NamedTuple):
         return self.low + self.width * (torch.arange(self.levels, dtype=torch.float64, device=self.values.device) + 0.5)
 
 
-def read(x: Tensor, levels: int | None, data_range: tuple[float, float]) -> tuple[Tensor, Grey | None]:
+def read(x: Tensor, levels: int | None, data_range: tuple[float, float]) -> tuple[Tensor, GreyCells | None]:
     """The data, float32 or float64, and the grey values if there are some.
 
     Example:
@@ -60,7 +60,7 @@ def read(x: Tensor, levels: int | None, data_range: tuple[float, float]) -> tupl
     x = x.to(torch.int64)  # in a narrow type the number of levels would wrap
     if bool(((x < 0) | (x >= levels)).any()):
         raise InvalidArgumentError(f"`x` must hold integers 0 … {levels - 1}.")
-    grey = Grey(x, levels, low, width)
+    grey = GreyCells(x, levels, low, width)
     return grey.centres()[x].to(torch.get_default_dtype()), grey
 
 
@@ -68,7 +68,7 @@ class Given(NamedTuple):
     """Data, network and randomness, ready to use."""
 
     data: Tensor
-    grey: Grey | None
+    grey: GreyCells | None
     network: Network
     noise: Noise
     generator: torch.Generator | None  # of the levels
@@ -140,13 +140,13 @@ def entropy(x: Tensor, node: Node[float]) -> Term:
     return Term(value, torch.zeros_like(value))
 
 
-def by_likelihood(grey: Grey, x: Tensor, node: Node[Tensor], noise: Tensor) -> Tensor:
+def by_likelihood(grey: GreyCells, x: Tensor, node: Node[Tensor], noise: Tensor) -> Tensor:
     r""":math:`-\ln p(v|z)` for one draw of z, ``(batch,)``; :math:`p(v|z) \propto \exp(-(z/\alpha-x_v)^2
     \alpha^2/2\sigma^2)` over the levels of each dimension.
 
     Example:
         >>> import scoresde
-        >>> grey = Grey(torch.zeros(1, 1, dtype=torch.int64), 2, -1.0, 1.0)
+        >>> grey = GreyCells(torch.zeros(1, 1, dtype=torch.int64), 2, -1.0, 1.0)
         >>> node = scoresde.EDMSDE().node(1.0)
         >>> by_likelihood(grey, torch.full((1, 1), -0.5), node, torch.full((1, 1), 0.5))
         tensor([0.6931], dtype=torch.float64)
@@ -157,7 +157,9 @@ def by_likelihood(grey: Grey, x: Tensor, node: Node[Tensor], noise: Tensor) -> T
     return -logits.log_softmax(-1).gather(-1, grey.values[..., None])[..., 0].flatten(1).sum(1)
 
 
-def by_denoising(network: Network, grey: Grey | None, x: Tensor, node: Node[Tensor], noise: Tensor, std: Any) -> Tensor:
+def by_denoising(
+    network: Network, grey: GreyCells | None, x: Tensor, node: Node[Tensor], noise: Tensor, std: Any
+) -> Tensor:
     r""":math:`-\ln` of the last step's density at x, or of its mass in the cells, for one draw of z, ``(batch,)``.
 
     Args:
@@ -182,12 +184,12 @@ def by_denoising(network: Network, grey: Grey | None, x: Tensor, node: Node[Tens
     return density.flatten(1).sum(1)
 
 
-def log_mass(grey: Grey, mean: Tensor, std: Scalar) -> Tensor:
+def log_mass(grey: GreyCells, mean: Tensor, std: Scalar) -> Tensor:
     r"""The logarithm of the mass of :math:`N(\mu, s^2)` in the cells of the grey values, whose outermost ones reach to
     infinity; float64, shaped like the mean. Exact in the tails, where the published code's floor is 1e-12.
 
     Example:
-        >>> grey = Grey(torch.tensor([[0, 1]]), 2, -1.0, 1.0)
+        >>> grey = GreyCells(torch.tensor([[0, 1]]), 2, -1.0, 1.0)
         >>> log_mass(grey, torch.zeros(1, 2, dtype=torch.float64), 1.0)
         tensor([[-0.6931, -0.6931]], dtype=torch.float64)
     """

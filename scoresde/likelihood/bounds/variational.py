@@ -36,7 +36,7 @@ from ...core.noise import Noise
 from ...core.processes import Network
 from ...core.sdes import SDE, AffineSDE, Node
 from ...core.support.checks import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
-from .levels import CLOCKS, DESIGNS, Levels, Weights, continuous, discrete, independent_mean, stratum_edges
+from .levels import CLOCKS, DESIGNS, BoundLevels, BoundWeights, continuous, discrete, independent_mean, stratum_edges
 from .result import Bound, Term
 from .terms import Given, by_denoising, by_likelihood, entropy, estimated, prepare, prior_term
 
@@ -148,21 +148,21 @@ def _grid(sde: AffineSDE, steps: int | Tensor | None) -> Tensor:
     return times
 
 
-def squares(network: Network, x: Tensor, noise: Tensor, place: Levels, u: Tensor) -> Tensor:
+def squares(network: Network, x: Tensor, noise: Tensor, place: BoundLevels, u: Tensor) -> Tensor:
     r"""One draw of the diffusion term, ``(batch,)``: :math:`\tfrac12 w(u)\|\varepsilon-\hat\varepsilon\|^2`."""
     node, weight = place.at(u)
     _, missed = estimated(network, x, noise, node)
     return 0.5 * weight * missed.flatten(1).square().sum(1)
 
 
-def _diffusion(given: Given, place: Levels, times: str, count: int) -> Term:
+def _diffusion(given: Given, place: BoundLevels, times: str, count: int) -> Term:
     x, design = given.data, DESIGNS[times]
     levels = design.draw(count, len(x), given.generator, x.device)
     values = torch.stack([squares(given.network, x, given.noise.normal(x), place, u) for u in levels])
     if place.moments is None or not design.strata:
         return design.mean(values)
     drawn = place.at(levels.flatten())[1].reshape(levels.shape)
-    return design.mean(values, Weights(drawn, *place.moments(stratum_edges(count, x.device))))
+    return design.mean(values, BoundWeights(drawn, *place.moments(stratum_edges(count, x.device))))
 
 
 def _reconstruction(given: Given, node: Node[Any], decoder: bool, count: int) -> Term:

@@ -35,7 +35,7 @@ _CLASSICAL: dict[int, Tableau] = {
 HIGHEST = max(_CLASSICAL)
 
 
-class Row(NamedTuple):
+class StepRow(NamedTuple):
     """The coefficients of a step, keep x + gain times the weighted estimates, and the size of its noise."""
 
     keep: Scalar
@@ -110,19 +110,19 @@ class Multistep(EstimateSolver):
         row = self.planned(process, history.nodes[0], stop, history.nodes)
         return combination(row.keep, x, row.gain, row.weights, history.values)
 
-    def planned(self, process: Process, start: Node, stop: Node, nodes: tuple[Node, ...]) -> Row:
+    def planned(self, process: Process, start: Node, stop: Node, nodes: tuple[Node, ...]) -> StepRow:
         """The `coefficients` of a step, computed before the first one if its nodes follow each other on the grid."""
         known = process.nodes.rows.get((stop.t, nodes[0] is stop, len(nodes)))
         if known is not None and known[0] == nodes:
-            row: Row = known[1]
+            row: StepRow = known[1]
             return row
         return self.coefficients(start, stop, nodes, self.stochasticity(start))
 
-    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
+    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> StepRow:
         """The coefficients of the step from start to stop by the `weights` of estimates at some nodes."""
         part = frame(self.prediction, start, stop, eta)
         weights = self.weights(positions([n.lam for n in nodes], start.lam, part.h), part.z)
-        return Row(part.keep, part.gain * part.h, weights, part.spread)
+        return StepRow(part.keep, part.gain * part.h, weights, part.spread)
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`. The rows of all steps that have their full number of nodes are computed at once."""
@@ -148,7 +148,7 @@ class Multistep(EstimateSolver):
                 if all(map(math.isfinite, (keep, gain, *weights))):
                     window = tuple(nodes[i + ahead - j] for j in range(count))
                     key = (nodes[i + 1].t, bool(ahead), count)
-                    process.nodes.rows[key] = (window, Row(keep, gain, weights, spread))
+                    process.nodes.rows[key] = (window, StepRow(keep, gain, weights, spread))
 
     @property
     def predictor_nodes(self) -> int:

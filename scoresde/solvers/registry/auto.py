@@ -111,7 +111,7 @@ class Choice(NamedTuple):
         return None if self.grid is None else replace(self.grid, scale=self.grid.scale * unit)
 
 
-class Rule(NamedTuple):
+class BudgetRule(NamedTuple):
     """What to take for so many evaluations and fewer."""
 
     most: float
@@ -123,12 +123,12 @@ class Rule(NamedTuple):
 _FEW = DPM3M(start_up="published"), Angle(3.0, 0.25)
 # Up to 29 evaluations by `benchmarks.few`, the smallest errors on one half of its problems; beyond that the smallest
 # errors of the table of all methods, in the geometric mean of its problems, at 50 and 100 evaluations.
-BUDGETS: tuple[Rule, ...] = (
-    Rule(6, UniPC(order=2, lower_order_final=True), FewSteps(0.3, 0.25), NOISE),
-    Rule(8, DPM2M(), Angle(1.0, 0.35), NOISE),
-    Rule(14, *_FEW, NOISE),
-    Rule(29, *_FEW, HIGH),
-    Rule(math.inf, UniPC(order=3)),
+BUDGETS: tuple[BudgetRule, ...] = (
+    BudgetRule(6, UniPC(order=2, lower_order_final=True), FewSteps(0.3, 0.25), NOISE),
+    BudgetRule(8, DPM2M(), Angle(1.0, 0.35), NOISE),
+    BudgetRule(14, *_FEW, NOISE),
+    BudgetRule(29, *_FEW, HIGH),
+    BudgetRule(math.inf, UniPC(order=3)),
 )
 
 
@@ -165,6 +165,6 @@ def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
         raise InvalidArgumentError(f"method='auto' has no options; give {given[0]!r} with the name of a method.")
     if steps is None:
         return Choice(Adams() if affine else RK45(), None)
-    rule = next(rule for rule in BUDGETS if steps <= rule.most) if affine else Rule(math.inf, Heun())
+    rule = next(rule for rule in BUDGETS if steps <= rule.most) if affine else BudgetRule(math.inf, Heun())
     count = max(1, (steps - rule.solver.extra_evaluations) // rule.solver.evaluations)
     return Choice(rule.solver, count, rule.grid, rule.level)

@@ -6,13 +6,14 @@ Each is a class with `Repair.try_on`, which returns a `Rung`; all share the samp
 from .base import MATTERS, SHARE, Repair, Rung
 from .denoising import Denoised, Linear, levels_of
 from .high_noise import NoisyStart
-from .network import Labels, Memorisation, Network, Overfitting
+from .network import LabelRepair, Memorisation, NetworkRepair, Overfitting
 from .posterior import Posterior
 from .precision import HALVES, Precision, in_float32
 from .process import End, Prior, Steps
 from .ranges import OtherRange, Range
 from .subject import Rows, Subject
-from .wrappers import Clipping, Guidance, without
+from .unwrapped import without
+from .wrappers import Clipping, Guidance
 
 __all__ = [
     "HALVES",
@@ -22,10 +23,10 @@ __all__ = [
     "Denoised",
     "End",
     "Guidance",
-    "Labels",
+    "LabelRepair",
     "Linear",
     "Memorisation",
-    "Network",
+    "NetworkRepair",
     "NoisyStart",
     "OtherRange",
     "Overfitting",

@@ -37,7 +37,7 @@ _FARTHEST = 7.0  # of lambda, in units of the data: what is beyond is nothing bu
 _DENSE = 1024  # elements of which a covariance matrix is used
 
 
-class Levels(NamedTuple):
+class QuadratureNodes(NamedTuple):
     r"""Nodes of a quadrature in :math:`\lambda`.
 
     Attributes:
@@ -49,7 +49,7 @@ class Levels(NamedTuple):
     weights: Tensor
 
 
-def levels_of(sde: AffineSDE, t_end: float, unit: float, count: int = LEVELS) -> Levels:
+def levels_of(sde: AffineSDE, t_end: float, unit: float, count: int = LEVELS) -> QuadratureNodes:
     r"""Gauss–Legendre nodes between the ends of a process, as far as :math:`|\lambda + \ln` unit :math:`|\le 7`.
 
     Example:
@@ -66,7 +66,7 @@ def levels_of(sde: AffineSDE, t_end: float, unit: float, count: int = LEVELS) ->
     lam = low + 0.5 * (high - low) * (nodes + 1)
     with torch.no_grad():
         times = sde.time(2 * lam).clamp(sde.t_min, sde.t_max)
-    return Levels(times, lam, 0.5 * (high - low) * weights)
+    return QuadratureNodes(times, lam, 0.5 * (high - low) * weights)
 
 
 class States(NamedTuple):
@@ -87,7 +87,7 @@ class States(NamedTuple):
     context: Mapping[str, Any]
 
     @classmethod
-    def of(cls, subject: Subject, rows: Rows, levels: Levels, purpose: int) -> States:
+    def of(cls, subject: Subject, rows: Rows, levels: QuadratureNodes, purpose: int) -> States:
         """Of some data, each row with its own noise at each level."""
         n, k = len(rows.x), len(levels.times)
         x0 = rows.x.to("cpu", torch.float64).repeat((k,) + (1,) * (rows.x.ndim - 1))
@@ -136,7 +136,7 @@ class Gap(NamedTuple):
     worse: bool
 
     @classmethod
-    def of(cls, levels: Levels, held: Tensor, linear: Tensor, confidence: float) -> Gap:
+    def of(cls, levels: QuadratureNodes, held: Tensor, linear: Tensor, confidence: float) -> Gap:
         """Of errors ``(n, levels)`` at the same states."""
         gap = mean_interval((held - linear) @ levels.weights, confidence)
         error = (gap.high - gap.value) / errors_to(confidence)
@@ -202,7 +202,7 @@ class Denoised:
         self.subject = subject
 
     @functools.cached_property
-    def levels(self) -> Levels:
+    def levels(self) -> QuadratureNodes:
         """The noise levels."""
         return levels_of(self.subject.task.sde, self.subject.t_end, self.subject.unit)
 

@@ -21,7 +21,7 @@ _TV = 0.1  # of the classifier's bound
 _FOREIGN, _SURE = 0.5, 0.99  # of what the error must rise by, and the confidence that it rises by less
 
 
-class Network(Repair):
+class NetworkRepair(Repair):
     """Exact integration of the network alone, from states with the right distribution, against data with the noise of
     the last time: what remains is the network's.
 
@@ -169,7 +169,7 @@ class Overfitting(Repair):
         )
 
 
-class Labels(Repair):
+class LabelRepair(Repair):
     """Denoising errors with the right labels or observations against those with shuffled ones.
 
     What there is to gain by labels is measured by linear denoisers, with the mean of each class and with the mean of

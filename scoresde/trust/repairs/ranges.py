@@ -10,7 +10,8 @@ from ...core.support.intervals import Interval
 from .base import CLEAR, Repair, Rung, errors_to, mean_interval, number
 from .denoising import Denoised, Gap, errors_of
 from .subject import Far, Subject, finite, rms
-from .wrappers import Clipping, with_sigma_data
+from .unwrapped import with_sigma_data
+from .wrappers import Clipping
 
 _SHIFT, _STRETCH = 1.0, 1.5  # of the data's standard deviation: what another range changes at least
 _LEFT = 0.15  # of it: the distance that another range may leave, unless chance reaches more

@@ -22,6 +22,7 @@ from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of, spread_
 from ..reference import FlowReference, PathReference, Reference, StepsReference, scale_of
 from ..two_samples import EnergyTest, SlicedWasserstein, energy_test, sliced_wasserstein
 from .base import MATTERS, SHARE, TESTS
+from .unwrapped import without
 
 _PILOT, _STARTS, _ROWS = 11, 12, 13  # purposes of seeds
 _MOST_COMPARED = 1024  # rows of the data
@@ -368,8 +369,6 @@ class Subject:
     @functools.cached_property
     def bare(self) -> Score | None:
         """The score function without guidance and limits, None where it has none."""
-        from .wrappers import without
-
         found = without(without(self.score, "range") or self.score, "guidance")
         return found or without(self.score, "range")
 

@@ -9,12 +9,12 @@ states in a larger batch they are no faster
 """
 
 from .base import Backward, Divergence, Product, dot
-from .estimates import Exact, Hutchinson, HutchPlusPlus
+from .estimates import ExactTrace, Hutchinson, HutchPlusPlus
 from .probes import PROBES, Probe
 from .xtrace import XTrace
 
 DIVERGENCES: dict[str, type[Divergence]] = {
-    "exact": Exact,
+    "exact": ExactTrace,
     "hutchinson": Hutchinson,
     "hutch++": HutchPlusPlus,
     "xtrace": XTrace,
@@ -25,7 +25,7 @@ __all__ = [
     "PROBES",
     "Backward",
     "Divergence",
-    "Exact",
+    "ExactTrace",
     "HutchPlusPlus",
     "Hutchinson",
     "Probe",

@@ -11,13 +11,13 @@ from .base import Divergence, Normal, Probe, Product, refuse
 
 
 @dataclass(frozen=True)
-class Exact(Divergence):
+class ExactTrace(Divergence):
     """All the unit vectors; probes ``(batch, 0, *event)`` give the shape."""
 
     share: float | None = field(default=0.0, kw_only=True)
 
     @classmethod
-    def draw(cls, x: Tensor, count: int, probe: Probe, normal: Normal, chunk: int | None) -> Exact:
+    def draw(cls, x: Tensor, count: int, probe: Probe, normal: Normal, chunk: int | None) -> ExactTrace:
         """See `Divergence`; nothing is drawn."""
         return cls(x.new_zeros((len(x), 0, *x.shape[1:])), chunk=chunk)
 

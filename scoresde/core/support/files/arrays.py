@@ -24,7 +24,7 @@ from .paths import readable
 Check = Callable[[tuple[int, ...]], None]  # refuses a shape by an error
 
 
-class Arrays(NamedTuple):
+class ArrayFile(NamedTuple):
     """The arrays of a file, each read when it is taken.
 
     Attributes:
@@ -101,7 +101,7 @@ def _no_numbers(path: Path, dtype: object) -> InvalidArgumentError:
 
 
 @contextmanager
-def opened(path: Path, also: str) -> Iterator[Arrays]:
+def opened(path: Path, also: str) -> Iterator[ArrayFile]:
     """The arrays of a file, while it is open.
 
     Args:
@@ -124,14 +124,14 @@ def opened(path: Path, also: str) -> Iterator[Arrays]:
 
 
 @contextmanager
-def _numpy(path: Path) -> Iterator[Arrays]:
+def _numpy(path: Path) -> Iterator[ArrayFile]:
     with path.open("rb") as file:
         prefix = file.read(len(np.lib.format.MAGIC_PREFIX))
         file.seek(0)
         if prefix == np.lib.format.MAGIC_PREFIX:
             shape = _shape(path, file, os.fstat(file.fileno()).st_size)
             file.seek(0)
-            yield Arrays(path, ["x"], lambda name: shape, lambda name: np.load(file, allow_pickle=False))
+            yield ArrayFile(path, ["x"], lambda name: shape, lambda name: np.load(file, allow_pickle=False))
             return
         with np.load(file, allow_pickle=False) as content:
             members = {info.filename.removesuffix(".npy"): info for info in content.zip.infolist()}
@@ -140,7 +140,7 @@ def _numpy(path: Path) -> Iterator[Arrays]:
                 with content.zip.open(members[name]) as member:
                     return _shape(path, member, members[name].file_size)
 
-            yield Arrays(path, content.files, shape_of, content.__getitem__)
+            yield ArrayFile(path, content.files, shape_of, content.__getitem__)
 
 
 def _shape(path: Path, file: IO[bytes], size: int) -> tuple[int, ...]:
@@ -159,18 +159,18 @@ def _shape(path: Path, file: IO[bytes], size: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def _safetensors(path: Path) -> Iterator[Arrays]:
+def _safetensors(path: Path) -> Iterator[ArrayFile]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        yield Arrays(path, list(file.keys()), lambda name: tuple(file.get_slice(name).get_shape()), file.get_tensor)
+        yield ArrayFile(path, list(file.keys()), lambda name: tuple(file.get_slice(name).get_shape()), file.get_tensor)
 
 
 @contextmanager
-def _idx(path: Path) -> Iterator[Arrays]:
+def _idx(path: Path) -> Iterator[ArrayFile]:
     labels = labels_beside(path)
     files = {"x": path} | ({} if labels is None else {"label": labels})
-    yield Arrays(path, list(files), lambda name: idx_shape(files[name]), lambda name: read_idx(files[name]))
+    yield ArrayFile(path, list(files), lambda name: idx_shape(files[name]), lambda name: read_idx(files[name]))
 
 
 _READERS = {".npz": _numpy, ".npy": _numpy, ".safetensors": _safetensors}

@@ -76,7 +76,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SetPlan:
     """What a set is.
 
     Args:
@@ -86,7 +86,7 @@ class Plan:
             their shard begins.
 
     Example:
-        >>> plan = Plan({"seed": 0}, first=150, count=100, shard_size=100, batch_size=64)
+        >>> plan = SetPlan({"seed": 0}, first=150, count=100, shard_size=100, batch_size=64)
         >>> [(shard, plan.span(shard)) for shard in plan.shards]
         [(1, range(150, 200)), (2, range(200, 250))]
         >>> plan.batches(1, 64)
@@ -177,19 +177,19 @@ class Store:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     plan = Plan({}, first=0, count=5, shard_size=3, batch_size=2)
+        ...     plan = SetPlan({}, first=0, count=5, shard_size=3, batch_size=2)
         ...     store = Store.begin(Path(folder, "set"), plan)
         ...     store.write(1, {"00000001.txt": b"34"}, batch_size=2)
         ...     [store.record(shard) is not None for shard in plan.shards]
         [False, True]
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: SetPlan) -> None:
         self.folder, self.plan = folder, plan
 
     @classmethod
     def begin(
-        cls, folder: Path, plan: Plan, *, extend: bool = False, continuing: Callable[[], None] = lambda: None
+        cls, folder: Path, plan: SetPlan, *, extend: bool = False, continuing: Callable[[], None] = lambda: None
     ) -> Store:
         """The folder of a new set, or of one that is to be continued. Where ``set.json`` is missing or damaged, it is
         written again if nothing else is there, or if all records say that they are of this set. Before a set is
@@ -251,7 +251,7 @@ class Store:
             found = opened(path.read_bytes())
             if found.pop("format") != FORMAT:
                 raise ValueError("it is of another version of scoresde")
-            plan = read_as(Plan, found, "content")
+            plan = read_as(SetPlan, found, "content")
         except (OSError, ValueError, KeyError, OverflowError) as error:
             raise CorruptCheckpointError(f"{str(path)!r} does not say what the set is: {error}") from None
         for name in (_SHARDS, _RECORDS):
@@ -403,7 +403,7 @@ def _differs(name: str, old: object, new: object) -> str:
     return f"its {name} is {short(old)}, not {short(new)}"
 
 
-def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
+def _continued(known: SetPlan, plan: SetPlan, folder: Path, extend: bool) -> SetPlan:
     """The plan of a set that is there, if that is what is asked for."""
     old, new = known.fields(), plan.fields()
     old.update(old.pop("settings"))

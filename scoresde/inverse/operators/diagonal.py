@@ -1,0 +1,59 @@
+"""A factor for every element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...core.errors import InvalidArgumentError
+from ...core.support.checks import check_shape, check_tensor
+from .base import SVD, LinearOperator
+
+
+class Diagonal(LinearOperator):
+    r"""Multiply every element by its own factor, such as the sensitivity of a detector.
+
+    Factors of 0 and 1 are a mask that may differ from sample to sample: an element whose factor is 0 is measured as 0,
+    which with any noise says nothing.
+
+    Args:
+        factors: of the event's shape, or ``(batch, *event)`` with those of each sample.
+        event_shape: that of ``factors`` by default; must be given where the samples differ.
+
+    Example:
+        >>> Diagonal(torch.tensor([2.0, 0.5])).forward(torch.ones(1, 2))
+        tensor([[2.0000, 0.5000]])
+        >>> Diagonal(torch.eye(2), event_shape=(2,)).forward(torch.ones(2, 2))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+
+    def __init__(self, factors: Tensor, event_shape: Sequence[int] | None = None) -> None:
+        check_tensor("factors", factors)
+        shape = check_shape("event_shape", factors.shape if event_shape is None else event_shape, rank=1)
+        self.shared = tuple(factors.shape) == shape
+        if not self.shared and tuple(factors.shape[1:]) != shape:
+            raise InvalidArgumentError(
+                f"`factors` must have the shape {shape}, or {('batch', *shape)}, got {tuple(factors.shape)}."
+            )
+        super().__init__(shape, shape)
+        self.factors: Tensor = factors.detach().to("cpu", torch.float64).clone()
+        if not bool(self.factors.isfinite().all()):
+            raise InvalidArgumentError("`factors` must be finite.")
+
+    def _forward(self, x: Tensor) -> Tensor:
+        if not self.shared and len(x) != len(self.factors):
+            raise InvalidArgumentError(
+                f"`factors` are those of {len(self.factors)} samples, but the batch has {len(x)}; give one for each."
+            )
+        return x * self.factors.to(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._forward(y)
+
+    def _decompose(self) -> SVD:
+        if not self.shared:
+            return super()._decompose()  # which says that there is none
+        return SVD(self.factors.abs(), lambda x: x, lambda c: c)
