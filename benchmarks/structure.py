@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LONG = 60  # lines of a body
+SMALL = 25  # lines of a module
 COPIED = 8  # lines of code that are the same in two places
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -172,6 +173,41 @@ def _head_end(node: ast.Import | ast.ImportFrom | ast.FunctionDef) -> int:
     return node.body[0].lineno - 1 if isinstance(node, ast.FunctionDef) else node.end_lineno or node.lineno
 
 
+def checks(tree: ast.AST) -> set[int]:
+    """The lines that only check or refuse: functions called ``check_…`` or ``refuse_…``, calls of these as statements,
+    raises, and branches that do nothing but raise."""
+    found: set[int] = set()
+
+    def named(name: str) -> bool:
+        return name.lstrip("_").startswith(("check_", "refuse_"))
+
+    for node in ast.walk(tree):
+        refuses = isinstance(node, ast.Raise) or (
+            isinstance(node, ast.If) and not node.orelse and all(isinstance(part, ast.Raise) for part in node.body)
+        )
+        checked = isinstance(node, ast.FunctionDef) and named(node.name)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            checked = named(ast.unparse(node.value.func).rpartition(".")[2])
+        if refuses or checked:
+            found |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))  # type: ignore[attr-defined]
+    return found
+
+
+def once(sources: Mapping[str, str]) -> int:
+    """How many private functions of modules are named once more than where they are defined."""
+    names = [
+        node.name
+        for source in sources.values()
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("_") and not node.name.startswith("__")
+    ]
+    words: dict[str, int] = defaultdict(int)
+    for source in sources.values():
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            words[token.string] += token.type == tokenize.NAME
+    return sum(words[name] == 2 for name in names)
+
+
 def imports(path: Path, package: Path) -> set[str]:
     """The modules of the package that a module imports, be it when it is imported itself or in a call."""
     parts = path.relative_to(package.parent).with_suffix("").parts
@@ -232,7 +268,8 @@ def counted(root: Path) -> dict[str, object]:
     """The numbers of a working tree."""
     package = root / "scoresde"
     files = sorted(package.rglob("*.py"))
-    code = classes = 0
+    code = checked = small = 0
+    classes: dict[str, int] = defaultdict(int)
     long: list[tuple[int, str]] = []
     mentions = 0
     edges: dict[str, set[str]] = {}
@@ -240,8 +277,11 @@ def counted(root: Path) -> dict[str, object]:
     for path in files:
         source = path.read_text(encoding="utf-8")
         tree = ast.parse(source)
-        code += len(code_lines(source))
-        classes += sum(isinstance(node, ast.ClassDef) for node in ast.walk(tree))
+        lines = code_lines(source)
+        code, checked, small = code + len(lines), checked + len(lines & checks(tree)), small + (0 < len(lines) <= SMALL)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name] += 1
         place = path.relative_to(package)
         long += [(length, f"{place}:{name}") for name, length in functions(tree)]
         name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
@@ -264,7 +304,11 @@ def counted(root: Path) -> dict[str, object]:
         "files": len(files),
         "lines": sum(sizes),
         "code": code,
-        "classes": classes,
+        "share of code that only checks": f"{checked / code:.1%}",
+        f"modules of at most {SMALL} lines": small,
+        "private functions used once": once(sources),
+        "classes": sum(classes.values()),
+        "names of several classes": sum(count > 1 for count in classes.values()),
         "functions": len(long),
         "longest body": f"{longest[0]} ({longest[1]})",
         f"bodies over {LONG} lines": sum(length > LONG for length, _ in long),
