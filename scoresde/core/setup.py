@@ -123,76 +123,33 @@ def set_up(
     Args:
         compact: whether finished samples may leave the batch, if the score function allows it.
     """
-    # what is given, checked
+    # what is given
     check_sde(sde)
     score = as_score(score_fn)
     if given.callback is not None:
         check_callable("callback", given.callback, "callback(info)")
     _check_flags(sde, denoise=given.denoise, throw=given.throw)
     argument = "method" if isinstance(given.method, Grid) else "grid"
-    given = _with_its_grid(given)
-    start = given.start
-    from_prior = isinstance(given.grid, grids.SamplerGrid)
-    grid, budget = grids.own_times(given.grid, given.steps)
-    free = given.t_start is None and grids.time_of("t_end", given.t_end, sde, sde.t_min) != sde.t_max  # to begin lower
-    given = replace(given, grid=grid, steps=budget, t_start=_started(sde, start, given.t_start))
-    noise_start: NoiseStart | None = None
-    chosen = isinstance(given.method, str) and given.method == "auto"
-    ruled = chosen and grid is None
-    if chosen:
-        given, noise_start = _chosen(sde, score, given, free and start is None)
-    grid = given.grid
-    if isinstance(grid, Grid) and grid.from_noise and isinstance(sde, AffineSDE):
-        noise_start = NoiseStart.at(sde, grid.times_for(sde)[0], grid.data_scale or 1.0)
-    times, given_grid = _times(sde, given)
-    if start is not None and times[1] > times[0]:
-        raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
-    if given.differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
-        given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
-    options = {} if chosen else given.solver_options
-    solver = for_data_of(score, make_solver(given.method, options, given.names))  # type: ignore[arg-type]
-    _check_fit(sde, score, solver, times, given)
+    course = _course(sde, score, _with_its_grid(given))
+    given, solver, times = course.given, course.solver, course.times
     if given.path_log_prob is not False:
         check_path_wanted(given, sde, solver)
-    # the state at the start, the source of noise, the network
-    moved = noise_start if start is None else start
-    first = times[0] if moved is None and not from_prior else sde.t_max
-    state, source, out_dtype = _initial(sde, score, x, first, given, solver)
-    if moved is not None and moved.t != sde.t_max:
-        state = moved.state(state)
+    # the state at the start, the source of noise, the network, the steps
+    state, source, dtype = _initial(sde, score, x, course)
     copies = solver.keeps_estimates or given.differentiable
     network = Network(score, context_of(given.context, score, state, complete=False), copies=copies)
-    if isinstance(grid, Grid):
-        _warn_of_use(argument, grid, score, context_names(given.context, score))
-    # the steps, and what makes them
-    dtypes = state.dtype, score.network_dtype
-    saved = check_save_at(given.save_at, sde, times)
-    nodes = torch.zeros(0, dtype=torch.float64)
-    if not solver.adaptive and not solver.own_steps:
-        nodes = _nodes(sde, solver, times, given_grid, grid, given.steps)
-        saved = [_on_node(t, nodes) for t in saved]
-    controller, limit = _controller(sde, solver, times, nodes, saved, given, dtypes)
-    if solver.own_steps:
-        solver, limit = _told(solver, given, limit, dtypes), None
+    if isinstance(given.grid, Grid):
+        _warn_of_use(argument, given.grid, score, context_names(given.context, score))
+    controller, solver, limit, recorder = _steps(sde, course, (state.dtype, score.network_dtype))
     if solver.adaptive and solver.stochastic:  # what is drawn decides on the steps
         source = path_on(lambda t: solver.noise_clock(sde, t), source, solver.name)
     # the solve
     eta = solver.default_stochasticity if given.stochasticity is None else float(given.stochasticity)
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
-    recorder = None if given.save_at is None else Recorder("steps" if isinstance(given.save_at, str) else saved)
-    setup = Setup(process, None, None, times[-1], given.denoise, given.throw, out_dtype)
-    if ruled and grid is not None and score.traits.data_std is None:
-        setup.few = budget
+    setup = Setup(process, None, None, times[-1], given.denoise, given.throw, dtype, course.few)
     if given.path_log_prob is not False:
-        if out_dtype != state.dtype:
-            raise InvalidArgumentError(
-                f"`path_log_prob` needs states that are returned as they are computed, but {out_dtype} is rounded from "
-                f"{state.dtype}; pass dtype={state.dtype}."
-            )
-        drawn = x is None and moved is None and isinstance(sde.prior, NormalPrior)
-        prior = sde.prior.log_prob(state.to(torch.float64)) if drawn else None
-        seeds = given.seed if given.seeds is None else list(check_integers("seeds", given.seeds, low=0))
-        setup.told = Told(solver, eta, prior, seeds)
+        drawn = x is None and course.moved is None
+        setup.told = _told_of_path(given, solver, eta, sde, state, dtype, drawn=drawn)
     if len(state) == 0 or times[0] == times[-1]:
         setup.standing = _standing(state, times[0], recorder)
     else:
@@ -210,6 +167,89 @@ def set_up(
             planner=plan_of if setup.told is None else partial(traced, keep=given.path_log_prob is True),
         )
     return setup
+
+
+@dataclass(frozen=True)
+class _Course:
+    """Where a solve goes, and by which method.
+
+    Attributes:
+        given: the arguments, with the method, the grid and the number of steps that were chosen.
+        solver: the method.
+        times: the ends.
+        values: the times of the grid, if it was given so.
+        first: the time of the state that is given or drawn.
+        moved: takes this state to where the solve begins, if that is another time.
+        few: see `Setup`.
+    """
+
+    given: SolveOptions
+    solver: Solver
+    times: tuple[float, float]
+    values: Tensor | None
+    first: float
+    moved: NoiseStart | GaussianStart | None
+    few: int | None
+
+
+def _course(sde: SDE, score: Score, given: SolveOptions) -> _Course:
+    """Choose what the arguments leave open, and refuse what does not go together."""
+    start, from_prior = given.start, isinstance(given.grid, grids.SamplerGrid)
+    grid, budget = grids.own_times(given.grid, given.steps)
+    free = given.t_start is None and grids.time_of("t_end", given.t_end, sde, sde.t_min) != sde.t_max  # to begin lower
+    given = replace(given, grid=grid, steps=budget, t_start=_started(sde, start, given.t_start))
+    noise_start: NoiseStart | None = None
+    chosen = isinstance(given.method, str) and given.method == "auto"
+    ruled = chosen and grid is None
+    if chosen:
+        given, noise_start = _chosen(sde, score, given, free and start is None)
+    grid = given.grid
+    if isinstance(grid, Grid) and grid.from_noise and isinstance(sde, AffineSDE):
+        noise_start = NoiseStart.at(sde, grid.times_for(sde)[0], grid.data_scale or 1.0)
+    times, values = _times(sde, given)
+    if start is not None and times[1] > times[0]:
+        raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
+    if given.differentiable and values is not None and isinstance(grid, Tensor) and grid.requires_grad:
+        values = values + (grid - grid.detach()).to(values)  # the checked values, with the gradient
+    options = {} if chosen else given.solver_options
+    solver = for_data_of(score, make_solver(given.method, options, given.names))  # type: ignore[arg-type]
+    _check_fit(sde, score, solver, times, given)
+    moved = noise_start if start is None else start
+    first = times[0] if moved is None and not from_prior else sde.t_max
+    few = budget if ruled and grid is not None and score.traits.data_std is None else None
+    return _Course(given, solver, times, values, first, moved, few)
+
+
+def _steps(
+    sde: SDE, course: _Course, dtypes: tuple[torch.dtype, torch.dtype | None]
+) -> tuple[Controller, Solver, int | None, Recorder | None]:
+    """What makes the steps, the method with what it must know of them, the most steps, and what keeps states."""
+    given, solver, times = course.given, course.solver, course.times
+    saved = check_save_at(given.save_at, sde, times)
+    nodes = torch.zeros(0, dtype=torch.float64)
+    if not solver.adaptive and not solver.own_steps:
+        nodes = _nodes(sde, solver, times, course.values, given.grid, given.steps)
+        saved = [_on_node(t, nodes) for t in saved]
+    controller, limit = _controller(sde, solver, times, nodes, saved, given, dtypes)
+    if solver.own_steps:
+        solver, limit = _told(solver, given, limit, dtypes), None
+    recorder = None if given.save_at is None else Recorder("steps" if isinstance(given.save_at, str) else saved)
+    return controller, solver, limit, recorder
+
+
+def _told_of_path(
+    given: SolveOptions, solver: Solver, eta: float, sde: SDE, state: Tensor, dtype: torch.dtype, *, drawn: bool
+) -> Told:
+    """What a path needs besides its states, of which the first may be ``drawn`` from the prior."""
+    if dtype != state.dtype:
+        raise InvalidArgumentError(
+            f"`path_log_prob` needs states that are returned as they are computed, but {dtype} is rounded from "
+            f"{state.dtype}; pass dtype={state.dtype}."
+        )
+    known = drawn and isinstance(sde.prior, NormalPrior)
+    prior = sde.prior.log_prob(state.to(torch.float64)) if known else None
+    seeds = given.seed if given.seeds is None else list(check_integers("seeds", given.seeds, low=0))
+    return Told(solver, eta, prior, seeds)
 
 
 def _check_flags(sde: SDE, **flags: Any) -> None:
@@ -358,11 +398,10 @@ def _check_fit(sde: SDE, score: Score, solver: Solver, times: tuple[float, float
         check_limits(sde, score, solver, times)
 
 
-def _initial(
-    sde: SDE, score: Score, x: Tensor | None, first: float, given: SolveOptions, solver: Solver
-) -> tuple[Tensor, Noise, torch.dtype]:
-    """The state at the start in its compute dtype, the noise source, and the dtype to return. A state that is not
-    finite is refused, unless its sample can be left out."""
+def _initial(sde: SDE, score: Score, x: Tensor | None, course: _Course) -> tuple[Tensor, Noise, torch.dtype]:
+    """The state where the solve begins, in its compute dtype, the source of noise, and the dtype to return. A state
+    that is not finite is refused, unless its sample can be left out."""
+    given, solver, first = course.given, course.solver, course.first
     event_shape, shape, dtype, seeds = score.traits.event_shape, given.shape, given.dtype, given.seeds
     if dtype is not None:
         check_dtype("dtype", dtype)
@@ -408,6 +447,8 @@ def _initial(
             state,
             f"{solver.name!r} steps samples together; leave them out" if coupled else _LEFT_OUT,
         )
+    if course.moved is not None and course.moved.t != sde.t_max:
+        state = course.moved.state(state)
     return state, source, out_dtype
 
 

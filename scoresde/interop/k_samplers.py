@@ -66,6 +66,35 @@ class _Sampled(Noise):
         return z.to(like)
 
 
+class _Denoiser:
+    """The caller's denoiser, with what it takes besides x and sigma."""
+
+    def __init__(self, model: Callable[..., Tensor], extra_args: Mapping[str, Any] | None) -> None:
+        check_callable("model", model, "model(x, sigma)")
+        check_kind("extra_args", extra_args, (Mapping, type(None)), "a mapping of names to values")
+        self.model, self.extra = model, dict(extra_args or {})
+        for name in self.extra:
+            if not isinstance(name, str) or not accepts(model, name):
+                raise InvalidArgumentError(f"`extra_args` must have names that `model` takes, got {short(name)}.")
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        before = versions(x, {})
+        denoised = self.model(x, sigma, **self.extra)
+        check_unwritten("`model`", before, x, {})
+        if not isinstance(denoised, Tensor) or not denoised.is_floating_point() or denoised.shape != x.shape:
+            raise ScoreFnError(f"`model` must return a tensor of shape {tuple(x.shape)}, got {form(denoised)}.")
+        return denoised
+
+
+def _check_tolerances(solver: Solver, **tolerances: float | None) -> None:
+    """Refuse tolerances of a method with given steps."""
+    for name, tolerance in tolerances.items():
+        if tolerance is not None:
+            check_number(name, tolerance, low=0.0)
+            if not solver.adaptive:
+                raise InvalidArgumentError(f"`{name}` does not apply to {solver.name!r}, whose steps are `sigmas`.")
+
+
 def sample_k_diffusion(
     model: Callable[..., Tensor],
     x: Tensor,
@@ -132,12 +161,8 @@ def sample_k_diffusion(
         Karras et al. (2022). https://arxiv.org/abs/2206.00364
         https://github.com/crowsonkb/k-diffusion (``sampling.py``)
     """
-    check_callable("model", model, "model(x, sigma)")
     check_state("x", x)
-    check_kind("extra_args", extra_args, (Mapping, type(None)), "a mapping of names to values")
-    for name in extra_args or {}:
-        if not isinstance(name, str) or not accepts(model, name):
-            raise InvalidArgumentError(f"`extra_args` must have names that `model` takes, got {short(name)}.")
+    network = _Denoiser(model, extra_args)
     if disable is not None:
         check_flag("disable", disable)
     for name, function, call in (
@@ -150,12 +175,7 @@ def sample_k_diffusion(
     high, low = float(levels[0]), float(levels[-1])
     sde = EDMSDE(low or 0.5 * float(levels[-2]), _ROOM * high, t_min=low)
     solver = make_solver(method, options, _parameters())
-    for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        if tolerance is not None:
-            check_number(name, tolerance, low=0.0)
-            if not solver.adaptive:
-                raise InvalidArgumentError(f"`{name}` does not apply to {solver.name!r}, whose steps are `sigmas`.")
-    extra = dict(extra_args or {})
+    _check_tolerances(solver, rtol=rtol, atol=atol)
     step = [high, high]  # where it goes from and to
 
     def score(net: Callable[..., Tensor]) -> Score:
@@ -187,12 +207,7 @@ def sample_k_diffusion(
                 step[:] = now, float(max((level for level in levels.tolist() if level < now), default=low))
             question = course.ask()
             given, at = question.x.to(x.dtype), question.t.to(x.dtype)
-            before = versions(given, {})
-            denoised = model(given, at, **extra)
-            check_unwritten("`model`", before, given, {})
-            real = isinstance(denoised, Tensor) and denoised.is_floating_point()
-            if not real or denoised.shape != x.shape:
-                raise ScoreFnError(f"`model` must return a tensor of shape {tuple(x.shape)}, got {form(denoised)}.")
+            denoised, before = network(given, at), versions(given, {})
             if first and callback is not None:
                 levels_here = {"sigma": sigma.to(x), "sigma_hat": at if sigma.ndim else at[0]}
                 place = min(steps, len(levels) - 2)  # some methods make more steps than there are

@@ -273,21 +273,13 @@ def log_likelihood(
             adjoint = Adjoint(process, solver, first, last, *allowed)
             stepped, beginning = replace(process, differentiable=False), beginning.detach()
 
+        told = None if callback is None else lambda info: _told(callback, info)
+        options = {"compact": score.traits.rowwise, "max_steps": limit, "throw": throw, "callback": told}
+
         def run(factor: float) -> Likelihood:
             controller = Adaptive(start, (end,), SHARE * factor * allowed[0], SHARE * factor * allowed[1])
             with progress_bar("log_likelihood" if progress else None) as bar:
-                solution = integrate(
-                    stepped,
-                    solver,
-                    controller,
-                    beginning,
-                    source,
-                    compact=score.traits.rowwise,
-                    max_steps=limit,
-                    throw=throw,
-                    callback=None if callback is None else lambda info: _told(callback, info),
-                    progress=bar,
-                )
+                solution = integrate(stepped, solver, controller, beginning, source, progress=bar, **options)
             if adjoint is not None:
                 solution = adjoint(process.pack(state), solution)
             return _read(process, solver, solution, state, start, end, law, finite, throw)

@@ -530,6 +530,10 @@ class _Search:
 
     def _kept(self, own: ReadingErrors, others: dict[str, Reading], beaten: bool) -> tuple[str, str, str]:
         """The verdict, the convention and the message where no other reading fits."""
+        return self._misfit(own, others, beaten) or self._fit(own, others)
+
+    def _misfit(self, own: ReadingErrors, others: dict[str, Reading], beaten: bool) -> tuple[str, str, str] | None:
+        """The same where the network does not do what it declares; None where it does."""
         broken = [f"{t:.4g}" for t, finite in zip(self.t, own.finite.tolist(), strict=True) if not finite]
         if broken:
             message = (
@@ -576,8 +580,12 @@ class _Search:
                 "whether it is trained."
             )
             return "unknown", "unknown", message
+        return None
+
+    def _fit(self, own: ReadingErrors, others: dict[str, Reading]) -> tuple[str, str, str]:
+        """The same where the network fits as it is declared."""
         near = [r for r in reversed(others.values()) if own.gain(self.found[r])[0] > -math.log(_RAISE)]
-        fine = f"The network denoises the data as a score should: its {error}"
+        fine = f"The network denoises the data as a score should: its mean squared error is {own.relative:.3g} {_SCALE}"
         if own.relative > 1:
             fine = (
                 "The network denoises the data no better than a Gaussian denoiser: its mean squared error is "
