@@ -138,10 +138,8 @@ def certify(
     if target is not None and indicator not in ("auto", "constant"):
         raise InvalidArgumentError("A `target` is one bound for all samples; leave `indicator` out.")
     lists = {"method": method, "steps": steps, "rtol": rtol}
-    if target is None:
-        listed = [{**_one(lists), "grid": grid, "atol": atol, **options}]
-    else:
-        listed = [{**chosen, "grid": grid, "atol": atol, **options} for chosen in _combinations(lists)]
+    several = [_one(lists)] if target is None else _combinations(lists)
+    listed = [{**each, "grid": grid, "atol": atol, **options} for each in several]
     tasks = [Task.of(sde, score_fn, settings, shape, count, dtype, device) for settings in listed]
     split = count // 2 if target is not None or indicator != "constant" else 0
     wanted = Coverage.of(count - split, confidence, confidence_in_pilot)
@@ -170,12 +168,7 @@ def certify(
             "would hold for it."
         )
     scores, values = run.scores(chosen, fitted)
-    failed = int((~torch.isfinite(scores)).sum())
-    if failed > wanted.draws - wanted.rank:
-        raise SolveFailedError(
-            f"{failed} of {len(scores)} draws failed, or have no reference, and a confidence of {confidence:g} allows "
-            f"{wanted.draws - wanted.rank}. Look at the network with scoresde.check_score, or take more steps."
-        )
+    _check_failures(scores, wanted, confidence)
     certificate = Certificate(
         method=_method_of(task),
         confidence=float(confidence),
@@ -199,18 +192,34 @@ def certify(
         _task=task,
         _norm=size,
     )
+    _warn_of(certificate)
+    return certificate
+
+
+def _check_failures(scores: Tensor, wanted: Coverage, confidence: float) -> None:
+    """Refuse a pilot in which more draws failed than a bound may leave out."""
+    failed, allowed = int((~torch.isfinite(scores)).sum()), wanted.draws - wanted.rank
+    if failed > allowed:
+        raise SolveFailedError(
+            f"{failed} of {len(scores)} draws failed, or have no reference, and a confidence of {confidence:g} allows "
+            f"{allowed}. Look at the network with scoresde.check_score, or take more steps."
+        )
+
+
+def _warn_of(certificate: Certificate) -> None:
+    """Warn of a target that is missed, and of classes without a bound of their own."""
     if not certificate.met:
         warn_caller(
-            f"The bound of {target:g} is not certified: {_method_of(task)}, which one half of the pilot chose, has a "
-            f"bound of {certificate.pooled.quantile:.3g} on the other. Take a larger `pilot`, or a longer list."
+            f"The bound of {certificate.target:g} is not certified: {certificate.method}, which one half of the pilot "
+            f"chose, has a bound of {certificate.pooled.quantile:.3g} on the other. Take a larger `pilot`, or a longer "
+            "list."
         )
     few = [str(label) for label, group in certificate.groups.items() if not group.own]
     if few:
         warn_caller(
             f"The classes {', '.join(few)} have too few draws to be calibrated by themselves at a confidence of "
-            f"{confidence:g}, and take the bound of all, which may not cover them; take a larger `pilot`."
+            f"{certificate.confidence:g}, and take the bound of all, which may not cover them; take a larger `pilot`."
         )
-    return certificate
 
 
 def _one(lists: Mapping[str, Any]) -> dict[str, Any]:

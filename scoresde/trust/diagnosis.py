@@ -347,11 +347,7 @@ def diagnose(
     check_confidence("confidence", confidence)
     for name, value in (("dtype", dtype), ("half_precision", half_precision)):
         check_kind(name, value, (torch.dtype, type(None)), "a floating-point dtype")
-    if reference is not None and (not isinstance(reference, tuple | list) or len(reference) != 2):
-        raise InvalidTypeError(
-            f"`reference` must be a pair of numbers of steps (tight, loose), got {short(reference)}."
-        )
-    fixed = None if reference is None else check_steps(reference)
+    fixed = None if reference is None else _pair(reference)
     half = half_precision
     if half is not None and half not in HALVES:
         raise InvalidTypeError(f"`half_precision` must be torch.float16 or torch.bfloat16, got {half!r}.")
@@ -392,23 +388,8 @@ def diagnose(
         begun=x,
     )
     subject.check_repeatable()
-    denoised = Denoised(subject)
-    other = OtherRange(subject, denoised)
-    ladder: tuple[Repair, ...] = (
-        Prior(),
-        Steps(),
-        End(),
-        Guidance(),
-        Range(other),
-        Precision(half or packed, None if packed is None else score, half is not None),
-        NoisyStart(denoised),
-        NetworkRepair(denoised, other),
-        Overfitting(denoised),
-        LabelRepair(denoised),
-        Posterior(draws),
-        Memorisation(),
-    )
-    rungs = tuple(repair.try_on(subject) for repair in ladder)
+    precision = Precision(half or packed, None if packed is None else score, half is not None)
+    rungs = tuple(repair.try_on(subject) for repair in _ladder(subject, precision, draws))
     explained = {name for rung in rungs if rung.matters for name in rung.explains}
     rungs = tuple(replace(rung, matters=rung.matters and rung.name not in explained) for rung in rungs)
     faults = sorted((rung for rung in rungs if rung.matters), key=lambda r: (-r.size, _CAUSES.index(r.name)))
@@ -422,6 +403,35 @@ def diagnose(
         pilot=count,
         evaluations=round(subject.evaluations),
         confidence=float(confidence),
+    )
+
+
+def _pair(reference: object) -> Any:
+    """The numbers of steps of a reference."""
+    if not isinstance(reference, tuple | list) or len(reference) != 2:
+        raise InvalidTypeError(
+            f"`reference` must be a pair of numbers of steps (tight, loose), got {short(reference)}."
+        )
+    return check_steps(reference)
+
+
+def _ladder(subject: Subject, precision: Precision, draws: int | None) -> tuple[Repair, ...]:
+    """What is repaired, from the cheapest cause to find."""
+    denoised = Denoised(subject)
+    other = OtherRange(subject, denoised)
+    return (
+        Prior(),
+        Steps(),
+        End(),
+        Guidance(),
+        Range(other),
+        precision,
+        NoisyStart(denoised),
+        NetworkRepair(denoised, other),
+        Overfitting(denoised),
+        LabelRepair(denoised),
+        Posterior(draws),
+        Memorisation(),
     )
 
 
