@@ -460,8 +460,7 @@ def own_times(grid: Any, steps: int | None) -> tuple[Any, int | None]:
     """The times of a `SamplerGrid` in the place of the grid and of the number of steps; other grids are returned."""
     if not isinstance(grid, SamplerGrid):
         return grid, steps
-    count = check_integer("steps", grid.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
-    return grid.times(count), None
+    return grid.times(grid.default_steps if steps is None else steps), None
 
 
 def _finite(ends: list[float], t_start: float, t_end: float, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,8 +20,15 @@ from .errors import InvalidArgumentError, short
 from .noise import Noise
 from .sdes import SDE, AffineSDE
 from .sdes.base import check_affine
-from .support.checks import DEFAULT_TOLERANCE, check_number, check_shape, check_times, warn_caller
+from .support.checks import (
+    DEFAULT_TOLERANCE,
+    check_number,
+    check_shape,
+    check_times,
+    warn_caller,
+)
 from .support.context import mapped, named, per_row
+from .support.declared import Device, NonNegative, Shape, Steps, Stochasticity, called, checked_fields
 from .support.memo import Memo, constants_of
 from .support.tensors import transforming
 
@@ -42,15 +49,15 @@ class SolveOptions:
     """
 
     method: str | Solver | Grid = "pc"
-    shape: Sequence[int] | None = None
-    steps: int | None = None
+    shape: Shape | None = None
+    steps: Steps | None = None
     grid: GridChoice = None
-    rtol: float | None = None
-    atol: float | None = None
+    rtol: NonNegative | None = None
+    atol: NonNegative | None = None
     t_start: float | None = None
     t_end: float | None = None
     start: GaussianStart | None = None
-    stochasticity: float | None = None
+    stochasticity: Stochasticity | None = None
     context: Mapping[str, object] | None = None
     seed: int | None = None
     seeds: Sequence[int] | Tensor | None = None
@@ -58,15 +65,15 @@ class SolveOptions:
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None
     denoise: bool = False
     save_at: Sequence[float] | Tensor | str | None = None
-    callback: Callable[[Any], object] | None = None
+    callback: Annotated[Callable[[Any], object], called("callback(info)")] | None = None
     progress: bool = False
-    max_steps: int | None = None
+    max_steps: Steps | None = None
     throw: bool = True
     differentiable: bool = False
     log_prob: Any = False
     path_log_prob: bool | str = False
     dtype: torch.dtype | None = None
-    device: torch.device | str | None = None
+    device: Device | None = None
     solver_options: Mapping[str, object] = field(default_factory=dict)
     names: tuple[str, ...] = ()
 
@@ -81,7 +88,8 @@ class SolveOptions:
             (5, ('sde', 'steps', 'solver_options'))
         """
         known = {name: value for name, value in arguments.items() if name in cls.__dataclass_fields__}
-        return cls(**known, names=tuple(name for name in arguments if name not in ("self", "__class__")))
+        names = tuple(name for name in arguments if name not in ("self", "__class__"))
+        return cls(**checked_fields(cls, known), names=names)
 
     @classmethod
     def named(cls, settings: Mapping[str, Any]) -> SolveOptions:
@@ -93,7 +101,7 @@ class SolveOptions:
         """
         own = {name: value for name, value in settings.items() if name not in cls.__dataclass_fields__}
         known = {name: value for name, value in settings.items() if name not in own}
-        return cls(**known, solver_options=own, names=tuple(cls.__dataclass_fields__))
+        return cls(**checked_fields(cls, known), solver_options=own, names=tuple(cls.__dataclass_fields__))
 
 
 def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[float, float]) -> None:

@@ -20,21 +20,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError
 from ..support.checks import (
-    MOST_STOCHASTICITY,
     check_device,
-    check_dtype,
-    check_generator,
-    check_kind,
-    check_number,
     check_output,
-    check_score_fn,
-    check_shape,
     check_state,
     check_tensor,
 )
 from ..support.context import check_unwritten, versions
+from ..support.declared import (
+    Device,
+    NonNegative,
+    Number,
+    ScoreFunction,
+    Shape,
+    State,
+    Stochasticity,
+    check_as,
+    checked,
+    declares,
+    instance,
+)
 from ..support.tensors import Scalar, compute_dtype
 from .priors import NormalPrior
 from .records import Node, as_time, like_time, times_of
@@ -75,16 +81,11 @@ class SDE(abc.ABC):
 
     affine = False
 
-    def __init__(self, *, t_min: float, t_max: float, prior: NormalPrior) -> None:
-        self.t_min = check_number("t_min", t_min, low=0.0)
-        self.t_max = check_number("t_max", t_max)
+    @checked
+    def __init__(self, *, t_min: NonNegative, t_max: Number, prior: NormalPrior) -> None:
+        self.t_min, self.t_max = t_min, t_max
         if not self.t_min < self.t_max:
             raise InvalidArgumentError(f"The interval is empty: t_min={t_min} must be below t_max={t_max}.")
-        for method in ("from_normal", "log_prob"):
-            if isinstance(prior, type) or not callable(getattr(prior, method, None)):
-                raise InvalidTypeError(
-                    f"`prior` must have the method {method}, as sdes.NormalPrior(std, mean) has; got {prior!r}."
-                )
         self.prior = prior
 
     @abc.abstractmethod
@@ -100,26 +101,24 @@ class SDE(abc.ABC):
         dimension that change with time are ``t[..., None] * g`` for events ``(D,)``.
         """
 
+    @checked
     def prior_sample(
         self,
-        shape: tuple[int, ...],
+        shape: Shape,
         *,
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        device: Device | None = None,
     ) -> Tensor:
         """Draw ``(batch, *event)`` from the prior."""
         where = check_device(device)
-        check_generator(generator)
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-        check_dtype("dtype", dtype)
-        sizes, source = check_shape("shape", shape, rank=2), where if generator is None else generator.device
-        z = torch.randn(sizes, generator=generator, dtype=dtype, device=source)
+        source = where if generator is None else generator.device
+        z = torch.randn(shape, generator=generator, dtype=dtype, device=source)
         return self.prior.from_normal(z.to(where))
 
-    def prior_log_prob(self, x: Tensor) -> Tensor:
+    @checked
+    def prior_log_prob(self, x: State) -> Tensor:
         """The prior's log-density in nats, ``(batch,)``."""
-        check_state("x", x)
         return self.prior.log_prob(x)
 
     def reverse(self, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> ReverseSDE:
@@ -168,12 +167,11 @@ class ReverseSDE:
         https://arxiv.org/abs/2011.13456
     """
 
-    def __init__(self, sde: SDE, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> None:
-        check_sde(sde)
-        check_score_fn(score_fn)
+    @checked
+    def __init__(self, sde: SDE, score_fn: ScoreFunction, stochasticity: Stochasticity = 1.0) -> None:
         self.sde = sde
         self.score_fn = score_fn
-        self.stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
+        self.stochasticity = stochasticity
         self._spread = Spread(sde)
 
     def drift(self, x: Tensor, t: Scalar) -> Tensor:
@@ -423,10 +421,13 @@ class AffineSDE(SDE):
         return all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(*pairs, strict=True))
 
 
+declares(SDE, instance(SDE, "a process such as scoresde.VPSDE()"))
+declares(AffineSDE, instance(AffineSDE, "an affine process such as scoresde.VPSDE()"))
+
+
 def check_sde(sde: object, *, affine: bool = False) -> None:
     """Refuse what is not a process, or not an affine one."""
-    kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
-    check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
+    check_as("sde", sde, AffineSDE if affine else SDE)
 
 
 def check_affine(sde: object) -> AffineSDE:

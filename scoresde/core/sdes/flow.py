@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..support.checks import check_number
+from ..support.declared import Probability, checked
 from ..support.tensors import sigmoid
 from .base import AffineSDE, NormalPrior
 
@@ -28,9 +28,9 @@ class FlowSDE(AffineSDE):
         Lipman et al. (2023), Flow Matching for Generative Modeling. https://arxiv.org/abs/2210.02747
     """
 
-    def __init__(self, *, t_min: float = 1e-3, t_max: float = 1 - 1e-3, prior: NormalPrior | None = None) -> None:
-        end = check_number("t_max", t_max, low=0.0, high=1.0)
-        super().__init__(t_min=t_min, t_max=end, prior=NormalPrior(end or 1.0) if prior is None else prior)
+    @checked
+    def __init__(self, *, t_min: float = 1e-3, t_max: Probability = 1 - 1e-3, prior: NormalPrior | None = None) -> None:
+        super().__init__(t_min=t_min, t_max=t_max, prior=NormalPrior(t_max or 1.0) if prior is None else prior)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return torch.log1p(-t)

@@ -3,12 +3,13 @@ r"""Any Gaussian process, given by two functions of time."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from ..support.checks import check_kind, check_number
+from ..support.declared import Number, called, checked
 from .base import AffineSDE, NormalPrior
 from .inverse import decreasing_root, derivative, evaluate
 
@@ -35,19 +36,17 @@ class GaussianSDE(AffineSDE):
         (1.092605, 0.785398)
     """
 
+    @checked
     def __init__(
         self,
-        alpha: Callable[[Tensor], Tensor],
-        sigma: Callable[[Tensor], Tensor],
+        alpha: Annotated[Callable[[Tensor], Tensor], called("alpha(t) with a tensor of times")],
+        sigma: Annotated[Callable[[Tensor], Tensor], called("sigma(t) with a tensor of times")],
         t_min: float,
-        t_max: float,
+        t_max: Number,
         *,
         prior: NormalPrior | None = None,
     ) -> None:
-        for name, function in (("alpha", alpha), ("sigma", sigma)):
-            check_kind(name, function, Callable, "a function of a tensor of times")  # type: ignore[arg-type]
         self._functions = {"alpha": alpha, "sigma": sigma}
-        t_max = check_number("t_max", t_max)
         if prior is None:
             end = self._value("sigma", torch.tensor(t_max, dtype=torch.float64)).detach().item()
             if not end > 0:

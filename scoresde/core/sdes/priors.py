@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor, uint8
 
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..support.checks import check_number, check_state, check_tensor
+from ..support.declared import Kind, Positive, checked, declares
 from ..support.tensors import Scalar, compute_dtype, row_sums
 
 _SHOWN = 8  # numbers of a mean
@@ -21,6 +23,11 @@ def _digest(x: Tensor) -> str:
     return f"<{tuple(x.shape)}, {x.dtype}, sha256 {found[:12]}>"
 
 
+def _check_mean(name: str, mean: object) -> object:
+    return check_tensor(name, mean, finite=True) if isinstance(mean, Tensor) else check_number(name, mean)
+
+
+@checked
 @dataclass(frozen=True)
 class NormalPrior:
     r"""The prior :math:`N(m, s^2 I)`.
@@ -37,15 +44,8 @@ class NormalPrior:
         NormalPrior(std=1.0, mean=<(1, 28, 28), torch.float32, sha256 b00cd820a573>)
     """
 
-    std: float = 1.0
-    mean: float | Tensor = 0.0
-
-    def __post_init__(self) -> None:
-        check_number("std", self.std, low=0.0, strict=True)
-        if not isinstance(self.mean, Tensor):
-            check_number("mean", self.mean)
-        else:
-            check_tensor("mean", self.mean, finite=True)
+    std: Positive = 1.0
+    mean: Annotated[float | Tensor, Kind(_check_mean)] = 0.0
 
     def __repr__(self) -> str:
         mean = _digest(self.mean) if isinstance(self.mean, Tensor) and self.mean.numel() > _SHOWN else repr(self.mean)
@@ -53,7 +53,6 @@ class NormalPrior:
 
     def from_normal(self, z: Tensor) -> Tensor:
         """Map a standard normal draw ``(batch, *event)`` to a draw of the prior."""
-        check_tensor("z", z)
         return self._mean(z) + self.std * z
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -72,3 +71,13 @@ class NormalPrior:
                 "give a number or a tensor of the event's shape."
             )
         return self.mean.to(x)
+
+
+def _check_prior(name: str, prior: object) -> None:
+    if not (callable(getattr(prior, "from_normal", None)) and callable(getattr(prior, "log_prob", None))):
+        raise InvalidTypeError(
+            f"`{name}` must have the methods from_normal and log_prob, as sdes.NormalPrior has; got {prior!r}."
+        )
+
+
+declares(NormalPrior, Kind(_check_prior))  # other distributions have the same two methods

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from ..support.checks import MOST_LEVELS, check_below, check_integer, check_number
+from ..support.checks import MOST_LEVELS, check_below, check_integer
+from ..support.declared import Number, Positive, checked, number
 from .base import AffineSDE, NormalPrior
 
 
@@ -54,18 +56,18 @@ class SigmoidVPSDE(AffineSDE):
         https://arxiv.org/abs/2301.10972
     """
 
+    @checked
     def __init__(
         self,
-        start: float = -3.0,
-        end: float = 3.0,
-        tau: float = 1.0,
+        start: Number = -3.0,
+        end: Number = 3.0,
+        tau: Positive = 1.0,
         *,
         t_min: float = 1e-3,
-        t_max: float = 0.9999,
+        t_max: Annotated[float, number(low=0.0, high=1.0, strict=True)] = 0.9999,
         prior: NormalPrior | None = None,
     ) -> None:
-        self.start, self.end = check_number("start", start), check_number("end", end)
-        self.tau = check_number("tau", tau, low=0.0, strict=True)
+        self.start, self.end, self.tau = start, end, tau
         check_below("start", self.start, "end", self.end)
         smallest = max(abs(self.start), abs(self.end)) / _LARGEST
         if self.tau < smallest:
@@ -74,7 +76,7 @@ class SigmoidVPSDE(AffineSDE):
         self._width = 0.5 * (self.end - self.start) / self.tau  # W
         self._whole = _log_sinh(torch.tensor(self._width, dtype=torch.float64)).item()
         self._log_ends = [_log_cosh(torch.tensor(v, dtype=torch.float64)).item() for v in (self._first, self._last)]
-        super().__init__(t_min=t_min, t_max=check_number("t_max", t_max, low=0.0, high=1.0, strict=True), prior=prior)
+        super().__init__(t_min=t_min, t_max=t_max, prior=prior)
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """w, W - w and u_t/2."""

@@ -10,11 +10,13 @@ import torch
 
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..support.checks import check_number, shown
-from .base import AffineSDE, NormalPrior, check_sde
+from ..support.declared import checked
+from .base import AffineSDE, NormalPrior
 
 _SLACK = 1e-6  # of log-SNRs that are compared, relative
 
 
+@checked
 def log_snr_range(sde: AffineSDE) -> tuple[float, float]:
     """The lowest and the highest log-SNR of a process, those of its noise end and its data end.
 
@@ -22,7 +24,6 @@ def log_snr_range(sde: AffineSDE) -> tuple[float, float]:
         >>> log_snr_range(scoresde.VDMSDE())
         (-5.0, 13.3)
     """
-    check_sde(sde, affine=True)
     with torch.no_grad():
         ends = torch.tensor([sde.t_max, sde.t_min], dtype=torch.float64)
         low, high = (2 * (sde._log_alpha(t) - sde._log_sigma(t)) for t in ends)

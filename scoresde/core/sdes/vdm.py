@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..errors import InvalidTypeError
-from ..support.checks import check_below, check_kind, check_number
+from ..support.checks import check_below, check_kind
+from ..support.declared import Number, checked
 from ..support.tensors import sigmoid
-from .base import AffineSDE, Node, NormalPrior, check_sde
+from .base import AffineSDE, Node, NormalPrior
 from .inverse import check_reached, decreasing_root, evaluate, with_derivative
 
 
+@checked
 @dataclass(frozen=True)
 class LinearGamma:
     r""":math:`\gamma(t) = \gamma_{min} + (\gamma_{max} - \gamma_{min})\,t`.
@@ -25,12 +27,11 @@ class LinearGamma:
         tensor(-4.1500)
     """
 
-    gamma_min: float = -13.3
-    gamma_max: float = 5.0
+    gamma_min: Number = -13.3
+    gamma_max: Number = 5.0
 
     def __post_init__(self) -> None:
-        low, high = check_number("gamma_min", self.gamma_min), check_number("gamma_max", self.gamma_max)
-        check_below("gamma_min", low, "gamma_max", high)
+        check_below("gamma_min", self.gamma_min, "gamma_max", self.gamma_max)
 
     def __call__(self, t: Tensor) -> Tensor:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t
@@ -40,6 +41,7 @@ class LinearGamma:
         return (gamma - self.gamma_min) / (self.gamma_max - self.gamma_min)
 
 
+@checked
 @dataclass(frozen=True)
 class ShiftedGamma:
     r""":math:`\gamma(t) = shift - \mathrm{log\text{-}SNR}(t)` of another process: the same schedule with more noise.
@@ -63,11 +65,7 @@ class ShiftedGamma:
     """
 
     sde: AffineSDE
-    shift: float
-
-    def __post_init__(self) -> None:
-        check_sde(self.sde, affine=True)
-        check_number("shift", self.shift)
+    shift: Number
 
     def __call__(self, t: Tensor) -> Tensor:
         return self.shift - self.sde.log_snr(t)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from ..support.checks import check_below, check_number
+from ..support.checks import check_below
+from ..support.declared import Number, Positive, checked
 from .base import LARGEST, AffineSDE, NormalPrior
 
 
@@ -30,20 +31,20 @@ class VESDE(AffineSDE):
         Song et al. (2021), eq. 9 and appendix C. https://arxiv.org/abs/2011.13456
     """
 
+    @checked
     def __init__(
         self,
-        sigma_min: float = 0.01,
-        sigma_max: float = 50.0,
+        sigma_min: Positive = 0.01,
+        sigma_max: Positive = 50.0,
         *,
         t_min: float = 1e-5,
-        t_max: float = 1.0,
+        t_max: Number = 1.0,
         prior: NormalPrior | None = None,
     ) -> None:
-        self.sigma_min = check_number("sigma_min", sigma_min, low=0.0, strict=True)
-        self.sigma_max = check_number("sigma_max", sigma_max, low=0.0, strict=True)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
         check_below("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
         self._rate = math.log(self.sigma_max) - math.log(self.sigma_min)
-        log_end = math.log(self.sigma_min) + self._rate * check_number("t_max", t_max)
+        log_end = math.log(self.sigma_min) + self._rate * t_max
         if log_end > LARGEST:
             largest = (LARGEST - math.log(self.sigma_min)) / self._rate
             raise InvalidArgumentError(
@@ -85,18 +86,18 @@ class EDMSDE(AffineSDE):
         https://arxiv.org/abs/2206.00364
     """
 
+    @checked
     def __init__(
         self,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
+        sigma_min: Positive = 0.002,
+        sigma_max: Positive = 80.0,
         *,
         t_min: float | None = None,
-        t_max: float | None = None,
+        t_max: Positive | None = None,
         prior: NormalPrior | None = None,
     ) -> None:
-        self.sigma_min = check_number("sigma_min", sigma_min, low=0.0, strict=True)
-        self.sigma_max = check_number("sigma_max", sigma_max, low=0.0, strict=True)
-        end = self.sigma_max if t_max is None else check_number("t_max", t_max, low=0.0, strict=True)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        end = sigma_max if t_max is None else t_max
         super().__init__(
             t_min=self.sigma_min if t_min is None else t_min,
             t_max=end,

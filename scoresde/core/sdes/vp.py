@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..errors import InvalidArgumentError
-from ..support.checks import check_number, check_positive
+from ..support.checks import check_positive
+from ..support.declared import Kind, Positive, checked, number
 from ..support.tensors import sigmoid
 from .base import AffineSDE, Node, NormalPrior
 
-_LARGEST_BETA = 1e100  # its square is a float
+_Beta = Annotated[float, Kind(partial(check_positive, high=1e100))]  # its square is a float
 
 
 class _Schedule(NamedTuple):
@@ -32,17 +34,17 @@ class _LinearBeta(AffineSDE):
     r""":math:`\beta(t)` linear, :math:`B(t) = \beta_{min} t + \tfrac12(\beta_{max}-\beta_{min})t^2`, :math:`\alpha =
     e^{-B/2}`."""
 
+    @checked
     def __init__(
         self,
-        beta_min: float = 0.1,
-        beta_max: float = 20.0,
+        beta_min: _Beta = 0.1,
+        beta_max: _Beta = 20.0,
         *,
         t_min: float = 1e-3,
         t_max: float = 1.0,
         prior: NormalPrior | None = None,
     ) -> None:
-        self.beta_min = check_positive("beta_min", beta_min, high=_LARGEST_BETA)
-        self.beta_max = check_positive("beta_max", beta_max, high=_LARGEST_BETA)
+        self.beta_min, self.beta_max = beta_min, beta_max
         if self.beta_max < self.beta_min:
             raise InvalidArgumentError(f"`beta_min` must not exceed `beta_max`, got {beta_min} and {beta_max}.")
         super().__init__(t_min=t_min, t_max=t_max, prior=prior)
@@ -160,13 +162,19 @@ class CosineVPSDE(AffineSDE):
         https://arxiv.org/abs/2102.09672
     """
 
+    @checked
     def __init__(
-        self, s: float = 0.008, *, t_min: float = 1e-3, t_max: float = 0.9946, prior: NormalPrior | None = None
+        self,
+        s: Positive = 0.008,
+        *,
+        t_min: float = 1e-3,
+        t_max: Annotated[float, number(high=1.0)] = 0.9946,
+        prior: NormalPrior | None = None,
     ) -> None:
-        self.s = check_number("s", s, low=0.0, strict=True)
+        self.s = s
         self._speed = 0.5 * math.pi / (1 + self.s)
         self._start = self._speed * self.s
-        super().__init__(t_min=t_min, t_max=check_number("t_max", t_max, high=1.0), prior=prior)
+        super().__init__(t_min=t_min, t_max=t_max, prior=prior)
 
     # With d = a(t) - a(0): sigma^2 = sin(d + 2 a(0)) sin(d) / cos^2 a(0), which loses no digits at either end.
     def _sigma2(self, t: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .checks import (
+    MOST_STEPS,
+    MOST_STOCHASTICITY,
     check_callable,
     check_choice,
     check_device,
@@ -25,6 +27,8 @@ from .checks import (
     check_interval,
     check_kind,
     check_number,
+    check_score_fn,
+    check_shape,
     check_state,
     check_tensor,
     check_times,
@@ -85,12 +89,16 @@ NonNegative = Annotated[float, number(low=0.0)]
 Probability = Annotated[float, number(low=0.0, high=1.0)]
 Count = Annotated[int, integer(low=1)]
 Index = Annotated[int, integer(low=0)]
+Stochasticity = Annotated[float, number(low=0.0, high=MOST_STOCHASTICITY)]
+Steps = Annotated[int, integer(low=1, high=MOST_STEPS)]
+ScoreFunction = Annotated[Callable[..., Tensor], Kind(lambda _, score_fn: check_score_fn(score_fn))]
 Interval = Annotated[tuple[float, float], Kind(check_interval)]
+Shape = Annotated[tuple[int, ...], Kind(partial(check_shape, rank=2))]
 State = Annotated[Tensor, Kind(check_state)]
 Times = Annotated[Tensor, Kind(check_times)]
 Device = Annotated[torch.device | str, Kind(lambda _, device: check_device(device))]
 
-# What a plain annotation declares. A module adds the kind of its own classes, as `checked_by` says.
+# What a plain annotation declares; modules add their own classes by `declares`.
 _KINDS: dict[Any, Kind] = {
     bool: Kind(check_flag),
     str: instance(str, "a string"),
@@ -100,14 +108,14 @@ _KINDS: dict[Any, Kind] = {
 }
 
 
-def checked_by(check: Callable[[str, Any], Any]) -> Callable[[type[T]], type[T]]:
-    """Arguments that are annotated with the decorated class are checked by ``check(name, value)``."""
+def declares(annotation: type, kind: Kind) -> None:
+    """Let a plain annotation with a class declare a kind."""
+    _KINDS[annotation] = kind
 
-    def declare(cls: type[T]) -> type[T]:
-        _KINDS[cls] = Kind(check)
-        return cls
 
-    return declare
+def check_as(name: str, value: Any, annotation: Any) -> Any:
+    """Check a value as an argument with an annotation is checked, and return the value to use."""
+    return _used(_of(annotation), name, value)
 
 
 def checked(target: T) -> T:
@@ -174,6 +182,24 @@ def _declared(function: Callable[..., Any], cls: type | None, name: str) -> _Che
         except NameError:  # a name for type checkers only
             return None
     return _of(annotation)
+
+
+@cache
+def _fields(cls: type) -> dict[str, _Check | None]:
+    init = cls.__init__  # type: ignore[misc]
+    return {name: _declared(init, cls, name) for name in init.__annotations__}
+
+
+def checked_fields(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of fields of a dataclass, checked as `checked` would, for a class that is often made from another one.
+
+    Example:
+        >>> from dataclasses import make_dataclass
+        >>> checked_fields(make_dataclass("Size", [("width", Count)]), {"width": 3})
+        {'width': 3}
+    """
+    declared = _fields(cls)
+    return {name: _used(declared[name], name, value) for name, value in values.items()}
 
 
 def _of(annotation: Any) -> _Check | None:
