@@ -12,15 +12,16 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .core.errors import InvalidArgumentError, InvalidTypeError, short
-from .core.support.checks import MOST_STEPS, check_callable, check_choice, check_integer, check_number
+from .core.support.checks import MOST_STEPS, check_choice, check_integer, check_number
 from .core.support.checks import check_times as real_times
+from .core.support.declared import Positive, Steps, called, checked, number
 from .core.support.registries import GRIDS
 from .core.support.tensors import Scalar
 
@@ -55,6 +56,7 @@ class Schedule(Protocol):
 
 
 GridFunction = Callable[[Any, float, float, int], Tensor]  # of a process, the ends and the number of steps
+Power = Annotated[float, number(low=0.01, high=100.0)]
 _BESIDE = 1e-9  # an end, as a share of the interval
 _EVEN = 4.0
 
@@ -73,7 +75,7 @@ def _grid(affine: bool) -> Callable[[Callable[..., Tensor]], Callable[..., Tenso
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(function)
-        def checked(sde: Any, t_start: float, t_end: float, steps: int, **options: float) -> Tensor:
+        def grid(sde: Any, t_start: float, t_end: float, steps: int, **options: float) -> Tensor:
             ends = (("t_start", t_start), ("t_end", t_end))
             if affine:
                 if isinstance(sde, type) or not (getattr(sde, "affine", False) and hasattr(sde, "t_min")):
@@ -85,8 +87,8 @@ def _grid(affine: bool) -> Callable[[Callable[..., Tensor]], Callable[..., Tenso
                 first, last = (check_number(name, t, low=0.0) for name, t in ends)
             return function(sde, first, last, check_integer("steps", steps, low=1, high=MOST_STEPS), **options)
 
-        checked.affine = affine  # type: ignore[attr-defined]
-        return checked
+        grid.affine = affine  # type: ignore[attr-defined]
+        return grid
 
     return decorate
 
@@ -204,6 +206,7 @@ def _in_vp_time(sde: Schedule, t_start: float, t_end: float, steps: int, *, scal
     return torch.cat([torch.tensor([t_start], dtype=torch.float64), times, torch.tensor([t_end], dtype=torch.float64)])
 
 
+@checked
 @dataclass(frozen=True)
 class VPTime:
     r"""Uniform in a power of the time of a VP process whose :math:`\beta` is proportional to time, for any process.
@@ -226,20 +229,17 @@ class VPTime:
         [80.0, 2.28, 0.38, 0.0]
     """
 
-    scale: float = 1.0
-    power: float = 0.5
+    scale: Positive = 1.0
+    power: Power = 0.5
 
     affine = True  # it needs the process's log-SNR
-
-    def __post_init__(self) -> None:
-        check_number("scale", self.scale, low=0.0, strict=True)
-        check_number("power", self.power, low=0.01, high=100.0)
 
     def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
         return _in_vp_time(sde, t_start, t_end, steps, scale=self.scale, power=self.power)
 
 
+@checked
 @dataclass(frozen=True)
 class Angle:
     r"""Uniform in the arc tangent of a power of :math:`\rho = \sigma/\alpha`.
@@ -260,14 +260,10 @@ class Angle:
         [80.0, 4.085, 0.247, 0.002]
     """
 
-    scale: float = 1.0
-    power: float = 1.0
+    scale: Positive = 1.0
+    power: Power = 1.0
 
     affine = True
-
-    def __post_init__(self) -> None:
-        check_number("scale", self.scale, low=0.0, strict=True)
-        check_number("power", self.power, low=0.01, high=100.0)
 
     def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
@@ -277,6 +273,7 @@ class Angle:
 VP_TIME, VP_QUADRATIC = VPTime(), VPTime(power=0.25)
 
 
+@checked
 @dataclass(frozen=True)
 class Beta:
     r"""Times at the quantiles of a Beta distribution, both ends denser than the middle for a, b < 1.
@@ -295,12 +292,8 @@ class Beta:
         Lee et al. (2024), Beta Sampling is All You Need. https://arxiv.org/abs/2407.12173
     """
 
-    a: float = 0.6
-    b: float = 0.6
-
-    def __post_init__(self) -> None:
-        for name, value in (("a", self.a), ("b", self.b)):
-            check_number(name, value, low=0.0, strict=True)
+    a: Positive = 0.6
+    b: Positive = 0.6
 
     def __call__(self, sde: object, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
@@ -351,6 +344,7 @@ class Levels:
         return _pinned(sde.time(-2 * torch.from_numpy(scaled)).clone(), t_start, t_end)
 
 
+@checked
 @dataclass(frozen=True)
 class Shifted:
     r"""Another grid with its steps moved towards the noise, as for larger images.
@@ -373,12 +367,8 @@ class Shifted:
         Esser et al. (2024), Scaling Rectified Flow Transformers, eq. 23. https://arxiv.org/abs/2403.03206
     """
 
-    factor: float
-    grid: GridFunction = time
-
-    def __post_init__(self) -> None:
-        check_number("factor", self.factor, low=0.0, strict=True)
-        check_callable("grid", self.grid, "grid(sde, t_start, t_end, steps), such as grids.time")
+    factor: Positive
+    grid: Annotated[GridFunction, called("grid(sde, t_start, t_end, steps), such as grids.time")] = time
 
     def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
@@ -421,6 +411,7 @@ class Grid:
         return self.times
 
 
+@checked
 @dataclass(frozen=True)
 class SamplerGrid:
     """The grid of a sampler, whose ends follow from the number of steps, as those of diffusers do.
@@ -444,12 +435,8 @@ class SamplerGrid:
         4
     """
 
-    times: Callable[[int], Tensor]
-    default_steps: int = 50
-
-    def __post_init__(self) -> None:
-        check_callable("times", self.times, "times(steps)")
-        check_integer("default_steps", self.default_steps, low=1, high=MOST_STEPS)
+    times: Annotated[Callable[[int], Tensor], called("times(steps)")]
+    default_steps: Steps = 50
 
     def __call__(self, sde: object, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid, whose ends must be those that are given."""

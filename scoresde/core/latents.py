@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,17 +14,18 @@ from ..solvers import Solver, from_config, make_solver
 from ..solvers.registry.rows import MethodName
 from .errors import InvalidArgumentError, NonFiniteError
 from .sdes import SDE, NormalPrior
-from .sdes.base import check_sde
 from .solution import Solution
 from .solve import solve
-from .support.checks import check_choice, check_finite_rows, check_number, check_state, check_times
+from .support.checks import check_finite_rows, check_number
+from .support.declared import NonNegative, State, Times, checked
 from .support.tensors import compute_dtype, row_norms, row_sums
 
 __all__ = ["Reconstruction", "decode", "encode", "interpolate", "reconstruct"]
 
 
+@checked
 def encode(
-    sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: MethodName | str | Solver = "adams", **options: Any
+    sde: SDE, score_fn: Callable[..., Tensor], x: State, *, method: MethodName | str | Solver = "adams", **options: Any
 ) -> Solution:
     """Compute the latents of data, by the probability flow from ``t_min`` up to ``t_max``.
 
@@ -59,26 +60,25 @@ def encode(
     start, end = _ends(sde, options, "t_min", "t_max")
     if start > end:
         raise InvalidArgumentError("`t_start` must be below t_end, to encode; see decode.")
-    check_state("x", x)
     return solve(sde, score_fn, x, method=method, **{**options, "t_start": start, "t_end": end})
 
 
 def _ends(sde: Any, options: Mapping[str, object], start: str, end: str) -> tuple[float, float]:
     """Where the flow starts and ends."""
-    check_sde(sde)
     given = {"t_start": options.get("t_start"), "t_end": options.get("t_end")}
     times = zip(given.items(), (start, end), strict=True)
     first, last = (getattr(sde, other) if t is None else check_number(name, t) for (name, t), other in times)
     return first, last
 
 
+@checked
 def decode(
     sde: SDE,
     score_fn: Callable[..., Tensor],
-    z: Tensor,
+    z: State,
     *,
     method: MethodName | str | Solver | Grid = "adams",
-    temperature: float = 1.0,
+    temperature: NonNegative = 1.0,
     **options: Any,
 ) -> Solution:
     r"""Compute the data of latents, by the probability flow from ``t_max`` down to ``t_min``.
@@ -101,18 +101,16 @@ def decode(
     References:
         Song et al. (2021), appendix D.5. https://arxiv.org/abs/2011.13456
     """
-    check_state("z", z)
-    scale = check_number("temperature", temperature, low=0.0)
     solver = _solver_of(method)
     if solver is not None and solver.stochastic:
         raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")
     start, end = _ends(sde, options, "t_max", "t_min")
     if start < end:
         raise InvalidArgumentError("`t_start` must be above t_end, to decode; see encode.")
-    if scale != 1.0:
+    if temperature != 1.0:
         mean = sde.prior.mean if isinstance(sde.prior, NormalPrior) else 0.0
         mean = mean.to(z) if isinstance(mean, Tensor) else mean
-        z = mean + scale * (z - mean)
+        z = mean + temperature * (z - mean)
     return solve(sde, score_fn, z, method=method, **options)
 
 
@@ -123,7 +121,8 @@ def _solver_of(method: str | Solver | Grid) -> Solver | None:
     return None if isinstance(method, str) and method == "auto" else make_solver(method, {})
 
 
-def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -> Tensor:
+@checked
+def interpolate(a: State, b: State, weights: Times, *, mode: Literal["slerp", "linear"] = "slerp") -> Tensor:
     r"""States between latents a and b, sample by sample: on the great circle,
 
     .. math:: \frac{\sin((1-w)\theta)}{\sin\theta}\,a + \frac{\sin(w\theta)}{\sin\theta}\,b,\qquad
@@ -148,16 +147,13 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
     References:
         Shoemake (1985), Animating rotation with quaternion curves.
     """
-    check_state("a", a)
-    check_state("b", b)
     if a.shape != b.shape:
         raise InvalidArgumentError(f"`b` must have the shape of `a`, {tuple(a.shape)}, got {tuple(b.shape)}.")
     if not bool(a.isfinite().all() & b.isfinite().all()):
         raise NonFiniteError("`a` or `b` has NaN or infinite values.", stage="input")
-    w = check_times("weights", weights, "numbers").to(a.device)
+    w = weights.to(a.device)
     if not bool(w.isfinite().all()):
         raise InvalidArgumentError(f"`weights` must be finite numbers (n,), got shape {tuple(w.shape)}.")
-    check_choice("mode", mode, ("slerp", "linear"))
     first, second = 1 - w[:, None].expand(-1, len(a)), w[:, None].expand(-1, len(a))
     if mode == "slerp":
         wide = [v.to(torch.float64) for v in (a, b)]

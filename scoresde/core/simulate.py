@@ -19,19 +19,20 @@ from .noise import Noise
 from .noise import resolve as resolve_noise
 from .processes import ForwardProcess, Network
 from .sdes import SDE, AffineSDE
-from .sdes.base import check_sde
 from .solution import Solution
-from .support.checks import MOST_STEPS, check_finite_rows, check_integer, check_state
+from .support.checks import check_finite_rows
+from .support.declared import State, Steps, checked
 from .support.tensors import compute_dtype
 
 
+@checked
 def simulate(
     sde: SDE,
-    x0: Tensor,
+    x0: State,
     *,
     t_start: float | None = None,
     t_end: float | None = None,
-    steps: int = 100,
+    steps: Steps = 100,
     grid: str | grids.GridFunction | None = "time",
     method: str | Solver | None = None,
     seed: int | None = None,
@@ -72,8 +73,6 @@ def simulate(
         >>> path.xs.shape
         torch.Size([11, 4, 2])
     """
-    check_sde(sde)
-    check_state("x0", x0)
     start = grids.time_of("t_start", t_start, sde, sde.t_min)
     end = grids.time_of("t_end", t_end, sde, sde.t_max)
     if not start < end:
@@ -82,11 +81,10 @@ def simulate(
         )
     if isinstance(sde, AffineSDE) and sde.node(end).alpha < torch.finfo(torch.float32).tiny:
         sde.check_schedule()  # 0 may be a limit or an underflow
-    count = check_integer("steps", steps, low=1, high=MOST_STEPS)
     source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=x0.device, batch=len(x0))
     x: Any = x0.to(compute_dtype(x0.dtype))
     check_finite_rows("`x0`", x)
-    times = grids.resolve(grid, sde, start, end, count)
+    times = grids.resolve(grid, sde, start, end, steps)
     saved = check_save_at(save_at, sde, (start, end))
     if saved:
         times = torch.tensor(sorted({*times.tolist(), *saved}), dtype=torch.float64)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
-from ..support.checks import check_below, check_callable, check_flag, check_integer, check_number
+from ..support.checks import check_below
+from ..support.declared import Number, called, checked, integer
 from ..support.tensors import Scalar, absolute, expand
 from .philox import fold, halves, normals, table
 from .sources import Noise, check_count, check_seeds
@@ -90,25 +91,22 @@ class BrownianPath(Noise):
         https://arxiv.org/abs/2001.01328
     """
 
+    @checked
     def __init__(
         self,
         seeds: int | Sequence[int] | Tensor,
-        t0: float,
-        t1: float,
+        t0: Number,
+        t1: Number,
         *,
-        depth: int = 5,
+        depth: Annotated[int, integer(low=0, high=30)] = 5,
         areas: bool = False,
-        clock: Callable[[Tensor], Tensor] | None = None,
+        clock: Annotated[Callable[[Tensor], Tensor], called("clock(times)")] | None = None,
     ) -> None:
-        self.t0, self.t1 = check_number("t0", t0), check_number("t1", t1)
-        check_below("t0", self.t0, "t1", self.t1)
-        self.depth = check_integer("depth", depth, low=0, high=30)
-        check_flag("areas", areas)
+        check_below("t0", t0, "t1", t1)
+        self.t0, self.t1, self.depth = t0, t1, depth
         if areas and clock is not None:
             raise InvalidArgumentError("`areas` need a path in time itself; leave `clock` out.")
         self.areas = areas
-        if clock is not None:
-            check_callable("clock", clock, "clock(times)")
         self._batched = not isinstance(seeds, Sequence | Tensor | np.ndarray) or not getattr(seeds, "ndim", 1)
         given = (seeds,) if self._batched else seeds
         self.seeds = list(check_seeds(given))

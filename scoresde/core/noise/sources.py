@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..support.checks import (
-    check_callable,
     check_device,
     check_generator,
     check_integer,
@@ -21,6 +20,7 @@ from ..support.checks import (
     form,
     shown,
 )
+from ..support.declared import called, checked
 from ..support.snapshot import pack, unpack
 from ..support.tensors import Scalar
 from .philox import ahead, normals, table
@@ -90,8 +90,8 @@ class BatchNoise(Noise):
         True
     """
 
+    @checked
     def __init__(self, generator: torch.Generator | None = None, *, batch: int = 0) -> None:
-        check_generator(generator)
         self.generator = generator
         self._batch = batch  # of which samples are left out; 0 until it is known
         self._rows: Tensor | None = None  # the samples of the batch that are still drawn for, None for all
@@ -159,9 +159,7 @@ class SampleNoise(Noise):
             keys = check_seeds(seeds)
             samples = (0,) * len(keys)
         else:
-            samples = check_integers("indices", indices, low=0)
-            if samples and max(samples) > LARGEST_INDEX:
-                raise InvalidArgumentError(f"`indices` must be below 2**63, got {shown(max(samples))}.")
+            samples = check_integers("indices", indices, low=0, high=LARGEST_INDEX)
             keys = (check_seed("seeds", seeds),) * len(samples)
         self._keys, self._samples = table(keys), table(samples)
         self._next: int | np.ndarray = 0  # the first draw that is not in the block; (batch, 1) if they differ
@@ -245,8 +243,8 @@ class CallableNoise(Noise):
 
     whole_batch = True
 
-    def __init__(self, draw: Callable[[int, Tensor], Tensor]) -> None:
-        check_callable("draw", draw, "draw(k, like)")
+    @checked
+    def __init__(self, draw: Annotated[Callable[[int, Tensor], Tensor], called("draw(k, like)")]) -> None:
         self.draw = draw
         self.count = 0
 
@@ -266,10 +264,7 @@ def check_seed(name: str, seed: object) -> int:
         >>> check_seed("seed", 7)
         7
     """
-    value = check_integer(name, seed, low=0)
-    if value > LARGEST_SEED:
-        raise InvalidArgumentError(f"`{name}` must be below 2**64, got {shown(value)}.")
-    return value
+    return check_integer(name, seed, low=0, high=LARGEST_SEED)
 
 
 def check_seeds(seeds: object) -> tuple[int, ...]:
