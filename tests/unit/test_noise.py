@@ -209,7 +209,7 @@ def test_bad_arguments_are_refused() -> None:
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"seed": 1, "seeds": [1, 2, 3]}, InvalidArgumentError, "at most one of .* got seed, seeds"),
         ({"seed": -1}, InvalidArgumentError, "`seed` must be at least 0, got -1"),
-        ({"seed": 2**64}, InvalidArgumentError, r"`seed` must be below 2\*\*64"),
+        ({"seed": 2**64}, InvalidArgumentError, "`seed` must be at most 18446744073709551615"),
         ({"seed": 1.0}, InvalidTypeError, "`seed` must be an integer"),
         ({"seeds": 5}, InvalidTypeError, "`seeds` must be a sequence of integers, one per sample"),
         ({"seeds": [1, 2]}, InvalidArgumentError, "3 samples, 2 seeds"),
