@@ -213,7 +213,7 @@ def test_bad_arguments_are_refused() -> None:
         ({"seed": 1.0}, InvalidTypeError, "`seed` must be an integer"),
         ({"seeds": 5}, InvalidTypeError, "`seeds` must be a sequence of integers, one per sample"),
         ({"seeds": [1, 2]}, InvalidArgumentError, "3 samples, 2 seeds"),
-        ({"seeds": [1, 2, 2**64]}, InvalidArgumentError, r"`seeds\[2\]` must be below"),
+        ({"seeds": [1, 2, 2**64]}, InvalidArgumentError, r"`seeds\[2\]` must be at most"),
         ({"seeds": [1, 2.5, 3]}, InvalidTypeError, r"`seeds\[1\]` must be an integer"),
         ({"generator": 5}, InvalidTypeError, "`generator` must be a torch.Generator, got int"),
         ({"noise": torch.zeros(3, 2)}, InvalidTypeError, "`noise` must be a Noise or a callable .* got Tensor"),

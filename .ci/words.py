@@ -1,0 +1,71 @@
+"""Words of the glossary in CONTRIBUTING.md: lists the lines of prose that use a word it does not, and fails if there are
+any; needs nothing but Python.
+
+Prose is docstrings, comments and texts of errors in the package, and the pages of the documentation. Names in backquotes
+and code blocks are not prose.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+INSTEAD = {
+    r"\b(tells?|told|telling)\b": "a function returns, an object declares, a caller gives",
+    r"\b(asks?|asked|asking)\b": "a solver evaluates, a caller requests or wants",
+    r"\b(law|laws)\b(?! of (large|total))": "distribution",
+    r"\blook(s|ed|ing)? (at|like|for|into)\b": "measure, examine, compare, search",
+    r"\b(is|are|was|were) none of\b": "is not one of",
+    r"\bsays (what|which|how|whether|where|that|so)\b": "declares, describes, states",
+    r"\bknows? (what|which|how|whether|where|that|of)\b": "has, stores",
+    r"\bbatch mates?\b": "the other samples of the batch",
+}
+PATTERN = re.compile("|".join(INSTEAD), re.IGNORECASE)
+CODE = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+|\$[^$]*\$")
+
+
+def of_module(source: str) -> Iterator[tuple[int, str]]:
+    """The lines of prose in a module."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    example = False
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            for place, line in enumerate(node.value.splitlines()):
+                example = line.strip().startswith((">>>", "...")) or (example and bool(line.strip()))
+                if not example:
+                    yield node.lineno + place, line
+            example = False
+
+
+def of_page(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of prose of a Markdown page."""
+    fenced = False
+    for number, line in enumerate(text.splitlines(), 1):
+        fenced ^= line.lstrip().startswith("```")
+        if not fenced and not line.lstrip().startswith("```"):
+            yield number, line
+
+
+def main(arguments: list[str]) -> int:
+    found = 0
+    for path in sorted([*ROOT.glob("scoresde/**/*.py"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md"]):
+        text = path.read_text(encoding="utf-8")
+        for number, line in of_module(text) if path.suffix == ".py" else of_page(text):
+            words = [match.group() for match in PATTERN.finditer(CODE.sub("", line))]
+            if words:
+                found += 1
+                print(f"{path.relative_to(ROOT)}:{number}: {', '.join(words)}: {line.strip()[:90]}")
+    print(f"words that the glossary replaces: {found} lines")
+    return found > int(arguments[0] if arguments else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
