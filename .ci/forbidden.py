@@ -53,7 +53,7 @@ def problems(tree: ast.AST, asserts: bool) -> Iterator[tuple[int, str]]:
 def main() -> int:
     root = Path(__file__).resolve().parent.parent
     failures = 0
-    for folder in ("scoresde", "benchmarks"):
+    for folder in ("scoresde", "benchmarks", "tools"):
         for path in sorted((root / folder).rglob("*.py")):
             name = path.relative_to(root).as_posix()
             tree = ast.parse(path.read_text(encoding="utf-8"), name)

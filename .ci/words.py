@@ -1,8 +1,7 @@
-"""Words of the glossary in CONTRIBUTING.md: lists the lines of prose that use a word it does not, and fails if there are
-any; needs nothing but Python.
+"""Lists the lines of prose with words that the glossary in CONTRIBUTING.md replaces, and fails if there are any.
 
-Prose is docstrings, comments and texts of errors in the package, and the pages of the documentation. Names in backquotes
-and code blocks are not prose.
+Prose is docstrings, comments and texts of errors in the package, and the pages of the documentation. Names in
+backquotes and blocks of code are not prose. It needs nothing but Python.
 """
 
 from __future__ import annotations

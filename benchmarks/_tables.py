@@ -22,7 +22,8 @@ def markdown(head: list[str], rows: list[list[str]], record: dict[str, Any]) -> 
     lines = [head, ["---"] * len(head), *rows]
     where = record["machine"]
     threads = f" {where['threads']} thread" + ("s," if where["threads"] > 1 else ",") if "threads" in where else ""
-    note = f"(`{record['command']}`; {where['device']},{threads} torch {where['torch']})"
+    program = f"`{record['command']}`" + (f" at commit {record['commit']}" if "commit" in record else "")
+    note = f"({program}; {where['device']},{threads} torch {where['torch']})"
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
 
 

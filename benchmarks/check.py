@@ -13,26 +13,30 @@ from pathlib import Path
 
 from tests.tiers import part
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("benchmarks", "tools")
 NEEDED = {"diffusers_parity": "diffusers"}  # packages that are not always installed
 TIMED = ("overhead", "stepper")  # compare times, so that nothing runs beside them
 
 
 def programs() -> dict[str, list[str]]:
     """Names and commands."""
-    names = sorted(path.stem for path in HERE.glob("[a-z]*.py") if '"--check"' in path.read_text())
-    names = [name for name in names if name != "check"]
-    commands = {name: ["-W", "ignore", "-m", "benchmarks", name, "--check"] for name in names}
-    return commands | {"tests": ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--full", "benchmarks/tests"]}
+    commands = {}
+    for package in PACKAGES:
+        for path in sorted(ROOT.joinpath(package).glob("[a-z]*.py")):
+            if '"--check"' in path.read_text() and path.name != "check.py":
+                commands[path.stem] = ["-W", "ignore", "-m", package, path.stem, "--check"]
+    tests = [f"{package}/tests" for package in PACKAGES]
+    return commands | {"tests": ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--full", *tests]}
 
 
 def run(name: str, command: list[str]) -> bool:
-    """Run one, print what it says, and return whether it passed."""
+    """Run one, print its output where it failed, and return whether it passed."""
     begin = time.monotonic()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *command],
-        cwd=HERE.parent,
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,

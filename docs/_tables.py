@@ -1003,7 +1003,7 @@ def streams_text() -> str:
     return (
         f"Compared with `torch.randn`, a draw takes {ratios} (one thread). It is "
         f"{100 * found['share of a step']:.1f} % of a step of the digits network with 256 samples "
-        "(`python -m benchmarks streams`)."
+        "(`benchmarks/streams.py` at commit 8e5d5e87)."
     )
 
 
@@ -1019,7 +1019,7 @@ def throughput_text() -> str:
         f"{max(ratio['all']):.2f}). From {results['one process'][0]['samples']:,} to "
         f"{results['one process'][-1]['samples']:,} samples, one takes {min(costs):.1f} to {max(costs):.1f} ms of "
         f"processor time per sample, and its memory stays at {min(peaks):.0f} to {max(peaks):.0f} MiB "
-        "(`python -m benchmarks throughput`)."
+        "(`benchmarks/throughput.py` at commit 8e5d5e87)."
     )
 
 

@@ -58,7 +58,7 @@ CANDIDATES: tuple[Row, ...] = (
     ("tab3", {}, "time"),
 )
 
-# Methods that draw noise and have better samples than all of these somewhere: see `benchmarks.few_distributions`.
+# Methods that draw noise and have better samples than all of these somewhere: see docs/few_evaluations.md.
 STOCHASTIC: tuple[Row, ...] = (
     ("ddim_eta", {"eta": 0.25}, "karras"),
     ("ddim_eta", {"eta": 0.5}, "karras"),

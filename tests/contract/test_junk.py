@@ -1,6 +1,6 @@
 """Arguments that functions away from `solve` cannot use are refused by errors of the package that name them.
 
-`python -m benchmarks junk` replaces every argument of every public function; here is one example of each kind of check.
+`python -m tools junk` replaces every argument of every public function; here is one example of each kind of check.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Processes that are killed while they make a set of samples: the next one leaves the same bytes as one that was not
-interrupted. `python -m benchmarks crash` is the longer program."""
+interrupted. `python -m tools crash` is the longer program."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks._faults import computed, draw, ended, every_point, files, jumping, scratch, started
 from scoresde.sets import verify
+from tools._faults import computed, draw, ended, every_point, files, jumping, scratch, started
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="forks and signals of POSIX"),

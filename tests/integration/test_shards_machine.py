@@ -18,13 +18,13 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from benchmarks._faults import scratch
 from scoresde.core.errors import CorruptCheckpointError, OutputError
 from scoresde.core.support.files import leases as leases_module
 from scoresde.core.support.files.leases import Lease, Leases
 from scoresde.core.support.files.shards import SetPlan, Store, opened
 from scoresde.sets import making as making_module
 from scoresde.sets.making import Rows, Work
+from tools._faults import scratch
 
 PLAN = SetPlan({"seed": 1}, first=1, count=6, shard_size=4, batch_size=4)
 PATIENCE = 10.0

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks._faults import ended, started
 from scoresde.sets import Samples, generate, verify
 from tests.pages import program
+from tools._faults import ended, started
 
 dist = pytest.importorskip("torch.distributed")
 if not dist.is_available():

@@ -179,7 +179,7 @@ class _WrongNoise(Noise):
 
 def test_defects_are_rejected() -> None:
     """With the sample size of the tests above; the null is the distribution of the program without the defect, which is
-    not rejected. Mistakes of methods are planted in the package itself, by `benchmarks/mutations.py`."""
+    not rejected. Mistakes of methods are planted in the package itself, by `tools/mutations.py`."""
     sde = PROCESSES["vp"]
     mean, variance = discrete_law(sde, "euler_maruyama", grid="time")
     for mistake in ("", "noise times 1.02", "one draw for two samples", "one draw for two coordinates"):

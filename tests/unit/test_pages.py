@@ -29,7 +29,7 @@ INSTALLED = (
     "docs/quickstart.md",
     "docs/index.md",
 )  # by `.ci/run`, in a new environment
-# A map, a file that a test reads, a command of which `benchmarks.crash` runs the like, and one for a cluster.
+# A map, a file that a test reads, a command of which `tools.crash` runs the like, and one for a cluster.
 SHOWN = {
     ("docs/design.md", "__main__ "),
     ("docs/command_line.md", "model = "),

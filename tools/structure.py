@@ -1,4 +1,4 @@
-r"""The size and the shape of the package, in numbers: ``python -m benchmarks structure [--base COMMIT]``.
+r"""The size and the shape of the package, in numbers: ``python -m tools structure [--base COMMIT]``.
 
 Counted are files, lines of code (what is neither blank, nor comment, nor docstring), classes, functions and how long
 their bodies are, copies, mentions of ``Any``, circles of imports between subpackages and modules, what one solve runs
@@ -328,7 +328,7 @@ def _mentions_any(line: str) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks structure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools structure", description=__doc__)
     parser.add_argument("--base", help="a commit to count as well")
     options = parser.parse_args(arguments)
     columns = {"now": counted(ROOT)}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.same_results import (
+from tools.same_results import (
     BASE,
     HERE,
     NEITHER,

@@ -23,17 +23,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks._defects import DEFECTS, Defect
-from benchmarks._mutants import EQUIVALENT, KERNEL, mutants
 from benchmarks._record import write
 from scoresde.solvers.registry import ROWS
 from tests.tiers import TURNS
+from tools._defects import DEFECTS, Defect
+from tools._mutants import EQUIVALENT, KERNEL, mutants
 
 ROOT = Path(__file__).resolve().parent.parent
 SURVIVED = "survived"
 FULL, ALL_TURNS, ONE_TURN = "full tier", "default tier, all turns", "default tier, one turn"
 BARS = (("planted", FULL, 1.0), ("planted", ALL_TURNS, 1.0), ("planted", ONE_TURN, 0.95), ("random, kernel", FULL, 0.9))
-_STARTS = re.compile(r"^import (?:subprocess|multiprocessing)|^from benchmarks._faults import", re.MULTILINE)
+_STARTS = re.compile(r"^import (?:subprocess|multiprocessing)|^from tools._faults import", re.MULTILINE)
 _SLACK = 600.0, 10.0  # seconds, and times what the tests cost, after which a change makes them not end
 
 
@@ -129,7 +129,7 @@ def _make_map(tree: Path, folder: Path, jobs: int) -> None:
     import coverage
 
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", "--full", "-p", "benchmarks._covering", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "--full", "-p", "tools._covering", "-p", "no:cacheprovider"]
     command += ["-o", "timeout=1800", "-n", str(jobs)]
     done = subprocess.run(command, cwd=tree, env={**_environment(tree), "COVERING": str(folder)})
     if done.returncode:
@@ -157,7 +157,7 @@ def first_failure(of: Tests, change: Change | None, tests: list[str]) -> str | N
         chosen = Path(name) / "chosen.json"
         chosen.write_text(json.dumps(tests))
         files = dict.fromkeys(test.split("::")[0] for test in tests)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--full", "-p", "benchmarks._covering", "--tb=no"]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--full", "-p", "tools._covering", "--tb=no"]
         command += ["-p", "no:cacheprovider", "--no-header", *files]
         environment = _environment(folder) | {"CHOSEN": str(chosen)}
         try:
@@ -213,7 +213,7 @@ def _narrow_first(chosen: list[str], tests: Tests) -> list[list[str]]:
 
 def main(arguments: list[str]) -> None:
     """Plant every defect and the random mutants, or those whose name contains a text."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks mutations", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools mutations", description=__doc__)
     parser.add_argument("--only", default="", help="changes whose name contains this text; nothing is written")
     parser.add_argument("--kind", choices=("planted", "random"), help="one kind; nothing is written")
     parser.add_argument("--new", action="store_true", help="planted ones that have no outcome; the others' stay")
@@ -275,12 +275,12 @@ def main(arguments: list[str]) -> None:
         caught_by = {**before["caught_by"], "planted": {c.name: found[c.name] for c in changes if c.kind == "planted"}}
         kept = {name: {"test": test, "tier": tier} for name, (test, tier) in caught_by["planted"].items()}
         figures = _figures([c for c in changes if c.kind == "planted"], kept)["planted"]
-        write("mutations", before | {"planted": figures, "caught_by": caught_by}, "python -m benchmarks mutations")
+        write("mutations", before | {"planted": figures, "caught_by": caught_by}, "python -m tools mutations")
     elif not chosen.only and not chosen.kind:
         caught: dict[str, dict[str, object]] = defaultdict(dict)
         for name, o in outcomes.items():
             caught[str(o["kind"])][name] = [o["test"], o["tier"]]
-        write("mutations", figures | {"caught_by": caught}, "python -m benchmarks mutations")
+        write("mutations", figures | {"caught_by": caught}, "python -m tools mutations")
 
 
 def _committed() -> dict[str, Any]:
@@ -292,7 +292,7 @@ def _check_committed(names: list[str]) -> None:
     """Whether what is committed is of these defects, and the tests are as good as they were."""
     found = _committed()
     if sorted(found["caught_by"]["planted"]) != sorted(names):
-        sys.exit("benchmarks/results/mutations.json is of other defects; run python -m benchmarks mutations --new")
+        sys.exit("benchmarks/results/mutations.json is of other defects; run python -m tools mutations --new")
     for group, tier, least in BARS:
         if found[group][tier] < least * found[group]["count"]:
             sys.exit(f"{group}: of {found[group]['count']} the {tier} catches {found[group][tier]}")

@@ -3,7 +3,7 @@
 Functions, constructors, methods and commands are found by walking the public names, and their arguments by their
 signatures. Each argument is replaced by each junk value while the others are valid, and pairs of arguments are replaced
 at random. A value that is not refused must give finite numbers, or a status. A public name of which no valid call is
-known fails the sweep: `benchmarks._junk_values.VALID` has what its arguments are.
+known fails the sweep: `tools._junk_values.VALID` has what its arguments are.
 
 Each case runs in a child process with a time limit and a memory limit; a child that hangs or dies is replaced.
 """
@@ -42,10 +42,10 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from benchmarks._junk_values import JUNK, RETURNED, VALID, WORDS, Make, Own, Returns
 from benchmarks._record import write
 from benchmarks._tables import load
 from scoresde.core.errors import ScoreSDEError, ScoreSDEWarning
+from tools._junk_values import JUNK, RETURNED, VALID, WORDS, Make, Own, Returns
 
 WATCHDOG = 20.0  # seconds of processor time per case
 WAIT = 120.0  # seconds in all
@@ -55,7 +55,7 @@ PAIRS = 0.1  # of the number of single replacements
 BAD = ("foreign", "silent", "watchdog", "crash", "no baseline")  # what fails the sweep
 # What children begin with: all that takes long to import.
 LOADED = [
-    *("benchmarks.junk", "scoresde.cli", "torch._dynamo", "scipy.optimize", "scipy.integrate", "scipy.stats"),
+    *("tools.junk", "scoresde.cli", "torch._dynamo", "scipy.optimize", "scipy.integrate", "scipy.stats"),
     *("matplotlib.pyplot", "PIL.Image", "sklearn.datasets", "sklearn.mixture", "torchdiffeq", "torchsde"),
 ]
 
@@ -577,12 +577,12 @@ def check_committed(callables: int) -> None:
     whole = load("junk")["results"]
     print(f"the whole sweep: {whole['inputs']} inputs of {whole['callables']} public callables")
     if whole["failed"] or whole["callables"] < 0.95 * callables:
-        sys.exit("benchmarks/results/junk.json: run `python -m benchmarks junk` again")
+        sys.exit("benchmarks/results/junk.json: run `python -m tools junk` again")
 
 
 def main(arguments: list[str]) -> None:
     """Sweep, print, and write or check."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks junk", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools junk", description=__doc__)
     parser.add_argument("--check", action="store_true", help=f"{QUICK} inputs by chance")
     parser.add_argument("--seed", type=int, default=0, help="of the pairs, and of the inputs of --check")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
@@ -613,12 +613,12 @@ def main(arguments: list[str]) -> None:
     if options.check:
         check_committed(len(names))
     if not (options.check or options.only or options.no_write):
-        write("junk", result | {"callables": len(names), "seed": options.seed}, "python -m benchmarks junk")
+        write("junk", result | {"callables": len(names), "seed": options.seed}, "python -m tools junk")
     if options.add and not result["failed"]:
         known = load("junk")["results"]
         counts = {kind: known["counts"].get(kind, 0) + result["counts"].get(kind, 0) for kind in known["counts"]}
         total = known | {"inputs": known["inputs"] + result["inputs"], "counts": counts}
         total["callables"] += len(names)
-        write("junk", total, "python -m benchmarks junk, and --add for names that were added since")
+        write("junk", total, "python -m tools junk, and --add for names that were added since")
     if result["failed"]:
         sys.exit(f"{len(result['failed'])} inputs are neither refused nor right")

@@ -1,4 +1,4 @@
-"""A plugin of pytest for `benchmarks mutations`: which test runs which line, and tests in a given order.
+"""A plugin of pytest for `tools mutations`: which test runs which line, and tests in a given order.
 
 ``COVERING=FOLDER`` writes the lines of the package and the time of every test; ``CHOSEN=FILE`` runs the tests that a
 file names, in its order.

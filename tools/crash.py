@@ -27,7 +27,11 @@ from typing import Any
 
 import torch
 
-from benchmarks._faults import (
+from benchmarks._record import write
+from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, OutputError
+from scoresde.core.support.files.leases import Leases
+from scoresde.sets import Samples, verify
+from tools._faults import (
     SCENARIOS,
     SHARD_SIZE,
     Counts,
@@ -40,10 +44,6 @@ from benchmarks._faults import (
     scratch,
     started,
 )
-from benchmarks._record import write
-from scoresde.core.errors import CorruptCheckpointError, InvalidArgumentError, OutputError
-from scoresde.core.support.files.leases import Leases
-from scoresde.sets import Samples, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLDS = (1, 2, 3, 5)
@@ -113,7 +113,7 @@ def torchrun(world: int, folder: Path, log: Path, **options: Any) -> subprocess.
     given = json.dumps({"shards": SHARDS, **options})
     command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world))
     return subprocess.Popen(
-        [sys.executable, *command, "-m", "benchmarks._faults", str(folder), str(log), given],
+        [sys.executable, *command, "-m", "tools._faults", str(folder), str(log), given],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -405,7 +405,7 @@ def memory(bench: Bench, shards: int) -> dict[str, float]:
 
 def main(argv: list[str]) -> None:
     """Inject every fault, print and write the counts, and fail where anything was lost."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks crash", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools crash", description=__doc__)
     parser.add_argument("--check", action="store_true", help="a few faults of each kind; nothing is written")
     parser.add_argument("--seed", type=int, default=0, help="of times and places")
     parser.add_argument("--kills", type=int, default=3, help="kills through torchrun, at each number of ranks")
@@ -450,7 +450,7 @@ def main(argv: list[str]) -> None:
     total = {key: sum(row[key] for row in rows) for key in asdict(Counts())}
     note("all", total)
     if not quick:
-        write("crash", {"faults": results, "seed": options.seed}, "python -m benchmarks crash")
+        write("crash", {"faults": results, "seed": options.seed}, "python -m tools crash")
     wrong = total["lost"] or total["recovered"] != total["injected"]
     if wrong or any(row.get("crashes") or row.get("hangs") for row in rows):
         sys.exit("not everything was recovered")

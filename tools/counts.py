@@ -24,11 +24,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import scoresde
-from benchmarks._device import device
 from benchmarks._record import write
 from benchmarks._tables import load
 from scoresde.core.errors import ScoreSDEWarning
 from scoresde.solvers import make_solver
+from tools._device import device
 
 SHAPE = (2, 3, 8, 8)
 STEPS = (18, 22)
@@ -221,7 +221,7 @@ def of_paths(methods: Sequence[str] = tuple(METHODS)) -> Iterator[tuple[str, dic
 
 def main(arguments: list[str]) -> None:
     """Count, print, and write; or compare with what is written."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks counts", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools counts", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the result file instead of writing it")
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {"steps": {}, "device": {}, "adaptive on a device, per step": {}, "paths": {}}
@@ -246,7 +246,7 @@ def main(arguments: list[str]) -> None:
         results["paths"][name] = adds
         print(f"{name:20}" + "".join(f"{value:12g}" for value in adds.values()))
     if not options.check:
-        write("counts", results, "python -m benchmarks counts")
+        write("counts", results, "python -m tools counts")
         return
     committed = load("counts")["results"]
     for method, row in committed["steps"].items():

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import scoresde
-from benchmarks import counts, memory
+from benchmarks import memory
+from benchmarks._tables import load
 from scoresde.solvers import make_solver
+from tools import counts
 
-COMMITTED: dict[str, Any] = json.loads((Path(counts.__file__).parent / "results" / "counts.json").read_text())[
-    "results"
-]
+COMMITTED: dict[str, Any] = load("counts")["results"]
 # passes per step for a network of the method's own prediction; a conversion may take two more
 PASSES = {
     "euler": (2, "noise"),
@@ -87,7 +86,7 @@ def test_the_most_memory_is_the_declared_one(method: str) -> None:
 
 
 def test_no_library_takes_less_memory() -> None:
-    results = json.loads((Path(counts.__file__).parent / "results" / "memory.json").read_text())["results"]
+    results = load("memory")["results"]
     own = {method: prediction for method, (_, prediction) in PASSES.items()}
     for method, loops in results["peers"].items():
         assert loops and results["ours"][method][own[method]] <= min(loops.values()), method

@@ -1,4 +1,4 @@
-"""The cases of `benchmarks.same_results`: computes them with the scoresde that is importable, and saves the results.
+"""The cases of `tools.same_results`: computes them with the scoresde that is importable, and saves the results.
 
 The program runs a copy of this file as a script, once for each version of the package, so it imports nothing of
 scoresde but its public names, and nothing else of the project. A part is a function that yields the names of its cases

@@ -1,6 +1,6 @@
 """Proves that a refactoring moved no result: compares an earlier commit with the working tree, bit for bit.
 
-Both versions are copied to a temporary folder and run the cases of ``benchmarks/_same_cases.py`` side by side, in
+Both versions are copied to a temporary folder and run the cases of ``tools/_same_cases.py`` side by side, in
 processes of the same Python with the same environment, seeds and number of threads. Everything that a case returns is
 compared: tensors by their bits (a NaN equals a NaN, 0.0 does not equal -0.0), texts, exceptions and warnings. A case
 that only the working tree has is reported; one that only the base has is a difference, as is any other that
@@ -311,7 +311,7 @@ def record(comparison: Comparison, unexpected: Sequence[str]) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Run both versions, compare, print; the exit code is 1 if anything differs that is not allowed to."""
     known = re.findall(r"^@part\ndef (\w+)", CASES.read_text(), re.MULTILINE)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks same_results", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools same_results", description=__doc__)
     parser.add_argument("--base", required=True, metavar="COMMIT", help="the commit to compare the working tree with")
     parser.add_argument("--only", nargs="+", choices=known, metavar="PART", help=f"of {', '.join(known)}")
     parser.add_argument(

@@ -1,6 +1,6 @@
-"""A small set of samples, processes that make it, and what happens to them: for `benchmarks.crash` and for the tests.
+"""A small set of samples, processes that make it, and what happens to them: for `tools.crash` and for the tests.
 
-As a program, ``python -m benchmarks._faults FOLDER LOG OPTIONS`` makes the set: what torchrun starts.
+As a program, ``python -m tools._faults FOLDER LOG OPTIONS`` makes the set: what torchrun starts.
 """
 
 from __future__ import annotations
