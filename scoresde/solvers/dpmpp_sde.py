@@ -14,7 +14,7 @@ from ..core.support.checks import check_number
 from ..core.support.combination import Term, combination, sum_of, tensor_of, weighted
 from ..core.support.tensors import Scalar, exp, expm1, log
 from .base import EstimateSDESolver, Node, Step, StepResult
-from .ddim_eta import DDIMEta
+from .ddim import DDIMEta
 from .families.exponential import endless, read
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..core.support.combination import combine, tensor_of
 from .base import DriftSolver, Node, Process, Step, StepControl, StepResult, of_power
-from .heun_sde import increments
+from .euler_maruyama import increments
 
 _POWER = 1 / 0.9  # the paper's r = 0.9
 

@@ -10,9 +10,7 @@ from typing import ClassVar
 
 from ..core.processes import RHO, Coordinate
 from .families.runge_kutta import RungeKutta, Tableau
-from .heun import Heun
-from .midpoint import Midpoint
-from .rk4 import RK4
+from .runge_kutta import RK4, Heun, Midpoint
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from ...core.support.combination import Combination, Term, combination, tensor_o
 from ...core.support.tensors import Scalar
 from ..base import Asking, EstimateSolver, Step, StepResult
 from ..dpm_singlestep import second_order, third_order
-from ..rk4 import RK4
 from ..rk45 import RK45
+from ..runge_kutta import RK4
 from .exponential import PREDICTIONS, History, adams_weights, complete, endless, frame, positions, read, transfer
 from .exponential_runge_kutta import PhiTableau, exponential_step
 from .runge_kutta import Tableau, runge_kutta_step

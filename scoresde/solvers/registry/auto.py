@@ -16,8 +16,8 @@ from ...grids import Angle, Schedule, VPTime, default
 from ..adams import Adams
 from ..base import Solver
 from ..dpm_multistep import DPM2M, DPM3M
-from ..heun import Heun
 from ..rk45 import RK45
+from ..runge_kutta import Heun
 from ..unipc import UniPC
 
 _POWERS = 12  # of ten, at most
