@@ -26,7 +26,7 @@ INSTEAD = {
     r"\bbatch mates?\b": "the other samples of the batch",
 }
 PATTERN = re.compile("|".join(INSTEAD), re.IGNORECASE)
-CODE = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+|\$[^$]*\$")
+CODE = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+|\$[^$]*\$|^\s+\w+(, \w+)*: ")  # the last: names of arguments
 
 
 def of_module(source: str) -> Iterator[tuple[int, str]]:
@@ -34,14 +34,19 @@ def of_module(source: str) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
-    example = False
+    example, literal = False, None  # the indentation of a line after which a block of code follows
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             for place, line in enumerate(node.value.splitlines()):
                 example = line.strip().startswith((">>>", "...")) or (example and bool(line.strip()))
-                if not example:
+                indent = len(line) - len(line.lstrip())
+                if literal is not None and line.strip() and indent <= literal:
+                    literal = None
+                if not example and literal is None:
                     yield node.lineno + place, line
-            example = False
+                if literal is None and re.search(r"::( python)?$", line.rstrip()):
+                    literal = indent
+            example, literal = False, None
 
 
 def of_page(text: str) -> Iterator[tuple[int, str]]:

@@ -45,7 +45,7 @@ __all__ = [
 
 
 class Schedule(Protocol):
-    """What grids need to know of a process: an `scoresde.AffineSDE`."""
+    """What grids use of a process: an `scoresde.AffineSDE`."""
 
     t_min: float
     t_max: float

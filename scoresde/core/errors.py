@@ -1,8 +1,8 @@
 """Every error that scoresde raises on purpose.
 
 All derive from `ScoreSDEError` and from the built-in class that a caller would expect, so that both ``except
-scoresde.ScoreSDEError`` and ``except ValueError`` work. A message says what is wrong, the value that was received, why
-it cannot be used, and what to write instead; it is written where the error is raised, most often in `_checks`.
+scoresde.ScoreSDEError`` and ``except ValueError`` work. A message describes the problem, the value that was received,
+why it cannot be used, and what to write instead; it is written where the error is raised, most often in `_checks`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_alloc", re.IGNORECASE)
-# What torch says where a table has no row for an index.
+# torch's messages where a table has no row for an index.
 _BEYOND = ("index out of range in self", "is out of bounds for dimension")
 _DTYPES = re.compile(r"same dtype|type \(.*\) should be the same|expected scalar type|mixed dtype", re.IGNORECASE)
 _AMOUNT = re.compile(r"allocate (\d[\d.]* ?(?:[KMGTPE]i?B|bytes))")
@@ -284,7 +284,7 @@ def dtypes_differ(error: BaseException) -> bool:
 
 
 def too_little_memory(purpose: str, error: BaseException) -> OutOfMemoryError:
-    """The error that says what there was too little memory for, and how much was requested if the cause says so.
+    """The error where there was too little memory: for what, and how much was requested if the cause states it.
 
     Example:
         >>> print(

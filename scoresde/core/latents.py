@@ -115,7 +115,7 @@ def decode(
 
 
 def _solver_of(method: str | Solver | Grid) -> Solver | None:
-    """The solver of a method; None where only `solve` can tell."""
+    """The solver of a method; None where only `solve` can choose it."""
     if isinstance(method, Grid):
         return from_config(method.method) if method.method else None
     return None if isinstance(method, str) and method == "auto" else make_solver(method, {})

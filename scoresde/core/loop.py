@@ -1,7 +1,8 @@
 """The loop of all solves, in either direction, with fixed or adaptive steps.
 
-The controller says where to go, lets the solver step, accepts per sample, checks that everything is finite, saves,
-calls back, and drops finished samples when the network allows it. It alone counts evaluations and enforces limits.
+The loop takes the next node from the controller, lets the solver step, accepts per sample, checks that everything is
+finite, saves, calls back, and drops finished samples when the network allows it. It alone counts evaluations and
+enforces limits.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class _Ledger:
         self._steps, self._used, self._taken, self._time = 0, 0, 0, None
 
     def close(self, which: np.ndarray | None, status: Status) -> bool:
-        """Give a status to samples of the loop that are under way (None: to none); says whether there were any."""
+        """Give a status to samples of the loop that are under way (None: to none); return whether there were any."""
         if which is None or not np.count_nonzero(which):
             return False
         rows = self.rows[which & self.running]
@@ -177,9 +178,9 @@ class Found(NamedTuple):
 
 
 class Watch:
-    """Looks at the states of a solve after each step that all samples make.
+    """Examines the states of a solve after each step that all samples make.
 
-    On the host a sum tells at once whether all numbers are finite. A device is not waited for: the largest number of
+    On the host one sum shows at once whether all numbers are finite. A device is not waited for: the largest number of
     each sample, and of its scores, is written to a table there, which is read after `EVERY` steps and at the end.
 
     Args:
@@ -339,7 +340,8 @@ class Loop:
         alive: which of the samples in the loop are under way; None for all.
         changed: whether a sample has left since the batch was last cut.
         replaced: whether another state was put in the place of that before the next step.
-        seen: whether somebody looks at the states on the way, so that what is not finite must be found at once.
+        seen: whether states are used on the way, by a callback or a recorder, so that what is not finite must be found
+            at once.
         limit: the most steps.
     """
 
@@ -384,7 +386,7 @@ class Loop:
         self.begun = self.replaced = False
 
     def complete(self) -> None:
-        """Make all turns, and answer what they ask for."""
+        """Make all turns, and answer their requests."""
         turns, answer = self.turns(), None
         while True:
             try:
@@ -518,7 +520,7 @@ class Loop:
         return self._close(accept, done, bad, tiny, found, before)
 
     def _look(self, left: float | Tensor) -> Found | None:
-        """Account for a step that all samples have made, and look for what is not finite."""
+        """Account for a step that all samples have made, and find what is not finite."""
         used = self.used()
         self.ledger.account(used, True, self.t)
         if self.watch.fine(self.x):

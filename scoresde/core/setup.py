@@ -76,7 +76,7 @@ class Setup:
         t_end: where it ends.
         denoise, throw: as they are given to `solve`.
         dtype: of the result.
-        told: what a path needs besides its states, if one is wanted.
+        told: what a path keeps besides its states, if one is wanted.
         few: for how many evaluations a rule chose a grid for data near a standard deviation of 1, since theirs is not
             declared.
     """
@@ -215,7 +215,8 @@ def _course(sde: SDE, score: Score, given: SolveOptions) -> _Course:
 def _steps(
     sde: SDE, course: _Course, dtypes: tuple[torch.dtype, torch.dtype | None]
 ) -> tuple[Controller, Solver, int | None, Recorder | None]:
-    """What makes the steps, the method with what it must know of them, the most steps, and what keeps states."""
+    """The controller, the method (with the settings of its steps, if it makes them itself), the most steps, and what
+    keeps states."""
     given, solver, times = course.given, course.solver, course.times
     saved = check_save_at(given.save_at, sde, times)
     nodes = torch.zeros(0, dtype=torch.float64)
@@ -561,7 +562,7 @@ def _warn_of_range(process: Any, solution: Solution, t_end: float) -> None:
         warn_caller(
             f"{share:.0%} of the samples leave the range of the data that the network declares, from {low:g} to "
             f"{high:g}, by more than half of its width. Take more steps; if that does not help, the network is "
-            "unreliable, as networks may be at high noise: look at it with scoresde.check_score, and limit its data "
+            "unreliable, as networks may be at high noise: examine it with scoresde.check_score, and limit its data "
             "estimates with scoresde.scores.Clip."
         )
 

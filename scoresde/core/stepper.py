@@ -43,7 +43,7 @@ from .support.tensors import version_of
 
 
 class Question(tuple[Tensor, Tensor]):
-    r"""What a `Stepper` asks for: the network's output at ``x, t = question``.
+    r"""What a `Stepper` requests: the network's output at ``x, t = question``.
 
     Attributes:
         x: the network's input, ``(batch, *event)``. It is not to be written to.
@@ -91,8 +91,9 @@ class _Unanswered(Exception):
 
 
 class _Caller:
-    """Stands for the network in an evaluation: it gives the outputs that it has been told, in order, and then asks. An
-    evaluation that asks is made again when the output is known, so that it may call the network several times."""
+    """Stands for the network in an evaluation: it returns the outputs that it was given, in order, and then requests
+    one. An evaluation with a request is made again when the output is there, so it may call the network several
+    times."""
 
     def __init__(self) -> None:
         self.told: list[Tensor] = []
@@ -124,7 +125,7 @@ class Stepper:
 
     The result, and every number on the way, is that of ``solve(sde, ScoreModel(net, sde, prediction), x, …)``, and
     so is the number of calls of the network. All methods whose steps yield what they want evaluated work: those that
-    evaluate several times in a step, and adaptive ones, of which nobody knows beforehand how often they will ask. A
+    evaluate several times in a step, and adaptive ones, whose number of evaluations is not known beforehand. A
     method that calls the network itself is refused: a method of another library (``"scipy:RK45"``; take ``"rk45"``), or
     one that differentiates the network.
 
@@ -226,14 +227,14 @@ class Stepper:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is asked."""
+        """Whether the solve is complete."""
         return self._solution is not None
 
     @property
     def solution(self) -> Solution:
         """What `scoresde.solve` would return, once all questions are answered."""
         if self._solution is None:
-            raise InvalidArgumentError("The solve is not done; ask and tell until `done`.")
+            raise InvalidArgumentError("The solve is not done; call `ask` and `tell` until `done`.")
         return self._solution
 
     @property
@@ -270,7 +271,7 @@ class Stepper:
         return self._setup.t_end if loop is None or self._arrived is not None else loop.t
 
     def ask(self) -> Question:
-        """The next ``(x, t)`` at which the network is to be evaluated; the same until it is told."""
+        """The next ``(x, t)`` at which the network is to be evaluated; the same until `tell` receives its output."""
         self._check()
         if self._question is None and not self.done:
             self._go(pause=False)
@@ -302,10 +303,10 @@ class Stepper:
                 the first one, which adaptive ones are not.
 
         Raises:
-            InvalidArgumentError: nothing was asked since the last output; or x is given, and the method does not take
-                it.
+            InvalidArgumentError: there is no question since the last output; or x is given, and the method does not
+                take it.
             InvalidTypeError: it is no tensor.
-            ScoreFnError: it is not shaped like what was asked, or the x of the question was written to.
+            ScoreFnError: it has not the shape of the question's x, or that x was written to.
             NonFiniteError: it, or the state that follows, is not finite.
         """
         question = self._question
@@ -313,7 +314,7 @@ class Stepper:
             raise ScoreFnError("The network modified its input in place; work on x.clone() inside it.")
         self._check()
         if question is None or not self._asked:
-            raise InvalidArgumentError("Nothing was asked since the last output; call `ask` before each `tell`.")
+            raise InvalidArgumentError("There is no question since the last output; call `ask` before each `tell`.")
         if not isinstance(output, Tensor):
             raise InvalidTypeError(f"`output` must be a tensor, got {form(output)}; try {as_torch('output', output)}.")
         if x is not None:
@@ -429,7 +430,7 @@ class Stepper:
 
     @property
     def _between_steps(self) -> bool:
-        """Whether a plan is between two steps, and asks in one of those that follow."""
+        """Whether a plan is between two steps, and requests an evaluation in one of those that follow."""
         loop = self._setup.loop
         return not self._planless and self.between and loop.step <= self._last  # type: ignore[union-attr]
 
@@ -481,7 +482,7 @@ class Stepper:
         return self._drawn[self._place - 1]
 
     def _ended(self, loop: Loop | None, result: Any) -> None:
-        """Keep the state after a turn of the loop, which says whether another one follows, or the solution."""
+        """Keep the state after a turn of the loop, if another one follows, or else the solution."""
         self._caller.told, self._drawn, self._turn, self._calls = [], [], None, self._network.calls
         if loop is None:
             self._solution = result

@@ -119,7 +119,7 @@ class ERSDE(SDESolver, Multistep):
         return self._kept(start, stop) * exp(stop.lam - start.lam)
 
     def _drawn(self, start: Node, stop: Node) -> Scalar:
-        """Of the variance of the noise, what is drawn; none where only rounding says so."""
+        """The share of the noise's variance that is drawn; none where it is positive only by rounding."""
         share = self._share(start, stop)
         return (1 - share) * (1 + share) * (share < 1 - _ROUNDING)
 

@@ -35,7 +35,7 @@ class Learned(EstimateSolver):
     .. math:: x_{i+1} = \alpha_{i+1}\sum_{j<4} u_{ij}\,\hat x_{i-j} +
         \sigma_{i+1}\sum_{j<4} v_{ij}\,\hat\varepsilon_{i-j}, \qquad \sum_j u_{ij} = \sum_j v_{ij} = 1,
 
-    so that it has order 1 whatever the coefficients. At node i the network is told the log-SNR
+    so that it has order 1 whatever the coefficients. At node i the network receives the log-SNR
     :math:`\ln(\alpha_i^2/\sigma_i^2) + 2 s_i` in place of the true one: it gets the state with the variance of that
     level, and with :math:`\cos\varphi = \alpha/r`, :math:`\sin\varphi = \sigma/r`, :math:`r^2 = \alpha^2+\sigma^2`, its
     estimates give :math:`v = \cos\varphi\,\hat\varepsilon - \sin\varphi\,\hat x` there, which is taken for that of
@@ -138,12 +138,12 @@ class Learned(EstimateSolver):
 
 
 def _told(shift: Scalar) -> bool:
-    """Whether the network is told another level."""
+    """Whether the network receives another level."""
     return isinstance(shift, Tensor) or shift != 0.0
 
 
 def _look(process: Process, x: Tensor, node: Node, shift: Scalar) -> Asking[Estimate]:
-    """Both estimates at a node, of a network that is told another level."""
+    """Both estimates at a node, from a network that receives another level."""
     if not _told(shift):
         here = yield process.linear_estimate(x, node)
         return Estimate(here.part("data"), here.part("noise"))

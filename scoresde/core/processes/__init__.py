@@ -1,8 +1,8 @@
 r"""What solvers step: a process in one direction, with a score network behind it.
 
 `ReverseProcess` is the reverse family of an affine process, :math:`\eta = 0` being the probability flow;
-`GeneralReverse` the same when only drift and diffusion are known; `ForwardProcess` the forward SDE. A step asks for
-``drift(x, node)``, of the first also for ``estimate(x, node)`` and ``score(x, node)``, by a `Request` that it yields.
+`GeneralReverse` the same when only drift and diffusion are known; `ForwardProcess` the forward SDE. A step evaluates
+``drift(x, node)``, and of the first also ``estimate(x, node)`` and ``score(x, node)``, by a `Request` that it yields.
 A `Coordinate` is another clock and scale for the same path.
 """
 

@@ -1,4 +1,4 @@
-"""What a step asks for by ``yield``: evaluations of the network, and draws.
+"""What a step requests by ``yield``: evaluations of the network, and draws.
 
 A step is a generator. It yields requests, receives their answers, and returns its result; who drives it decides where
 the answers come from: `scoresde.solve` evaluates the network, a `scoresde.Stepper` hands the question to its caller,
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 Asking: TypeAlias = "Generator[Request, Any, Result]"  # what yields requests and returns a result
 
 
-class Request:  # no ABC, since every answer asks for its type
+class Request:  # no ABC, since its instance checks would slow every answer
     """What a step yields; ``yield`` returns its answer. A subclass gives `answer` and `then`.
 
     Example:

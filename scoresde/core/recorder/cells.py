@@ -159,8 +159,8 @@ class Call(Evaluate):
 
 
 class Normal(NamedTuple):
-    """How far a state is from the mean of its law given what came before, float64, and the standard deviation: a
-    number, or one per sample ``(batch,)``, or one per element."""
+    """The distribution of a state given what came before: how far the state is from the mean, float64, and the standard
+    deviation: a number, or one per sample ``(batch,)``, or one per element."""
 
     off: Tensor
     std: float | Tensor
@@ -200,7 +200,7 @@ class Cell:
 
     @property
     def needs(self) -> list[int]:
-        """The numbers of what its law follows from."""
+        """The numbers of the values from which its distribution follows."""
         scales = [w.number for w in (*(w for w, _ in self.mean), self.std) if isinstance(w, LateWeight)]
         return [*(i for _, i in self.mean), *(i for i, _ in self.before), *scales]
 
@@ -210,15 +210,15 @@ class Cell:
         return [*self.whole.read, *self.needs]
 
     def run(self, run: Any) -> None:
-        """Make the state, and tell its density."""
+        """Make the state, and add its log-density."""
         self.whole.run(run)
         state = run.values[self.whole.to]
         law = self.law(run.values, state)
         run.keep(state.detach(), self.step, log_normal(*law))
 
     def law(self, values: Any, state: Tensor) -> Normal:
-        """Its law, and what came of it. All is in float64: where there is little noise, the state and its mean are
-        nearly equal, and their difference would be mostly rounding."""
+        """Its distribution at the state that was drawn. All is in float64: where there is little noise, the state and
+        its mean are nearly equal, and their difference would be mostly rounding."""
         terms = [(w.of(values) if isinstance(w, LateWeight) else w, values[i]) for w, i in self.mean]
         terms += [(share, values[i]) for i, share in self.before]
         off = _less(state, terms)

@@ -207,7 +207,7 @@ class Plan:
 
 
 class Output(Request):
-    """What a step by a plan asks for: an evaluation, whose answer goes into the values of a `Run`.
+    """What a step by a plan requests: an evaluation, whose answer goes into the values of a `Run`.
 
     Attributes:
         instruction: the evaluation.
@@ -272,7 +272,7 @@ class Run:
 
 
 class Tape:
-    """Records what steps ask for, and sums."""
+    """Records the requests of steps, and sums."""
 
     def __init__(self, process: Process, like: Tensor) -> None:
         self.process, self.like = process, like
@@ -285,7 +285,7 @@ class Tape:
         return Symbol(self.count - 1, self)
 
     def answer(self, request: Request) -> Any:
-        """A symbol for what a step asks for."""
+        """A symbol for the answer to a request."""
         if isinstance(request, Drawing):
             return self._drawn(request)
         if not isinstance(request, Evaluation):

@@ -1,4 +1,4 @@
-"""From the recorded instructions of a solve to its cells, and a solve that tells their densities."""
+"""From the recorded instructions of a solve to its cells, and a solve that returns their densities."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TracedPlan(Plan):
 
     Attributes:
         cells: all of them, in order.
-        means: the instructions of each step from which the laws of its cells follow, without draws.
+        means: the instructions of each step from which the distributions of its cells follow, without draws.
         keep: whether a solve keeps the states of the cells.
     """
 
@@ -139,7 +139,7 @@ def check_gaussian(sde: SDE, solver: Solver) -> None:
 
 
 class _Tracer:
-    """Goes through the instructions of a solve, and knows what each value holds of the draws."""
+    """Goes through the instructions of a solve, and keeps how each value depends on the draws."""
 
     def __init__(self, tape: CellTape) -> None:
         self.count = tape.count

@@ -65,7 +65,7 @@ class SDE(abc.ABC):
             ``log_prob(x)``.
 
     Example:
-        Here the prior is only near to the law at t_max, which has two modes.
+        Here the prior is only close to the distribution at t_max, which has two modes.
 
         >>> class DoubleWell(SDE):
         ...     def drift(self, x, t):

@@ -14,7 +14,7 @@ Function = Callable[[Tensor], Tensor]
 
 
 def evaluate(name: str, function: Callable[..., Any], t: Tensor) -> Any:
-    """Call a user's function of time; returns a tensor like ``t`` or a number, or says what is wrong with it."""
+    """Call a user's function of time; return a tensor like ``t`` or a number; other results are refused."""
     try:
         value = function(t)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Checks of arguments, and the limits of counts. Each says what is wrong with the value of a named argument."""
+"""Checks of arguments, and the limits of counts. The error of each names the argument and its value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..errors import (
     NonFiniteError,
     ScoreFnError,
     ScoreSDEWarning,
-    check_choice,  # noqa: F401 - beside the other checks, where it is looked for
+    check_choice,  # noqa: F401 - beside the other checks
     short,
 )
 from .tensors import row_finite
@@ -410,14 +410,14 @@ def check_grey(levels: object, data_range: object) -> tuple[int, float, float]:
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:
-    """Refuse what is not of a class; ``what`` says what would be."""
+    """Refuse what is not of a class, which ``what`` describes."""
     if not isinstance(value, kind):
         hint = f"; try {as_torch(name, value)}" if kind is Tensor and isinstance(value, np.ndarray) else ""
         raise InvalidTypeError(f"`{name}` must be {what}, got {named(value)}{hint}.")
 
 
 def check_callable(name: str, value: object, call: str) -> None:
-    """Refuse what cannot be called; ``call`` says how it would be."""
+    """Refuse what cannot be called as in ``call``."""
     if not callable(value):
         raise InvalidTypeError(f"`{name}` must be callable as {call}, got {named(value)}.")
 

@@ -155,7 +155,7 @@ def _in_rows(name: str, value: Any, batch: int, x: Tensor, tables: bool) -> Any:
 
 def check_values(context: Mapping[str, object], batch: int) -> None:
     """Refuse what a solve cannot follow with its samples: numbers and lists of them in the place of a tensor (they may
-    be meant for all samples or for each), and objects whose inside is not known. `per_row` looks at the rows.
+    be meant for all samples or for each), and objects whose inside is not known. `per_row` checks the rows.
 
     Example:
         >>> check_values(

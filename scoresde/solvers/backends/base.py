@@ -254,7 +254,7 @@ _DOC = r"""{library}'s ``{scheme}``{title}
 
 
 def family(*bases: type[Any]) -> None:
-    """One class per method of `SCHEMES`, in the module of its base, where pickle looks for it."""
+    """One class per method of `SCHEMES`, in the module of its base, where pickle finds it."""
     for base in bases:
         for scheme, facts in SCHEMES[f"{base.package}.{base.__name__}"].items():
             name = title_of(base.package, scheme)

@@ -17,7 +17,7 @@ class Spelling(NamedTuple):
     Fields:
         method: the method.
         options: its options, where it is not the method as it is by default.
-        grid: the grid that the name asks for; None for any.
+        grid: the grid that belongs to the name; None for any.
 
     Example:
         >>> str(Spelling("dpm_2s", {"form": "dpmsolver"}))
@@ -147,7 +147,7 @@ def plain(name: str) -> str:
 
 
 def find(name: str, extra: tuple[str, ...] = (), argument: str = "method") -> str:
-    """The method of a name, however it is spelt; ``extra`` are names that are none of methods. Errors name the
+    """The method of a name, however it is spelt; ``extra`` are names that belong to no method. Errors name the
     ``argument``.
 
     Raises:
@@ -168,7 +168,9 @@ def find(name: str, extra: tuple[str, ...] = (), argument: str = "method") -> st
     meant = Spelling(ours[key]) if key in ours else FOREIGN.get(key)
     if meant is None and key in CLOSEST:
         near = CLOSEST[key]._replace(grid=grid)
-        raise InvalidArgumentError(f"`{argument}`: {short(name)} is none of the methods here; the closest is {near}.")
+        raise InvalidArgumentError(
+            f"`{argument}`: {short(name)} is not one of the methods here; the closest is {near}."
+        )
     if meant is None:
         raise _unknown(name, key, ours, extra, argument)
     if meant.options or grid is not None:

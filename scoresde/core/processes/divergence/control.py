@@ -27,7 +27,7 @@ class Control:
     """A control variate for the trace; see the module.
 
     Args:
-        law: the distribution of the field.
+        law: the distribution of the data whose field is the control.
         scale: c.
     """
 

@@ -100,7 +100,7 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _holder(lock: Path) -> str:
-    """Who holds a lock, as far as it says so."""
+    """The holder of a lock, as far as the lock names it."""
     with contextlib.suppress(OSError, ValueError), lock.open(encoding="utf-8") as file:
         text = file.read(_LONGEST).strip()
         return f" ({text})" if text.isprintable() and text else ""

@@ -1,6 +1,6 @@
 """A set of results in a folder: shards that any processes make in any order, and records that say what is there.
 
-The folder has ``set.json``, which says what the set is; ``shards/``; ``records/``, one for each shard that is complete,
+The folder has ``set.json``, which describes the set; ``shards/``; ``records/``, one for each shard that is complete,
 written after it, with the length and SHA-256 of its files; and ``leases/`` while the set is made. Every file is written
 under a temporary name, brought to the disk and renamed. What a shard holds is a function of ``set.json`` alone, so that
 two processes which make the same shard write the same bytes: whatever is missing or damaged is made again.
@@ -131,7 +131,7 @@ class SetPlan:
 
     def batches(self, shard: int, size: int) -> list[range]:
         """The batches that the indices of a shard are in. All have the same size and begin at the same indices, however
-        much of the shard is in the set: results that no index asks for are thrown away."""
+        much of the shard is in the set: results for which there is no index are dropped."""
         start, span = shard * self.shard_size, self.span(shard)
         firsts = range(start + (span.start - start) // size * size, span.stop, size)
         return [range(first, first + size) for first in firsts]
@@ -197,7 +197,7 @@ class Store:
 
         Raises:
             InvalidArgumentError: the folder has another set, or a smaller one without ``extend``.
-            CorruptCheckpointError: it has a set, and nothing says which.
+            CorruptCheckpointError: it has a set, but no description of it.
             OutputError: the folder has other files, or cannot be written.
         """
         path = folder / _SET
@@ -404,7 +404,7 @@ def _differs(name: str, old: object, new: object) -> str:
 
 
 def _continued(known: SetPlan, plan: SetPlan, folder: Path, extend: bool) -> SetPlan:
-    """The plan of a set that is there, if that is what is asked for."""
+    """The plan of a set that is there, if that is the requested one."""
     old, new = known.fields(), plan.fields()
     old.update(old.pop("settings"))
     new.update(new.pop("settings"))
