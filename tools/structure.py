@@ -264,6 +264,42 @@ def circles(edges: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
+def layers(root: Path) -> list[list[str]]:
+    """The rooms of the package, and those of its core, in rows from the top: each imports only from rows below its own.
+    Rooms that import each other share an entry."""
+    package = root / "scoresde"
+    edges: dict[str, set[str]] = defaultdict(set)
+
+    def room(module: str) -> str:
+        parts = module.split(".")[1:]
+        return "/".join(parts[: 2 if parts[:1] == ["core"] else 1])
+
+    for path in sorted(package.rglob("*.py")):
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        edges[room(name)] |= {room(other) for other in imports(path, package)} - {room(name)}
+    for left_out in ("", "core", "__main__"):  # the first hands out public names
+        edges.pop(left_out)
+    entry = {name: name for name in edges} | {name: " + ".join(group) for group in circles(edges) for name in group}
+    rows: dict[str, int] = {}
+
+    def row(name: str) -> int:
+        below = {entry[other] for one in edges if entry[one] == name for other in edges[one] if other in entry}
+        if name not in rows:
+            rows[name] = 1 + max((row(other) for other in below - {name}), default=0)
+        return rows[name]
+
+    for name in entry.values():
+        row(name)
+    return [sorted(name for name in rows if rows[name] == at) for at in range(max(rows.values()), 0, -1)]
+
+
+def picture(root: Path) -> str:
+    """The rows of `layers` as text, one above the other."""
+    rows = ["   ".join(row) for row in layers(root)]
+    width = max(map(len, rows))
+    return "\n".join(row.center(width).rstrip() for row in rows)
+
+
 def counted(root: Path) -> dict[str, object]:
     """The numbers of a working tree."""
     package = root / "scoresde"
@@ -330,7 +366,11 @@ def _mentions_any(line: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools structure", description=__doc__)
     parser.add_argument("--base", help="a commit to count as well")
+    parser.add_argument("--layers", action="store_true", help="print the picture of the rooms in docs/design.md")
     options = parser.parse_args(arguments)
+    if options.layers:
+        print(picture(ROOT))
+        return 0
     columns = {"now": counted(ROOT)}
     if options.base:
         with tempfile.TemporaryDirectory() as folder:
