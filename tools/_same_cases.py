@@ -187,7 +187,10 @@ def accepted_by(make: Callable[[str], Any], words: Sequence[str]) -> list[str]:
 
 def submodule(name: str) -> Any:
     """A module of the package, wherever it is in the version at hand."""
-    places = {"sdes": "core.sdes", "correctors": "solvers.correctors", "ncsnv2": "discrete.ncsnv2"}
+    places = {
+        "sdes": "core.sdes", "correctors": "solvers.correctors", "ncsnv2": "discrete.ncsnv2", "models": "scores.model",
+        "thresholds": "scores",
+    }  # fmt: skip
     there = importlib.util.find_spec(f"scoresde.{name}") is not None
     return importlib.import_module(f"scoresde.{name if there else places.get(name, name)}")
 
