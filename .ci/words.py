@@ -1,7 +1,7 @@
 """Lists the lines of prose with words that the glossary in CONTRIBUTING.md replaces, and fails if there are any.
 
 Prose is docstrings, comments and texts of errors in the package, and the pages of the documentation. Names in
-backquotes and blocks of code are not prose. It needs nothing but Python.
+backquotes, blocks of code and the marks of tables are not prose. It needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INSTEAD = {
     r"\b(tells?|told|telling)\b": "a function returns, an object declares, a caller gives",
     r"\b(asks?|asked|asking)\b": "a solver evaluates, a caller requests or wants",
-    r"\b(law|laws)\b(?! of (large|total))": "distribution",
+    r"(?<!power-)\b(law|laws)\b(?! of (large|total))": "distribution",
     r"\blook(s|ed|ing)? (at|like|for|into)\b": "measure, examine, compare, search",
     r"\b(is|are|was|were) none of\b": "is not one of",
     r"\bsays (what|which|how|whether|where|that|so)\b": "declares, describes, states",
@@ -26,7 +26,11 @@ INSTEAD = {
     r"\bbatch mates?\b": "the other samples of the batch",
 }
 PATTERN = re.compile("|".join(INSTEAD), re.IGNORECASE)
-CODE = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+|\$[^$]*\$|^\s+\w+(, \w+)*: ")  # the last: names of arguments
+CODE = re.compile(
+    r"``[^`]*``|`[^`]*`|https?://\S+|\$[^$]*\$"
+    r"|<!-- [a-z0-9 :,]+ -->"  # marks of tables
+    r"|^\s+\w+(, \w+)*: "  # names of arguments
+)
 
 
 def of_module(source: str) -> Iterator[tuple[int, str]]:

@@ -1125,26 +1125,26 @@ def cluster_breaks() -> str:
     counts = {name: count / 1e6 for name, count in one["operations"].items()}
     per_byte = 1 / assumed["bandwidth"] + results["here"]["per MB"]["check"] / 1e6 / _READERS
     gpus, shards = assumed["gpus"], one["shards"]
-    reading, looking = one["bytes"] * per_byte / 60, 1e6 * counts["complete"] / assumed["rate"] / 60
+    reading, checking = one["bytes"] * per_byte / 60, 1e6 * counts["complete"] / assumed["rate"] / 60
     first = f"""**The final reading.** Rank 0 alone reads {one["bytes"] / 1e12:.2f} TB and computes their SHA-256, in
    {reading:.0f} minutes; the network needs {one["useful"] / 60:.0f}. The others have ended before, but a job often
    holds its GPUs until the last process has. More folders divide it."""
-    second = f"""**Looks at records.** Each of {gpus} processes looks at {shards:,} records as it walks through the set:
-   {counts["complete"]:.0f} million of {one["all operations"] / 1e6:.0f} million operations, at least {looking:.0f}
+    second = f"""**Checks of records.** Each of {gpus} processes checks {shards:,} records as it walks through the set:
+   {counts["complete"]:.0f} million of {one["all operations"] / 1e6:.0f} million operations, at least {checking:.0f}
    minutes of the file server. With f folders there are f times fewer. Nearly all of them come after a process has made
    its part."""
-    if looking > reading:
+    if checking > reading:
         first, second = second, first
-    pictures = counts["complete"] * 1e6 / 3 * (one["shard size"] + 2)  # 3: two files and one look, at the shard's file
+    pictures = counts["complete"] * 1e6 / 3 * (one["shard size"] + 2)  # 3: two files and one check, of the shard's file
     return f"""In one folder of {shards:,} shards, in this order:
 
 1. {first}
 2. {second}
-3. **Waiting.** A process that finds nothing to do looks every 0.2 seconds at each shard that others work on:
+3. **Waiting.** A process that finds nothing to do checks, every 0.2 seconds, each shard that others work on:
    {1000 * counts["busy"]:,.0f} thousand operations here, and more where the last shards take long.
 4. **The number of files in a folder.** `shards` and `records` have {shards:,} names each, which every file system can
-   hold. With `png`, `shards` would have 50 million, which some cannot, and each look at a complete shard would be one
-   at {one["shard size"]:,} pictures: {pictures / 1e9:.0f} billion operations.
+   hold. With `png`, `shards` would have 50 million, which some cannot, and each check of a complete shard would be one
+   of {one["shard size"]:,} pictures: {pictures / 1e9:.0f} billion operations.
 5. **Not** the leases ({1e6 * (counts["take"] + counts["beat"]) / one["made"]:,.0f} operations per second while shards
    are made), not writing ({one["bytes"] / one["made"] / 1e9:.1f} GB/s together, while the next shard is computed), not
    deaths, and not progress: with `log` or `show`, a process lists the names of all records every 10 seconds at most.
@@ -1158,8 +1158,8 @@ def cluster_actions() -> str:
     record = load("cluster")
     results = record["results"]
     names = {
-        "complete": "look at a complete shard",
-        "busy": "look at a shard that another process makes",
+        "complete": "check a complete shard",
+        "busy": "check a shard that another process makes",
         "take": "take a lease",
         "beat": "change it, every 5 s",
         "write": "write a shard of 4 kB and its record",
