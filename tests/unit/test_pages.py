@@ -31,7 +31,7 @@ INSTALLED = (
 )  # by `.ci/run`, in a new environment
 # A map, a file that a test reads, a command of which `tools.crash` runs the like, and one for a cluster.
 SHOWN = {
-    ("docs/design.md", "__main__ "),
+    ("docs/design.md", "cli "),
     ("docs/command_line.md", "model = "),
     ("docs/many_samples.md", "torchrun "),
     ("docs/fifty_million.md", "sbatch "),
@@ -46,7 +46,7 @@ def run_by(block: Block) -> str | None:
         return COMMANDS
     if block.language == "bash" and block.page in INSTALLED:
         return ".ci/run"
-    if any(block.page == page and block.text.startswith(text) for page, text in SHOWN):
+    if any(block.page == page and block.text.lstrip().startswith(text) for page, text in SHOWN):
         return "shown"
     return PROGRAMS.get((block.page, block.mark or ""))
 
