@@ -7,9 +7,6 @@ first is there. All are functions, since a value may be changed by what receives
 
 from __future__ import annotations
 
-import collections
-import decimal
-import enum
 import fractions
 import functools
 import math
@@ -34,13 +31,6 @@ SMALL: dict[str, Any] = {"channels": 8, "blocks": 1, "width": 8}
 
 class Own(Exception):
     """What a caller's own function raises."""
-
-
-class Raises:
-    """A function that raises `Own`."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise Own("raised by the caller's own function")
 
 
 class Elsewhere:
@@ -71,15 +61,6 @@ class Returns:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return JUNK[self.name]()
-
-
-class Hostile:
-    """Every conversion of it fails."""
-
-    def __float__(self) -> float:
-        raise ValueError("no number")
-
-    __int__ = __index__ = __len__ = __bool__ = __iter__ = __fspath__ = __float__  # type: ignore[assignment]
 
 
 def quietly(make: Make) -> Any:
@@ -129,10 +110,7 @@ NUMBERS: dict[str, Make] = {
     "10**9": lambda: 10**9,
     "2**31": lambda: 2**31,
     "2**63": lambda: 2**63,
-    "10**400": lambda: 10**400,
-    "-10**400": lambda: -(10**400),
     "complex": lambda: 1 + 2j,
-    "Decimal": lambda: decimal.Decimal("0.5"),
     "Fraction": lambda: fractions.Fraction(1, 3),
     "np.float64 NaN": lambda: np.float64("nan"),
     "np.int64": lambda: np.int64(3),
@@ -143,43 +121,27 @@ TEXTS: dict[str, Make] = {
     "'abc'": lambda: "abc",
     "'nan'": lambda: "nan",
     "'1'": lambda: "1",
-    "NUL": lambda: "a\0b",
-    "lone surrogate": lambda: "\ud800",
     "long text": lambda: "x" * 5000,
-    "b'x'": lambda: b"x",
-    "bytearray": lambda: bytearray(b"xy"),
     "Path": lambda: Path("abc"),
-    "empty Path": Path,
 }
 OBJECTS: dict[str, Make] = {
     "[]": list,
     "()": tuple,
     "{}": dict,
-    "set": lambda: {1},
     "[1, 2]": lambda: [1, 2],
     "(0.2, 0.8)": lambda: (0.2, 0.8),
     "(1, -1)": lambda: (1, -1),
     "(NaN, 1)": lambda: (math.nan, 1),
     "['a']": lambda: ["a"],
     "[None]": lambda: [None],
-    "[10**400]": lambda: [10**400],
     "ragged list": lambda: [[1.0], [2.0, 3.0]],
     "{'a': 1}": lambda: {"a": 1},
-    "{1: 2}": lambda: {1: 2},
     "range": lambda: range(3),
     "generator": lambda: (i for i in range(3)),
     "object": object,
     "type": lambda: Own,
     "lambda": lambda: lambda: None,
-    "raises": Raises,
-    "hostile": Hostile,
     "module": lambda: math,
-    "NotImplemented": lambda: NotImplemented,
-    "Ellipsis": lambda: ...,
-    "exception": lambda: ValueError("no"),
-    "enum": lambda: enum.Enum("Kind", "a").a,
-    "namespace": types.SimpleNamespace,
-    "deque": lambda: collections.deque([1.0]),
     "process": lambda: scoresde.VESDE(),
     "process class": lambda: scoresde.VPSDE,
     "target": lambda: gaussian(),
@@ -205,8 +167,6 @@ TENSORS: dict[str, Make] = {
     "empty event": lambda: torch.zeros(4, 0),
     "float16": filled(torch.float16),
     "bfloat16": filled(torch.bfloat16),
-    "float8": filled(torch.float8_e4m3fn),
-    "float8 e5m2": filled(torch.float8_e5m2),
     "float64": filled(torch.float64),
     "int64": filled(torch.int64),
     "uint8": filled(torch.uint8),
@@ -225,10 +185,7 @@ ARRAYS: dict[str, Make] = {
     "np.float64": array([[0.0, 1.0]] * 4, np.float64),
     "np.object": array([None, "a"], object),
     "np.str": array(["a", "b"], str),
-    "np structured": array([(1, 2.0)], [("a", int), ("b", float)]),
-    "np.datetime64": array(["2020-01-01"], "datetime64[D]"),
     "np.complex128": array([1j, 2.0], complex),
-    "np big endian": array([0.2, 0.8], ">f8"),
     "np negative stride": lambda: np.linspace(0.1, 0.9, 4)[::-1],
     "np read only": read_only,
     "np 0-d": array(0.5, float),
@@ -242,13 +199,11 @@ RETURNED = ("None", "True", "0.5", "NaN", "'abc'", "[]", "{}", "object", "lambda
 
 # What a command line can be given.
 WORDS: tuple[str, ...] = (
-    *("", "abc", "-1", "0", "1", "0.5", "nan", "inf", "1e308", "1e999", "1000000000", "9" * 400, "None", "true"),
+    *("", "abc", "-1", "0", "1", "0.5", "nan", "inf", "1e308", "1e999", "1000000000", "None", "true"),
     *("1,2", "[]", "=", "a=b", "a=1e999", "../..", ".", "/dev/null", "/dev/full", "missing/file.npz", "data.npz"),
     *(
         "x.exe",
         "ä",
-        "\ud800",
-        "x" * 5000,
         "cpu:9",
         "cuda:99",
         "meta",
@@ -811,23 +766,24 @@ VALID: dict[str, Make] = {
     "generate.context": lambda: no_context,
     "generate.show": lambda: len_of,
     "generate.features": lambda: lambda x: x,
-    "generation.compute.folder": new_folder,
-    "generation.compute.function": lambda: rows_of,
-    "generation.compute.count": lambda: 2,
-    "generation.compute.identity": lambda: "a function",
-    "generation.compute.show": lambda: len_of,
-    "generation.Batch.indices": lambda: torch.arange(2),
-    "generation.Batch.noise": lambda: scoresde.SampleNoise(0, indices=range(2)),
-    "self: generation.Batch": lambda: scoresde.sets.Batch(torch.arange(2), scoresde.SampleNoise(0, indices=range(2))),
-    "generation.Batch.rows.table": lambda: torch.zeros(3, 2),
-    "generation.Samples.folder": set_of_samples,
-    "generation.verify.folder": set_of_samples,
-    "self: generation.Samples": lambda: scoresde.sets.Samples(set_of_samples()),
-    "generation.Samples.arrays.shard": lambda: 0,
-    "generation.Generated.folder": lambda: Path("folder"),
-    "generation.Generated.failures": tuple,
-    "generation.Verified.missing": tuple,
-    "generation.Verified.failures": tuple,
+    "sets.compute.folder": new_folder,
+    "sets.compute.function": lambda: rows_of,
+    "sets.compute.count": lambda: 2,
+    "sets.compute.identity": lambda: "a function",
+    "sets.compute.show": lambda: len_of,
+    "sets.Batch.indices": lambda: torch.arange(2),
+    "sets.Batch.noise": lambda: scoresde.SampleNoise(0, indices=range(2)),
+    "self: NormalPrior": scoresde.NormalPrior,
+    "self: sets.Batch": lambda: scoresde.sets.Batch(torch.arange(2), scoresde.SampleNoise(0, indices=range(2))),
+    "sets.Batch.rows.table": lambda: torch.zeros(3, 2),
+    "sets.Samples.folder": set_of_samples,
+    "sets.verify.folder": set_of_samples,
+    "self: sets.Samples": lambda: scoresde.sets.Samples(set_of_samples()),
+    "sets.Samples.arrays.shard": lambda: 0,
+    "sets.Generated.folder": lambda: Path("folder"),
+    "sets.Generated.failures": tuple,
+    "sets.Verified.missing": tuple,
+    "sets.Verified.failures": tuple,
     "certify.steps": lambda: 3,
     "certify.method": lambda: "ddim",
     "certify.pilot": lambda: 24,
