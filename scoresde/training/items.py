@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..core.support.checks import MOST_WIDTH, as_tensor, check_finite_rows, check_integer, check_tensor, named
+from ..core.support.declared import checked, integer
 from ..core.support.files.images import check_mode, pixels
 
 LABELS = ("label", "labels", "y")  # columns that hold labels
-LARGEST_SIDE = 1 << 16  # pixels
+Side = Annotated[int, integer(low=1, high=1 << 16)]  # pixels
 _VALUES = ("x", "image")  # columns that hold samples, where there are others
 _CHANNELS = (1, 3, 4)  # of images
 _NAMED = "give their names, as in read(dataset, values='image', labels='label')"
@@ -99,9 +100,23 @@ def levels_of(values: Tensor, levels: int | None, what: str = "`data`") -> int |
     return levels
 
 
+def digest_of(header: str, *tensors: Tensor | None) -> str:
+    """A digest of a text and of the bytes of tensors.
+
+    Example:
+        >>> digest_of("x", torch.zeros(2), None) == digest_of("x", torch.zeros(2))
+        True
+    """
+    digest = hashlib.sha256(header.encode())
+    for part in tensors:
+        if part is not None:
+            digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def is_dataset(data: object) -> bool:
     """Whether something is indexed by rows, or is a dataset of PyTorch."""
-    if isinstance(data, type | str | bytes | bytearray | Tensor | np.ndarray | Mapping):
+    if isinstance(data, type | str | bytes | Tensor | np.ndarray | Mapping):
         return False
     return isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
 
@@ -162,6 +177,7 @@ class Items:
         (tensor([[2., 3.]]), tensor([0]))
     """
 
+    @checked
     def __init__(
         self,
         dataset: Any,
@@ -169,15 +185,11 @@ class Items:
         values: str | None = None,
         labels: str | None = None,
         levels: int | None = None,
-        classes: int | None = None,
-        size: int | None = None,
+        classes: Annotated[int, integer(low=1, high=MOST_WIDTH)] | None = None,
+        size: Side | None = None,
     ) -> None:
         self._count = check_dataset(dataset)
-        for name, column in (("values", values), ("labels", labels)):
-            if not isinstance(column, str | None):
-                raise InvalidTypeError(f"`{name}` must be the name of a column, or None, got {named(column)}.")
-        self.size = None if size is None else check_integer("size", size, low=1, high=LARGEST_SIDE)
-        self.dataset, self._names = dataset, (values, labels)
+        self.dataset, self._names, self.size = dataset, (values, labels), size
         value, label = split(_fetched(dataset, [0])[0], *self._names, "row 0")
         event = self._event(value, "row 0")
         if not event.ndim or not event.numel():
@@ -259,7 +271,7 @@ class Items:
 
     def _number_of_classes(self, given: int | None) -> int:
         if given is not None:
-            return check_integer("classes", given, low=1, high=MOST_WIDTH)
+            return given
         features, own = getattr(self.dataset, "features", None), getattr(self.dataset, "classes", None)
         columns = features if isinstance(features, Mapping) else {}
         column = self._names[1] or next((name for name in LABELS if name in columns), "")
@@ -277,18 +289,12 @@ class Items:
 
     def _probed(self) -> str:
         rows = torch.linspace(0, len(self) - 1, min(_PROBES, len(self)), dtype=torch.float64).round().long()
-        parts = (*self.rows(rows), *self.rows(rows))
-        digests = []
-        for values, labels in (parts[:2], parts[2:]):
-            digest = hashlib.sha256(f"{len(self)} {values.dtype} {tuple(values.shape)} {self.classes}".encode())
-            for part in (values, labels):
-                if part is not None:
-                    digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
-            digests.append(digest.hexdigest())
-        if digests[0] != digests[1]:
+        header = f"{len(self)} {self._dtype} {(len(rows), *self.event_shape)} {self.classes}"
+        first, second = (digest_of(header, *self.rows(rows)) for _ in range(2))
+        if first != second:
             raise InvalidArgumentError(
                 "`data` must give the same item whenever a row is read, but some rows changed from one reading to the "
                 "next; leave out random transforms (`Batches` mirrors by flip=True), or give `Trainer` a DataLoader of "
                 "the dataset."
             )
-        return digests[0]
+        return first

@@ -14,10 +14,9 @@ from ..core.errors import InvalidArgumentError, InvalidTypeError
 from ..core.support.checks import as_tensor, check_finite_rows, named
 from ..likelihood import dequantize
 from . import parallel
-from .data import Batches
+from .data import DATA, DROPOUT, LOSS, ROWS, Batches, generator_of, seed_of
 from .items import is_dataset, split
 from .recipe import Recipe
-from .seeds import DATA, DROPOUT, LOSS, ROWS, generator_of, seed_of
 from .settings import samples_per_batch
 from .stream import Piece, Stateless, Stream
 
