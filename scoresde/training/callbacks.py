@@ -169,17 +169,14 @@ class Metric:
     def __post_init__(self) -> None:
         calls = ("update", "compute", "reset")
         if isinstance(self.metric, type) or not all(callable(getattr(self.metric, call, None)) for call in calls):
-            raise InvalidTypeError(
-                "`metric` must have update(images, real=…), compute() and reset(), as the metrics of "
-                f"torchmetrics.image have, got {named(self.metric)}."
-            )
+            got = named(self.metric)
+            raise InvalidTypeError(f"`metric` must have update(images, real=…), compute() and reset(), got {got}.")
         if getattr(self.metric, "normalize", False) is True:
             raise InvalidArgumentError("`metric` gets bytes 0 … 255; make it with normalize=False.")
         keeps = getattr(self.metric, "reset_real_features", True) is False
         if keeps != (self.real is None):
             raise InvalidArgumentError(
-                "`real` must be None for a metric that keeps its data when it is reset (reset_real_features=False), "
-                "and data for any other."
+                "`real` must be None for a metric that keeps its data (reset_real_features=False), else data."
             )
         if self.real is not None:
             check_batch("real", check_state("real", self.real), self.samples.event_shape)

@@ -297,9 +297,7 @@ class Folder:
 
 def _file(path: Path, levels: int | None) -> Arrays:
     if not path.exists():
-        raise InvalidArgumentError(
-            f"`data` must be a file, a folder or one of {', '.join(READERS)}, got {str(path)!r}."
-        )
+        raise InvalidArgumentError(f"`data` must be a file, a folder or one of {', '.join(READERS)}, got '{path}'.")
     with opened(path, "a folder of images") as arrays:
         values = arrays.samples(arrays.main(without=LABELS, hint=" beside the labels"))
         label = next((name for name in LABELS if name in arrays.names), None)
@@ -327,13 +325,11 @@ def _torchvision(rest: str, levels: int | None, root: str) -> Arrays:
         content = kind(root, train=True, download=True)
         values, labels = torch.as_tensor(content.data), torch.as_tensor(content.targets)
     except (OSError, RuntimeError) as error:  # no network, no room, a broken download
-        raise InvalidArgumentError(
-            f"`data`: torchvision's {rest} is not in {root!r} and could not be downloaded: {str(error).splitlines()[0]}"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise InvalidArgumentError(f"`data`: {rest} is not in {root!r} and could not be downloaded: {reason}") from None
     except (TypeError, AttributeError):
         raise InvalidArgumentError(
-            f"`data`: torchvision's {rest} is not a set of images in memory, as MNIST and CIFAR10 are; save its images "
-            "in a folder."
+            f"`data`: {rest} is not a set of images in memory, as MNIST and CIFAR10 are; save its images in a folder."
         ) from None
     values = values[:, None] if values.ndim == 3 else values.movedim(-1, 1).contiguous()
     return Arrays(values, labels, levels=levels, name=f"torchvision {rest}, {len(values)} images")
@@ -468,10 +464,8 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         if span is not None:
             slack = 1e-6 * (span[1] - span[0])
             if least < span[0] - slack or most > span[1] + slack:
-                raise InvalidArgumentError(
-                    f"`data` must be within {span[0]:g} to {span[1]:g}, got values from {least:g} to {most:g}; pass "
-                    "their range as value_range=(low, high)."
-                )
+                got = f"{least:g} to {most:g}; give that as value_range="
+                raise InvalidArgumentError(f"`data` must be within {span[0]:g} to {span[1]:g}, got {got}.")
 
     def indices(self, step: int) -> Tensor:
         """The rows of a step."""

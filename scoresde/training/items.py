@@ -43,31 +43,23 @@ def split(item: Any, values: str | None, labels: str | None, where: str, hint: s
     """
     if not isinstance(item, Mapping):
         if values is not None or labels is not None:
-            raise InvalidArgumentError(
-                f"`values` and `labels` name columns, but {where} has none: it is {named(item)}."
-            )
+            raise InvalidArgumentError(f"`values` and `labels` name columns, but {where} is {named(item)}.")
         if not isinstance(item, tuple | list):
             return item, None
         if len(item) not in (1, 2):
-            raise InvalidArgumentError(
-                f"`data` {where} must be a sample, (sample,) or (sample, label), got a {type(item).__name__} of "
-                f"{len(item)} entries; keep two of them."
-            )
+            got = f"a {type(item).__name__} of {len(item)} entries"
+            raise InvalidArgumentError(f"`data` {where} must be a sample, (sample,) or (sample, label), got {got}.")
         return item[0], item[1] if len(item) == 2 else None
     columns = ", ".join(map(str, item)) or "none"
     for argument, name in (("values", values), ("labels", labels)):
         if name is not None and name not in item:
-            raise InvalidArgumentError(
-                f"`{argument}` must be a column of the data, got {name!r}; {where} has the columns {columns}."
-            )
+            raise InvalidArgumentError(f"`{argument}` must be a column of {where}, which has {columns}; got {name!r}.")
     label = [labels] if labels is not None else [name for name in LABELS if name in item and name != values]
     others = [name for name in item if name not in label]
     value = [values] if values is not None else others if len(others) == 1 else [n for n in _VALUES if n in others]
     if len(value) != 1 or len(label) > 1:
-        raise InvalidArgumentError(
-            f"`data`: which column holds the {'labels' if len(value) == 1 else 'samples'} is not clear: {where} has "
-            f"the columns {columns}; {hint}."
-        )
+        which = f"which column holds the {'labels' if len(value) == 1 else 'samples'} is not clear"
+        raise InvalidArgumentError(f"`data`: {which}: {where} has the columns {columns}; {hint}.")
     return item[value[0]], item[label[0]] if label else None
 
 
@@ -124,10 +116,8 @@ def is_dataset(data: object) -> bool:
 def check_dataset(dataset: Any) -> int:
     """Return the number of rows of a map-style dataset, or say what is wrong with it."""
     if isinstance(dataset, Mapping):
-        raise InvalidTypeError(
-            f"`data` must be one dataset, got a {type(dataset).__name__} of {', '.join(map(str, dataset))}; take one "
-            "of them, such as dataset['train']."
-        )
+        names = ", ".join(map(str, dataset))
+        raise InvalidTypeError(f"`data` must be one dataset, such as dataset['train'], got a mapping of {names}.")
     if isinstance(dataset, DataLoader | IterableDataset) or not is_dataset(dataset) or not hasattr(dataset, "__len__"):
         raise InvalidTypeError(
             f"`data` must be a name, a path, or a dataset with a length that is indexed by rows, got "
@@ -193,22 +183,20 @@ class Items:
         value, label = split(_fetched(dataset, [0])[0], *self._names, "row 0")
         event = self._event(value, "row 0")
         if not event.ndim or not event.numel():
-            raise InvalidArgumentError(
-                f"`data` must be samples with a dimension and numbers, got shape {tuple(event.shape)} in row 0."
-            )
+            raise InvalidArgumentError(f"`data` must be arrays, not empty, got shape {tuple(event.shape)} in row 0.")
         self._dtype, self.event_shape, self._labelled = event.dtype, tuple(event.shape), label is not None
         last = event.ndim == 3 and self.event_shape[-1] in _CHANNELS and self.event_shape[0] not in _CHANNELS
         if self._dtype == torch.uint8 and last:  # the channels
             raise InvalidArgumentError(
-                f"`data` must be images (channels, height, width), got shape {self.event_shape} in row 0; move the "
-                "channels to the front, as with_format('torch') of a datasets.Dataset does."
+                f"`data` must be images (channels, height, width), got {self.event_shape} in row 0; move the channels "
+                "to the front, as with_format('torch') of a datasets.Dataset does."
             )
         self.levels = levels_of(event, levels, "`data` row 0")
-        self.classes: int | None = None
-        if self._labelled:
-            self.classes = self._number_of_classes(classes)
-        elif classes is not None:
+        if classes is not None and not self._labelled:
             raise InvalidArgumentError("`classes` is for labels, but row 0 has none.")
+        self.classes = classes
+        if self._labelled and classes is None:
+            self.classes = self._number_of_classes()
         self.extent = None if self.levels is None else (0.0, float(self.levels - 1))
         self.name = f"{self._count} rows of a {type(dataset).__name__}"
         self._digest = self._probed()
@@ -234,11 +222,9 @@ class Items:
         value, label = split(item, *self._names, where)
         event = self._event(value, where)
         if tuple(event.shape) != self.event_shape or event.dtype != self._dtype:
+            first, other = f"{self._dtype} {self.event_shape}", f"{event.dtype} {tuple(event.shape)}"
             hint = "; give size= to resize images" if self._dtype == torch.uint8 else ""
-            raise InvalidArgumentError(
-                f"`data` must be samples of one shape and dtype, got {self._dtype} {self.event_shape} in row 0 and "
-                f"{event.dtype} {tuple(event.shape)} in {where}{hint}."
-            )
+            raise InvalidArgumentError(f"`data` differ: {first} in row 0 and {other} in {where}{hint}.")
         if not bool(event.isfinite().all()):
             raise NonFiniteError(f"`data` {where} has NaN or infinite values; leave it out.", stage="input")
         if self.levels is not None:
@@ -252,26 +238,20 @@ class Items:
             check_mode(value, where)
             return pixels(value, self.size)
         if not isinstance(value, Tensor | np.ndarray | list):
-            raise InvalidTypeError(
-                f"`data` {where} must be a tensor, a NumPy array or a PIL image, got {named(value)}."
-            )
+            raise InvalidTypeError(f"`data` {where} must be a tensor, an array or a PIL image, got {named(value)}.")
         return as_tensor(f"data, {where}", value).detach()
 
     def _label(self, label: Any, where: str) -> int:
         if label is None or not self._labelled:
-            which = (where, "row 0") if self._labelled else ("row 0", where)
-            raise InvalidArgumentError(
-                f"`data` must be items of one kind: {which[0]} has no label, and {which[1]} has one."
-            )
+            without, other = (where, "row 0") if self._labelled else ("row 0", where)
+            raise InvalidArgumentError(f"`data`: {without} has no label, and {other} has one.")
         if isinstance(label, Tensor | np.ndarray | np.generic) and label.ndim == 0:
             label = label.item()
         most = None if self.classes is None else self.classes - 1
         hint = " Labels are integers from 0; their number is classes=."
         return check_integer(f"label of {where}", label, low=0, high=most, hint=hint)
 
-    def _number_of_classes(self, given: int | None) -> int:
-        if given is not None:
-            return given
+    def _number_of_classes(self) -> int:
         features, own = getattr(self.dataset, "features", None), getattr(self.dataset, "classes", None)
         columns = features if isinstance(features, Mapping) else {}
         column = self._names[1] or next((name for name in LABELS if name in columns), "")
@@ -293,8 +273,7 @@ class Items:
         first, second = (digest_of(header, *self.rows(rows)) for _ in range(2))
         if first != second:
             raise InvalidArgumentError(
-                "`data` must give the same item whenever a row is read, but some rows changed from one reading to the "
-                "next; leave out random transforms (`Batches` mirrors by flip=True), or give `Trainer` a DataLoader of "
-                "the dataset."
+                "`data` must give the same item whenever a row is read; leave out random transforms (`Batches` mirrors "
+                "by flip=True), or give `Trainer` a DataLoader of the dataset."
             )
         return first

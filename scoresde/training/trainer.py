@@ -238,11 +238,8 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip).item()
         if not self.scaler.is_enabled() and not norm < float("inf"):
-            raise NonFiniteError(
-                f"Training stopped at step {step}: the norm of the gradient is {norm}; lower the learning rate.",
-                stage="score",
-                step=step,
-            )
+            why = f"the norm of the gradient is {norm}; lower the learning rate."
+            raise NonFiniteError(f"Training stopped at step {step}: {why}", stage="score", step=step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averaged.update_parameters(self.modules)
@@ -255,23 +252,14 @@ class Trainer:
                 each = self.loss(self._called, piece.x0, piece.generator, **piece.context)
                 check_tensor("loss(model, x0, generator)", each)
                 if not each.requires_grad:
-                    raise InvalidArgumentError(
-                        "`loss(model, x0, generator)` carries no gradient: compute it from the model, without "
-                        ".detach() and outside torch.no_grad()."
-                    )
+                    raise InvalidArgumentError("`loss(model, x0, generator)` carries no gradient of the model.")
                 value = each.mean()
             if not torch.isfinite(value):
-                raise NonFiniteError(
-                    f"the loss is {value.item()}; lower the learning rate, or check the data.", stage="score"
-                )
+                why = f"the loss is {value.item()}; lower the learning rate, or check the data."
+                raise NonFiniteError(why, stage="score")
         except NonFiniteError as error:
-            raise NonFiniteError(
-                f"Training stopped at step {step}: {error}",
-                stage=error.stage,
-                step=step,
-                t=error.t,
-                indices=error.indices,
-            ) from error
+            known = {"stage": error.stage, "t": error.t, "indices": error.indices}
+            raise NonFiniteError(f"Training stopped at step {step}: {error}", step=step, **known) from error
         return value
 
     def _after(self, done: int, value: float, norm: float, log: Log) -> None:
