@@ -258,7 +258,7 @@ class Trainer:
                 why = f"the loss is {value.item()}; lower the learning rate, or check the data."
                 raise NonFiniteError(why, stage="score")
         except NonFiniteError as error:
-            known = {"stage": error.stage, "t": error.t, "indices": error.indices}
+            known: dict[str, Any] = {"stage": error.stage, "t": error.t, "indices": error.indices}
             raise NonFiniteError(f"Training stopped at step {step}: {error}", step=step, **known) from error
         return value
 

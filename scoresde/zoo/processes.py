@@ -26,6 +26,7 @@ from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
 from ..core.sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 from ..core.support import registries as _registries
 from ..core.support.checks import check_kind, check_number
+from ..core.support.declared import checked
 from ..core.support.registries import Registry
 from ..discrete import Chain
 from ..nets import MonotoneGamma
@@ -36,6 +37,7 @@ _FLOATS = {"float32": torch.float32, "float64": torch.float64}
 _OWN = ("t_min", "t_max", "prior")  # arguments that every process has
 
 
+@checked
 def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, object]:
     """A process as JSON values; that of the chain is called ``"chain"``, described by `Chain.to_config`.
 
@@ -49,8 +51,6 @@ def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, objec
         scoresde.core.errors.InvalidArgumentError: GaussianSDE cannot be saved: only CosineVPSDE, ... A class of yours
         that keeps its arguments as attributes is added with scoresde.zoo.PROCESSES["GaussianSDE"] = GaussianSDE.
     """
-    check_kind("process", process, AffineSDE, "an affine process such as scoresde.VPSDE()")
-    check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
     if chain is not None and process.same_schedule(chain.sde()):
         config: dict[str, object] = {"name": "chain", "arguments": {}}
     else:
@@ -66,13 +66,13 @@ def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, objec
     }
 
 
+@checked
 def from_config(config: Mapping[str, Any], chain: Chain | None = None) -> AffineSDE:
     """The process that `to_config` described; a learned part of it has its initial parameters.
 
     Raises:
         InvalidArgumentError, InvalidTypeError: there is no such process.
     """
-    check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
     _keys("a process", config, {"name", "arguments", "t_min", "t_max", "prior"})
     _keys("`prior`", config["prior"], {"std", "mean"})
     own = {name: check_number(name, config[name]) for name in ("t_min", "t_max")}
@@ -101,9 +101,7 @@ def _described(value: Any, registry: Mapping[str, Any], name: str, without: tupl
     kept = getattr(value, "arguments", None)
     known = kept if isinstance(kept, Mapping) else {key: getattr(value, key) for key in names if hasattr(value, key)}
     if missing := [key for key in names if key not in known]:
-        raise InvalidArgumentError(
-            f"{kind.__name__} cannot be saved: it does not keep its arguments {missing} as attributes."
-        )
+        raise InvalidArgumentError(f"{kind.__name__} cannot be saved: it has no attributes {missing}, its arguments.")
     config = {"name": kind.__name__, "arguments": {key: _value(known[key]) for key in names}}
     if isinstance(value, nn.Module):
         parameter = next(value.parameters(), None)
