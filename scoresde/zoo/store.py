@@ -10,7 +10,6 @@ import hashlib
 import inspect
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,27 +20,25 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..core.errors import (
-    CheckpointError,
     CheckpointMismatchError,
     CorruptCheckpointError,
     InvalidArgumentError,
-    InvalidTypeError,
     ScoreSDEError,
     check_choice,
-    closest,
     short,
 )
 from ..core.sdes import AffineSDE
-from ..core.support.checks import check_device, check_flag, check_kind, warn_caller
+from ..core.support.checks import check_device, check_kind, warn_caller
+from ..core.support.declared import checked
 from ..core.support.files.paths import check_path
 from ..core.support.files.writing import make_folder, write_together
-from ..core.support.registries import SHIPPED, shipped
+from ..core.support.registries import shipped
 from ..nets import ARCHITECTURES, build
 from ..scores import ScoreModel
 from . import hub
 from .card import card
 from .config import MAX_BYTES, Config
-from .layout import CONFIG, WEIGHTS, incomplete_error, is_pickle, pickle_error
+from .layout import CONFIG, WEIGHTS, find, read, refuse_pickle
 from .pretrained import Pretrained
 from .processes import modules_of
 
@@ -58,6 +55,7 @@ def names() -> list[str]:
     return shipped()
 
 
+@checked
 def load(
     path_or_name: str | os.PathLike[str],
     *,
@@ -91,8 +89,6 @@ def load(
         scoresde.core.errors.CheckpointError: No directory and no shipped network is called 'digit'; did you mean
         'digits'? Shipped: digits, mnist.
     """
-    for name, flag in (("verify", verify), ("allow_nonfinite", allow_nonfinite)):
-        check_flag(name, flag)
     device = check_device(device)
     with _files(path_or_name) as (where, file):
         config, raw = _contents(where, file, verify)
@@ -170,10 +166,8 @@ def save(
     check_kind("model", model, Pretrained, wanted)
     config = model.config
     if ARCHITECTURES.get(config.architecture) is not type(model.net):
-        raise InvalidArgumentError(
-            f"`model`: its config names the architecture {config.architecture!r}, but its network is a "
-            f"{type(model.net).__name__}; add yours to scoresde.nets.ARCHITECTURES."
-        )
+        found = f"a {type(model.net).__name__}, not {config.architecture!r} of scoresde.nets.ARCHITECTURES"
+        raise InvalidArgumentError(f"`model`: its network is {found}; add yours there.")
     tensors = _tensors_of(model.net, model.native)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     _check_state(config, state, "The network to save")
@@ -217,25 +211,23 @@ def _files(path_or_name: str | os.PathLike[str]) -> Iterator[tuple[str, Callable
         with hub.snapshot(str(path_or_name)) as snapshot:
             yield str(snapshot), snapshot.file
     else:
-        directory = _find(path_or_name)
+        directory = find(path_or_name)
         yield str(directory), directory.joinpath
 
 
 def _contents(where: str, file: Callable[[str], Path], verify: bool) -> tuple[Config, bytes]:
     """The config of a saved model, and the bytes of its weights."""
     try:
-        config, weights = Config.from_json(_read(file(CONFIG), MAX_BYTES), verify=verify)
+        config, weights = Config.from_json(read(file(CONFIG), MAX_BYTES), verify=verify)
     except CorruptCheckpointError as error:
         raise CorruptCheckpointError(f"{where}: {error}") from None
     path, shown = file(WEIGHTS), Path(where, WEIGHTS)
-    raw = _read(path, weights["bytes"])
-    _refuse_pickle(raw, shown)
+    raw = read(path, weights["bytes"])
+    refuse_pickle(raw, shown)
     if not verify:
         return config, raw
     if len(raw) != weights["bytes"]:
-        raise CorruptCheckpointError(
-            f"{shown} has {len(raw):,} bytes, but its config says {weights['bytes']:,}; get it again."
-        )
+        raise CorruptCheckpointError(f"{shown} must have {weights['bytes']:,} bytes, got {len(raw):,}; get it again.")
     found = hashlib.sha256(raw).hexdigest()
     for origin, wanted in (("its config", weights["sha256"]), ("its server", hub.recorded_digest(path) or found)):
         if found != wanted:
@@ -251,55 +243,6 @@ def _check_license(license: object, push_to: str | None) -> None:
         raise InvalidArgumentError(f"`license` must be a name of the Hugging Face Hub, 'mit', got {short(license)}.")
     if push_to is None:
         raise InvalidArgumentError("`license` belongs to a repository; give its name as `push_to`, or leave it out.")
-
-
-def _find(path_or_name: str | os.PathLike[str]) -> Path:
-    check_kind("path_or_name", path_or_name, (str, os.PathLike), "a name or a path")
-    try:
-        name = os.fspath(path_or_name)
-    except (TypeError, ValueError) as error:
-        raise InvalidTypeError(f"`path_or_name` must be a name or a path: {error}.") from None
-    if isinstance(path_or_name, str) and name in names():
-        return SHIPPED / name
-    path = Path(name)
-    try:
-        if not name:
-            raise FileNotFoundError
-        kind = path.stat().st_mode
-    except (OSError, ValueError):
-        close = closest(name, names())
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise CheckpointError(
-            f"No directory and no shipped network is called {name!r}{hint} Shipped: {', '.join(names())}."
-        ) from None
-    if stat.S_ISDIR(kind):
-        missing = [file for file in (CONFIG, WEIGHTS) if not (path / file).exists()]
-        if missing:
-            raise incomplete_error(str(path), missing, [file.name for file in path.iterdir()])
-        return path
-    if is_pickle(path.name):
-        raise pickle_error(path)
-    _refuse_pickle(_read(path, 1 << 10), path)
-    raise CheckpointError(f"{path} is a file, but a saved model is a directory with {CONFIG} and {WEIGHTS}; give that.")
-
-
-def _read(path: Path, expected: int) -> bytes:
-    """Read a regular file, one byte more than expected at most."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise CorruptCheckpointError(f"{path} is not a regular file.")
-        with path.open("rb") as file:
-            return file.read(min(max(expected, 0), path.stat().st_size) + 1)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _refuse_pickle(raw: bytes, path: Path) -> None:
-    # A pickle starts with 0x80, its protocol, and an opcode, torch's zip with PK. Safetensors starts with the length of
-    # its header, 8 bytes: 0x80 0x02 0x00 … is a header of 640 bytes.
-    pickle = len(raw) > 2 and raw[0] == 0x80 and raw[1] <= 5 and raw[2] != 0
-    if pickle or raw[:4] == b"PK\x03\x04":
-        raise pickle_error(path)
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
