@@ -169,10 +169,7 @@ def as_source(source: Any) -> Source:
 def check_source(name: str, source: object) -> None:
     """Refuse what is no `Source`."""
     if not is_source(source):
-        raise InvalidTypeError(
-            f"`{name}` must be a scoresde.training.Source, such as read('digits'), Arrays(x) or read(dataset), got "
-            f"{shown(source)}."
-        )
+        raise InvalidTypeError(f"`{name}` must be a training.Source, such as read('digits'), got {shown(source)}.")
 
 
 Rows = Annotated[Source, Kind(check_source)]

@@ -119,10 +119,8 @@ def check_dataset(dataset: Any) -> int:
         names = ", ".join(map(str, dataset))
         raise InvalidTypeError(f"`data` must be one dataset, such as dataset['train'], got a mapping of {names}.")
     if isinstance(dataset, DataLoader | IterableDataset) or not is_dataset(dataset) or not hasattr(dataset, "__len__"):
-        raise InvalidTypeError(
-            f"`data` must be a name, a path, or a dataset with a length that is indexed by rows, got "
-            f"{type(dataset).__name__}; a torch.utils.data.DataLoader is for `Trainer`, in the place of the stream."
-        )
+        got = f"{type(dataset).__name__}; `Trainer` takes a DataLoader"
+        raise InvalidTypeError(f"`data` must be a name, a path, or a dataset indexed by rows, got {got}.")
     if not len(dataset):
         raise InvalidArgumentError("`data` must hold one sample or more, got a dataset of length 0.")
     return len(dataset)
@@ -187,10 +185,8 @@ class Items:
         self._dtype, self.event_shape, self._labelled = event.dtype, tuple(event.shape), label is not None
         last = event.ndim == 3 and self.event_shape[-1] in _CHANNELS and self.event_shape[0] not in _CHANNELS
         if self._dtype == torch.uint8 and last:  # the channels
-            raise InvalidArgumentError(
-                f"`data` must be images (channels, height, width), got {self.event_shape} in row 0; move the channels "
-                "to the front, as with_format('torch') of a datasets.Dataset does."
-            )
+            got = f"{self.event_shape} in row 0; move the channels to the front"
+            raise InvalidArgumentError(f"`data` must be images (channels, height, width), got {got}.")
         self.levels = levels_of(event, levels, "`data` row 0")
         if classes is not None and not self._labelled:
             raise InvalidArgumentError("`classes` is for labels, but row 0 has none.")
@@ -272,8 +268,6 @@ class Items:
         header = f"{len(self)} {self._dtype} {(len(rows), *self.event_shape)} {self.classes}"
         first, second = (digest_of(header, *self.rows(rows)) for _ in range(2))
         if first != second:
-            raise InvalidArgumentError(
-                "`data` must give the same item whenever a row is read; leave out random transforms (`Batches` mirrors "
-                "by flip=True), or give `Trainer` a DataLoader of the dataset."
-            )
+            hint = "leave out random transforms, or give `Trainer` a DataLoader"
+            raise InvalidArgumentError(f"`data` must give the same item whenever a row is read; {hint}.")
         return first

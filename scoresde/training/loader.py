@@ -104,10 +104,8 @@ class Loader:
             raise InvalidArgumentError(f"`stream` must give (samples, *event), got shape {tuple(x.shape)} in {where}.")
         if not x.is_floating_point():
             if x.dtype != torch.uint8:
-                raise InvalidTypeError(
-                    f"`stream` must give uint8 grey levels or floating-point numbers, got {x.dtype} in {where}; for "
-                    "other levels write Batches(read(dataset, levels=…), size)."
-                )
+                got = f"{x.dtype} in {where}; see `Batches` for other levels"
+                raise InvalidTypeError(f"`stream` must give uint8 or floating-point numbers, got {got}.")
             noise = generator_of(self.seed, DATA, number, self.rank)
             x = dequantize(x.cpu(), levels=_LEVELS, data_range=_RANGE, generator=noise, dtype=torch.float32)
         check_finite_rows(f"`stream`, {where},", x)
@@ -150,10 +148,8 @@ def as_stream(stream: Any, recipe: Recipe, device: torch.device) -> Stream:
     if is_dataset(stream) and not isinstance(stream, IterableDataset):
         raise InvalidTypeError(f"`stream` must give batches; write Batches(dataset, size) of {named(stream)}.")
     if not isinstance(stream, Iterable) or isinstance(stream, str | Tensor | type | set | frozenset | Mapping):
-        raise InvalidTypeError(
-            "`stream` must be a scoresde.training.Batches, a torch.utils.data.DataLoader, or callable as "
-            f"stream(first, stop), such as scoresde.training.Stateless(batches), got {named(stream)}."
-        )
+        known = "a scoresde.training.Batches, a DataLoader, or callable as stream(first, stop)"
+        raise InvalidTypeError(f"`stream` must be {known}, got {named(stream)}.")
     if isinstance(stream, Iterator):
         raise InvalidTypeError(f"`stream` must be iterable again and again, {named(stream)} can be read once.")
     rank, world = parallel.rank_and_world()

@@ -59,8 +59,8 @@ class Recipe:
         weight_decay: of the optimiser.
         ema: decay of the exponential moving average of the weights, per step.
         clip: largest norm of the gradient.
-        ema_power: None, or :math:`\gamma` of a power-law average, whose memory is a share of the run: the decay of step
-            n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. Such an average is good at any step, and for short runs too.
+        ema_power: None, or :math:`\gamma` of a power-function average, whose memory is a share of the run: the decay of
+            step n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. Such an average is good at any step and in short runs.
         decay: ``"cosine"`` (to 0), ``"linear"`` (to 0) or ``"none"``.
         optimizer: ``"adamw"`` or ``"adam"``.
         betas: of the optimiser.
@@ -81,8 +81,8 @@ class Recipe:
         (0.904, 0.999)
 
     References:
-        Karras et al. (2024), Analyzing and Improving the Training Dynamics of Diffusion Models, eq. 127 (power-law
-        average). https://arxiv.org/abs/2312.02696
+        Karras et al. (2024), Analyzing and Improving the Training Dynamics of Diffusion Models, eq. 127
+        (power-function average). https://arxiv.org/abs/2312.02696
     """
 
     steps: Steps = 10_000

@@ -19,7 +19,7 @@ from ..discrete import Chain
 from ..nets import ARCHITECTURES
 from ..scores import ScoreModel
 from ..tuning import FittedGrid
-from .processes import from_config
+from .processes import check_keys, from_config
 from .sampler import Sampler
 
 FORMAT = 2  # a new key that networks need is a new format
@@ -133,8 +133,8 @@ class Config:
         Raises:
             CorruptCheckpointError: the bytes are not such a config.
         """
-        content = _content(raw, verify)
         try:
+            content = _content(raw, verify)
             config = cls._of(content)
             process, chain = config.natives()
             config.model(lambda x, t: x, process, chain)
@@ -218,24 +218,15 @@ def _content(raw: bytes, verify: bool) -> Content:
     content = _parse(raw)
     if content.get("format") != FORMAT:
         _fail("format", f"is {str(content.get('format'))[:40]}, this version of scoresde reads {FORMAT}")
-    _check_keys("", content, _REQUIRED | (_OPTIONAL & content.keys()))
-    _check_keys("architecture", content["architecture"], {"name", "kwargs"})
-    _check_keys("weights", content["weights"], {"sha256", "bytes"})
+    check_keys("the content", content, _REQUIRED | (_OPTIONAL & content.keys()))
+    check_keys("`architecture`", content["architecture"], {"name", "kwargs"})
+    check_keys("`weights`", content["weights"], {"sha256", "bytes"})
     if content["labels"] is not None:
-        _check_keys("labels", content["labels"], {"name", "count", "null"})
+        check_keys("`labels`", content["labels"], {"name", "count", "null"})
     digest = content.pop("sha256")
     if verify and digest != _digest(content):
         _fail("sha256", "does not match the content: the file was altered. If you edited it, load with verify=False")
     return content
-
-
-def _check_keys(name: str, content: Any, keys: set[str]) -> None:
-    if not isinstance(content, dict):
-        _fail(name, f"must be an object, got {type(content).__name__}")
-    missing, unknown = sorted(keys - content.keys()), sorted(content.keys() - keys)
-    if missing or unknown:
-        where = f" in `{name}`" if name else ""
-        raise CorruptCheckpointError(f"config.json{where}: missing keys {missing}, unknown keys {unknown}.")
 
 
 def _fail(key: str, reason: str) -> NoReturn:

@@ -298,8 +298,6 @@ def _check_label(labels: Labels, value: object) -> int | Tensor:
     check_tensor(labels.name, value, (-1,), kind="integer")
     bad = (value < 0) | ((value >= labels.count) & (value != labels.null))
     if bool(bad.any()):
-        raise InvalidArgumentError(
-            f"`{labels.name}` must be 0 … {labels.count - 1}, or {labels.null} for the null class, "
-            f"got {value[bad][:5].tolist()} at {bad.nonzero().flatten()[:5].tolist()}."
-        )
+        known, got = f"0 … {labels.count - 1}, or {labels.null} for the null class", value[bad][:5].tolist()
+        raise InvalidArgumentError(f"`{labels.name}` must be {known}, got {got}.")
     return value

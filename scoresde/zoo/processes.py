@@ -73,8 +73,8 @@ def from_config(config: Mapping[str, Any], chain: Chain | None = None) -> Affine
     Raises:
         InvalidArgumentError, InvalidTypeError: there is no such process.
     """
-    _keys("a process", config, {"name", "arguments", "t_min", "t_max", "prior"})
-    _keys("`prior`", config["prior"], {"std", "mean"})
+    check_keys("a process", config, {"name", "arguments", "t_min", "t_max", "prior"})
+    check_keys("`prior`", config["prior"], {"std", "mean"})
     own = {name: check_number(name, config[name]) for name in ("t_min", "t_max")}
     known = PROCESSES if chain is None else {**PROCESSES, "chain": chain.sde}
     return _made(config, known, own | {"prior": _prior(config["prior"])})
@@ -115,11 +115,9 @@ def _value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
     if isinstance(value, AffineSDE):
-        if learned := sorted(modules_of(value)):
-            raise InvalidArgumentError(
-                f"{value!r} cannot be saved inside another process: its {', '.join(learned)} is learned, and only the "
-                "outer process's is kept. Save a network of the inner process, and serve it with model.on(sde)."
-            )
+        if learned := ", ".join(modules_of(value)):
+            why = f"its {learned} is learned; save a network of {value!r} itself, and serve it with model.on(sde)"
+            raise InvalidArgumentError(f"{value!r} cannot be saved inside another process: {why}.")
         return to_config(value)
     return _described(value, FUNCTIONS, "FUNCTIONS")
 
@@ -140,7 +138,7 @@ def _read(value: Any) -> Any:
     if "t_min" in value:
         return from_config(value)
     module = "dtype" in value
-    _keys("a function", value, {"name", "arguments", "dtype"} if module else {"name", "arguments"})
+    check_keys("a function", value, {"name", "arguments", "dtype"} if module else {"name", "arguments"})
     made = _made(value, FUNCTIONS, {})
     if isinstance(made, nn.Module) != module or (module and value["dtype"] not in _FLOATS):
         raise InvalidArgumentError(f"`dtype` must be one of {sorted(_FLOATS)} for modules, and is for those only.")
@@ -159,7 +157,9 @@ def _prior(config: Mapping[str, object]) -> NormalPrior:
     return NormalPrior(check_number("prior.std", config["std"]), mean)
 
 
-def _keys(what: str, config: Any, keys: set[str]) -> None:
-    if not isinstance(config, Mapping) or set(config) != keys:
-        got = sorted(config) if isinstance(config, Mapping) else type(config).__name__
-        raise InvalidArgumentError(f"{what} must have the keys {sorted(keys)}, got {got}.")
+def check_keys(what: str, content: Any, keys: set[str]) -> None:
+    """Refuse what is not an object with some keys."""
+    found = set(map(str, content)) if isinstance(content, Mapping) else set()
+    if found != keys:
+        wrong = f"missing keys {sorted(keys - found)}, unknown keys {sorted(found - keys)}"
+        raise InvalidArgumentError(f"{what} must be an object with the right keys: {wrong}.")

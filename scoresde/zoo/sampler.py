@@ -15,6 +15,7 @@ from ..discrete import SPACINGS, Chain
 from ..grids import GRIDS
 from ..scores import Clip
 from ..solvers import choose, make_solver
+from .processes import check_keys
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -117,10 +118,8 @@ class Sampler:
         Raises:
             CorruptCheckpointError: it is not a sampler.
         """
-        names = {entry.name for entry in fields(cls)}
-        if not isinstance(content, Mapping) or set(content) != names:
-            raise CorruptCheckpointError(f"{where} must be an object with {', '.join(sorted(names))}.")
         try:
+            check_keys("a sampler", content, {entry.name for entry in fields(cls)})
             return cls(**content)
         except (InvalidArgumentError, InvalidTypeError) as error:
             raise CorruptCheckpointError(f"{where} cannot be used: {str(error)[:300]}") from None

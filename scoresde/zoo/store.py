@@ -231,10 +231,8 @@ def _contents(where: str, file: Callable[[str], Path], verify: bool) -> tuple[Co
     found = hashlib.sha256(raw).hexdigest()
     for origin, wanted in (("its config", weights["sha256"]), ("its server", hub.recorded_digest(path) or found)):
         if found != wanted:
-            raise CorruptCheckpointError(
-                f"{shown} was altered: its sha256 is {found}, {origin} says {wanted}; get it again (verify=False skips "
-                "this check)."
-            )
+            digests = f"its sha256 is {found}, {origin} says {wanted}"
+            raise CorruptCheckpointError(f"{shown} was altered: {digests}; get it again, or pass verify=False.")
     return config, raw
 
 
@@ -269,14 +267,12 @@ def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, all
         with torch.device("meta"):
             net = build(config.architecture, config.kwargs).float()
     except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise CorruptCheckpointError(
-            f"{where}: the architecture {config.architecture!r} does not take the arguments of the config: {error}"
-        ) from None
+        refused = f"{config.architecture!r} does not take the arguments of the config"
+        raise CorruptCheckpointError(f"{where}: {refused}: {error}") from None
     if lines := mismatches(_tensors_of(net, config.natives()[0]), state):
         listing = "\n".join(lines)
         raise CheckpointMismatchError(f"{where}: the weights do not fit {config.architecture!r}:\n{listing}")
     bad = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad and not allow_nonfinite:
-        raise CorruptCheckpointError(
-            f"{where}: weights are NaN or infinite in {', '.join(bad)} (allow_nonfinite=True loads them)."
-        )
+        names = ", ".join(bad)
+        raise CorruptCheckpointError(f"{where}: NaN or infinite are {names} (allow_nonfinite=True loads them).")
