@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.errors import InvalidArgumentError, check_choice
 from ..core.sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 from ..core.support import registries as _registries
-from ..core.support.checks import check_kind, check_number
+from ..core.support.checks import as_tensor, check_kind, check_number
 from ..core.support.declared import checked
 from ..core.support.registries import Registry
 from ..discrete import Chain
@@ -145,15 +145,10 @@ def _read(value: Any) -> Any:
     return made.to(_FLOATS[value["dtype"]]) if module else made
 
 
-def _prior(config: Mapping[str, object]) -> NormalPrior:
+def _prior(config: Mapping[str, Any]) -> NormalPrior:
     mean = config["mean"]
-    if isinstance(mean, list):
-        try:
-            mean = torch.tensor(mean, dtype=torch.float64, device="cpu")
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            raise InvalidTypeError("`prior.mean` must be a number or a nested list of numbers.") from None
-    else:
-        mean = check_number("prior.mean", mean)
+    listed = isinstance(mean, list)
+    mean = as_tensor("prior.mean", mean, torch.float64).cpu() if listed else check_number("prior.mean", mean)
     return NormalPrior(check_number("prior.std", config["std"]), mean)
 
 

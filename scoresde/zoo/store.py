@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
@@ -29,7 +29,7 @@ from ..core.errors import (
 )
 from ..core.sdes import AffineSDE
 from ..core.support.checks import check_device, check_kind, warn_caller
-from ..core.support.declared import checked
+from ..core.support.declared import Kind, checked
 from ..core.support.files.paths import check_path
 from ..core.support.files.writing import make_folder, write_together
 from ..core.support.registries import shipped
@@ -116,12 +116,18 @@ def load(
     return Pretrained(net.to(device).eval().requires_grad_(False), config, native, source=source)
 
 
+def _check_license(name: str, value: object) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", value):
+        raise InvalidArgumentError(f"`{name}` must be a name of the Hugging Face Hub, 'mit', got {short(value)}.")
+
+
+@checked
 def save(
     model: Pretrained | ScoreModel,
     path: str | os.PathLike[str] | None = None,
     *,
-    push_to: str | None = None,
-    license: str | None = None,
+    push_to: Annotated[str, Kind(hub.check_repository)] | None = None,
+    license: Annotated[str, Kind(_check_license)] | None = None,
     **known: Any,
 ) -> str | None:
     """Write a network to a directory, or to a repository of the Hugging Face Hub, so that `load` reads it back.
@@ -152,10 +158,8 @@ def save(
         'scikit-learn digits'
     """
     directory = None if path is None and push_to is not None else check_path("path", path)
-    if push_to is not None:
-        hub.check_repository("push_to", push_to)
-    if license is not None:
-        _check_license(license, push_to)
+    if license is not None and push_to is None:
+        raise InvalidArgumentError("`license` belongs to a repository; give its name as `push_to`, or leave it out.")
     if isinstance(model, ScoreModel):
         for name in known:
             check_choice("save", name, inspect.signature(Pretrained.of).parameters.keys() - {"model"})
@@ -234,13 +238,6 @@ def _contents(where: str, file: Callable[[str], Path], verify: bool) -> tuple[Co
             digests = f"its sha256 is {found}, {origin} says {wanted}"
             raise CorruptCheckpointError(f"{shown} was altered: {digests}; get it again, or pass verify=False.")
     return config, raw
-
-
-def _check_license(license: object, push_to: str | None) -> None:
-    if not isinstance(license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise InvalidArgumentError(f"`license` must be a name of the Hugging Face Hub, 'mit', got {short(license)}.")
-    if push_to is None:
-        raise InvalidArgumentError("`license` belongs to a repository; give its name as `push_to`, or leave it out.")
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
