@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from typing import Annotated
 
 from torch import nn
 
 from ..core.errors import check_choice
-from ..core.support.checks import check_kind
+from ..core.support.declared import Kind, checked
 from .classifier import Classifier
 from .embeddings import EMBEDDINGS, NoiseEmbedding, fourier_features
 from .external import External, from_diffusers
@@ -32,9 +33,11 @@ __all__ = [
 
 # The networks that a saved model may name. To save yours, add it here: its arguments must be JSON values.
 ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "mlp": MLP}
+Architecture = Annotated[str, Kind(lambda name, value: check_choice(name, value, ARCHITECTURES))]
 
 
-def build(architecture: str, kwargs: Mapping[str, object]) -> nn.Module:
+@checked
+def build(architecture: Architecture, kwargs: Mapping[str, object]) -> nn.Module:
     """Make a network from its name in `ARCHITECTURES` and its arguments.
 
     Raises:
@@ -47,10 +50,10 @@ def build(architecture: str, kwargs: Mapping[str, object]) -> nn.Module:
         ... )
         11169
     """
-    check_choice("architecture", architecture, ARCHITECTURES)
     return made(ARCHITECTURES[architecture], kwargs)
 
 
+@checked
 def made(kind: type[nn.Module], kwargs: Mapping[str, object]) -> nn.Module:
     """A network of a class; names of arguments that the class does not have are refused.
 
@@ -58,7 +61,6 @@ def made(kind: type[nn.Module], kwargs: Mapping[str, object]) -> nn.Module:
         >>> made(Classifier, {"classes": 10}).classes
         10
     """
-    check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
     known = inspect.signature(kind).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         for name in kwargs:

@@ -111,16 +111,14 @@ def check_image(
     shape = check_integers("event_shape", event_shape, low=1, high=MOST_NUMBERS)
     if len(shape) != 3:
         raise InvalidArgumentError(
-            f"`event_shape` must be (channels, height, width), got {shape}; write event_shape=(1, 8, 8), for example."
+            f"`event_shape` must be (channels, height, width), as event_shape=(1, 8, 8), got {shape}."
         )
     check_sizes(channels=(channels, 8, 1024), blocks=(blocks, 1, 32), heads=(heads, 0, 64))
     if channels % GROUPS:
         raise InvalidArgumentError(f"`channels` must be a multiple of 8, the groups of the norm, got {channels}.")
     sizes = [channels * m for m in check_integers("multipliers", multipliers, low=1, high=16)]
     if not 2 <= len(sizes) <= 8:
-        raise InvalidArgumentError(
-            f"`multipliers` must have two to eight entries, one per resolution, got {list(multipliers)}."
-        )
+        raise InvalidArgumentError(f"`multipliers` must be two to eight, one per resolution, got {list(multipliers)}.")
     if heads and sizes[-1] % heads:
         raise InvalidArgumentError(f"`heads` must divide the {sizes[-1]} features it shares, got {heads}.")
     check_number("dropout", dropout, low=0.0, high=1.0)

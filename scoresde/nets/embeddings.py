@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.errors import InvalidArgumentError, check_choice
 from ..core.support.checks import as_tensor, check_integer, check_integers, check_per_sample, check_tensor
 
 
@@ -167,9 +167,7 @@ class Conditioned(nn.Module):
         if self.label is not None:
             embedding = embedding + self._embed_label(self.label, label, x)
         elif label is not None:
-            raise InvalidArgumentError(
-                "`label`: this network has no classes; make it with labels=, or leave `label` out."
-            )
+            raise InvalidArgumentError("`label`: this network has no classes; make it with labels=.")
         return F.silu(embedding)
 
     def _embed_label(self, table: nn.Embedding, label: Tensor | int | None, x: Tensor) -> Tensor:
@@ -209,8 +207,6 @@ def fourier_features(x: Tensor, exponents: Sequence[int]) -> Tensor:
 
 
 def check_sizes(**sizes: tuple[int, int, int]) -> None:
-    """Refuse numbers that are not integers from the second to the third; torch's layers take no tensors for them."""
+    """Refuse numbers that are not integers from the second to the third."""
     for name, (value, low, high) in sizes.items():
-        if isinstance(value, Tensor):
-            raise InvalidTypeError(f"`{name}` must be an integer, got a tensor; try int({name}).")
         check_integer(name, value, low=low, high=high, hint=" These are small networks.")

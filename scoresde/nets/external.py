@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from ..core.errors import ScoreFnError
-from ..core.support.checks import check_callable, check_flag, check_kind, check_number
+from ..core.support.declared import Number, called, checked
 from ..core.support.signatures import accepts
 
 
@@ -38,29 +38,20 @@ class External(nn.Module):
         [[999.0], [999.0]]
     """
 
+    @checked
     def __init__(
         self,
-        net: Callable[..., Any],
+        net: Annotated[Callable[..., Any], called("net(x, time)")],
         *,
         output: str | None = None,
         names: Mapping[str, str] | None = None,
         takes_time: bool = True,
-        gain: float = 1.0,
-        time: Callable[[Tensor], Tensor] | None = None,
+        gain: Number = 1.0,
+        time: Annotated[Callable[[Tensor], Tensor], called("time(t)")] | None = None,
     ) -> None:
         super().__init__()
-        check_callable("net", net, "net(x, time)")
-        check_kind("output", output, (str, type(None)), "the name of an attribute, or None")
-        check_kind("names", names, (Mapping, type(None)), "a mapping from names to names, or None")
-        check_flag("takes_time", takes_time)
-        self.net = net
-        self.output = output
-        self.names = dict(names or {})
-        self.takes_time = takes_time
-        self.gain = check_number("gain", gain)
-        if time is not None:
-            check_callable("time", time, "time(t)")
-        self.time = time
+        self.net, self.output, self.names = net, output, dict(names or {})
+        self.takes_time, self.gain, self.time = takes_time, gain, time
 
     def accepts(self, name: str) -> bool:
         """Whether the network has an argument of this name, for the ``context`` of a solve."""

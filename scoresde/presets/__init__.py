@@ -2,7 +2,7 @@
 
 `PRESETS` holds a `scoresde.training.Preset` a system. Numbers are the published ones for CIFAR-10, brought to the
 digits by the rules of `scoresde.presets.scaling`; where a system differs from its published code, a comment beside it
-says so. All but ``"edm-wide"`` are unconditional.
+describes the difference. All but ``"edm-wide"`` are unconditional.
 
 Example:
     >>> from scoresde.presets import PRESETS

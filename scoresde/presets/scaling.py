@@ -6,7 +6,7 @@ number of a preset is changed otherwise:
 
 1. What is counted in steps is counted in epochs: steps, warm-up, and the memory 1/(1 - decay) of the averaged weights
    are multiplied by 1437/50000. Batch sizes stay. Since shorter runs are the rule (``--steps``), an average with a
-   memory starts as a power law, whose memory is a tenth of the steps done, until it has its own.
+   memory starts as a power-function average, whose memory is a tenth of the steps done, until it has its own.
 2. The learning rate is inversely proportional to the channels, as Adam's is: times 128/32.
 3. The noisiest level of a variance exploding process, where it was the largest distance between two data, is that of
    the digits in [0, 1], 4.53; NCSNv2's other levels and its step follow by its own rules.

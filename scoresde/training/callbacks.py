@@ -5,33 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..core.noise import check_seed
 from ..core.sdes import AffineSDE
 from ..core.solve import solve
-from ..core.support.checks import (
-    MOST_DRAWS,
-    check_batch,
-    check_finite_rows,
-    check_integer,
-    check_interval,
-    check_kind,
-    check_shape,
-    check_state,
-    named,
-)
+from ..core.support.checks import check_batch, check_finite_rows, check_shape, check_state, named
+from ..core.support.declared import Interval, Kind, checked
 from ..likelihood import variational_bound
 from ..likelihood.bounds.terms import read
 from ..plot import image_grid
 from ..scores import Clip
+from .data import Many, Seed
 from .trainer import Progress
 
 
+@checked
 @dataclass(frozen=True)
 class SampleCallback:
     """Samples of the averaged model: a picture ``samples/step-….png`` of images, and their standard deviation.
@@ -57,23 +50,13 @@ class SampleCallback:
         ['samples_std']
     """
 
-    event_shape: tuple[int, ...]
-    num: int = 64
+    event_shape: Annotated[tuple[int, ...], Kind(partial(check_shape, rank=1))]
+    num: Many = 64
     sde: AffineSDE | None = None
     sampler: Mapping[str, Any] = field(default_factory=lambda: {"method": "auto", "steps": 20})
-    data_range: tuple[float, float] = (-1.0, 1.0)
-    seed: int = 0
-    clip: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        check_shape("event_shape", self.event_shape, rank=1)
-        check_integer("num", self.num, low=1, high=MOST_DRAWS)
-        check_kind("sde", self.sde, (AffineSDE, type(None)), "an affine process, or None")
-        check_kind("sampler", self.sampler, Mapping, "a mapping of arguments of scoresde.solve")
-        check_interval("data_range", self.data_range)
-        check_seed("seed", self.seed)
-        if self.clip is not None:
-            check_interval("clip", self.clip)
+    data_range: Interval = (-1.0, 1.0)
+    seed: Seed = 0
+    clip: Interval | None = None
 
     def _drawn(self, progress: Progress, places: Sequence[int]) -> Tensor:
         """The samples of some places, 0 … num - 1."""
@@ -97,6 +80,7 @@ class SampleCallback:
         return {"samples_std": float(x.std())}
 
 
+@checked
 @dataclass(frozen=True)
 class BoundCallback:
     r"""The variational bound of the averaged model on held-out data: bits per dimension for grey levels, else nats.
@@ -118,17 +102,13 @@ class BoundCallback:
 
     x: Tensor
     levels: int | None = None
-    data_range: tuple[float, float] = (-1.0, 1.0)
+    data_range: Interval = (-1.0, 1.0)
     sde: AffineSDE | None = None
-    seed: int = 0
+    seed: Seed = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_interval("data_range", self.data_range)
         read(self.x, self.levels, self.data_range)
-        check_kind("sde", self.sde, (AffineSDE, type(None)), "an affine process, or None")
-        check_seed("seed", self.seed)
-        check_kind("options", self.options, Mapping, "a mapping of arguments of scoresde.variational_bound")
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         model = progress.model if self.sde is None else progress.model.on(self.sde)
@@ -142,6 +122,7 @@ class BoundCallback:
         return {"bound_bits": float(bound.bits_per_dim.mean())}
 
 
+@checked
 @dataclass(frozen=True)
 class Metric:
     """A metric of images, such as torchmetrics' FID and KID, between samples of the averaged model and data.
@@ -183,26 +164,20 @@ class Metric:
     real: Tensor | None
     samples: SampleCallback
     name: str = ""
-    batch: int = 256
+    batch: Many = 256
 
     def __post_init__(self) -> None:
         calls = ("update", "compute", "reset")
         if isinstance(self.metric, type) or not all(callable(getattr(self.metric, call, None)) for call in calls):
-            raise InvalidTypeError(
-                "`metric` must have update(images, real=…), compute() and reset(), as the metrics of "
-                f"torchmetrics.image have, got {named(self.metric)}."
-            )
+            got = named(self.metric)
+            raise InvalidTypeError(f"`metric` must have update(images, real=…), compute() and reset(), got {got}.")
         if getattr(self.metric, "normalize", False) is True:
             raise InvalidArgumentError("`metric` gets bytes 0 … 255; make it with normalize=False.")
         keeps = getattr(self.metric, "reset_real_features", True) is False
         if keeps != (self.real is None):
             raise InvalidArgumentError(
-                "`real` must be None for a metric that keeps its data when it is reset (reset_real_features=False), "
-                "and data for any other."
+                "`real` must be None for a metric that keeps its data (reset_real_features=False), else data."
             )
-        check_kind("samples", self.samples, SampleCallback, "a scoresde.training.SampleCallback")
-        check_kind("name", self.name, str, "a string")
-        check_integer("batch", self.batch, low=1, high=MOST_DRAWS)
         if self.real is not None:
             check_batch("real", check_state("real", self.real), self.samples.event_shape)
             check_finite_rows("`real`", self.real)

@@ -92,11 +92,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         content = json.loads(header["scoresde"])
-        if (
-            content.pop("sha256") != _text_digest(content)
-            or content["format"] != FORMAT
-            or content["tensors"] != _digest(tensors)
-        ):
+        written = content.pop("sha256"), content["format"], content["tensors"]
+        if written != (_text_digest(content), FORMAT, _digest(tensors)):
             raise ValueError("a digest does not match")
     except (OSError, SafetensorError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise CorruptCheckpointError(

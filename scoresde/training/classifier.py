@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from ..core.errors import InvalidArgumentError
-from ..core.support.checks import best_device, check_device, check_kind
+from ..core.support.checks import best_device
+from ..core.support.declared import Device, checked
 from ..guidance import NoisyClassifier
 from ..losses import noisy_cross_entropy
 from ..nets import Classifier, made
 from ..zoo.classifier import FILE, save_classifier
 from . import parallel
-from .data import Batches, as_source
+from .data import WEIGHTS, Batches, as_source, seed_of
 from .recipe import Recipe
-from .seeds import WEIGHTS, seed_of
 from .settings import samples_per_batch
 from .stream import Stateless
 from .trainer import Trainer
@@ -26,6 +26,7 @@ CLASSIFIER = Recipe(steps=2000, learning_rate=2e-3, warmup=100, weight_decay=0.0
 NET: Mapping[str, object] = {"channels": 16, "dropout": 0.1}
 
 
+@checked
 def train_classifier(
     source: Any,
     folder: str | Path | None = None,
@@ -33,7 +34,7 @@ def train_classifier(
     *,
     kwargs: Mapping[str, Any] = NET,
     seed: int = 0,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
     data_range: tuple[float, float] = (-1.0, 1.0),
     value_range: tuple[float, float] | None = None,
     flip: bool = False,
@@ -71,9 +72,7 @@ def train_classifier(
         torch.Size([2])
     """
     source = as_source(source)
-    check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
-    check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
-    device = best_device() if device is None else check_device(device)
+    device = best_device() if device is None else device
     if source.classes is None:
         raise InvalidArgumentError(f"`data` must have labels to train a classifier, but {source.name} have none.")
     rank, world = parallel.rank_and_world()

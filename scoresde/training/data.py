@@ -10,36 +10,59 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..core.noise import check_seed
-from ..core.support.checks import (
-    MOST_DRAWS,
-    check_flag,
-    check_integer,
-    check_interval,
-    check_kind,
-    check_number,
-    check_tensor,
-    shown,
-)
+from ..core.support.checks import MOST_DRAWS, check_integer, check_tensor, shown
+from ..core.support.declared import Index, Interval, Kind, Probability, checked, integer, tensor
 from ..core.support.files.arrays import opened
 from ..core.support.files.images import classes_of, image, pictures
 from ..core.support.files.paths import check_path
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
 from .digits_data import DIGITS_NAME, digits_split
-from .items import LABELS, LARGEST_SIDE, Items, check_rows, is_dataset, levels_of
-from .seeds import DATA, ROWS, STATISTICS, generator_of
+from .items import LABELS, Items, Side, check_rows, digest_of, is_dataset, levels_of
+
+ROWS, DATA, LOSS, DROPOUT, STATISTICS, WEIGHTS = range(6)  # purposes of randomness, each with numbers of its own
+Many = Annotated[int, integer(low=1, high=MOST_DRAWS)]
+Seed = Annotated[int, Kind(check_seed)]
+
+
+def seed_of(seed: int, purpose: int, step: int = 0, rank: int = 0) -> int:
+    """A seed of 63 bits; different places have unrelated numbers.
+
+    Example:
+        >>> (
+        ...     seed_of(0, DATA, 5) == seed_of(0, DATA, 5),
+        ...     seed_of(0, DATA, 5) == seed_of(0, LOSS, 5),
+        ... )
+        (True, False)
+    """
+    low, high = np.random.SeedSequence([int(seed), purpose, step, rank]).generate_state(2)
+    return int(high) << 31 ^ int(low)
+
+
+def generator_of(
+    seed: int, purpose: int, step: int = 0, rank: int = 0, *, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A generator for a place.
+
+    Example:
+        >>> one, two = (torch.rand(2, generator=generator_of(1, DATA, 7)) for _ in range(2))
+        >>> torch.equal(one, two)
+        True
+    """
+    return torch.Generator(device).manual_seed(seed_of(seed, purpose, step, rank))
 
 
 class Source(Protocol):
@@ -96,26 +119,20 @@ class Arrays:
         (5, (1, 2, 2), 256, 5)
     """
 
+    @checked
     def __init__(
-        self, values: Tensor, labels: Tensor | None = None, *, levels: int | None = None, name: str = "arrays"
+        self,
+        values: Annotated[Tensor, tensor(kind="real")],
+        labels: Tensor | None = None,
+        *,
+        levels: int | None = None,
+        name: str = "arrays",
     ) -> None:
-        check_kind("values", values, Tensor, "a tensor (samples, *event)")
-        check_kind("name", name, str, "a string")
         if values.ndim < 2 or not values.numel():
             raise InvalidArgumentError(f"`data` must be (samples, *event), not empty, got shape {tuple(values.shape)}.")
-        if values.is_complex() or values.dtype == torch.bool:
-            raise InvalidArgumentError(f"`data` must be integers or floating point, got {values.dtype}.")
-        check_tensor("values", values, kind="real")
         self.levels = levels_of(values, levels)
         if labels is not None:
-            check_kind("labels", labels, Tensor, f"integers ({len(values)},), one per sample")
-            if labels.shape != (len(values),) or labels.is_floating_point() or labels.dtype == torch.bool:
-                raise InvalidArgumentError(
-                    f"`labels` must be integers ({len(values)},), one per sample, got {labels.dtype} "
-                    f"{tuple(labels.shape)}."
-                )
-            check_tensor("labels", labels, kind="integer")
-            labels = labels.long()
+            labels = check_tensor("labels", labels, (len(values),), kind="integer").long()
             if int(labels.min()) < 0:
                 raise InvalidArgumentError(f"`labels` must be 0 or more, got {int(labels.min())}.")
         values = values.detach()
@@ -132,11 +149,7 @@ class Arrays:
         return self.values[indices], None if self.labels is None else self.labels[indices]
 
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.values.dtype} {tuple(self.values.shape)}".encode())
-        for part in (self.values, self.labels):
-            if part is not None:
-                digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return digest_of(f"{self.values.dtype} {tuple(self.values.shape)}", self.values, self.labels)
 
 
 def is_source(source: object) -> bool:
@@ -149,17 +162,17 @@ def as_source(source: Any) -> Source:
     """A source as it is, or the rows of a dataset as one."""
     if not is_source(source) and (isinstance(source, DataLoader | Mapping) or is_dataset(source)):
         return Items(source)
-    check_source(source)
+    check_source("source", source)
     return source
 
 
-def check_source(source: object) -> None:
+def check_source(name: str, source: object) -> None:
     """Refuse what is no `Source`."""
     if not is_source(source):
-        raise InvalidTypeError(
-            "`source` must be a scoresde.training.Source, such as read('digits'), Arrays(x) or read(dataset), got "
-            f"{shown(source)}."
-        )
+        raise InvalidTypeError(f"`{name}` must be a training.Source, such as read('digits'), got {shown(source)}.")
+
+
+Rows = Annotated[Source, Kind(check_source)]
 
 
 class Unlabelled:
@@ -220,7 +233,8 @@ class Part:
         return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def hold_out(source: Any, count: int, *, seed: int = 0) -> tuple[Part, Part]:
+@checked
+def hold_out(source: Any, count: int, *, seed: Seed = 0) -> tuple[Part, Part]:
     """Split data at random into a part to train on and a part that training never sees.
 
     Args:
@@ -235,7 +249,7 @@ def hold_out(source: Any, count: int, *, seed: int = 0) -> tuple[Part, Part]:
     """
     source = as_source(source)
     check_integer("count", count, low=1, high=len(source) - 1, hint=f" The data have {len(source)} samples.")
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(check_seed("seed", seed)))
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     return Part(source, order[count:].sort().values), Part(source, order[:count].sort().values)
 
 
@@ -254,9 +268,10 @@ class Folder:
     levels = 256
     extent = (0.0, 255.0)
 
-    def __init__(self, path: str | Path, *, size: int | None = None) -> None:
+    @checked
+    def __init__(self, path: str | Path, *, size: Side | None = None) -> None:
         folder = check_path("path", path)
-        self.size = None if size is None else check_integer("size", size, low=1, high=LARGEST_SIDE)
+        self.size = size
         hint = "; give size= to resize them"
         self.paths, self.event_shape = pictures(folder, size=self.size, hint=hint)
         labels = classes_of(folder, self.paths)
@@ -279,9 +294,7 @@ class Folder:
 
 def _file(path: Path, levels: int | None) -> Arrays:
     if not path.exists():
-        raise InvalidArgumentError(
-            f"`data` must be a file, a folder or one of {', '.join(READERS)}, got {str(path)!r}."
-        )
+        raise InvalidArgumentError(f"`data` must be a file, a folder or one of {', '.join(READERS)}, got '{path}'.")
     with opened(path, "a folder of images") as arrays:
         values = arrays.samples(arrays.main(without=LABELS, hint=" beside the labels"))
         label = next((name for name in LABELS if name in arrays.names), None)
@@ -309,13 +322,11 @@ def _torchvision(rest: str, levels: int | None, root: str) -> Arrays:
         content = kind(root, train=True, download=True)
         values, labels = torch.as_tensor(content.data), torch.as_tensor(content.targets)
     except (OSError, RuntimeError) as error:  # no network, no room, a broken download
-        raise InvalidArgumentError(
-            f"`data`: torchvision's {rest} is not in {root!r} and could not be downloaded: {str(error).splitlines()[0]}"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise InvalidArgumentError(f"`data`: {rest} is not in {root!r} and could not be downloaded: {reason}") from None
     except (TypeError, AttributeError):
         raise InvalidArgumentError(
-            f"`data`: torchvision's {rest} is not a set of images in memory, as MNIST and CIFAR10 are; save its images "
-            "in a folder."
+            f"`data`: {rest} is not a set of images in memory, as MNIST and CIFAR10 are; save its images in a folder."
         ) from None
     values = values[:, None] if values.ndim == 3 else values.movedim(-1, 1).contiguous()
     return Arrays(values, labels, levels=levels, name=f"torchvision {rest}, {len(values)} images")
@@ -389,6 +400,7 @@ def read(
     return _file(path, levels)
 
 
+@checked
 @dataclass(frozen=True)
 class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     r"""The batches of a run: item k is that of step k, a pure function of seed, step and rank.
@@ -423,28 +435,19 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """
 
     source: Any
-    size: int
-    seed: int = 0
-    data_range: tuple[float, float] | None = (-1.0, 1.0)
-    value_range: tuple[float, float] | None = None
+    size: Many
+    seed: Index = 0
+    data_range: Interval | None = (-1.0, 1.0)
+    value_range: Interval | None = None
     flip: bool = False
-    label_dropout: float = 0.0
-    rank: int = 0
-    world: int = 1
+    label_dropout: Probability = 0.0
+    rank: Index = 0
+    world: Many = 1
     dequantise: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", as_source(self.source))
-        check_integer("size", self.size, low=1, high=MOST_DRAWS)
-        check_integer("seed", self.seed, low=0)
-        check_number("label_dropout", self.label_dropout, low=0.0, high=1.0)
-        check_integer("world", self.world, low=1, high=MOST_DRAWS)
         check_integer("rank", self.rank, low=0, high=self.world - 1)
-        for name, flag in (("flip", self.flip), ("dequantise", self.dequantise)):
-            check_flag(name, flag)
-        for name, span in (("data_range", self.data_range), ("value_range", self.value_range)):
-            if span is not None:
-                check_interval(name, span)
         if self.data_range is None and (self.source.levels is not None or self.value_range is not None):
             raise InvalidArgumentError("`data_range` must be given for grey levels, such as (-1.0, 1.0).")
         if self.source.levels is None and self.source.extent is not None:
@@ -458,10 +461,8 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         if span is not None:
             slack = 1e-6 * (span[1] - span[0])
             if least < span[0] - slack or most > span[1] + slack:
-                raise InvalidArgumentError(
-                    f"`data` must be within {span[0]:g} to {span[1]:g}, got values from {least:g} to {most:g}; pass "
-                    "their range as value_range=(low, high)."
-                )
+                got = f"{least:g} to {most:g}; give that as value_range="
+                raise InvalidArgumentError(f"`data` must be within {span[0]:g} to {span[1]:g}, got {got}.")
 
     def indices(self, step: int) -> Tensor:
         """The rows of a step."""
@@ -513,15 +514,11 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             "samples": len(self.source),
             "fingerprint": self.source.fingerprint(),
             "levels": self.source.levels,
-            "data_range": _listed(self.data_range),
-            "value_range": _listed(self.value_range),
+            "data_range": self.data_range and list(self.data_range),
+            "value_range": self.value_range and list(self.value_range),
             "flip": self.flip,
             "label_dropout": self.label_dropout,
         } | ({} if self.dequantise else {"dequantise": False})
-
-
-def _listed(values: Sequence[float] | None) -> list[float] | None:
-    return None if values is None else [float(v) for v in values]
 
 
 @lru_cache(maxsize=4)

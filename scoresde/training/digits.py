@@ -11,29 +11,31 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import InvalidArgumentError
-from ..core.noise import check_seed
-from ..core.support.checks import check_callable, check_kind
+from ..core.support.checks import check_kind
+from ..core.support.declared import called, checked, instance
 from ..losses import NoiseLevels, edm
 from ..nets import build
 from ..zoo import Config, Labels, Pretrained, save
+from .data import Seed
 from .digits_data import DIGITS_DATA, digits_split, grey_to_x
 from .recipe import Recipe
 from .stream import Piece
-from .trainer import Trainer
+from .trainer import Loss, Trainer
 
 Batch = tuple[Tensor, dict[str, object]]  # data (batch, *event), and what else the network receives
 
 
+@checked
 def fit(
-    net: nn.Module,
-    loss: Callable[..., Tensor],
-    draw: Callable[[int, torch.Generator], Batch],
+    net: Annotated[nn.Module, instance(nn.Module, "a torch.nn.Module")],
+    loss: Loss,
+    draw: Annotated[Callable[[int, torch.Generator], Batch], called("draw(batch_size, generator)")],
     recipe: Recipe,
     generator: torch.Generator,
     *,
@@ -66,10 +68,6 @@ def fit(
         False
     """
 
-    check_kind("net", net, nn.Module, "a torch.nn.Module")
-    check_callable("draw", draw, "draw(batch_size, generator)")
-    check_kind("generator", generator, torch.Generator, "a torch.Generator")
-
     def stream(first: int, stop: int) -> Iterator[Piece]:
         dropout: int | None = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         for _ in range(first, stop):
@@ -91,7 +89,8 @@ DIGITS_DROPOUT = 0.1  # with 1,437 digits, what keeps the network from learning 
 DIGITS_LABEL_DROPOUT = 0.6  # share of digits shown without their label: they train the null class, the default
 
 
-def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", progress: bool = True) -> Pretrained:
+@checked
+def train_digits(seed: Seed = 0, recipe: Recipe = DIGITS, *, command: str = "", progress: bool = True) -> Pretrained:
     """Train the digits network on the training part of `digits_split`.
 
     Example:
@@ -99,8 +98,7 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
         >>> train_digits(recipe=Recipe(steps=1, batch_size=4), progress=False).event_shape
         (1, 8, 8)
     """
-    generator = torch.Generator().manual_seed(check_seed("seed", seed))
-    check_kind("command", command, str, "a string")
+    generator = torch.Generator().manual_seed(seed)
     split = digits_split()
     null = DIGITS_NET["labels"]
 
@@ -136,10 +134,6 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of ``python -m scoresde.training``."""
-    if arguments is not None:
-        check_kind("arguments", arguments, (list, tuple), "a list of words")
-        for i, word in enumerate(arguments):
-            check_kind(f"arguments[{i}]", word, str, "a string")
     parser = argparse.ArgumentParser(prog="python -m scoresde.training", description="Train the reference network.")
     parser.add_argument("data", choices=["digits"], help="what to train on")
     parser.add_argument("--out", type=Path, required=True, help="directory to write the model to")

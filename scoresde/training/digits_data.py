@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..core.noise import check_seed
-from ..core.support.checks import check_generator, check_tensor
+from ..core.support.checks import check_generator
+from ..core.support.declared import checked, tensor
 
 DIGITS_NAME = "scikit-learn digits, 1437 of 1797 (scoresde.training.digits_split())"
 DIGITS_DATA = f"{DIGITS_NAME}; grey v = 0 ... 16 mapped by x = -1 + 2 (v + u) / 17, u ~ U[0, 1)"
@@ -44,7 +45,8 @@ def digits_split(seed: int = 0) -> DigitsSplit:
     return DigitsSplit(v[:train], label[:train], v[train:], label[train:])
 
 
-def grey_to_x(v: Tensor, generator: torch.Generator | None = None) -> Tensor:
+@checked
+def grey_to_x(v: Annotated[Tensor, tensor(kind="real")], generator: torch.Generator | None = None) -> Tensor:
     r"""Dequantise integer grey levels 0 … 16: :math:`x = -1 + 2 (v + u)/17`, :math:`u \sim U[0, 1)`.
 
     Example:
@@ -52,6 +54,5 @@ def grey_to_x(v: Tensor, generator: torch.Generator | None = None) -> Tensor:
         >>> ((x + 1) / 2 * 17).floor()
         tensor([ 0., 16.])
     """
-    check_tensor("v", v, kind="real")
     check_generator(generator, device=v.device)
     return -1 + 2 * (v + torch.rand(v.shape, generator=generator, device=v.device)) / 17

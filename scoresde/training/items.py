@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..core.support.checks import MOST_WIDTH, as_tensor, check_finite_rows, check_integer, check_tensor, named
+from ..core.support.declared import checked, integer
 from ..core.support.files.images import check_mode, pixels
 
 LABELS = ("label", "labels", "y")  # columns that hold labels
-LARGEST_SIDE = 1 << 16  # pixels
+Side = Annotated[int, integer(low=1, high=1 << 16)]  # pixels
 _VALUES = ("x", "image")  # columns that hold samples, where there are others
 _CHANNELS = (1, 3, 4)  # of images
 _NAMED = "give their names, as in read(dataset, values='image', labels='label')"
@@ -42,31 +43,23 @@ def split(item: Any, values: str | None, labels: str | None, where: str, hint: s
     """
     if not isinstance(item, Mapping):
         if values is not None or labels is not None:
-            raise InvalidArgumentError(
-                f"`values` and `labels` name columns, but {where} has none: it is {named(item)}."
-            )
+            raise InvalidArgumentError(f"`values` and `labels` name columns, but {where} is {named(item)}.")
         if not isinstance(item, tuple | list):
             return item, None
         if len(item) not in (1, 2):
-            raise InvalidArgumentError(
-                f"`data` {where} must be a sample, (sample,) or (sample, label), got a {type(item).__name__} of "
-                f"{len(item)} entries; keep two of them."
-            )
+            got = f"a {type(item).__name__} of {len(item)} entries"
+            raise InvalidArgumentError(f"`data` {where} must be a sample, (sample,) or (sample, label), got {got}.")
         return item[0], item[1] if len(item) == 2 else None
     columns = ", ".join(map(str, item)) or "none"
     for argument, name in (("values", values), ("labels", labels)):
         if name is not None and name not in item:
-            raise InvalidArgumentError(
-                f"`{argument}` must be a column of the data, got {name!r}; {where} has the columns {columns}."
-            )
+            raise InvalidArgumentError(f"`{argument}` must be a column of {where}, which has {columns}; got {name!r}.")
     label = [labels] if labels is not None else [name for name in LABELS if name in item and name != values]
     others = [name for name in item if name not in label]
     value = [values] if values is not None else others if len(others) == 1 else [n for n in _VALUES if n in others]
     if len(value) != 1 or len(label) > 1:
-        raise InvalidArgumentError(
-            f"`data`: which column holds the {'labels' if len(value) == 1 else 'samples'} is not clear: {where} has "
-            f"the columns {columns}; {hint}."
-        )
+        which = f"which column holds the {'labels' if len(value) == 1 else 'samples'} is not clear"
+        raise InvalidArgumentError(f"`data`: {which}: {where} has the columns {columns}; {hint}.")
     return item[value[0]], item[label[0]] if label else None
 
 
@@ -99,9 +92,23 @@ def levels_of(values: Tensor, levels: int | None, what: str = "`data`") -> int |
     return levels
 
 
+def digest_of(header: str, *tensors: Tensor | None) -> str:
+    """A digest of a text and of the bytes of tensors.
+
+    Example:
+        >>> digest_of("x", torch.zeros(2), None) == digest_of("x", torch.zeros(2))
+        True
+    """
+    digest = hashlib.sha256(header.encode())
+    for part in tensors:
+        if part is not None:
+            digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def is_dataset(data: object) -> bool:
     """Whether something is indexed by rows, or is a dataset of PyTorch."""
-    if isinstance(data, type | str | bytes | bytearray | Tensor | np.ndarray | Mapping):
+    if isinstance(data, type | str | bytes | Tensor | np.ndarray | Mapping):
         return False
     return isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
 
@@ -109,15 +116,11 @@ def is_dataset(data: object) -> bool:
 def check_dataset(dataset: Any) -> int:
     """Return the number of rows of a map-style dataset, or say what is wrong with it."""
     if isinstance(dataset, Mapping):
-        raise InvalidTypeError(
-            f"`data` must be one dataset, got a {type(dataset).__name__} of {', '.join(map(str, dataset))}; take one "
-            "of them, such as dataset['train']."
-        )
+        names = ", ".join(map(str, dataset))
+        raise InvalidTypeError(f"`data` must be one dataset, such as dataset['train'], got a mapping of {names}.")
     if isinstance(dataset, DataLoader | IterableDataset) or not is_dataset(dataset) or not hasattr(dataset, "__len__"):
-        raise InvalidTypeError(
-            f"`data` must be a name, a path, or a dataset with a length that is indexed by rows, got "
-            f"{type(dataset).__name__}; a torch.utils.data.DataLoader is for `Trainer`, in the place of the stream."
-        )
+        got = f"{type(dataset).__name__}; `Trainer` takes a DataLoader"
+        raise InvalidTypeError(f"`data` must be a name, a path, or a dataset indexed by rows, got {got}.")
     if not len(dataset):
         raise InvalidArgumentError("`data` must hold one sample or more, got a dataset of length 0.")
     return len(dataset)
@@ -162,6 +165,7 @@ class Items:
         (tensor([[2., 3.]]), tensor([0]))
     """
 
+    @checked
     def __init__(
         self,
         dataset: Any,
@@ -169,34 +173,26 @@ class Items:
         values: str | None = None,
         labels: str | None = None,
         levels: int | None = None,
-        classes: int | None = None,
-        size: int | None = None,
+        classes: Annotated[int, integer(low=1, high=MOST_WIDTH)] | None = None,
+        size: Side | None = None,
     ) -> None:
         self._count = check_dataset(dataset)
-        for name, column in (("values", values), ("labels", labels)):
-            if not isinstance(column, str | None):
-                raise InvalidTypeError(f"`{name}` must be the name of a column, or None, got {named(column)}.")
-        self.size = None if size is None else check_integer("size", size, low=1, high=LARGEST_SIDE)
-        self.dataset, self._names = dataset, (values, labels)
+        self.dataset, self._names, self.size = dataset, (values, labels), size
         value, label = split(_fetched(dataset, [0])[0], *self._names, "row 0")
         event = self._event(value, "row 0")
         if not event.ndim or not event.numel():
-            raise InvalidArgumentError(
-                f"`data` must be samples with a dimension and numbers, got shape {tuple(event.shape)} in row 0."
-            )
+            raise InvalidArgumentError(f"`data` must be arrays, not empty, got shape {tuple(event.shape)} in row 0.")
         self._dtype, self.event_shape, self._labelled = event.dtype, tuple(event.shape), label is not None
         last = event.ndim == 3 and self.event_shape[-1] in _CHANNELS and self.event_shape[0] not in _CHANNELS
         if self._dtype == torch.uint8 and last:  # the channels
-            raise InvalidArgumentError(
-                f"`data` must be images (channels, height, width), got shape {self.event_shape} in row 0; move the "
-                "channels to the front, as with_format('torch') of a datasets.Dataset does."
-            )
+            got = f"{self.event_shape} in row 0; move the channels to the front"
+            raise InvalidArgumentError(f"`data` must be images (channels, height, width), got {got}.")
         self.levels = levels_of(event, levels, "`data` row 0")
-        self.classes: int | None = None
-        if self._labelled:
-            self.classes = self._number_of_classes(classes)
-        elif classes is not None:
+        if classes is not None and not self._labelled:
             raise InvalidArgumentError("`classes` is for labels, but row 0 has none.")
+        self.classes = classes
+        if self._labelled and classes is None:
+            self.classes = self._number_of_classes()
         self.extent = None if self.levels is None else (0.0, float(self.levels - 1))
         self.name = f"{self._count} rows of a {type(dataset).__name__}"
         self._digest = self._probed()
@@ -222,11 +218,9 @@ class Items:
         value, label = split(item, *self._names, where)
         event = self._event(value, where)
         if tuple(event.shape) != self.event_shape or event.dtype != self._dtype:
+            first, other = f"{self._dtype} {self.event_shape}", f"{event.dtype} {tuple(event.shape)}"
             hint = "; give size= to resize images" if self._dtype == torch.uint8 else ""
-            raise InvalidArgumentError(
-                f"`data` must be samples of one shape and dtype, got {self._dtype} {self.event_shape} in row 0 and "
-                f"{event.dtype} {tuple(event.shape)} in {where}{hint}."
-            )
+            raise InvalidArgumentError(f"`data` differ: {first} in row 0 and {other} in {where}{hint}.")
         if not bool(event.isfinite().all()):
             raise NonFiniteError(f"`data` {where} has NaN or infinite values; leave it out.", stage="input")
         if self.levels is not None:
@@ -240,26 +234,20 @@ class Items:
             check_mode(value, where)
             return pixels(value, self.size)
         if not isinstance(value, Tensor | np.ndarray | list):
-            raise InvalidTypeError(
-                f"`data` {where} must be a tensor, a NumPy array or a PIL image, got {named(value)}."
-            )
+            raise InvalidTypeError(f"`data` {where} must be a tensor, an array or a PIL image, got {named(value)}.")
         return as_tensor(f"data, {where}", value).detach()
 
     def _label(self, label: Any, where: str) -> int:
         if label is None or not self._labelled:
-            which = (where, "row 0") if self._labelled else ("row 0", where)
-            raise InvalidArgumentError(
-                f"`data` must be items of one kind: {which[0]} has no label, and {which[1]} has one."
-            )
+            without, other = (where, "row 0") if self._labelled else ("row 0", where)
+            raise InvalidArgumentError(f"`data`: {without} has no label, and {other} has one.")
         if isinstance(label, Tensor | np.ndarray | np.generic) and label.ndim == 0:
             label = label.item()
         most = None if self.classes is None else self.classes - 1
         hint = " Labels are integers from 0; their number is classes=."
         return check_integer(f"label of {where}", label, low=0, high=most, hint=hint)
 
-    def _number_of_classes(self, given: int | None) -> int:
-        if given is not None:
-            return check_integer("classes", given, low=1, high=MOST_WIDTH)
+    def _number_of_classes(self) -> int:
         features, own = getattr(self.dataset, "features", None), getattr(self.dataset, "classes", None)
         columns = features if isinstance(features, Mapping) else {}
         column = self._names[1] or next((name for name in LABELS if name in columns), "")
@@ -277,18 +265,9 @@ class Items:
 
     def _probed(self) -> str:
         rows = torch.linspace(0, len(self) - 1, min(_PROBES, len(self)), dtype=torch.float64).round().long()
-        parts = (*self.rows(rows), *self.rows(rows))
-        digests = []
-        for values, labels in (parts[:2], parts[2:]):
-            digest = hashlib.sha256(f"{len(self)} {values.dtype} {tuple(values.shape)} {self.classes}".encode())
-            for part in (values, labels):
-                if part is not None:
-                    digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
-            digests.append(digest.hexdigest())
-        if digests[0] != digests[1]:
-            raise InvalidArgumentError(
-                "`data` must give the same item whenever a row is read, but some rows changed from one reading to the "
-                "next; leave out random transforms (`Batches` mirrors by flip=True), or give `Trainer` a DataLoader of "
-                "the dataset."
-            )
-        return digests[0]
+        header = f"{len(self)} {self._dtype} {(len(rows), *self.event_shape)} {self.classes}"
+        first, second = (digest_of(header, *self.rows(rows)) for _ in range(2))
+        if first != second:
+            hint = "leave out random transforms, or give `Trainer` a DataLoader"
+            raise InvalidArgumentError(f"`data` must give the same item whenever a row is read; {hint}.")
+        return first

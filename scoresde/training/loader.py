@@ -14,10 +14,9 @@ from ..core.errors import InvalidArgumentError, InvalidTypeError
 from ..core.support.checks import as_tensor, check_finite_rows, named
 from ..likelihood import dequantize
 from . import parallel
-from .data import Batches
+from .data import DATA, DROPOUT, LOSS, ROWS, Batches, generator_of, seed_of
 from .items import is_dataset, split
 from .recipe import Recipe
-from .seeds import DATA, DROPOUT, LOSS, ROWS, generator_of, seed_of
 from .settings import samples_per_batch
 from .stream import Piece, Stateless, Stream
 
@@ -72,19 +71,14 @@ class Loader:
             for batch in self._pass(epoch):
                 piece = self._piece(batch, number)
                 if number == before and len(piece.x0) != self.size:
-                    raise InvalidArgumentError(
-                        f"`stream` must give batches of {self.size} samples, as the recipe says, got {len(piece.x0)} "
-                        f"in the first batch of pass {epoch}."
-                    )
+                    got = f"{len(piece.x0)} in the first batch of pass {epoch}"
+                    raise InvalidArgumentError(f"`stream` must give batches of {self.size} samples, got {got}.")
                 yield piece
                 number += 1
                 if number == stop:
                     return
             if number == before:
-                raise InvalidArgumentError(
-                    f"`stream` gave no batch in pass {epoch}: a loader must give one or more whenever it is iterated; "
-                    "does drop_last=True leave nothing?"
-                )
+                raise InvalidArgumentError(f"`stream` gave no batch in pass {epoch}; does drop_last leave nothing?")
             epoch += 1
 
     def _pass(self, epoch: int) -> Iterator[Any]:
@@ -107,15 +101,11 @@ class Loader:
         values, label = split(batch, None, None, where, _NAMED)
         x = as_tensor(f"stream, {where}", values).detach()
         if x.ndim < 2 or not x.numel():
-            raise InvalidArgumentError(
-                f"`stream` must give batches (samples, *event), got shape {tuple(x.shape)} in {where}."
-            )
+            raise InvalidArgumentError(f"`stream` must give (samples, *event), got shape {tuple(x.shape)} in {where}.")
         if not x.is_floating_point():
             if x.dtype != torch.uint8:
-                raise InvalidTypeError(
-                    f"`stream` must give uint8 grey levels or floating-point numbers, got {x.dtype} in {where}; for "
-                    "other levels write Batches(read(dataset, levels=…), size)."
-                )
+                got = f"{x.dtype} in {where}; see `Batches` for other levels"
+                raise InvalidTypeError(f"`stream` must give uint8 or floating-point numbers, got {got}.")
             noise = generator_of(self.seed, DATA, number, self.rank)
             x = dequantize(x.cpu(), levels=_LEVELS, data_range=_RANGE, generator=noise, dtype=torch.float32)
         check_finite_rows(f"`stream`, {where},", x)
@@ -129,10 +119,8 @@ class Loader:
     def _labels(self, label: Any, count: int, where: str) -> Tensor:
         labels = as_tensor(f"labels of {where}", label)
         if labels.shape != (count,) or labels.is_floating_point():
-            raise InvalidArgumentError(
-                f"`stream` must give integer labels ({count},), one per sample, got {labels.dtype} "
-                f"{tuple(labels.shape)} in {where}."
-            )
+            got = f"{labels.dtype} {tuple(labels.shape)} in {where}"
+            raise InvalidArgumentError(f"`stream` must give integer labels ({count},), one per sample, got {got}.")
         return labels.to(self.device, torch.long, non_blocking=True)
 
     def settings(self) -> dict[str, object]:
@@ -158,19 +146,12 @@ def as_stream(stream: Any, recipe: Recipe, device: torch.device) -> Stream:
     if isinstance(stream, Batches):
         return Stateless(stream, device)
     if is_dataset(stream) and not isinstance(stream, IterableDataset):
-        raise InvalidTypeError(
-            f"`stream` must give batches, got {named(stream)}; of a dataset write Batches(dataset, size), or "
-            "torch.utils.data.DataLoader(dataset, size)."
-        )
+        raise InvalidTypeError(f"`stream` must give batches; write Batches(dataset, size) of {named(stream)}.")
     if not isinstance(stream, Iterable) or isinstance(stream, str | Tensor | type | set | frozenset | Mapping):
-        raise InvalidTypeError(
-            "`stream` must be a scoresde.training.Batches, a torch.utils.data.DataLoader, or callable as "
-            f"stream(first, stop), such as scoresde.training.Stateless(batches), got {named(stream)}."
-        )
+        known = "a scoresde.training.Batches, a DataLoader, or callable as stream(first, stop)"
+        raise InvalidTypeError(f"`stream` must be {known}, got {named(stream)}.")
     if isinstance(stream, Iterator):
-        raise InvalidTypeError(
-            f"`stream` must give its batches whenever it is iterated, got {named(stream)}, which can be read once."
-        )
+        raise InvalidTypeError(f"`stream` must be iterable again and again, {named(stream)} can be read once.")
     rank, world = parallel.rank_and_world()
     size = getattr(stream, "batch_size", None) or samples_per_batch(recipe, world)
     return Loader(stream, size, device, rank)

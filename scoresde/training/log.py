@@ -52,10 +52,7 @@ class Log:
             with writable(self.path):
                 rows = list(csv.reader(io.StringIO(self.path.read_text()))) if self.path.exists() else []
             if rows and tuple(rows[0]) != HEADER:
-                raise InvalidArgumentError(
-                    f"{self.path} is not a log of a run, which begins with {','.join(HEADER)}; use another folder; "
-                    "nothing was overwritten."
-                )
+                raise InvalidArgumentError(f"{self.path} is not the log of a run, and was kept; use another folder.")
             kept = [row for row in rows if len(row) == len(HEADER) and row[0].isdigit() and int(row[0]) <= step]
             write_bytes(self.path, csv_text([HEADER, *kept]).encode())
         self._events: Any = None

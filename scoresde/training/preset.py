@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import InvalidArgumentError, check_choice
+from ..core.errors import InvalidArgumentError
 from ..core.sdes import EDMSDE, AffineSDE
-from ..core.support.checks import (
-    best_device,
-    check_callable,
-    check_device,
-    check_flag,
-    check_integer,
-    check_interval,
-    check_kind,
-    check_number,
-)
+from ..core.support.checks import best_device
+from ..core.support.declared import Device, Index, Interval, Probability, called, checked, instance
 from ..discrete import Chain
 from ..likelihood import Bound, bits_per_dim, dequantize
-from ..nets import ARCHITECTURES, build
+from ..nets import ARCHITECTURES, Architecture, build
 from ..scores import Score, ScoreModel
 from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel
 from .callbacks import SampleCallback
-from .data import Batches, Source, Unlabelled, as_source, check_source
+from .data import DATA, WEIGHTS, Batches, Rows, Source, Unlabelled, as_source, generator_of, seed_of
 from .recipe import Recipe
-from .seeds import DATA, WEIGHTS, generator_of, seed_of
 from .settings import samples_per_batch
 from .stream import Stateless
-from .trainer import Every, Trainer, check_callbacks, parts_of
+from .trainer import Callbacks, Every, Loss, Trainer, parts_of
+
+Model = Annotated[ScoreModel, instance(Score, "a score function such as scoresde.ScoreModel")]
 
 
+@checked
 @dataclass(frozen=True)
 class Preset:
     """A published way to train, or one of yours.
@@ -69,51 +63,34 @@ class Preset:
     """
 
     summary: str
-    loss: Callable[..., Tensor]
+    loss: Loss
     recipe: Recipe
-    process: Callable[[], AffineSDE | Chain] | None = None
+    process: Annotated[Callable[[], AffineSDE | Chain], called("process()")] | None = None
     prediction: str = "edm"
     time_input: str | None = None
     input_scale: str = "x"
     variance: str | None = None
-    architecture: str = "unet"
+    architecture: Architecture = "unet"
     kwargs: Mapping[str, object] = field(default_factory=dict)
-    data_range: tuple[float, float] = (-1.0, 1.0)
-    label_dropout: float = 0.1
+    data_range: Interval = (-1.0, 1.0)
+    label_dropout: Probability = 0.1
     flip: bool = False
     sampler: Sampler = field(default_factory=lambda: Sampler("auto", steps=20))
     paper: str = ""
-    bound: Callable[..., Bound] | None = None
+    bound: Annotated[Callable[..., Bound], called("bound(model, x, seed=0)")] | None = None
     labelled: bool = True
     dequantise: bool = True
     grey_loss: bool = False
 
-    def __post_init__(self) -> None:
-        for name in ("summary", "paper", "prediction", "input_scale"):
-            check_kind(name, getattr(self, name), str, "a string")
-        for name in ("time_input", "variance"):
-            check_kind(name, getattr(self, name), (str, type(None)), "a name, or None")
-        check_callable("loss", self.loss, "loss(model, x0, generator, **context)")
-        check_kind("recipe", self.recipe, Recipe, "a scoresde.training.Recipe")
-        for name, call in (("process", "process()"), ("bound", "bound(model, x, seed=0)")):
-            if getattr(self, name) is not None:
-                check_callable(name, getattr(self, name), call)
-        check_choice("architecture", self.architecture, ARCHITECTURES)
-        check_kind("kwargs", self.kwargs, Mapping, "a mapping of arguments")
-        check_interval("data_range", self.data_range)
-        check_number("label_dropout", self.label_dropout, low=0.0, high=1.0)
-        check_kind("sampler", self.sampler, Sampler, "a scoresde.zoo.Sampler")
-        for name in ("flip", "labelled", "dequantise", "grey_loss"):
-            check_flag(name, getattr(self, name))
-
-    def arguments(self, source: Source) -> dict[str, object]:
+    @checked
+    def arguments(self, source: Rows) -> dict[str, object]:
         """The arguments of the network for some data."""
-        check_source(source)
         taken = inspect.signature(ARCHITECTURES[self.architecture]).parameters
         known: dict[str, object] = {"event_shape": list(source.event_shape), "labels": source.classes or 1}
         return {name: value for name, value in known.items() if name in taken} | dict(self.kwargs)
 
-    def model(self, source: Source, sigma_data: float, seed: int = 0) -> ScoreModel:
+    @checked
+    def model(self, source: Source, sigma_data: float, seed: Index = 0) -> ScoreModel:
         """A new network for some data, its weights drawn with a seed.
 
         Example:
@@ -121,7 +98,6 @@ class Preset:
             >>> scoresde.presets.PRESETS["edm"].model(read("digits"), 0.6).event_shape
             (1, 8, 8)
         """
-        check_integer("seed", seed, low=0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, WEIGHTS))
             net = self._network(source)
@@ -148,7 +124,8 @@ class Preset:
                 "For vectors: replace(preset, architecture='mlp', kwargs={})."
             ) from None
 
-    def bits(self, model: ScoreModel, v: Tensor, *, levels: int, seed: int = 0, **options: object) -> Tensor:
+    @checked
+    def bits(self, model: Model, v: Tensor, *, levels: int, seed: Index = 0, **options: object) -> Tensor:
         """Bits per dimension of grey levels by the system's own bound, ``(batch,)``: that of the density of dequantised
         values where it is trained with these, else that of the levels themselves.
 
@@ -169,8 +146,6 @@ class Preset:
             >>> preset.bits(model, digits_split().test_images[:2], levels=17, draws=4).shape
             torch.Size([2])
         """
-        check_kind("model", model, Score, "a score function such as scoresde.ScoreModel")
-        check_integer("seed", seed, low=0)
         if self.bound is None:
             raise InvalidArgumentError("This preset has no bound of its own; take scoresde.variational_bound.")
         if not self.dequantise:
@@ -179,12 +154,13 @@ class Preset:
         density = self.bound(model, x, seed=seed, **options)
         return bits_per_dim(-density.total, density.event_shape, levels=levels, data_range=self.data_range)
 
-    def source(self, source: Source) -> Source:
+    @checked
+    def source(self, source: Rows) -> Source:
         """The data as its networks see them: without labels, if it does not receive them."""
-        check_source(source)
         return source if self.labelled else Unlabelled(source)
 
-    def told(self, source: Source) -> str:
+    @checked
+    def told(self, source: Rows) -> str:
         """A description of the data, and of their mapping to the network's range.
 
         Example:
@@ -192,7 +168,6 @@ class Preset:
             >>> scoresde.presets.PRESETS["ddpm"].told(read("digits")).partition("; ")[2]
             'grey v = 0 ... 16 mapped by x = -1 + 2 (v + 1/2) / 17'
         """
-        check_source(source)
         if source.levels is None:
             return source.name
         (low, high), noise = self.data_range, "u" if self.dequantise else "1/2"
@@ -200,27 +175,28 @@ class Preset:
         mapped = f"x = {low:g} + {high - low:g} (v + {noise}) / {source.levels}{law}"
         return f"{source.name}; grey v = 0 ... {source.levels - 1} mapped by {mapped}"
 
-    def loss_on(self, source: Source) -> Callable[..., Tensor]:
+    @checked
+    def loss_on(self, source: Rows) -> Callable[..., Tensor]:
         """The loss for some data."""
-        check_source(source)
         if not self.grey_loss:
             return self.loss
         return functools.partial(self.loss, levels=source.levels, data_range=self.data_range)
 
 
+@checked
 def train(
     preset: Preset,
     source: Any,
     folder: str | Path | None = None,
     *,
     seed: int = 0,
-    device: torch.device | str | None = None,
+    device: Device | None = None,
     value_range: tuple[float, float] | None = None,
     flip: bool | None = None,
     workers: int = 0,
     command: str = "",
-    sample_every: int = 0,
-    callbacks: Sequence[Every] = (),
+    sample_every: Index = 0,
+    callbacks: Callbacks = (),
     settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Pretrained:
@@ -255,12 +231,7 @@ def train(
         >>> train(small, read("digits"), progress=False).config.sampler.method
         'rho_heun'
     """
-    check_kind("preset", preset, Preset, "a scoresde.training.Preset")
-    check_integer("sample_every", sample_every, low=0)
-    check_callbacks(callbacks)
-    check_kind("command", command, str, "a string")
-    check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
-    device = best_device() if device is None else check_device(device)
+    device = best_device() if device is None else device
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
     size = samples_per_batch(recipe, world)
     source = preset.source(as_source(source))

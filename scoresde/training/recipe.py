@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
-from ..core.support.checks import MOST_STEPS, check_flag, check_integer, check_kind, check_number, shown
+from ..core.errors import InvalidArgumentError
+from ..core.support.checks import check_integer, check_number, shown
+from ..core.support.declared import (
+    Kind,
+    NonNegative,
+    Positive,
+    Probability,
+    Steps,
+    checked,
+    integer,
+    one_of,
+)
 
 # The learning rate after the warm-up, over its peak, at a share of the steps.
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -21,14 +31,22 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "none": lambda share: 1.0,
 }
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-_MOST = 1 << 40  # steps, samples
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_Many = Annotated[int, integer(low=1, high=1 << 40)]
 
 
+def _check_betas(name: str, betas: Any) -> None:
+    if not isinstance(betas, list | tuple) or len(betas) != 2:
+        raise InvalidArgumentError(f"`{name}` must be two numbers, got {shown(betas)}.")
+    for i, beta in enumerate(betas):
+        check_number(f"{name}[{i}]", beta, low=0.0, high=math.nextafter(1.0, 0.0))
+
+
+@checked
 @dataclass(frozen=True)
 class Recipe:
     r"""How to train: Adam, linear warm-up then decay, gradient clipping, averaged weights.
@@ -41,8 +59,8 @@ class Recipe:
         weight_decay: of the optimiser.
         ema: decay of the exponential moving average of the weights, per step.
         clip: largest norm of the gradient.
-        ema_power: None, or :math:`\gamma` of a power-law average, whose memory is a share of the run: the decay of step
-            n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. Such an average is good at any step, and for short runs too.
+        ema_power: None, or :math:`\gamma` of a power-function average, whose memory is a share of the run: the decay of
+            step n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. Such an average is good at any step and in short runs.
         decay: ``"cosine"`` (to 0), ``"linear"`` (to 0) or ``"none"``.
         optimizer: ``"adamw"`` or ``"adam"``.
         betas: of the optimiser.
@@ -63,47 +81,29 @@ class Recipe:
         (0.904, 0.999)
 
     References:
-        Karras et al. (2024), Analyzing and Improving the Training Dynamics of Diffusion Models, eq. 127 (power-law
-        average). https://arxiv.org/abs/2312.02696
+        Karras et al. (2024), Analyzing and Improving the Training Dynamics of Diffusion Models, eq. 127
+        (power-function average). https://arxiv.org/abs/2312.02696
     """
 
-    steps: int = 10_000
-    batch_size: int = 128
-    learning_rate: float = 4e-3
-    warmup: int = 300
-    weight_decay: float = 0.0
-    ema: float = 0.999
+    steps: Steps = 10_000
+    batch_size: _Many = 128
+    learning_rate: Positive = 4e-3
+    warmup: Annotated[int, integer(low=0, high=1 << 40)] = 300
+    weight_decay: NonNegative = 0.0
+    ema: Probability = 0.999
     clip: float = 1.0
-    ema_power: float | None = None
-    decay: str = "cosine"
-    optimizer: str = "adamw"
-    betas: tuple[float, float] = (0.9, 0.99)
-    precision: str = "float32"
-    process_rate: float = 1.0
-    accumulate: int = 1
+    ema_power: NonNegative | None = None
+    decay: Annotated[str, one_of(*DECAYS)] = "cosine"
+    optimizer: Annotated[str, one_of(*OPTIMIZERS)] = "adamw"
+    betas: Annotated[tuple[float, float], Kind(_check_betas)] = (0.9, 0.99)
+    precision: Annotated[str, one_of(*PRECISIONS)] = "float32"
+    process_rate: NonNegative = 1.0
+    accumulate: _Many = 1
     compile: bool = False
 
     def __post_init__(self) -> None:
-        check_integer("steps", self.steps, low=1, high=MOST_STEPS)
-        check_integer("batch_size", self.batch_size, low=1, high=_MOST)
-        check_integer("warmup", self.warmup, low=0, high=_MOST)
-        check_integer("accumulate", self.accumulate, low=1, high=_MOST)
-        check_number("learning_rate", self.learning_rate, low=0.0, strict=True)
-        check_number("process_rate", self.process_rate, low=0.0)
-        check_number("weight_decay", self.weight_decay, low=0.0)
-        check_number("ema", self.ema, low=0.0, high=1.0)
-        if self.ema_power is not None:
-            check_number("ema_power", self.ema_power, low=0.0)
         if isinstance(self.clip, bool) or not isinstance(self.clip, int | float) or not self.clip > 0:
             raise InvalidArgumentError(f"`clip` must be positive, or math.inf for none, got {shown(self.clip)}.")
-        if not isinstance(self.betas, list | tuple) or len(self.betas) != 2:
-            raise InvalidArgumentError(f"`betas` must be two numbers, got {shown(self.betas)}.")
-        for i, beta in enumerate(self.betas):
-            check_number(f"betas[{i}]", beta, low=0.0, high=math.nextafter(1.0, 0.0))
-        check_flag("compile", self.compile)
-        check_choice("decay", self.decay, DECAYS)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("precision", self.precision, PRECISIONS)
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -119,18 +119,10 @@ class Recipe:
     def optimizer_of(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, object]]) -> torch.optim.Optimizer:
         """The optimiser of parameters, or of groups of them."""
         kind: Any = OPTIMIZERS[self.optimizer]
-        try:
-            given = [] if isinstance(parameters, str | bytes) else list(parameters)
-        except (TypeError, ValueError, RuntimeError):
-            given = []
-        if not given or not all(isinstance(p, dict) or (isinstance(p, Tensor) and p.is_leaf) for p in given):
-            raise InvalidTypeError(f"`parameters` must be those of a module, or groups, got {shown(parameters)}.")
-        return kind(given, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+        return kind(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 
     def average_of(self, module: nn.Module) -> AveragedModel:
         """The average of a module's weights, torch's own."""
-
-        check_kind("module", module, nn.Module, "a torch.nn.Module")
 
         @torch.no_grad()
         def update(averaged: Any, current: Any, count: Tensor | int) -> None:

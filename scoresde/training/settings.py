@@ -54,9 +54,8 @@ def samples_per_batch(recipe: Recipe, world: int) -> int:
     """
     shares = world * recipe.accumulate
     if recipe.batch_size % shares:
-        raise InvalidArgumentError(
-            f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
-        )
+        given = f"{shares} = ranks x micro-batches, got {recipe.batch_size}"
+        raise InvalidArgumentError(f"`batch_size` must be a multiple of {given}.")
     return recipe.batch_size // shares
 
 
@@ -64,10 +63,8 @@ def check_size(stream: object, recipe: Recipe, world: int) -> None:
     """Refuse a recipe whose batch size is not that of the data."""
     size = getattr(getattr(stream, "batches", stream), "size", None)
     if size is not None and size * recipe.accumulate * world != recipe.batch_size:
-        raise InvalidArgumentError(
-            f"`recipe.batch_size` is {recipe.batch_size}, but the stream gives {size} samples x {recipe.accumulate} "
-            f"micro-batches x {world} ranks; write Recipe(batch_size={size * recipe.accumulate * world})."
-        )
+        given = f"{size} samples x {recipe.accumulate} micro-batches x {world} ranks"
+        raise InvalidArgumentError(f"`recipe.batch_size` is {recipe.batch_size}, but the stream gives {given}.")
 
 
 def remembering(loss: Any) -> dict[str, Any]:

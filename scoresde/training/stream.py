@@ -7,15 +7,14 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..core.support.checks import check_device, check_integer, check_kind
-from .data import Batches
-from .seeds import DROPOUT, LOSS, generator_of, seed_of
+from ..core.support.declared import Device, checked, integer
+from .data import DROPOUT, LOSS, Batches, generator_of, seed_of
 
 
 class Piece(NamedTuple):
@@ -28,12 +27,11 @@ class Piece(NamedTuple):
     dropout: int | None
 
 
-_MOST_WORKERS = 1024
-
 # Pieces `first` to `stop` - 1 of a run.
 Stream = Callable[[int, int], Iterator[Piece]]
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Stateless:
     """Pieces each of which is a function of seed, number and rank alone.
@@ -52,14 +50,8 @@ class Stateless:
     """
 
     batches: Batches
-    device: torch.device | str | None = None
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        check_kind("batches", self.batches, Batches, "a scoresde.training.Batches")
-        check_integer("workers", self.workers, low=0, high=_MOST_WORKERS)
-        if self.device is not None:
-            check_device(self.device)
+    device: Device | None = None
+    workers: Annotated[int, integer(low=0, high=1024)] = 0
 
     def __call__(self, first: int, stop: int) -> Iterator[Piece]:
         seed, rank = self.batches.seed, self.batches.rank

@@ -7,14 +7,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..core.support.checks import check_callable, check_flag, check_integer, check_kind, check_tensor, shown
+from ..core.support.checks import check_callable, check_integer, check_kind, check_tensor, shown
+from ..core.support.declared import Count, Kind, called, checked
 from ..core.support.files.paths import check_path
 from ..scores import ScoreModel
 from ..zoo.processes import modules_of
@@ -44,13 +45,23 @@ class Every(NamedTuple):
     call: Callable[[Progress], Mapping[str, float] | None]
 
 
-def check_callbacks(callbacks: Sequence[Every]) -> None:
-    """Refuse what is no sequence of `Every`."""
-    check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
+def _check_callbacks(name: str, callbacks: Any) -> None:
+    check_kind(name, callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
     for i, every in enumerate(callbacks):
-        if not hasattr(every, "steps") or not callable(getattr(every, "call", None)):
-            raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
-        check_integer(f"callbacks[{i}].steps", every.steps, low=1)
+        check_kind(f"{name}[{i}]", every, Every, "a scoresde.training.Every")
+        check_integer(f"{name}[{i}].steps", every.steps, low=1)
+        check_callable(f"{name}[{i}].call", every.call, "call(progress)")
+
+
+def _check_loss(name: str, loss: Any) -> None:
+    if isinstance(loss, type):
+        raise InvalidTypeError(f"`{name}` must be a function loss(model, x0, generator), got the class {shown(loss)}.")
+    check_callable(name, loss, "loss(model, x0, generator, **context)")
+
+
+Callbacks = Annotated[Sequence[Every], Kind(_check_callbacks)]
+Loss = Annotated[Callable[..., Tensor], Kind(_check_loss)]
+Writer = Annotated[Callable[..., object], called("log(figures, step=step), such as wandb.init().log")]
 
 
 class Trainer:
@@ -108,42 +119,26 @@ class Trainer:
         (False, 'edm')
     """
 
+    @checked
     def __init__(
         self,
         model: Any,
-        loss: Callable[..., Tensor],
+        loss: Loss,
         stream: Any,
         recipe: Recipe,
         *,
         folder: str | Path | None = None,
         settings: Mapping[str, object] | None = None,
-        callbacks: Sequence[Every] = (),
-        checkpoint_every: int = 500,
-        log_every: int = 50,
-        keep: int = 3,
+        callbacks: Callbacks = (),
+        checkpoint_every: Count = 500,
+        log_every: Count = 50,
+        keep: Count = 3,
         tensorboard: bool = False,
-        log: Callable[..., object] | None = None,
+        log: Writer | None = None,
         resume: bool | None = None,
         progress: bool = True,
-        stop: Callable[[], bool] | None = None,
+        stop: Annotated[Callable[[], bool], called("stop()")] | None = None,
     ) -> None:
-        if isinstance(loss, type):
-            raise InvalidTypeError(
-                f"`loss` must be a function loss(model, x0, generator), got the class {shown(loss)}."
-            )
-        check_callable("loss", loss, "loss(model, x0, generator, **context)")
-        check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
-        check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
-        check_callbacks(callbacks)
-        flags = {"tensorboard": tensorboard, "progress": progress, **({} if resume is None else {"resume": resume})}
-        for name, flag in flags.items():
-            check_flag(name, flag)
-        for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every), ("keep", keep)):
-            check_integer(name, value, low=1)
-        if log is not None:
-            check_callable("log", log, "log(figures, step=step), such as wandb.init().log")
-        if stop is not None and not callable(stop):
-            raise InvalidTypeError(f"`stop` must be a function without arguments, or None, got {stop!r}.")
         self.model, self.loss, self.recipe = model, loss, recipe
         self.folder = None if folder is None else check_path("folder", folder)
         self._checkpoints = (self.folder or Path()) / "checkpoints"
@@ -243,11 +238,8 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip).item()
         if not self.scaler.is_enabled() and not norm < float("inf"):
-            raise NonFiniteError(
-                f"Training stopped at step {step}: the norm of the gradient is {norm}; lower the learning rate.",
-                stage="score",
-                step=step,
-            )
+            why = f"the norm of the gradient is {norm}; lower the learning rate."
+            raise NonFiniteError(f"Training stopped at step {step}: {why}", stage="score", step=step)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averaged.update_parameters(self.modules)
@@ -260,23 +252,14 @@ class Trainer:
                 each = self.loss(self._called, piece.x0, piece.generator, **piece.context)
                 check_tensor("loss(model, x0, generator)", each)
                 if not each.requires_grad:
-                    raise InvalidArgumentError(
-                        "`loss(model, x0, generator)` carries no gradient: compute it from the model, without "
-                        ".detach() and outside torch.no_grad()."
-                    )
+                    raise InvalidArgumentError("`loss(model, x0, generator)` carries no gradient of the model.")
                 value = each.mean()
             if not torch.isfinite(value):
-                raise NonFiniteError(
-                    f"the loss is {value.item()}; lower the learning rate, or check the data.", stage="score"
-                )
+                why = f"the loss is {value.item()}; lower the learning rate, or check the data."
+                raise NonFiniteError(why, stage="score")
         except NonFiniteError as error:
-            raise NonFiniteError(
-                f"Training stopped at step {step}: {error}",
-                stage=error.stage,
-                step=step,
-                t=error.t,
-                indices=error.indices,
-            ) from error
+            known: dict[str, Any] = {"stage": error.stage, "t": error.t, "indices": error.indices}
+            raise NonFiniteError(f"Training stopped at step {step}: {error}", step=step, **known) from error
         return value
 
     def _after(self, done: int, value: float, norm: float, log: Log) -> None:

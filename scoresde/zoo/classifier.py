@@ -1,4 +1,4 @@
-"""A classifier of noisy data on the disk: one safetensors file whose header says what it is, never a pickle."""
+"""A classifier of noisy data on the disk: one safetensors file whose header describes it, never a pickle."""
 
 from __future__ import annotations
 

@@ -5,51 +5,47 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Annotated, Any, NoReturn, TypeAlias
 
 import torch
 
-from ..core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
+from ..core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError, check_choice
 from ..core.sdes import EDMSDE, AffineSDE
-from ..core.support.checks import (
-    MOST_GREY,
-    check_flag,
-    check_integer,
-    check_interval,
-    check_kind,
-    check_number,
-    check_shape,
-)
+from ..core.support.checks import MOST_GREY, check_integer, check_kind, check_shape
+from ..core.support.declared import Interval, Kind, Positive, checked, instance, integer
 from ..discrete import Chain
 from ..nets import ARCHITECTURES
 from ..scores import ScoreModel
 from ..tuning import FittedGrid
-from .processes import from_config
+from .processes import check_keys, from_config
 from .sampler import Sampler
 
-FORMAT = 2  # 1 had EDM networks only; it is read. What a network needs is a new format, with a row of `_SCHEMAS`
-_MOST_LABELS = (1 << 31) - 1
+FORMAT = 2  # a new key that networks need is a new format
 MAX_BYTES = 1 << 20  # a config is a few hundred bytes, with grids some thousands
 
 
 Content: TypeAlias = dict[str, Any]  # of a JSON file, whose types are checked where it is read
+Described = Annotated[Content, instance(dict, "a dictionary of JSON values")]
+_Number = Annotated[int, integer(low=1, high=(1 << 31) - 1)]  # of labels
 
 
+@checked
 @dataclass(frozen=True)
 class Labels:
     """The class labels that a network takes: ``name=`` 0 … count − 1, and the null class, "none given"."""
 
     name: str
-    count: int
-    null: int
+    count: _Number
+    null: _Number
 
     def __post_init__(self) -> None:
-        check_kind("name", self.name, str, "an identifier, such as 'label'")
-        check_integer("count", self.count, low=1, high=_MOST_LABELS)
-        check_integer("null", self.null, low=self.count, high=_MOST_LABELS, hint=" The classes are below it.")
+        if not self.name.isidentifier() or self.null < self.count:
+            raise InvalidArgumentError(f"`labels` must have an identifier as name, and count <= null, got {self}.")
 
 
+@checked
 @dataclass(frozen=True)
 class Config:
     """The description of a saved network, and its origin.
@@ -80,45 +76,31 @@ class Config:
     """
 
     architecture: str
-    kwargs: Content
-    sigma_data: float
-    event_shape: tuple[int, ...]
+    kwargs: Described
+    sigma_data: Positive
+    event_shape: Annotated[tuple[int, ...], Kind(partial(check_shape, rank=1))]
     labels: Labels | None = None
     data: str = ""
     command: str = ""
-    prediction: str = field(default="edm", kw_only=True)
-    time_input: str | None = field(default=None, kw_only=True)
-    input_scale: str = field(default="x", kw_only=True)
-    variance: str | None = field(default=None, kw_only=True)
-    process: Content | None = field(default=None, kw_only=True)
-    chain: Content | None = field(default=None, kw_only=True)
-    levels: int | None = field(default=None, kw_only=True)
-    data_range: tuple[float, float] | None = field(default=None, kw_only=True)
-    grids: tuple[FittedGrid, ...] = field(default=(), kw_only=True)
-    sampler: Sampler | None = field(default=None, kw_only=True)
-    data_std: float | None = field(default=None, kw_only=True)
+    _: KW_ONLY
+    prediction: str = "edm"
+    time_input: str | None = None
+    input_scale: str = "x"
+    variance: str | None = None
+    process: Described | None = None
+    chain: Described | None = None
+    levels: Annotated[int, integer(low=2, high=MOST_GREY)] | None = None
+    data_range: Interval | None = None
+    grids: tuple[FittedGrid, ...] = ()
+    sampler: Sampler | None = None
+    data_std: Positive | None = None
 
     def __post_init__(self) -> None:
-        for name in ("architecture", "prediction", "input_scale", "data", "command"):
-            check_kind(name, getattr(self, name), str, "a string")
-        for name in ("time_input", "variance"):
-            check_kind(name, getattr(self, name), (str, type(None)), "a name, or None")
-        check_kind("kwargs", self.kwargs, dict, "a dictionary of JSON values")
-        for name in ("process", "chain"):
-            check_kind(name, getattr(self, name), (dict, type(None)), "what to_config gives, or None")
-        check_number("sigma_data", self.sigma_data, low=0.0, strict=True)
-        object.__setattr__(self, "event_shape", check_shape("event_shape", self.event_shape, rank=1))
-        check_kind("labels", self.labels, (Labels, type(None)), "a scoresde.zoo.Labels, or None")
-        if self.levels is not None:
-            check_integer("levels", self.levels, low=2, high=MOST_GREY)
-        if self.data_range is not None:
-            object.__setattr__(self, "data_range", check_interval("data_range", self.data_range))
         check_kind("grids", self.grids, tuple, "a tuple of fitted grids")
         for i, grid in enumerate(self.grids):
             check_kind(f"grids[{i}]", grid, FittedGrid, "a fitted grid")
-        check_kind("sampler", self.sampler, (Sampler, type(None)), "a scoresde.zoo.Sampler, or None")
-        if self.data_std is not None:
-            check_number("data_std", self.data_std, low=0.0, strict=True)
+        if self.levels is not None and self.data_range is None:
+            raise InvalidArgumentError(f"`levels` = {self.levels} need a data_range, such as (-1.0, 1.0).")
 
     def to_json(self, weights: Content) -> bytes:
         """The bytes of ``config.json``, with the digest and size of the weights, and a digest of the config itself."""
@@ -126,16 +108,15 @@ class Config:
             "format": FORMAT,
             "architecture": {"name": self.architecture, "kwargs": self.kwargs},
             **{key: getattr(self, key) for key in _KEYS},
-            "sigma_data": float(self.sigma_data),
-            "labels": None if self.labels is None else vars(self.labels),
+            "labels": self.labels and vars(self.labels),
             "weights": weights,
         }
-        if self.grids:
-            content["grids"] = [grid.fields() for grid in self.grids]
-        if self.sampler is not None:
-            content["sampler"] = self.sampler.to_config()
-        if self.data_std is not None:
-            content["data_std"] = float(self.data_std)
+        optional = {
+            "grids": [grid.fields() for grid in self.grids],
+            "sampler": self.sampler and self.sampler.to_config(),
+            "data_std": self.data_std,
+        }
+        content |= {key: value for key, value in optional.items() if value}
         try:
             content["sha256"] = _digest(content)
             return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
@@ -143,31 +124,44 @@ class Config:
             raise InvalidArgumentError(f"The config holds what JSON cannot: {error}.") from None
 
     @classmethod
-    def from_json(cls, raw: bytes, *, verify: bool = True) -> tuple[Config, Content]:
+    @checked
+    def from_json(
+        cls, raw: Annotated[bytes, instance(bytes, "the bytes of a file")], *, verify: bool = True
+    ) -> tuple[Config, Content]:
         """Read the bytes of ``config.json``: the config, and the digest and size of the weights.
 
         Raises:
             CorruptCheckpointError: the bytes are not such a config.
         """
-        check_kind("raw", raw, bytes, "the bytes of a file")
-        check_flag("verify", verify)
-        content = _content(raw, verify)
-        labels, grids = content["labels"], enumerate(content.get("grids", ()))
-        known = {key: content[key] for key in _KEYS if key in content} | {
-            "labels": None if labels is None else Labels(**labels),
-            "grids": tuple(FittedGrid.of(grid, f"config.json: `grids[{i}]`") for i, grid in grids),
-            "sampler": Sampler.of(content["sampler"], "config.json: `sampler`") if "sampler" in content else None,
-            "data_std": content.get("data_std"),
-        }
         try:
-            config = cls(content["architecture"]["name"], content["architecture"]["kwargs"], **known)
+            content = _content(raw, verify)
+            config = cls._of(content)
             process, chain = config.natives()
             config.model(lambda x, t: x, process, chain)
             if config.sampler is not None:
                 config.sampler.arguments(chain)
+            check_integer("weights.bytes", content["weights"]["bytes"], low=0)
         except (InvalidArgumentError, InvalidTypeError) as error:
             raise CorruptCheckpointError(f"config.json: {str(error)[:500]}") from None
         return config, content["weights"]
+
+    @classmethod
+    def _of(cls, content: Content) -> Config:
+        name, kwargs = content["architecture"]["name"], content["architecture"]["kwargs"]
+        check_choice("architecture.name", name, ARCHITECTURES)
+        grids = content.get("grids", [])
+        check_kind("grids", grids, list, "a list of fitted grids")
+        labels = content["labels"]
+        known = {key: content[key] for key in _KEYS} | {
+            "labels": None if labels is None else Labels(**labels),
+            "grids": tuple(FittedGrid.of(grid, f"config.json: `grids[{i}]`") for i, grid in enumerate(grids)),
+            "sampler": Sampler.of(content["sampler"], "config.json: `sampler`") if "sampler" in content else None,
+            "data_std": content.get("data_std"),
+        }
+        config = cls(name, kwargs, **known)
+        if kwargs.get("event_shape", content["event_shape"]) != content["event_shape"]:
+            raise InvalidArgumentError(f"`event_shape` is {config.event_shape}, but the architecture's is another.")
+        return config
 
     def natives(self) -> tuple[AffineSDE | None, Chain | None]:
         """The process and the chain that it names; a learned part of the process has its initial parameters.
@@ -212,81 +206,27 @@ class Config:
         return model
 
 
-# What the file holds under the names that the config has, in its order; an older format lacks some.
+# What the file holds under the names that the config has, in its order.
 _KEYS: tuple[str, ...] = ("prediction", "time_input", "input_scale", "variance", "process", "chain", "levels")
 _KEYS += ("data_range", "sigma_data", "event_shape", "labels", "data", "command")
-_LABELS: Content = {"name": str, "count": int, "null": int}
-_OPTIONAL: Content = {
-    "grids": list,
-    "sampler": dict,
-    "data_std": float,
-}  # of every format: what a network can do without
-_COMMON: Content = {
-    "format": int,
-    "architecture": {"name": str, "kwargs": dict},
-    "prediction": str,
-    "sigma_data": float,
-    "event_shape": list,
-    "labels": (dict, type(None)),
-    "data": str,
-    "command": str,
-    "weights": {"sha256": str, "bytes": int},
-    "sha256": str,
-}
-_SCHEMAS: dict[int, Content] = {
-    1: _COMMON,
-    2: _COMMON
-    | {
-        "time_input": (str, type(None)),
-        "input_scale": str,
-        "variance": (str, type(None)),
-        "process": (dict, type(None)),
-        "chain": (dict, type(None)),
-        "levels": (int, type(None)),
-        "data_range": (list, type(None)),
-    },
-}
+_REQUIRED = {"format", "architecture", "weights", "sha256", *_KEYS}
+_OPTIONAL = {"grids", "sampler", "data_std"}  # what a network can do without
 
 
-def _content(raw: bytes, verify: bool) -> dict[str, Any]:
-    """The keys and values of ``config.json``, all of which are known and of their types, without its digest."""
+def _content(raw: bytes, verify: bool) -> Content:
+    """The content of ``config.json``, all of whose keys are known, without its digest."""
     content = _parse(raw)
-    version = content.get("format")
-    if type(version) is not int or version not in _SCHEMAS:
-        _fail("format", f"is {str(version)[:40]}, this version of scoresde reads 1 to {FORMAT}")
-    schema = _SCHEMAS[version]
-    _check("", content, schema | {key: kind for key, kind in _OPTIONAL.items() if key in content})
+    if content.get("format") != FORMAT:
+        _fail("format", f"is {str(content.get('format'))[:40]}, this version of scoresde reads {FORMAT}")
+    check_keys("the content", content, _REQUIRED | (_OPTIONAL & content.keys()))
+    check_keys("`architecture`", content["architecture"], {"name", "kwargs"})
+    check_keys("`weights`", content["weights"], {"sha256", "bytes"})
+    if content["labels"] is not None:
+        check_keys("`labels`", content["labels"], {"name", "count", "null"})
     digest = content.pop("sha256")
     if verify and digest != _digest(content):
         _fail("sha256", "does not match the content: the file was altered. If you edited it, load with verify=False")
-    _check_values(content, version)
     return content
-
-
-def _check_values(content: dict[str, Any], version: int) -> None:
-    """Refuse values that a type cannot tell from good ones."""
-    if content["architecture"]["name"] not in ARCHITECTURES:
-        _fail("architecture.name", f"is {content['architecture']['name']!r}, known are {sorted(ARCHITECTURES)}")
-    if version == 1 and content["prediction"] != "edm":
-        _fail("prediction", f"is {content['prediction']!r}, format 1 has 'edm' only")
-    shape = content["event_shape"]
-    if not shape or any(type(size) is not int or not 0 < size < 1 << 20 for size in shape):
-        _fail("event_shape", "must be a list of positive integers")
-    if content["architecture"]["kwargs"].get("event_shape", shape) != shape:
-        _fail("event_shape", f"is {shape}, but the architecture's is another")
-    labels = content["labels"]
-    if labels is not None:
-        _check("labels.", labels, _LABELS)
-        if not (labels["name"].isidentifier() and 0 < labels["count"] <= labels["null"] < 1 << 31):
-            _fail("labels", "must have an identifier as name, and 0 < count <= null")
-    span = content.get("data_range")
-    if span is not None and not (
-        len(span) == 2 and all(type(v) is float for v in span) and span[0] < span[1] < math.inf
-    ):
-        _fail("data_range", "must be two growing floating-point numbers, or null")
-    levels = content.get("levels")
-    if levels is not None and not (2 <= levels <= MOST_GREY and span is not None):
-        _fail("levels", f"must be from 2 to {MOST_GREY}, with a data_range, or null")
 
 
 def _fail(key: str, reason: str) -> NoReturn:
@@ -296,22 +236,6 @@ def _fail(key: str, reason: str) -> NoReturn:
 def _digest(content: Content) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _check(prefix: str, content: Content, schema: Content) -> None:
-    missing, unknown = sorted(schema.keys() - content.keys()), sorted(content.keys() - schema.keys())
-    if missing or unknown:
-        where = f" in `{prefix[:-1]}`" if prefix else ""
-        raise CorruptCheckpointError(f"config.json{where}: missing keys {missing}, unknown keys {unknown}.")
-    for key, kind in schema.items():
-        value = content[key]
-        if isinstance(kind, dict):
-            if not isinstance(value, dict):
-                _fail(prefix + key, f"must be an object, got {type(value).__name__}")
-            _check(f"{prefix}{key}.", value, kind)
-        elif not isinstance(value, kind) or isinstance(value, bool):
-            names = " or ".join(k.__name__ for k in kind) if isinstance(kind, tuple) else kind.__name__
-            _fail(prefix + key, f"must be of type {names}, got {type(value).__name__}")
 
 
 def _parse(raw: bytes) -> Content:

@@ -33,7 +33,7 @@ _LOG_IN = "and log in with `hf auth login` or set HF_TOKEN"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of a repository at one commit, which are downloaded when they are asked for.
+    """The files of a repository at one commit, which are downloaded when they are needed.
 
     Args:
         repository: ``owner/name``.
@@ -98,10 +98,8 @@ def snapshot(address: str) -> Iterator[Snapshot]:
     """
     repository, at, revision = address.removeprefix(PREFIX).partition("@")
     if not _REPOSITORY.fullmatch(repository) or bool(at) is not bool(revision):
-        raise InvalidArgumentError(
-            "`path_or_name` must be like 'hf:owner/name', or 'hf:owner/name@revision' of a branch, tag or commit, "
-            f"got {short(address)}."
-        )
+        known = "'hf:owner/name', or 'hf:owner/name@revision' of a branch, tag or commit"
+        raise InvalidArgumentError(f"`path_or_name` must be like {known}, got {short(address)}.")
     newest = Snapshot(repository, revision or "main")
     first = newest.file(CONFIG)
     pinned = Snapshot(repository, first.parent.name, newest.files)
@@ -138,10 +136,7 @@ def push(repository: str, files: Mapping[str, bytes], card: str, license: str | 
         api.create_repo(repository, private=True, exist_ok=True)
         has_card = api.file_exists(repository, "README.md")
         if has_card and license is not None:
-            raise InvalidArgumentError(
-                f"`license`: {PREFIX}{repository} has a README.md, which is kept; write the license there, and leave "
-                "`license` out."
-            )
+            raise InvalidArgumentError(f"`license`: {PREFIX}{repository} has a README.md, which is kept.")
         contents = {**files, **({} if has_card else {"README.md": card.encode()})}
         additions = [hub.CommitOperationAdd(name, content) for name, content in contents.items()]
         commit = api.create_commit(repository, additions, commit_message="Save a model of scoresde")
@@ -167,9 +162,7 @@ def _package() -> Any:
         import huggingface_hub.errors
         import huggingface_hub.file_download
     except ImportError as error:
-        raise InvalidArgumentError(
-            "Repositories of the Hugging Face Hub need huggingface_hub: pip install 'scoresde[hub]'."
-        ) from error
+        raise InvalidArgumentError("The Hugging Face Hub needs its package: pip install 'scoresde[hub]'.") from error
     return huggingface_hub
 
 
@@ -198,7 +191,7 @@ def _reason(error: Exception) -> str:
     reasons = (
         (
             isinstance(error, errors.GatedRepoError) or status == 403,
-            f"access is refused; ask for it on the page of the repository, {_LOG_IN}",
+            f"access is refused; request it on the page of the repository, {_LOG_IN}",
         ),
         (
             isinstance(error, errors.RepositoryNotFoundError) or status == 401,

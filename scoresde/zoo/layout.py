@@ -1,11 +1,15 @@
-"""The files of a saved model, and what is refused in their place."""
+"""The files of a saved model: where they are, and what is refused in their place."""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..core.errors import CheckpointError, CorruptCheckpointError, UnsafeCheckpointError
+from ..core.errors import CheckpointError, CorruptCheckpointError, UnsafeCheckpointError, closest
+from ..core.support.checks import check_kind
+from ..core.support.registries import SHIPPED, shipped
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
@@ -52,3 +56,51 @@ def incomplete_error(where: str, missing: Iterable[str], there: Iterable[str]) -
     if pickles:
         return pickle_error(Path(where, pickles[0]))
     return CorruptCheckpointError(f"{where} has no {' and no '.join(missing)}: it is not a complete saved model.")
+
+
+def find(path_or_name: str | os.PathLike[str]) -> Path:
+    """The directory of a network that comes with the package, by its name, or of a saved model."""
+    check_kind("path_or_name", path_or_name, (str, os.PathLike), "a name or a path")
+    name = os.fspath(path_or_name)
+    if isinstance(path_or_name, str) and name in shipped():
+        return SHIPPED / name
+    path = Path(name)
+    try:
+        if not name:
+            raise FileNotFoundError
+        kind = path.stat().st_mode
+    except (OSError, ValueError):
+        close = closest(name, shipped())
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise CheckpointError(
+            f"No directory and no shipped network is called {name!r}{hint} Shipped: {', '.join(shipped())}."
+        ) from None
+    if stat.S_ISDIR(kind):
+        missing = [file for file in (CONFIG, WEIGHTS) if not (path / file).exists()]
+        if missing:
+            raise incomplete_error(str(path), missing, [file.name for file in path.iterdir()])
+        return path
+    if is_pickle(path.name):
+        raise pickle_error(path)
+    refuse_pickle(read(path, 1 << 10), path)
+    raise CheckpointError(f"{path} is a file, but a saved model is a directory with {CONFIG} and {WEIGHTS}; give that.")
+
+
+def read(path: Path, expected: int) -> bytes:
+    """Read a regular file, one byte more than expected at most."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CorruptCheckpointError(f"{path} is not a regular file.")
+        with path.open("rb") as file:
+            return file.read(min(expected, path.stat().st_size) + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def refuse_pickle(raw: bytes, path: Path) -> None:
+    """Refuse the bytes of a pickle, which starts with 0x80, its protocol, and an opcode, or those of torch's zip, which
+    starts with PK. Safetensors starts with the length of its header, 8 bytes: 0x80 0x02 0x00 … is a header of 640
+    bytes."""
+    pickle = len(raw) > 2 and raw[0] == 0x80 and raw[1] <= 5 and raw[2] != 0
+    if pickle or raw[:4] == b"PK\x03\x04":
+        raise pickle_error(path)

@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from ..core.errors import InvalidArgumentError, unknown
 from ..core.sdes import EDMSDE, AffineSDE
-from ..core.sdes.base import check_affine, check_sde
 from ..core.sdes.span import log_snr_range, within
 from ..core.solution import Solution
 from ..core.solve import solve
-from ..core.support.checks import check_flag, check_integer, check_kind, check_tensor
+from ..core.support.checks import check_integer, check_tensor, shown
+from ..core.support.declared import Count, checked, instance
 from ..core.support.display import Displayed
 from ..discrete import Chain
 from ..nets import ARCHITECTURES
@@ -27,6 +27,7 @@ from .processes import modules_of, to_config
 from .sampler import Sampler
 
 
+@checked
 @dataclass(frozen=True, repr=False)
 class Pretrained(Displayed):
     """A network and its `Config`, as `load` returns and `save` takes it.
@@ -50,16 +51,12 @@ class Pretrained(Displayed):
         torch.Size([5, 1, 8, 8])
     """
 
-    net: nn.Module
+    net: Annotated[nn.Module, instance(nn.Module, "a torch.nn.Module")]
     config: Config
     native: AffineSDE | None = field(default=None, compare=False)
     source: str | None = field(default=None, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_kind("net", self.net, nn.Module, "a torch.nn.Module")
-        check_kind("config", self.config, Config, "a scoresde.zoo.Config")
-        check_kind("native", self.native, (AffineSDE, type(None)), "an affine process, or None")
-        check_kind("source", self.source, (str, type(None)), "an address such as 'hf:owner/name@commit', or None")
         if self.native is None and self.config.process is not None:
             native = self.config.natives()[0]
             if native is not None and modules_of(native):
@@ -80,6 +77,7 @@ class Pretrained(Displayed):
         }
 
     @classmethod
+    @checked
     def of(
         cls,
         model: ScoreModel,
@@ -114,20 +112,13 @@ class Pretrained(Displayed):
             >>> Pretrained.of(model, {"event_shape": [1, 8, 8], "channels": 8}).config.prediction
             'flow'
         """
-        check_kind("model", model, ScoreModel, "a scoresde.ScoreModel")
-        check_flag("every_process", every_process)
         name = next((name for name, kind in ARCHITECTURES.items() if kind is type(model.net)), None)
         if name is None or not isinstance(model.net, nn.Module):
-            raise InvalidArgumentError(
-                f"`model`: its network is a {type(model.net).__name__}, which is not a registered architecture; add "
-                "yours to scoresde.nets.ARCHITECTURES."
-            )
+            kind = type(model.net).__name__
+            raise InvalidArgumentError(f"`model`: its network is a {kind}; add yours to scoresde.nets.ARCHITECTURES.")
         known = getattr(model.net, "arguments", None) if kwargs is None else kwargs
         if not isinstance(known, Mapping):
-            raise InvalidArgumentError(
-                f"`kwargs` must be the arguments that the {type(model.net).__name__} was made with, such as "
-                f"kwargs={{'channels': 32}}."
-            )
+            raise InvalidArgumentError(f"`kwargs` must be a mapping of the network's arguments, got {shown(known)}.")
         if not isinstance(model.time_input, str):
             raise InvalidArgumentError("`model`: a function as `time_input` cannot be saved, only a name.")
         if model.context:
@@ -210,12 +201,13 @@ class Pretrained(Displayed):
             raise InvalidArgumentError("`label`: this network has no labels; leave it out.")
         sde, own = self.sde, None if "method" in options else self.config.sampler
         model = self.score(sde, **context)
-        told = {} if own is None else own.arguments(self.chain)
+        chosen = {} if own is None else own.arguments(self.chain)
         score_fn = model if own is None else own.model(model)
         device = next((parameter.device for parameter in self.net.parameters()), None)
-        return solve(sde, score_fn, shape=(num, *self.event_shape), **{"device": device, **told, **options})
+        return solve(sde, score_fn, shape=(num, *self.event_shape), **{"device": device, **chosen, **options})
 
-    def grid(self, sde: AffineSDE, steps: int) -> FittedGrid:
+    @checked
+    def grid(self, sde: AffineSDE, steps: Count) -> FittedGrid:
         """The grid that was fitted to the network for a process and a number of steps, for ``grid=`` of a solve by
         its ``method``.
 
@@ -229,19 +221,17 @@ class Pretrained(Displayed):
             >>> grid.steps, grid.fitted.median < grid.default.median
             (10, True)
         """
-        check_sde(sde)
-        check_integer("steps", steps, low=1)
         fitted = [grid for grid in self.config.grids if not isinstance(grid, FittedSolver)]
         for grid in fitted:
             if grid.steps == steps and grid.fits(sde):
                 return grid
         there = sorted({f"{grid.steps} steps of {grid.process}" for grid in fitted})
         raise InvalidArgumentError(
-            f"No grid was fitted for {steps} steps of {sde!r}; there are {'; '.join(there) or 'none'}. Fit one with "
-            f"fit_grid(sde, score_fn, {steps})."
+            f"No grid was fitted for {steps} steps of {sde!r}, see fit_grid; there are {'; '.join(there) or 'none'}."
         )
 
-    def solver(self, steps: int, sde: AffineSDE | None = None) -> FittedSolver:
+    @checked
+    def solver(self, steps: Count, sde: AffineSDE | None = None) -> FittedSolver:
         """The solver that was learned for the network and a number of evaluations, for ``method=`` of a solve.
 
         Args:
@@ -261,8 +251,7 @@ class Pretrained(Displayed):
             >>> model.sample(2, seed=0, method=solver).evaluations
             5
         """
-        wanted = check_affine(self.sde if sde is None else sde)
-        check_integer("steps", steps, low=1)
+        wanted = self.sde if sde is None else sde
         learned = [record for record in self.config.grids if isinstance(record, FittedSolver)]
         found = [record for record in learned if record.steps == steps]
         for record in found:
@@ -272,9 +261,7 @@ class Pretrained(Displayed):
             return found[0].on(wanted)
         there = sorted({record.steps for record in learned})
         only = f", only for {', '.join(map(str, there))}" if there else ""
-        raise InvalidArgumentError(
-            f"No solver was learned for {steps} evaluations{only}. Learn one with fit_solver(sde, score_fn, {steps})."
-        )
+        raise InvalidArgumentError(f"No solver was learned for {steps} evaluations{only}; see fit_solver.")
 
     def score(self, sde: AffineSDE | None = None, **context: object) -> ScoreModel:
         """The score function of the network for an affine process.
@@ -311,8 +298,6 @@ def _check_label(labels: Labels, value: object) -> int | Tensor:
     check_tensor(labels.name, value, (-1,), kind="integer")
     bad = (value < 0) | ((value >= labels.count) & (value != labels.null))
     if bool(bad.any()):
-        raise InvalidArgumentError(
-            f"`{labels.name}` must be 0 … {labels.count - 1}, or {labels.null} for the null class, "
-            f"got {value[bad][:5].tolist()} at {bad.nonzero().flatten()[:5].tolist()}."
-        )
+        known, got = f"0 … {labels.count - 1}, or {labels.null} for the null class", value[bad][:5].tolist()
+        raise InvalidArgumentError(f"`{labels.name}` must be {known}, got {got}.")
     return value

@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
+from ..core.errors import InvalidArgumentError, check_choice
 from ..core.sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 from ..core.support import registries as _registries
-from ..core.support.checks import check_kind, check_number
+from ..core.support.checks import as_tensor, check_kind, check_number
+from ..core.support.declared import checked
 from ..core.support.registries import Registry
 from ..discrete import Chain
 from ..nets import MonotoneGamma
@@ -36,6 +37,7 @@ _FLOATS = {"float32": torch.float32, "float64": torch.float64}
 _OWN = ("t_min", "t_max", "prior")  # arguments that every process has
 
 
+@checked
 def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, object]:
     """A process as JSON values; that of the chain is called ``"chain"``, described by `Chain.to_config`.
 
@@ -49,8 +51,6 @@ def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, objec
         scoresde.core.errors.InvalidArgumentError: GaussianSDE cannot be saved: only CosineVPSDE, ... A class of yours
         that keeps its arguments as attributes is added with scoresde.zoo.PROCESSES["GaussianSDE"] = GaussianSDE.
     """
-    check_kind("process", process, AffineSDE, "an affine process such as scoresde.VPSDE()")
-    check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
     if chain is not None and process.same_schedule(chain.sde()):
         config: dict[str, object] = {"name": "chain", "arguments": {}}
     else:
@@ -66,15 +66,15 @@ def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, objec
     }
 
 
+@checked
 def from_config(config: Mapping[str, Any], chain: Chain | None = None) -> AffineSDE:
     """The process that `to_config` described; a learned part of it has its initial parameters.
 
     Raises:
         InvalidArgumentError, InvalidTypeError: there is no such process.
     """
-    check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
-    _keys("a process", config, {"name", "arguments", "t_min", "t_max", "prior"})
-    _keys("`prior`", config["prior"], {"std", "mean"})
+    check_keys("a process", config, {"name", "arguments", "t_min", "t_max", "prior"})
+    check_keys("`prior`", config["prior"], {"std", "mean"})
     own = {name: check_number(name, config[name]) for name in ("t_min", "t_max")}
     known = PROCESSES if chain is None else {**PROCESSES, "chain": chain.sde}
     return _made(config, known, own | {"prior": _prior(config["prior"])})
@@ -101,9 +101,7 @@ def _described(value: Any, registry: Mapping[str, Any], name: str, without: tupl
     kept = getattr(value, "arguments", None)
     known = kept if isinstance(kept, Mapping) else {key: getattr(value, key) for key in names if hasattr(value, key)}
     if missing := [key for key in names if key not in known]:
-        raise InvalidArgumentError(
-            f"{kind.__name__} cannot be saved: it does not keep its arguments {missing} as attributes."
-        )
+        raise InvalidArgumentError(f"{kind.__name__} cannot be saved: it has no attributes {missing}, its arguments.")
     config = {"name": kind.__name__, "arguments": {key: _value(known[key]) for key in names}}
     if isinstance(value, nn.Module):
         parameter = next(value.parameters(), None)
@@ -117,11 +115,9 @@ def _value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
     if isinstance(value, AffineSDE):
-        if learned := sorted(modules_of(value)):
-            raise InvalidArgumentError(
-                f"{value!r} cannot be saved inside another process: its {', '.join(learned)} is learned, and only the "
-                "outer process's is kept. Save a network of the inner process, and serve it with model.on(sde)."
-            )
+        if learned := ", ".join(modules_of(value)):
+            why = f"its {learned} is learned; save a network of {value!r} itself, and serve it with model.on(sde)"
+            raise InvalidArgumentError(f"{value!r} cannot be saved inside another process: {why}.")
         return to_config(value)
     return _described(value, FUNCTIONS, "FUNCTIONS")
 
@@ -142,26 +138,23 @@ def _read(value: Any) -> Any:
     if "t_min" in value:
         return from_config(value)
     module = "dtype" in value
-    _keys("a function", value, {"name", "arguments", "dtype"} if module else {"name", "arguments"})
+    check_keys("a function", value, {"name", "arguments", "dtype"} if module else {"name", "arguments"})
     made = _made(value, FUNCTIONS, {})
     if isinstance(made, nn.Module) != module or (module and value["dtype"] not in _FLOATS):
         raise InvalidArgumentError(f"`dtype` must be one of {sorted(_FLOATS)} for modules, and is for those only.")
     return made.to(_FLOATS[value["dtype"]]) if module else made
 
 
-def _prior(config: Mapping[str, object]) -> NormalPrior:
+def _prior(config: Mapping[str, Any]) -> NormalPrior:
     mean = config["mean"]
-    if isinstance(mean, list):
-        try:
-            mean = torch.tensor(mean, dtype=torch.float64, device="cpu")
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            raise InvalidTypeError("`prior.mean` must be a number or a nested list of numbers.") from None
-    else:
-        mean = check_number("prior.mean", mean)
+    listed = isinstance(mean, list)
+    mean = as_tensor("prior.mean", mean, torch.float64).cpu() if listed else check_number("prior.mean", mean)
     return NormalPrior(check_number("prior.std", config["std"]), mean)
 
 
-def _keys(what: str, config: Any, keys: set[str]) -> None:
-    if not isinstance(config, Mapping) or set(config) != keys:
-        got = sorted(config) if isinstance(config, Mapping) else type(config).__name__
-        raise InvalidArgumentError(f"{what} must have the keys {sorted(keys)}, got {got}.")
+def check_keys(what: str, content: Any, keys: set[str]) -> None:
+    """Refuse what is not an object with some keys."""
+    found = set(map(str, content)) if isinstance(content, Mapping) else set()
+    if found != keys:
+        wrong = f"missing keys {sorted(keys - found)}, unknown keys {sorted(found - keys)}"
+        raise InvalidArgumentError(f"{what} must be an object with the right keys: {wrong}.")

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
 from ..core.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, check_choice
-from ..core.support.checks import (
-    MOST_STEPS,
-    check_flag,
-    check_integer,
-    check_interval,
-    check_kind,
-    check_number,
-    check_score_fn,
-)
+from ..core.support.checks import MOST_STEPS
+from ..core.support.declared import Interval, Kind, NonNegative, ScoreFunction, Steps, checked, integer, one_of
 from ..discrete import SPACINGS, Chain
 from ..grids import GRIDS
 from ..scores import Clip
 from ..solvers import choose, make_solver
+from .processes import check_keys
 
 _PLAIN = (bool, int, float, str, type(None))
 
 
+@checked
 @dataclass(frozen=True)
 class Sampler:
     """A method of `scoresde.solve` with its steps and options: `scoresde.load` returns it with the network.
@@ -58,40 +53,26 @@ class Sampler:
     """
 
     method: str
-    steps: int | None = None
-    grid: str | None = None
-    levels: int | None = None
-    spacing: str = "trailing"
-    t_end: float | None = None
+    steps: Steps | None = None
+    grid: Annotated[str, Kind(lambda name, value: check_choice(name, value, GRIDS))] | None = None
+    levels: Annotated[int, integer(low=2, high=MOST_STEPS)] | None = None
+    spacing: Annotated[str, one_of(*SPACINGS)] = "trailing"
+    t_end: NonNegative | None = None
     denoise: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
-    clip: tuple[float, float] | None = None
+    clip: Interval | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.options, Mapping) or not all(
-            isinstance(k, str) and isinstance(v, _PLAIN) for k, v in self.options.items()
-        ):
+        if not all(isinstance(k, str) and isinstance(v, _PLAIN) for k, v in self.options.items()):
             raise InvalidTypeError(f"`options` must map names to plain values, got {str(self.options)[:80]}.")
-        if self.grid is not None:
-            check_choice("grid", self.grid, GRIDS)
-        check_choice("spacing", self.spacing, SPACINGS)
-        for name in ("steps", "levels"):
-            value = getattr(self, name)
-            if value is not None:
-                check_integer(name, value, low=2 if name == "levels" else 1, high=MOST_STEPS)
-        if self.t_end is not None:
-            check_number("t_end", self.t_end, low=0.0)
-        check_flag("denoise", self.denoise)
-        if self.clip is not None:
-            object.__setattr__(self, "clip", check_interval("clip", self.clip))
         if self.levels is not None and (self.steps, self.grid, self.t_end) != (None, None, None):
             raise InvalidArgumentError("`levels` of a chain already determine steps, grid and t_end; leave those out.")
-        check_kind("method", self.method, str, "a name")
         if self.method == "auto":
             choose(True, self.steps, dict(self.options))
         else:
             make_solver(self.method, self.options)
 
+    @checked
     def arguments(self, chain: Chain | None = None) -> dict[str, object]:
         """The arguments of `scoresde.solve`.
 
@@ -99,15 +80,15 @@ class Sampler:
             InvalidArgumentError: ``levels`` are given, and there is no chain with as many.
         """
         given: dict[str, object] = {"method": self.method, "denoise": self.denoise, **self.options}
-        check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
         if self.levels is not None:
             if chain is None:
                 raise InvalidArgumentError("`levels` of a sampler need a chain, and the network has none.")
             return given | {"grid": chain.grid(self.levels, self.spacing)}
-        told = {"steps": self.steps, "grid": self.grid, "t_end": self.t_end}
-        return given | {name: value for name, value in told.items() if value is not None}
+        chosen = {"steps": self.steps, "grid": self.grid, "t_end": self.t_end}
+        return given | {name: value for name, value in chosen.items() if value is not None}
 
-    def model(self, score_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @checked
+    def model(self, score_fn: ScoreFunction) -> Callable[..., Tensor]:
         """The score function to solve with: in `scoresde.scores.Clip`, if the sampler clips.
 
         Example:
@@ -118,7 +99,6 @@ class Sampler:
             ... )
             ('Clip', True)
         """
-        check_score_fn(score_fn)
         return score_fn if self.clip is None else Clip(score_fn, *self.clip)
 
     def to_config(self) -> dict[str, object]:
@@ -138,10 +118,8 @@ class Sampler:
         Raises:
             CorruptCheckpointError: it is not a sampler.
         """
-        names = {entry.name for entry in fields(cls)}
-        if not isinstance(content, Mapping) or set(content) != names:
-            raise CorruptCheckpointError(f"{where} must be an object with {', '.join(sorted(names))}.")
         try:
+            check_keys("a sampler", content, {entry.name for entry in fields(cls)})
             return cls(**content)
         except (InvalidArgumentError, InvalidTypeError) as error:
             raise CorruptCheckpointError(f"{where} cannot be used: {str(error)[:300]}") from None

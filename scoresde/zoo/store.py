@@ -10,10 +10,9 @@ import hashlib
 import inspect
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import torch
@@ -21,27 +20,25 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..core.errors import (
-    CheckpointError,
     CheckpointMismatchError,
     CorruptCheckpointError,
     InvalidArgumentError,
-    InvalidTypeError,
     ScoreSDEError,
     check_choice,
-    closest,
     short,
 )
 from ..core.sdes import AffineSDE
-from ..core.support.checks import check_device, check_flag, check_kind, warn_caller
+from ..core.support.checks import check_device, check_kind, warn_caller
+from ..core.support.declared import Kind, checked
 from ..core.support.files.paths import check_path
 from ..core.support.files.writing import make_folder, write_together
-from ..core.support.registries import SHIPPED, shipped
+from ..core.support.registries import shipped
 from ..nets import ARCHITECTURES, build
 from ..scores import ScoreModel
 from . import hub
 from .card import card
 from .config import MAX_BYTES, Config
-from .layout import CONFIG, WEIGHTS, incomplete_error, is_pickle, pickle_error
+from .layout import CONFIG, WEIGHTS, find, read, refuse_pickle
 from .pretrained import Pretrained
 from .processes import modules_of
 
@@ -58,6 +55,7 @@ def names() -> list[str]:
     return shipped()
 
 
+@checked
 def load(
     path_or_name: str | os.PathLike[str],
     *,
@@ -91,8 +89,6 @@ def load(
         scoresde.core.errors.CheckpointError: No directory and no shipped network is called 'digit'; did you mean
         'digits'? Shipped: digits, mnist.
     """
-    for name, flag in (("verify", verify), ("allow_nonfinite", allow_nonfinite)):
-        check_flag(name, flag)
     device = check_device(device)
     with _files(path_or_name) as (where, file):
         config, raw = _contents(where, file, verify)
@@ -120,12 +116,18 @@ def load(
     return Pretrained(net.to(device).eval().requires_grad_(False), config, native, source=source)
 
 
+def _check_license(name: str, value: object) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", value):
+        raise InvalidArgumentError(f"`{name}` must be a name of the Hugging Face Hub, 'mit', got {short(value)}.")
+
+
+@checked
 def save(
     model: Pretrained | ScoreModel,
     path: str | os.PathLike[str] | None = None,
     *,
-    push_to: str | None = None,
-    license: str | None = None,
+    push_to: Annotated[str, Kind(hub.check_repository)] | None = None,
+    license: Annotated[str, Kind(_check_license)] | None = None,
     **known: Any,
 ) -> str | None:
     """Write a network to a directory, or to a repository of the Hugging Face Hub, so that `load` reads it back.
@@ -156,10 +158,8 @@ def save(
         'scikit-learn digits'
     """
     directory = None if path is None and push_to is not None else check_path("path", path)
-    if push_to is not None:
-        hub.check_repository("push_to", push_to)
-    if license is not None:
-        _check_license(license, push_to)
+    if license is not None and push_to is None:
+        raise InvalidArgumentError("`license` belongs to a repository; give its name as `push_to`, or leave it out.")
     if isinstance(model, ScoreModel):
         for name in known:
             check_choice("save", name, inspect.signature(Pretrained.of).parameters.keys() - {"model"})
@@ -170,10 +170,8 @@ def save(
     check_kind("model", model, Pretrained, wanted)
     config = model.config
     if ARCHITECTURES.get(config.architecture) is not type(model.net):
-        raise InvalidArgumentError(
-            f"`model`: its config names the architecture {config.architecture!r}, but its network is a "
-            f"{type(model.net).__name__}; add yours to scoresde.nets.ARCHITECTURES."
-        )
+        found = f"a {type(model.net).__name__}, not {config.architecture!r} of scoresde.nets.ARCHITECTURES"
+        raise InvalidArgumentError(f"`model`: its network is {found}; add yours there.")
     tensors = _tensors_of(model.net, model.native)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     _check_state(config, state, "The network to save")
@@ -217,89 +215,29 @@ def _files(path_or_name: str | os.PathLike[str]) -> Iterator[tuple[str, Callable
         with hub.snapshot(str(path_or_name)) as snapshot:
             yield str(snapshot), snapshot.file
     else:
-        directory = _find(path_or_name)
+        directory = find(path_or_name)
         yield str(directory), directory.joinpath
 
 
 def _contents(where: str, file: Callable[[str], Path], verify: bool) -> tuple[Config, bytes]:
     """The config of a saved model, and the bytes of its weights."""
     try:
-        config, weights = Config.from_json(_read(file(CONFIG), MAX_BYTES), verify=verify)
+        config, weights = Config.from_json(read(file(CONFIG), MAX_BYTES), verify=verify)
     except CorruptCheckpointError as error:
         raise CorruptCheckpointError(f"{where}: {error}") from None
     path, shown = file(WEIGHTS), Path(where, WEIGHTS)
-    raw = _read(path, weights["bytes"])
-    _refuse_pickle(raw, shown)
+    raw = read(path, weights["bytes"])
+    refuse_pickle(raw, shown)
     if not verify:
         return config, raw
     if len(raw) != weights["bytes"]:
-        raise CorruptCheckpointError(
-            f"{shown} has {len(raw):,} bytes, but its config says {weights['bytes']:,}; get it again."
-        )
+        raise CorruptCheckpointError(f"{shown} must have {weights['bytes']:,} bytes, got {len(raw):,}; get it again.")
     found = hashlib.sha256(raw).hexdigest()
     for origin, wanted in (("its config", weights["sha256"]), ("its server", hub.recorded_digest(path) or found)):
         if found != wanted:
-            raise CorruptCheckpointError(
-                f"{shown} was altered: its sha256 is {found}, {origin} says {wanted}; get it again (verify=False skips "
-                "this check)."
-            )
+            digests = f"its sha256 is {found}, {origin} says {wanted}"
+            raise CorruptCheckpointError(f"{shown} was altered: {digests}; get it again, or pass verify=False.")
     return config, raw
-
-
-def _check_license(license: object, push_to: str | None) -> None:
-    if not isinstance(license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise InvalidArgumentError(f"`license` must be a name of the Hugging Face Hub, 'mit', got {short(license)}.")
-    if push_to is None:
-        raise InvalidArgumentError("`license` belongs to a repository; give its name as `push_to`, or leave it out.")
-
-
-def _find(path_or_name: str | os.PathLike[str]) -> Path:
-    check_kind("path_or_name", path_or_name, (str, os.PathLike), "a name or a path")
-    try:
-        name = os.fspath(path_or_name)
-    except (TypeError, ValueError) as error:
-        raise InvalidTypeError(f"`path_or_name` must be a name or a path: {error}.") from None
-    if isinstance(path_or_name, str) and name in names():
-        return SHIPPED / name
-    path = Path(name)
-    try:
-        if not name:
-            raise FileNotFoundError
-        kind = path.stat().st_mode
-    except (OSError, ValueError):
-        close = closest(name, names())
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise CheckpointError(
-            f"No directory and no shipped network is called {name!r}{hint} Shipped: {', '.join(names())}."
-        ) from None
-    if stat.S_ISDIR(kind):
-        missing = [file for file in (CONFIG, WEIGHTS) if not (path / file).exists()]
-        if missing:
-            raise incomplete_error(str(path), missing, [file.name for file in path.iterdir()])
-        return path
-    if is_pickle(path.name):
-        raise pickle_error(path)
-    _refuse_pickle(_read(path, 1 << 10), path)
-    raise CheckpointError(f"{path} is a file, but a saved model is a directory with {CONFIG} and {WEIGHTS}; give that.")
-
-
-def _read(path: Path, expected: int) -> bytes:
-    """Read a regular file, one byte more than expected at most."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise CorruptCheckpointError(f"{path} is not a regular file.")
-        with path.open("rb") as file:
-            return file.read(min(max(expected, 0), path.stat().st_size) + 1)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _refuse_pickle(raw: bytes, path: Path) -> None:
-    # A pickle starts with 0x80, its protocol, and an opcode, torch's zip with PK. Safetensors starts with the length of
-    # its header, 8 bytes: 0x80 0x02 0x00 … is a header of 640 bytes.
-    pickle = len(raw) > 2 and raw[0] == 0x80 and raw[1] <= 5 and raw[2] != 0
-    if pickle or raw[:4] == b"PK\x03\x04":
-        raise pickle_error(path)
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -326,14 +264,12 @@ def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, all
         with torch.device("meta"):
             net = build(config.architecture, config.kwargs).float()
     except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise CorruptCheckpointError(
-            f"{where}: the architecture {config.architecture!r} does not take the arguments of the config: {error}"
-        ) from None
+        refused = f"{config.architecture!r} does not take the arguments of the config"
+        raise CorruptCheckpointError(f"{where}: {refused}: {error}") from None
     if lines := mismatches(_tensors_of(net, config.natives()[0]), state):
         listing = "\n".join(lines)
         raise CheckpointMismatchError(f"{where}: the weights do not fit {config.architecture!r}:\n{listing}")
     bad = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad and not allow_nonfinite:
-        raise CorruptCheckpointError(
-            f"{where}: weights are NaN or infinite in {', '.join(bad)} (allow_nonfinite=True loads them)."
-        )
+        names = ", ".join(bad)
+        raise CorruptCheckpointError(f"{where}: NaN or infinite are {names} (allow_nonfinite=True loads them).")

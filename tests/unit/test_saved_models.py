@@ -362,7 +362,7 @@ HOSTILE = [
     chain_of(log_snrs=[1.0], labels=[0]),
     *[put(key, "none") for key in ("prediction", "time_input", "input_scale", "variance", "format")],
     *[put("levels", value) for value in (1, 10**9, 2.0)],
-    *[put("data_range", value) for value in ([1.0, -1.0], [-1, 1], [0.0], None)],
+    *[put("data_range", value) for value in ([1.0, -1.0], [-1, "1"], [0.0], None)],
     *[put("format", value) for value in (1, 3, None)],
     lambda c: c.pop("chain"),
 ]

@@ -297,7 +297,7 @@ def test_what_is_wrong_is_told_before_a_step_is_done() -> None:
     assert_refused(
         {
             "checkpoint_every": (lambda: trainer(checkpoint_every=0), V, "checkpoint_every"),
-            "stop": (lambda: trainer(stop=True), InvalidTypeError, "`stop` must be a function"),
+            "stop": (lambda: trainer(stop=True), InvalidTypeError, "`stop` must be callable as stop()"),
             "callback": (lambda: trainer(callbacks=[Every(0, lambda p: None)]), V, r"callbacks\[0\]\.steps"),
             "a function": (lambda: trainer(model=ScoreModel(lambda x, t: x, vp, "noise")), V, "module"),
             "served": (lambda: trainer(model=tiny().on(scoresde.VPSDE(t_max=0.9))), V, "another process"),
