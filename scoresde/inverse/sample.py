@@ -27,7 +27,7 @@ from .conditioned import event_of
 from .measurement import Measurement
 from .registry import RuleName, SamplerName, condition, make, measured, options_of
 from .rules import RULES
-from .rules.pigdm import PiGDM
+from .rules.gaussian import PiGDM
 from .samplers import SAMPLERS
 from .samplers.twisted import TwistedSMC
 
