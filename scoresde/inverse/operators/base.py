@@ -89,8 +89,8 @@ class LinearOperator(abc.ABC):
         rows, columns = self.size, math.prod(self.event_shape)
         if max(rows, columns) * columns > _DENSE_ELEMENTS:
             raise InvalidArgumentError(
-                f"{type(self).__name__} has no singular value decomposition of its own, and its matrix, {rows} x "
-                f"{columns}, is too large for a dense one; take a method without one, such as 'mmps', 'tmpd' or 'dps'."
+                f"The matrix of {type(self).__name__}, {rows} x {columns}, is too large for a dense singular value "
+                "decomposition; take a method without one, such as 'mmps', 'tmpd' or 'dps'."
             )
         return dense_svd(self.matrix(), self.event_shape)
 
@@ -155,9 +155,8 @@ class LinearOperator(abc.ABC):
         """
         if not self.shared:
             raise InvalidArgumentError(
-                f"The parameters of {type(self).__name__}, or `noise_std`, differ between the samples: it has no "
-                "single matrix and no singular values; take a method that needs none, such as 'mmps', 'tmpd' or 'dps', "
-                "with a noise_std above 0."
+                f"The parameters of {type(self).__name__}, or `noise_std`, differ between the samples: take a method "
+                "that needs no matrix, such as 'mmps', 'tmpd' or 'dps', with a noise_std above 0."
             )
         size = math.prod(self.event_shape)
         unit = torch.eye(size, dtype=torch.float64).reshape(size, *self.event_shape)

@@ -42,9 +42,8 @@ class Diagonal(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         if not self.shared and len(x) != len(self.factors):
-            raise InvalidArgumentError(
-                f"`factors` are those of {len(self.factors)} samples, but the batch has {len(x)}"
-            )
+            size = len(self.factors)
+            raise InvalidArgumentError(f"`factors` are those of {size} samples, but the batch has {len(x)}.")
         return x * self.factors.to(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:

@@ -12,9 +12,7 @@ from ...core.support.declared import checked, instance
 from ...targets import ExactScore, Gaussian, GaussianMixture
 from .base import AffineSDE, Known, Measurement, Rule
 
-_Target = Annotated[
-    Gaussian | GaussianMixture, instance((Gaussian, GaussianMixture), "a targets.Gaussian or GaussianMixture")
-]
+_GAUSSIAN = instance((Gaussian, GaussianMixture), "a targets.Gaussian or GaussianMixture")
 
 
 @checked
@@ -36,7 +34,7 @@ class Exact(Rule):
         'exact'
     """
 
-    target: _Target
+    target: Annotated[Gaussian | GaussianMixture, _GAUSSIAN]
     scores: tuple[ExactScore, ExactScore] | None = field(default=None, repr=False)  # without and with y, by `ready`
 
     name: ClassVar[str] = "exact"

@@ -78,10 +78,8 @@ class Replacement(SpectralSolver, PredictedSolver):
         super().__post_init__()
         own = self.predictor.adaptive or self.predictor.own_steps or self.predictor.looks_ahead
         if own or self.predictor.batch_coupled or self.predictor.kind in ("mcmc", "forward"):
-            raise InvalidArgumentError(
-                f"`predictor` must make fixed steps from level to level, without weights, got {self.predictor.name!r}; "
-                "try 'ancestral'."
-            )
+            name = self.predictor.name
+            raise InvalidArgumentError(f"`predictor` must make fixed steps down, without weights, got {name!r}.")
 
     @property
     def keeps_estimates(self) -> bool:

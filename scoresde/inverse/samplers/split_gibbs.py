@@ -113,8 +113,7 @@ class SplitGibbs(SpectralSolver):
         high = min(self.rho_max, ceiling)
         if not floor < low <= high:
             raise InvalidArgumentError(
-                f"`rho_min` must be above the level at the end, sigma/alpha = {floor:.4g}, and at most {high:.4g}, got "
-                f"{low:.4g}."
+                f"`rho_min` must be above sigma/alpha at the end, {floor:.4g}, and at most {high:.4g}, got {low:.4g}."
             )
         falling = self.sweeps - self.hold
         ratio = (low / high) ** (1 / falling) if falling else 1.0

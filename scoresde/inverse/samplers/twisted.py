@@ -84,9 +84,7 @@ class TwistedSMC(InverseSolver):
 
     def __post_init__(self) -> None:
         if type(self.twist).log_likelihood is Rule.log_likelihood:
-            raise InvalidArgumentError(
-                f"`twist` must be a rule with a density p(y|x_t), PiGDM() or DPS(), got {self.twist.name!r}."
-            )
+            raise InvalidArgumentError(f"`twist` must have a density, as PiGDM() and DPS(), got {self.twist.name!r}.")
         self._weights()
         if isinstance(self.twist, PiGDM):
             self.measurement.solvable(self.name)
