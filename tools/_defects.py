@@ -528,19 +528,19 @@ DEFECTS = (
     ),
     Defect(
         "pigdm: the variance of a state for that of the data",
-        "inverse/rules/pigdm.py",
+        "inverse/rules/gaussian.py",
         "return node.sigma * node.sigma * v / (node.alpha * node.alpha * v + node.sigma * node.sigma)",
         "return node.alpha * node.alpha * v + node.sigma * node.sigma",
     ),
     Defect(
         "mmps: the standard deviation for the variance",
-        "inverse/rules/mmps.py",
+        "inverse/rules/gaussian.py",
         "variance = measurement.std**2",
         "variance = measurement.std",
     ),
     Defect(
         "ddnm: the adjoint for the pseudo-inverse",
-        "inverse/rules/ddnm.py",
+        "inverse/rules/projections.py",
         "operator.pseudo_inverse(y - ",
         "operator.adjoint(y - ",
     ),

@@ -37,13 +37,9 @@ from .operators import (
 )
 from .registry import InverseMethod, condition, methods
 from .rules import Known, Rule
-from .rules.ddnm import DDNM
-from .rules.diffpir import DiffPIR
-from .rules.dps import DPS
 from .rules.exact import Exact
-from .rules.mmps import MMPS
-from .rules.pigdm import PiGDM
-from .rules.tmpd import TMPD
+from .rules.gaussian import DPS, MMPS, TMPD, PiGDM
+from .rules.projections import DDNM, DiffPIR
 from .sample import PosteriorSamples, sample_posterior
 from .samplers import InverseSolver
 from .samplers.ddnm_plus import DDNMPlus

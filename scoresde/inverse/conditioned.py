@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.errors import InvalidArgumentError
 from ..core.processes import Network
-from ..core.support.checks import check_kind
+from ..core.support.declared import checked
 from ..scores.base import with_data
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper
 from .measurement import Measurement
@@ -45,17 +45,11 @@ class ConditionedScore(Wrapper):
         (tensor([2.0000, 1.8000]), 50)
     """
 
+    @checked
     def __init__(
-        self,
-        score_fn: ScoreFn,
-        measurement: Measurement,
-        rule: Rule,
-        *,
-        sde: AffineSDE | None = None,
+        self, score_fn: ScoreFn, measurement: Measurement, rule: Rule, *, sde: AffineSDE | None = None
     ) -> None:
         super().__init__((score_fn,), sde)
-        check_kind("measurement", measurement, Measurement, "a scoresde.inverse.Measurement")
-        check_kind("rule", rule, Rule, "a rule such as scoresde.inverse.MMPS()")
         self.measurement = measurement
         self.rule = rule.ready(measurement, cast(AffineSDE, self.sde))
         self.tally = Tally()

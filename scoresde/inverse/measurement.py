@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..core.support.checks import check_number, check_shape, check_state, check_tensor
+from ..core.support.checks import check_batch, check_number, check_state, check_tensor
+from ..core.support.declared import checked, tensor
 from ..core.support.tensors import expand, row_sums
 from ..targets.bayes import LARGEST_STD, noise_covariance
 from .operators import Diagonal, LinearOperator, Matrix, Nonlinear
+from .operators.base import EventShape
 
 
 class Measurement:
@@ -31,7 +34,7 @@ class Measurement:
 
     Attributes:
         operator: the operator after R is divided out.
-        y: likewise; ``shared`` says that it is the same for all samples.
+        y: likewise; ``shared`` is True where it is the same for all samples.
         std: the noise's standard deviation.
 
     Example:
@@ -43,27 +46,23 @@ class Measurement:
         (tensor([0.5000, 1.0000]), 1.0)
     """
 
+    @checked
     def __init__(
         self,
         operator: object,
-        y: Tensor,
+        y: Annotated[Tensor, tensor()],
         noise_std: Tensor | float | None = None,
         *,
-        event_shape: tuple[int, ...] | None = None,
+        event_shape: EventShape | None = None,
     ) -> None:
-        check_tensor("y", y)
-        if event_shape is not None:
-            event_shape = check_shape("event_shape", event_shape, rank=1)
         if not bool(torch.isfinite(y).all()):
             raise NonFiniteError(f"`y` has {int((~torch.isfinite(y)).sum())} NaN or infinite values.", stage="input")
         if isinstance(operator, Tensor):
             operator = Matrix(operator, event_shape)
         elif not isinstance(operator, LinearOperator | Nonlinear):
             if not callable(operator):
-                raise InvalidTypeError(
-                    f"`operator` must be one of scoresde.inverse, a matrix (M, D) or a function of the data, got "
-                    f"{type(operator).__name__}."
-                )
+                kind = type(operator).__name__
+                raise InvalidTypeError(f"`operator` must be an operator, a matrix (M, D) or a function, got {kind}.")
             operator = Nonlinear(operator, tuple(y.shape))
         shape = operator.measurement_shape
         self.shared = tuple(y.shape) == shape
@@ -79,10 +78,7 @@ class Measurement:
         size = math.prod(shape)
         noise_std = operator.noise_std if noise_std is None else noise_std
         if noise_std is None:
-            raise InvalidArgumentError(
-                "`noise_std` must be given, since the operator's own noise has no single standard deviation: the "
-                "standard deviations or the covariance of a Gaussian that resembles it."
-            )
+            raise InvalidArgumentError("`noise_std` must be given: the operator's noise has no single deviation.")
         self.log_volume = 0.0  # ln |det L|
         if isinstance(noise_std, Tensor):
             check_tensor("noise_std", noise_std, kind="real")
@@ -102,9 +98,8 @@ class Measurement:
             return False
         if torch.allclose(noise, noise.mT):
             raise InvalidArgumentError(
-                f"`noise_std` of shape {tuple(noise.shape)} may be a covariance, or the standard deviations of "
-                f"{size} samples. Give a covariance as (1, {size}, {size}), a number where all standard deviations are "
-                "the same, and those of samples that differ in a batch of another size."
+                f"`noise_std` of shape {tuple(noise.shape)} may be a covariance or the deviations of {size} samples. "
+                f"Give a covariance as (1, {size}, {size}), and equal deviations as a number."
             )
         return True
 
@@ -127,9 +122,7 @@ class Measurement:
     def _whiten(self, cov: Tensor) -> None:
         factor, failed = torch.linalg.cholesky_ex(cov)
         if int(failed):
-            raise InvalidArgumentError(
-                "`noise_std` is a singular covariance; add to its diagonal, or give a standard deviation."
-            )
+            raise InvalidArgumentError("`noise_std` is a singular covariance; add to its diagonal.")
         operator, shape = self.operator, self.operator.measurement_shape
 
         def white(v: Tensor) -> Tensor:  # (n, *measurement)
@@ -162,9 +155,7 @@ class Measurement:
     def linear(self, name: str) -> LinearOperator:
         """The operator, if it is a linear one, which ``name`` needs."""
         if not isinstance(self.operator, LinearOperator):
-            raise InvalidArgumentError(
-                f"{name!r} needs a linear operator, got a function; methods for any function are 'dps' and 'dps_step'."
-            )
+            raise InvalidArgumentError(f"{name!r} needs a linear operator; 'dps' and 'dps_step' take any function.")
         return self.operator
 
     def spectral(self, name: str) -> None:
@@ -175,8 +166,7 @@ class Measurement:
         """The noise's standard deviation, if it is above 0, which ``name`` needs."""
         if self.std == 0.0:
             raise InvalidArgumentError(
-                f"{name!r} divides by the noise of the measurement, but `noise_std` is 0; give the noise, or take "
-                "'pigdm', 'mmps' or 'ddnm', which have the limit."
+                f"{name!r} divides by `noise_std`, which is 0; 'pigdm', 'mmps' and 'ddnm' have the limit."
             )
         return self.std
 
@@ -186,26 +176,18 @@ class Measurement:
         operator = self.linear(name)
         if self.std == 0.0 and operator.rank < operator.size:
             raise InvalidArgumentError(
-                f"{name!r} inverts A C Aᵀ + noise_std², which is singular: `noise_std` is 0 and the operator has rank "
-                f"{operator.rank} with {operator.size} rows. Give a noise_std above 0, or take 'pigdm' or 'ddnm', "
-                "which use the pseudo-inverse."
+                f"{name!r} inverts A C Aᵀ + noise_std², but `noise_std` is 0 and the operator has rank {operator.rank} "
+                f"with {operator.size} rows; 'pigdm' and 'ddnm' take the pseudo-inverse."
             )
 
     def of(self, x: Tensor) -> Tensor:
         """y for each sample of a batch, ``(batch, *measurement)``, in its dtype."""
-        check_state("x", x)
-        event = getattr(self.operator, "event_shape", tuple(x.shape[1:]))
-        if tuple(x.shape[1:]) != tuple(event):
-            raise InvalidArgumentError(
-                f"The operator measures events of shape {tuple(event)}, but the state has events {tuple(x.shape[1:])}."
-            )
+        check_batch("x", check_state("x", x), getattr(self.operator, "event_shape", tuple(x.shape[1:])))
         y = self.y.to(x)
         if self.shared:
             return y.expand(len(x), *y.shape)
         if len(y) != len(x):
-            raise InvalidArgumentError(
-                f"`y` has {len(y)} measurements for a batch of {len(x)}; give one, or one per sample."
-            )
+            raise InvalidArgumentError(f"`y` has {len(y)} measurements for a batch of {len(x)}.")
         return y
 
     def residual(self, x: Tensor) -> Tensor:

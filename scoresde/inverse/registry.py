@@ -128,10 +128,7 @@ def condition(
         True
     """
     if isinstance(method, str) and method in SAMPLERS:
-        raise InvalidArgumentError(
-            f"{method!r} is a solver, not a score function; take sample_posterior(..., method={method!r}), or "
-            f"solve(..., method={SAMPLERS[method].__name__}(measurement))."
-        )
+        raise InvalidArgumentError(f"{method!r} is a solver; take sample_posterior(..., method={method!r}).")
     if isinstance(method, str) and method not in RULES:
         raise unknown("method", method, (*RULES, *SAMPLERS))
     if isinstance(method, Rule) and options:

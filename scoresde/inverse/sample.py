@@ -27,7 +27,7 @@ from .conditioned import event_of
 from .measurement import Measurement
 from .registry import RuleName, SamplerName, condition, make, measured, options_of
 from .rules import RULES
-from .rules.pigdm import PiGDM
+from .rules.gaussian import PiGDM
 from .samplers import SAMPLERS
 from .samplers.twisted import TwistedSMC
 
@@ -81,8 +81,8 @@ def sample_posterior(
 ) -> PosteriorSamples:
     r"""Sample the data given a measurement :math:`y = Ax_0 + n`, by any method of `scoresde.inverse.methods`.
 
-    A `ScoreSDEWarning` says how many samples do not fit the measurement: the root mean square of :math:`y - Ax` is more
-    than ten standard deviations of the noise, where it is about one for draws of the posterior.
+    A `ScoreSDEWarning` gives the number of samples that do not fit the measurement: the root mean square of
+    :math:`y - Ax` is more than ten standard deviations of the noise, where it is about one for draws of the posterior.
 
     Args:
         sde, score_fn: as in `scoresde.solve`.
@@ -109,18 +109,13 @@ def sample_posterior(
         (True, 50, 0)
     """
     if not isinstance(method, str):
-        raise InvalidTypeError(
-            f"`method` must be a name from scoresde.inverse.methods(), got {method!r}; pass a rule with its "
-            "options to condition, or a solver to solve."
-        )
+        raise InvalidTypeError(f"`method` must be a name, got {method!r}; condition takes rules, and solve solvers.")
     check_choice("method", method, (*RULES, *SAMPLERS))
     known = as_score(score_fn)
     check_made_for(sde, known)
     cls = RULES[method] if method in RULES else SAMPLERS[method]
     if sampler is not None and method in SAMPLERS:
-        raise InvalidArgumentError(
-            f"`sampler` is the solver of a rule, but {method!r} is a solver itself; leave it out."
-        )
+        raise InvalidArgumentError(f"`sampler` is the solver of a rule, but {method!r} is a solver itself.")
     if isinstance(sampler, str):
         find(sampler, ("auto",), "sampler")
     own = {name: options.pop(name) for name in options_of(cls) if name in options}

@@ -104,14 +104,11 @@ def sample_tilted(
         https://arxiv.org/abs/2306.17775
     """
     if "method" in options:
-        raise InvalidArgumentError(
-            f"`method` is always the particle method here, got {options['method']!r}; other methods are those of solve."
-        )
+        raise InvalidArgumentError("`method` is always the particle method here; other methods are those of solve.")
     log = ParticleLog(record)
     solution = solve(sde, score_fn, x, method=SMC(particles, threshold, log, data_std), **options)
     if not log.infos:
         raise InvalidArgumentError(
-            "There is nothing to weigh: `x` has no samples, the solve has no steps, or (with throw=False) no "
-            "particle has a weight at the start."
+            "There is nothing to weigh: `x` has no samples, the solve no steps, or no particle a weight at the start."
         )
     return TiltedSamples(solution.x, log.ess, log.resampled, log.log_evidence, solution)

@@ -52,10 +52,7 @@ class Adjoint:
 
     def __post_init__(self) -> None:
         if any(isinstance(value, Tensor) for node in (self.start, self.end) for value in node):
-            raise InvalidArgumentError(
-                'differentiable="adjoint" gives no gradient of a learned schedule; take differentiable=True or '
-                '"checkpoint".'
-            )
+            raise InvalidArgumentError('`differentiable`="adjoint" gives no gradient of a learned schedule.')
 
     def __call__(self, z: Tensor, solution: Solution) -> Solution:
         """The solution with a gradient, with respect to its beginning z and the leaves of the score function."""
@@ -95,7 +92,7 @@ class Adjoint:
                 if any(id(leaf) not in known for leaf in leaves_of(out) if leaf is not y):
                     raise ScoreFnError(
                         f"The score function uses parameters at t={slope.t:.3g} that it does not use at the ends or "
-                        f'half-way, which differentiable="adjoint" would miss; take differentiable="checkpoint".'
+                        'half-way; take differentiable="checkpoint".'
                     )
                 got = torch.autograd.grad(out, (y, *leaves), state[1], allow_unused=True, retain_graph=True)
             parts = [torch.zeros_like(v) if g is None else g for g, v in zip(got, (y, *leaves), strict=True)]
@@ -109,8 +106,7 @@ class Adjoint:
             found = odeint(rate, begin, times, rtol=self.rtol, atol=self.atol, method="dopri5", options=options)
         except AssertionError as error:
             raise StepSizeUnderflowError(
-                f"The adjoint equation was not solved beyond t={slope.t:.6g} ({error}); loosen rtol and atol, or take "
-                f'differentiable="checkpoint".'
+                f'The adjoint equation ended at t={slope.t:.6g} ({error}); take differentiable="checkpoint".'
             ) from error
         ends = [part[-1] for part in found]
         if not all(bool(part.isfinite().all()) for part in ends):

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..core.support.checks import (
-    check_flag,
-    check_generator,
-    check_grey,
-    check_number,
-    check_shape,
-    check_tensor,
-    form,
-    shown,
-)
+from ..core.support.checks import MOST_DRAWS, check_grey, check_number, check_shape, check_tensor, form, shown
+from ..core.support.declared import Kind, checked, integer
+
+EventShape = Annotated[Sequence[int], Kind(partial(check_shape, rank=1))]
+Draws = Annotated[int, integer(low=1, high=MOST_DRAWS)]
+Several = Annotated[int, integer(low=2, high=MOST_DRAWS)]
 
 
+@checked
 def dequantize(
     v: Tensor,
     *,
@@ -64,9 +63,10 @@ def dequantize(
     return (low + width * (v.to(torch.float64) + u)).to(float_dtype(dtype))
 
 
+@checked
 def bits_per_dim(
     log_prob: Tensor | float,
-    event_shape: Sequence[int],
+    event_shape: EventShape,
     *,
     levels: int = 256,
     data_range: tuple[float, float] = (-1.0, 1.0),
@@ -94,13 +94,10 @@ def bits_per_dim(
         >>> bits_per_dim(uniform, (64,)).round(decimals=6)
         tensor([8.], dtype=torch.float64)
     """
-    size = math.prod(check_shape("event_shape", event_shape, rank=1))
+    size = math.prod(event_shape)
     if size < 1:
         raise InvalidArgumentError(f"`event_shape` must have a size of 1 or more, got {tuple(event_shape)}.")
     _, width = cell(levels, data_range)
-    check_flag("throw", throw)
-    if hasattr(log_prob, "log_prob"):
-        raise InvalidTypeError(f"`log_prob` must be a tensor, got {type(log_prob).__name__}; pass its .log_prob.")
     if not isinstance(log_prob, Tensor):
         log_prob = torch.tensor(check_number("log_prob", log_prob), dtype=torch.float64)
     check_tensor("log_prob", log_prob, kind="real")
@@ -118,8 +115,8 @@ def bits_of(nats: Tensor, event_shape: tuple[int, ...], levels: int | None, name
     """Bits per dimension of a bound of grey values; one of a density, called by its name, has none."""
     if levels is None:
         raise InvalidArgumentError(
-            f"This is the bound of a density; bits belong to grey values: give `levels`, or bits_per_dim({name}, "
-            f"event_shape, levels=L) for data from dequantize(v, levels=L)."
+            f"A density has no bits; give `levels` of grey values, or take bits_per_dim({name}, event_shape, levels=L) "
+            "for data from dequantize(v, levels=L)."
         )
     return nats / (math.prod(event_shape) * math.log(2))
 
@@ -134,14 +131,13 @@ def grey_levels(v: object, levels: int) -> Tensor:
     """Whole numbers 0 … ``levels`` - 1 of any dtype, or what is wrong with them."""
     if not isinstance(v, Tensor) or v.dtype.is_complex or v.dtype == torch.bool:
         raise InvalidTypeError(f"`v` must be a tensor of grey values, got {form(v)}.")
-    check_tensor("v", v, kind="real")
     v = v.detach()
     v = v if v.is_floating_point() else v.to(torch.int64)  # in a narrow type the number of levels would wrap
     wrong = (v < 0) | (v > levels - 1) | (v != v.round() if v.is_floating_point() else False)
     if bool(torch.as_tensor(wrong).any()):
         raise InvalidArgumentError(
-            f"`v` must hold whole numbers 0 … {levels - 1}, got {v[wrong].flatten()[:5].tolist()}; values that are "
-            f"scaled or dequantised already need no dequantisation."
+            f"`v` must hold whole numbers 0 … {levels - 1}, got {v[wrong].flatten()[:5].tolist()}; scaled or "
+            "dequantised values need no dequantisation."
         )
     return v
 
@@ -149,15 +145,12 @@ def grey_levels(v: object, levels: int) -> Tensor:
 def float_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """The dtype of dequantised values: torch's default, or one that resolves the noise in a cell."""
     out = torch.get_default_dtype() if dtype is None else dtype
-    if not isinstance(out, torch.dtype) or out not in (torch.float32, torch.float64):
-        raise InvalidTypeError(
-            f"`dtype` must be float32 or float64, which resolve the noise in a cell, got {shown(out)}."
-        )
+    if out not in (torch.float32, torch.float64):
+        raise InvalidTypeError(f"`dtype` must be float32 or float64, to resolve the noise in cells, got {shown(out)}.")
     return out
 
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Float64 numbers of [0, 1), shaped like a tensor and on its device."""
-    check_generator(generator)
     where = like.device if generator is None else generator.device
     return torch.rand(like.shape, generator=generator, dtype=torch.float64, device=where).to(like.device)

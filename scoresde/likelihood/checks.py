@@ -31,24 +31,24 @@ _COUPLED = 1e-4  # of what a sample's gradient may hold of others
 
 
 NOT_ADAPTIVE = "`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {name}."
-NO_GRADIENTS = "The divergence needs gradients, which torch.inference_mode() forbids; call it outside."
+
+
+def adaptive_solver(method: str | Solver, options: Mapping[str, object]) -> Solver:
+    """The solver of a density; others are refused, and so is a mode in which no divergence can be computed."""
+    solver = make_solver(method, options, ())
+    if not isinstance(solver, Adams | Pair):
+        raise InvalidArgumentError(NOT_ADAPTIVE.format(name=repr(solver.name)))
+    if torch.is_inference_mode_enabled():
+        raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids.")
+    return solver
 
 
 def check_density(
     sde: SDE, score_fn: ScoreFn, x: object, method: str | Solver, options: Mapping[str, object]
 ) -> tuple[AffineSDE, Score, Solver]:
     """The process, the score function and the solver, if there is a density of x that they give."""
-    solver = make_solver(method, options, ())
-    if not isinstance(solver, Adams | Pair):
-        raise InvalidArgumentError(NOT_ADAPTIVE.format(name=repr(solver.name)))
+    solver = adaptive_solver(method, options)
     sde, score = affine_model(sde, score_fn)
-    if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError(NO_GRADIENTS)
-    if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
-        raise InvalidTypeError(
-            f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "
-            f"dequantize(x, levels=L) or discrete_log_likelihood."
-        )
     x = check_wide(x)
     check_no_vmap("x", x)
     check_events(score, x)
@@ -57,10 +57,12 @@ def check_density(
 
 def check_wide(x: object) -> Tensor:
     """The data, float32 or float64, whose density is defined; what is wrong with others."""
-    x = check_state("x", x)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
-    return x
+    if isinstance(x, Tensor) and x.dtype not in (torch.float32, torch.float64):
+        raise InvalidTypeError(
+            f"`x` must have the floating-point dtype float32 or float64 for a density, got {x.dtype}; try x.float(), "
+            "or dequantize(x, levels=L) for grey values."
+        )
+    return check_state("x", x)
 
 
 def check_finite(x: Tensor) -> None:
@@ -98,27 +100,21 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
 def _judge(
     process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node[Tensor], levels: int, seed: int
 ) -> None:
-    """Ask about some states, a part of them at each level, and refuse what was found of any part."""
-    for i, found in enumerate(
-        examine(flow, x, node, process.backward, process.differentiable, levels=levels, seed=seed)
-    ):
+    """Examine some states, a part of them at each level, and refuse what was found of any part."""
+    parts = examine(flow, x, node, process.backward, process.differentiable, levels=levels, seed=seed)
+    for i, found in enumerate(parts):
         if found.moved > _RANDOM:
-            raise ScoreFnError(
-                "The score function is not deterministic: two calls give different results (dropout? net.eval())."
-            )
+            raise ScoreFnError("The score function is not deterministic: two calls differ (dropout? net.eval()).")
         if found.coupled > _COUPLED:
-            raise ScoreFnError(
-                "The score of a sample depends on the rest of its batch (batch norm? net.eval()), and has no "
-                "divergence of its own."
-            )
+            raise ScoreFnError("The score of a sample depends on the rest of its batch (batch norm? net.eval()).")
         mismatch = found.mismatch
         if mismatch > _BLOCKED:  # of the score function, not of the step? Half precision needs a wide one
             mismatch = min(mismatch, examine(flow, x, node, levels=levels, seed=seed, step=0.2)[i].mismatch)
         if mismatch > _BLOCKED:
             raise ScoreFnError(
-                "The score function blocks gradients (torch.no_grad, .detach(), .numpy() or quantised layers inside?), "
-                "or rounds too much for a divergence (half precision? net.float()): its vector-Jacobian products and "
-                f"finite differences differ by {100 * mismatch:.0f} %. The divergence would be wrong."
+                "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?), or rounds too "
+                "much for a divergence (half precision? net.float()): its vector-Jacobian products and finite "
+                f"differences differ by {100 * mismatch:.0f} %."
             )
 
 

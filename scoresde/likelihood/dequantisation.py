@@ -11,18 +11,17 @@ cell included.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ..core.errors import InvalidArgumentError, NonFiniteError, ScoreFnError
 from ..core.sdes import AffineSDE
-from ..core.sdes.base import check_affine
-from ..core.support.checks import MOST_WIDTH, check_integer, check_kind, check_number, check_shape, form
+from ..core.support.checks import MOST_WIDTH, check_number, form
+from ..core.support.declared import checked, instance, integer
 from ..core.support.tensors import row_finite
-from .bits import cell, float_dtype, grey_levels, uniform
+from .bits import EventShape, cell, float_dtype, grey_levels, uniform
 
 
 @runtime_checkable
@@ -103,6 +102,7 @@ class TruncatedNormalDequantizer:
         https://arxiv.org/abs/2305.03935
     """
 
+    @checked
     def __init__(
         self,
         sde: AffineSDE,
@@ -111,7 +111,6 @@ class TruncatedNormalDequantizer:
         *,
         t: float | None = None,
     ) -> None:
-        check_affine(sde)
         self.low, self.width = cell(levels, data_range)
         self.levels = levels
         node = sde.node(sde.t_min if t is None else check_number("t", t, low=sde.t_min, high=sde.t_max))
@@ -152,6 +151,10 @@ class TruncatedNormalDequantizer:
         return x.to(float_dtype(dtype)), log_q
 
 
+_Net = Annotated[nn.Module, instance(nn.Module, "a module (batch, *event) -> (batch, 2, *event)")]
+_Width = Annotated[int, integer(low=1, high=MOST_WIDTH)]
+
+
 class VariationalDequantizer(nn.Module):
     r"""Learned noise: :math:`x = lo + w(v+u)` with :math:`u = sigmoid(g)`, :math:`g = m + e^{l}\varepsilon`, and the
     mean m and log-scale l by a network of v,
@@ -178,25 +181,23 @@ class VariationalDequantizer(nn.Module):
         Ho, Chen, Srinivas, Duan, Abbeel (2019), Flow++, section 3.1. https://arxiv.org/abs/1902.00275
     """
 
+    @checked
     def __init__(
         self,
-        event_shape: Sequence[int],
+        event_shape: EventShape,
         levels: int = 256,
         data_range: tuple[float, float] = (-1.0, 1.0),
         *,
-        net: nn.Module | None = None,
-        hidden: int = 64,
+        net: _Net | None = None,
+        hidden: _Width = 64,
     ) -> None:
         super().__init__()
-        self.event_shape = check_shape("event_shape", event_shape, rank=1)
+        self.event_shape = tuple(event_shape)
         if not all(self.event_shape):
             raise InvalidArgumentError(f"`event_shape` must have a size of 1 or more, got {self.event_shape}.")
         self.low, self.width = cell(levels, data_range)
         self.levels = levels
-        check_kind("net", net, (nn.Module, type(None)), "a module (batch, *event) -> (batch, 2, *event)")
-        self.net = (
-            _layers(self.event_shape, check_integer("hidden", hidden, low=1, high=MOST_WIDTH)) if net is None else net
-        )
+        self.net = _layers(self.event_shape, hidden) if net is None else net
 
     def sample(
         self, v: Tensor, *, generator: torch.Generator | None = None, dtype: torch.dtype | None = None

@@ -25,9 +25,10 @@ from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..core.noise import check_seed
 from ..core.processes import Network
 from ..core.sdes import SDE, Estimate, Node
-from ..core.support.checks import MOST_DRAWS, check_flag, check_generator, check_integer, check_state
+from ..core.support.checks import check_state
+from ..core.support.declared import checked
 from ..core.support.tensors import expand, row_finite, where
-from .bits import bits_of, cell, float_dtype, grey_levels
+from .bits import Draws, bits_of, cell, float_dtype, grey_levels
 from .checks import check_wide
 from .dequantisation import Dequantizer, UniformDequantizer
 from .flow import log_likelihood
@@ -107,13 +108,14 @@ def _std(values: Tensor) -> Tensor:
     return values.std(1) if values.shape[1] > 1 else torch.full_like(values[:, 0], torch.nan)
 
 
+@checked
 def discrete_log_likelihood(
     sde: SDE,
     score_fn: Callable[..., Tensor],
     v: Tensor,
     *,
     dequantizer: Dequantizer | None = None,
-    draws: int = 1,
+    draws: Draws = 1,
     importance: bool = False,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -185,6 +187,7 @@ def discrete_log_likelihood(
     return bound_of(draw, draws, importance, options, tuple(v.shape[1:]), q.levels)
 
 
+@checked
 def decoder_bound(
     sde: SDE,
     score_fn: Callable[..., Tensor],
@@ -192,7 +195,7 @@ def decoder_bound(
     *,
     levels: int | None = None,
     data_range: tuple[float, float] = (-1.0, 1.0),
-    draws: int = 1,
+    draws: Draws = 1,
     importance: bool = False,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -323,18 +326,11 @@ def bound_of(
     levels: int | None,
 ) -> LowerBound:
     """The bound of a number of draws, if the options go with it; what the first has checked is not checked again."""
-    count = check_integer("draws", count, low=1, high=MOST_DRAWS)
-    check_flag("importance", importance)
     if importance and options.get("divergence", "hutchinson") != "exact":
-        raise InvalidArgumentError(
-            "`importance` needs divergence='exact': the noise of an estimated one raises the logarithm of a mean, "
-            "which is not a lower bound then. Without importance any divergence will do."
-        )
+        raise InvalidArgumentError("`importance` needs divergence='exact': the noise of another one raises the bound.")
     for name in ("seeds", "differentiable"):
         if name in options:
-            raise InvalidArgumentError(
-                f"`{name}` is not an option here; use log_likelihood on dequantised data for it."
-            )
+            raise InvalidArgumentError(f"`{name}` is no option here, but one of log_likelihood.")
     draws = [draw(options if i == 0 else {**options, "check": False}) for i in range(count)]
     weights, nfe, success = (torch.stack(values, 1) for values in zip(*draws, strict=True))
     return LowerBound(weights, importance, event_shape, levels, nfe.sum(1), success.all(1))
@@ -342,7 +338,6 @@ def bound_of(
 
 def source_of(seed: int | None, generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
     """The generator that all draws come from, one after the other; None is torch's global one."""
-    check_generator(generator, "pass an integer as `seed=`")
     if seed is None:
         return generator
     if generator is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 from scipy import special
@@ -22,19 +23,8 @@ from ..core.processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..core.processes.divergence.control import Control
 from ..core.sdes import SDE, AffineSDE
 from ..core.solution import Info, Solution, Status
-from ..core.support.checks import (
-    MOST_DRAWS,
-    MOST_STEPS,
-    check_callable,
-    check_choice,
-    check_dtype,
-    check_flag,
-    check_integer,
-    check_number,
-    check_state,
-    form,
-    refuse_rows,
-)
+from ..core.support.checks import check_choice, check_flag, check_number, check_state, form, refuse_rows
+from ..core.support.declared import Kind, Number, Steps, called, checked, one_of
 from ..core.support.display import Displayed, span, tally
 from ..core.support.tensors import row_finite, where
 from ..scores import Score
@@ -42,6 +32,7 @@ from ..solvers import Solver
 from ..solvers.registry.rows import MethodName
 from ..targets import Gaussian, GaussianMixture
 from .adjoint import Adjoint
+from .bits import Draws, Several
 from .checks import check_density, check_finite, check_plausible
 
 MAX_STEPS = 10_000
@@ -49,6 +40,9 @@ GRADIENTS = ("checkpoint", "adjoint")
 DEFAULT = 1e-5  # tolerances
 SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the prior, and the integral
 _LEAST = 1e-6  # of the variance of the estimates, what a control must have to be of any use
+
+DivergenceName = Annotated[str, one_of(*DIVERGENCES)]
+ProbeName = Annotated[str, one_of(*PROBES)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -123,17 +117,25 @@ class Likelihood(Displayed):
         return self.log_prob - quantile * self.std_error, self.log_prob + quantile * self.std_error
 
 
+def _check_graph(name: str, value: object) -> None:
+    if isinstance(value, str):
+        check_choice(name, value, GRADIENTS)
+    else:
+        check_flag(name, value)
+
+
+@checked
 def log_likelihood(
     sde: SDE,
     score_fn: Callable[..., Tensor],
     x: Tensor,
     *,
-    divergence: str = "hutchinson",
-    probes: int = 1,
-    probe: str = "rademacher",
+    divergence: DivergenceName = "hutchinson",
+    probes: Draws = 1,
+    probe: ProbeName = "rademacher",
     control: Gaussian | GaussianMixture | None = None,
-    control_scale: float = 1.0,
-    chunk: int | None = None,
+    control_scale: Number = 1.0,
+    chunk: Draws | None = None,
     method: MethodName | str | Solver = "adams",
     rtol: float = 1e-5,
     atol: float = 1e-5,
@@ -146,11 +148,11 @@ def log_likelihood(
     seeds: Sequence[int] | Tensor | None = None,
     generator: torch.Generator | None = None,
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
-    callback: Callable[[Info], object] | None = None,
-    max_steps: int | None = None,
+    callback: Annotated[Callable[[Info], object], called("callback(info)")] | None = None,
+    max_steps: Steps | None = None,
     dtype: torch.dtype | None = None,
     throw: bool = True,
-    differentiable: bool | str = False,
+    differentiable: Annotated[bool | str, Kind(_check_graph)] = False,
     check: bool = True,
     progress: bool = False,
     **solver_options: object,
@@ -227,43 +229,28 @@ def log_likelihood(
         Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
     """
     if dtype is not None:
-        check_dtype("dtype", dtype)
         x = check_state("x", x).to(dtype)
     sde, score, solver = check_density(sde, score_fn, x, method, solver_options)
-    if isinstance(differentiable, str):
-        check_choice("differentiable", differentiable, GRADIENTS)
-    keep = isinstance(differentiable, str) or differentiable
-    flags = {"throw": throw, "solver_error": solver_error, "differentiable": keep, "check": check, "progress": progress}
-    for name, flag in flags.items():
-        check_flag(name, flag)
-    if callback is not None:
-        check_callable("callback", callback, "callback(info)")
-    start, end = _interval(sde, t_start, t_end)
-    law = _law(prior, sde, end)
-    known = _control(control, control_scale, x)
+    start, end = grids.time_of("t_start", t_start, sde, sde.t_min), grids.time_of("t_end", t_end, sde, sde.t_max)
+    if start > end:
+        raise InvalidArgumentError(f"`t_start`, the data end, must be below t_end={end:g}, got {start:g}.")
+    law, known = _law(prior, sde, end), _control(control, control_scale, x)
     allowed = tolerances(
         DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype, score.network_dtype
     )
     check_limits(sde, score, solver, (start, end))
-    limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)
     if throw:
         check_finite(x)
-    finite = row_finite(x.detach()).cpu()
+    finite, keep = row_finite(x.detach()).cpu(), differentiable is not False
     with torch.set_grad_enabled(keep), explained(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=generator, noise=noise, device=x.device, batch=len(x))
         state = where(finite.to(x.device), x, torch.zeros_like(x))
-        process = density_flow(
-            sde,
-            score,
-            state,
-            context,
-            make_divergence(divergence, probes, probe, chunk, source, state.detach()),
-            control=known,
-            differentiable=keep,
-            checkpoint=differentiable == "checkpoint",
-        )
+        trace = make_divergence(divergence, probes, probe, chunk, source, state.detach())
+        graph = {"differentiable": keep, "checkpoint": differentiable == "checkpoint"}
+        process = density_flow(sde, score, state, context, trace, control=known, **graph)
+        read = partial(_read, process, solver, state, (start, end), law, finite, throw)
         if start == end or not bool(finite.any()):
-            return _read(process, solver, _still(process, state, start), state, start, end, law, finite, throw)
+            return read(_still(process, state, start))
         if check:
             check_plausible(process, state, finite, start, end, whole=prior is None)
         # what is stepped: with the adjoint equation, without a gradient
@@ -273,16 +260,18 @@ def log_likelihood(
             adjoint = Adjoint(process, solver, first, last, *allowed)
             stepped, beginning = replace(process, differentiable=False), beginning.detach()
 
-        told = None if callback is None else lambda info: _told(callback, info)
-        options = {"compact": score.traits.rowwise, "max_steps": limit, "throw": throw, "callback": told}
+        options = {"compact": score.traits.rowwise, "max_steps": max_steps or MAX_STEPS, "throw": throw}
+        told = None if callback is None else partial(_tell, callback)
 
         def run(factor: float) -> Likelihood:
             controller = Adaptive(start, (end,), SHARE * factor * allowed[0], SHARE * factor * allowed[1])
             with progress_bar("log_likelihood" if progress else None) as bar:
-                solution = integrate(stepped, solver, controller, beginning, source, progress=bar, **options)
+                solution = integrate(
+                    stepped, solver, controller, beginning, source, callback=told, progress=bar, **options
+                )
             if adjoint is not None:
                 solution = adjoint(process.pack(state), solution)
-            return _read(process, solver, solution, state, start, end, law, finite, throw)
+            return read(solution)
 
         result = run(1.0)
         if not solver_error:
@@ -290,18 +279,19 @@ def log_likelihood(
         return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
 
 
-def _told(callback: Callable[[Info], object], info: Info) -> None:
+def _tell(callback: Callable[[Info], object], info: Info) -> None:
     """Call it without its answer: half of an integral is no likelihood."""
     callback(info)
 
 
+@checked
 def fit_control_scale(
     sde: SDE,
     score_fn: Callable[..., Tensor],
     control: Gaussian | GaussianMixture,
     x: Tensor,
     *,
-    probes: int = 16,
+    probes: Several = 16,
     seed: int = 0,
     **options: Any,
 ) -> float:
@@ -333,7 +323,6 @@ def fit_control_scale(
         >>> round(fit_control_scale(sde, target.score(sde), target, x), 3)
         1.0
     """
-    check_integer("probes", probes, low=2, high=MOST_DRAWS)
     if control is None:
         raise InvalidArgumentError("`control` must be a targets.Gaussian or targets.GaussianMixture, got None.")
     paths = [
@@ -347,21 +336,11 @@ def fit_control_scale(
     return float((plain * away).sum() / away.square().sum())
 
 
-def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
-    start = grids.time_of("t_start", t_start, sde, sde.t_min)
-    end = grids.time_of("t_end", t_end, sde, sde.t_max)
-    if start > end:
-        raise InvalidArgumentError(f"`t_start`, the data end, must be below t_end={end:g}, got {start:g}.")
-    return start, end
-
-
 def _law(prior: Gaussian | GaussianMixture | None, sde: AffineSDE, end: float) -> Any:
     """The distribution at the noise end."""
     if prior is None:
         if end != sde.t_max:
-            raise InvalidArgumentError(
-                f"`prior` is missing: the process's prior belongs to t_max={sde.t_max:g}, not to t_end={end:g}."
-            )
+            raise InvalidArgumentError(f"`prior` is missing: that of the process is at t_max, not at t_end={end:g}.")
         return sde.prior
     if isinstance(prior, type) or not callable(getattr(prior, "log_prob", None)):
         raise InvalidTypeError(f"`prior` must have the method log_prob(x) -> (batch,), got {prior!r}.")
@@ -378,25 +357,21 @@ def density_flow(
     return LogDensityFlow(sde, network, flow=flow, divergence=trace, event_shape=event, dtype=x.dtype, **options)
 
 
-def make_divergence(name: str, probes: int, probe: str, chunk: int | None, source: Noise, x: Tensor) -> Divergence:
-    check_choice("divergence", name, DIVERGENCES)
-    check_choice("probe", probe, PROBES)
-    count = check_integer("probes", probes, low=1, high=MOST_DRAWS)
-    at_once = None if chunk is None else check_integer("chunk", chunk, low=1, high=MOST_DRAWS)
-    return DIVERGENCES[name].draw(x, count, PROBES[probe], source.normal, at_once)
+@checked
+def make_divergence(
+    divergence: DivergenceName, probes: Draws, probe: ProbeName, chunk: Draws | None, source: Noise, x: Tensor
+) -> Divergence:
+    return DIVERGENCES[divergence].draw(x, probes, PROBES[probe], source.normal, chunk)
 
 
 def _control(law: Any, scale: float, x: Tensor) -> Control | None:
-    factor = check_number("control_scale", scale)
     if law is None:
         return None
     if not isinstance(law, Gaussian | GaussianMixture) or law.event_shape != tuple(x.shape[1:]):
         raise InvalidArgumentError(
-            f"`control` must be a targets.Gaussian or targets.GaussianMixture for events of shape "
-            f"{tuple(x.shape[1:])}, got {type(law).__name__}"
-            + (f" for {law.event_shape}." if hasattr(law, "event_shape") else ".")
+            f"`control` must be a targets.Gaussian or GaussianMixture for events {tuple(x.shape[1:])}, got {law!r}."
         )
-    return Control(law, factor)
+    return Control(law, scale)
 
 
 def _still(process: LogDensityFlow, x: Tensor, t: float) -> Solution:
@@ -409,16 +384,15 @@ def _still(process: LogDensityFlow, x: Tensor, t: float) -> Solution:
 def _read(
     process: LogDensityFlow,
     solver: Any,
-    solution: Solution,
     x: Tensor,
-    start: float,
-    end: float,
+    ends: tuple[float, float],
     prior: Any,
     finite: Tensor,
     throw: bool,
+    solution: Solution,
 ) -> Likelihood:
     """The likelihood of a solve."""
-    nodes = [process.sde.nodes(torch.tensor([t], dtype=torch.float64, device=x.device)) for t in (start, end)]
+    nodes = [process.sde.nodes(torch.tensor([t], dtype=torch.float64, device=x.device)) for t in ends]
     first, last = (torch.as_tensor(solver.coordinate.scale(node), dtype=torch.float64).to(x.device) for node in nodes)
     latent = process.unpack(solution.x)
     arrived = solution.success.to(x.device)
@@ -426,7 +400,7 @@ def _read(
     if not isinstance(prior_log_prob, Tensor) or prior_log_prob.shape != (len(x),):
         raise InvalidArgumentError(
             f"`prior.log_prob` must return ({len(x)},), one value per sample, got {form(prior_log_prob)}; "
-            f"distributions of scalars become distributions of events by torch.distributions.Independent."
+            "torch.distributions.Independent makes distributions of events."
         )
     prior_log_prob = prior_log_prob.to(torch.float64)
     linear = process.size * torch.log(last / first)

@@ -14,10 +14,11 @@ from ..core.errors import InvalidArgumentError, explained
 from ..core.loop import Recorder, integrate
 from ..core.noise import resolve
 from ..core.sdes import SDE
-from ..core.support.checks import MOST_DRAWS, check_integer
+from ..core.support.declared import checked
 from ..solvers import Solver
+from .bits import Draws, Several
 from .checks import check_density, check_finite, check_gradients
-from .flow import MAX_STEPS, density_flow, make_divergence
+from .flow import MAX_STEPS, DivergenceName, ProbeName, density_flow, make_divergence
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +52,16 @@ class DensityProfile:
         return self.log_det.diff(dim=1) / -self.log_snr.diff()
 
 
+@checked
 def density_profile(
     sde: SDE,
     score_fn: Callable[..., Tensor],
     x: Tensor,
     *,
-    points: int = 65,
-    divergence: str = "hutchinson",
-    probes: int = 1,
-    probe: str = "rademacher",
+    points: Several = 65,
+    divergence: DivergenceName = "hutchinson",
+    probes: Draws = 1,
+    probe: ProbeName = "rademacher",
     method: str | Solver = "adams",
     rtol: float = 1e-4,
     atol: float = 1e-4,
@@ -107,13 +109,12 @@ def density_profile(
     check_finite(x)
     if not len(x):
         raise InvalidArgumentError("`x` must hold at least one sample.")
-    count = check_integer("points", points, low=2, high=MOST_DRAWS)
     allowed = tolerances(rtol, atol, x.dtype, score.network_dtype)
     ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
     clean, noisy = sde.log_snr(ends).tolist()
     check_limits(sde, score, solver, (sde.t_min, sde.t_max))
     check_finite_ends(clean, noisy)
-    log_snr = torch.linspace(clean, noisy, count, dtype=torch.float64)
+    log_snr = torch.linspace(clean, noisy, points, dtype=torch.float64)
     inner = sde.time(log_snr[1:-1]).detach().clamp(sde.t_min, sde.t_max)
     times = torch.cat([ends[:1], inner, ends[1:]])
     with torch.no_grad(), explained(x, None):
@@ -133,6 +134,6 @@ def density_profile(
             max_steps=MAX_STEPS,
         )
     states = recorder.result(solution.x)[1].cpu()  # (n, batch, D + paths)
-    scale = torch.as_tensor(solver.coordinate.scale(sde.nodes(times))).expand(count)
+    scale = torch.as_tensor(solver.coordinate.scale(sde.nodes(times))).expand(points)
     integrals = torch.stack([process.integrals(z, s).mean(1) for z, s in zip(states, scale, strict=True)], dim=1)
     return DensityProfile(log_snr, process.size * (scale / scale[0]).log() + integrals, solution.nfe)

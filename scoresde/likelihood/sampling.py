@@ -19,12 +19,9 @@ from ..core.sdes import SDE, NormalPrior
 from ..core.sdes.base import check_affine
 from ..core.setup import Setup
 from ..core.solution import Solution
-from ..core.support.checks import check_flag, check_kind, shown
+from ..core.support.checks import check_choice, check_flag, check_kind
 from ..grids import Grid
-from ..solvers import make_solver
-from ..solvers.adams import Adams
-from ..solvers.pairs import Pair
-from .checks import NO_GRADIENTS, NOT_ADAPTIVE, check_gradients
+from .checks import NOT_ADAPTIVE, adaptive_solver, check_gradients
 from .flow import DEFAULT, SHARE, density_flow, make_divergence
 
 TOLERANCE = DEFAULT
@@ -38,27 +35,22 @@ SETTINGS: dict[str, Any] = {
 
 
 def check_log_prob(asked: SolveOptions, sde: SDE) -> tuple[SolveOptions, dict[str, Any]]:
-    """The options with the tolerances of densities, and the settings of the divergence, if a solve can tell the
+    """The options with the tolerances of densities, and the settings of the divergence, if a solve can return the
     densities of its samples."""
     wanted, method = asked.log_prob, asked.method
     check_kind("log_prob", wanted, (bool, Mapping), "True, False or a mapping such as {'divergence': 'exact'}")
     given = dict(wanted) if isinstance(wanted, Mapping) else {}
     for name in given:
-        if name not in SETTINGS:
-            raise InvalidArgumentError(f"`log_prob` may set {', '.join(SETTINGS)}, got {shown(name)}.")
+        check_choice("log_prob", name, SETTINGS)
     if isinstance(method, Grid):
         raise InvalidTypeError(NOT_ADAPTIVE.format(name=f"a {type(method).__name__}, which has fixed steps"))
-    solver = make_solver(method, asked.solver_options, ())
-    if not isinstance(solver, Adams | Pair):
-        raise InvalidArgumentError(NOT_ADAPTIVE.format(name=repr(solver.name)))
+    adaptive_solver(method, asked.solver_options)
     check_affine(sde)
     if not isinstance(sde.prior, NormalPrior):
         raise InvalidTypeError(f"`log_prob` needs a process whose prior has a density, got {type(sde.prior).__name__}.")
     for name in ("save_at", "callback", "denoise", "start", "differentiable", "path_log_prob"):
         if getattr(asked, name) not in (None, False):
             raise InvalidArgumentError(f"`{name}` does not go together with `log_prob`; leave it out.")
-    if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError(NO_GRADIENTS)
     check_flag("log_prob['check']", given.get("check", True))
     rtol, atol = (TOLERANCE if value is None else value for value in (asked.rtol, asked.atol))
     return replace(asked, rtol=rtol, atol=atol), {**SETTINGS, **given}
@@ -75,13 +67,10 @@ def with_log_prob(setup: Setup, settings: Mapping[str, Any], *, progress: bool =
     solver, grid, x, flow = loop.solver, loop.controller, loop.x, loop.process
     sde: Any = flow.sde
     if not isinstance(grid, Adaptive) or grid.t_start != sde.t_max:
-        raise InvalidArgumentError(
-            f"`log_prob` needs a solve from the prior, at t_max={sde.t_max:g}; for states at another time take "
-            "scoresde.log_likelihood."
-        )
+        raise InvalidArgumentError(f"`log_prob` needs a solve from the prior, at t_max={sde.t_max:g}.")
     network = flow.network
-    named = {"name" if key == "divergence" else key: value for key, value in settings.items() if key != "check"}
-    divergence = make_divergence(**named, source=loop.process.noise, x=x)
+    own = {name: value for name, value in settings.items() if name != "check"}
+    divergence = make_divergence(**own, source=loop.process.noise, x=x)
     process = density_flow(sde, network.score_fn, x, network.context, divergence)
     ends = [sde.node(t) for t in (sde.t_max, setup.t_end)]
     if settings["check"]:

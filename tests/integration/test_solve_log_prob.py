@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_refused() -> None:
         (adams | {"denoise": True}, "`denoise` does not go"),
         (adams | {"save_at": "steps"}, "`save_at` does not go"),
         (adams | {"t_start": 0.5, "x": torch.ones(2, 2)}, "from the prior"),
-        (adams | {"log_prob": {"probe_count": 3}}, "may set"),
+        (adams | {"log_prob": {"probe_count": 3}}, "did you mean 'probe'"),
         (adams | {"path_log_prob": True}, "`path_log_prob` does not go"),
     ]
     for options, reason in cases:

@@ -99,7 +99,7 @@ def test_singular_values_of_zero_in_single_precision_stay_zero():
 def test_a_decomposition_is_used_if_it_is_one(monkeypatch):
     mask = half()
     large = torch.ones(1, 1, 128, 128)
-    got = from_deepinv(Masked(large), (1, 128, 128))  # too large for a dense one
+    got = from_deepinv(Masked(large), (1, 128, 128))  # too large for a dense
     assert got.rank == 128 * 128
     assert from_deepinv(Masked(mask), SHAPE).rank == int(mask.sum())
     for wrong in (Masked(mask, gain=2.0), Masked(mask)):
@@ -109,7 +109,7 @@ def test_a_decomposition_is_used_if_it_is_one(monkeypatch):
         operator = from_deepinv(wrong, SHAPE)
         x = draw(2, *SHAPE)
         torch.testing.assert_close(operator.pseudo_inverse(operator.forward(x)), mask * x, rtol=1e-4, atol=1e-5)
-    with pytest.raises(InvalidArgumentError, match="too large for a dense one"):
+    with pytest.raises(InvalidArgumentError, match="too large for a dense"):
         _ = from_deepinv(Masked(large, gain=2.0), (1, 128, 128)).svd
 
 

@@ -1,14 +1,12 @@
 """Measurement operators: linear ones with adjoint, pseudo-inverse and singular values, and any function."""
 
-from .base import SVD, Composed, LinearOperator, Matrix
-from .blur import Blur, gaussian_kernel, motion_kernel
+from .base import SVD, Composed, LinearOperator, Matrix, random_projection
 from .deepinv import from_deepinv
 from .diagonal import Diagonal
-from .fourier import PartialFourier
+from .fourier import Blur, PartialFourier, gaussian_kernel, motion_kernel
 from .grey import Grey
 from .mask import Mask
 from .nonlinear import Nonlinear
-from .projection import random_projection
 from .separable import Separable, bicubic, block_average, gaussian_blur
 
 __all__ = [

@@ -6,14 +6,29 @@ import abc
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
-from ...core.support.checks import check_batch, check_kind, check_matrix, check_shape, check_tensor
+from ...core.noise import BatchNoise, check_seed
+from ...core.support.checks import MOST_LEVELS, check_batch, check_matrix, check_shape, check_tensor
+from ...core.support.declared import Kind, checked, integer
 from ...core.support.tensors import compute_dtype
+
+
+def check_image(name: str, event_shape: object) -> tuple[int, ...]:
+    """The shape of an image, ``(..., H, W)`` with at least two entries."""
+    shape = check_shape(name, event_shape, rank=2)
+    if not all(shape):
+        raise InvalidArgumentError(f"`{name}` must have no dimension of size 0, got {shape}.")
+    return shape
+
+
+EventShape = Annotated[Sequence[int], Kind(functools.partial(check_shape, rank=1))]
+ImageShape = Annotated[Sequence[int], Kind(check_image)]
+FiniteMatrix = Annotated[Tensor, Kind(check_matrix)]  # which becomes float64
 
 _DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, where an operator has none of its own
 
@@ -60,9 +75,9 @@ class LinearOperator(abc.ABC):
     factors: Tensor | None = None  # of each element, where it only multiplies
     _eps = torch.finfo(torch.float64).eps  # of the numbers that it computes with
 
-    def __init__(self, event_shape: tuple[int, ...], measurement_shape: tuple[int, ...]) -> None:
-        self.event_shape = check_shape("event_shape", event_shape, rank=1)
-        self.measurement_shape = check_shape("measurement_shape", measurement_shape, rank=1)
+    @checked
+    def __init__(self, event_shape: EventShape, measurement_shape: EventShape) -> None:
+        self.event_shape, self.measurement_shape = tuple(event_shape), tuple(measurement_shape)
 
     @abc.abstractmethod
     def _forward(self, x: Tensor) -> Tensor: ...
@@ -74,8 +89,8 @@ class LinearOperator(abc.ABC):
         rows, columns = self.size, math.prod(self.event_shape)
         if max(rows, columns) * columns > _DENSE_ELEMENTS:
             raise InvalidArgumentError(
-                f"{type(self).__name__} has no singular value decomposition of its own, and its matrix, {rows} x "
-                f"{columns}, is too large for a dense one; take a method without one, such as 'mmps', 'tmpd' or 'dps'."
+                f"The matrix of {type(self).__name__}, {rows} x {columns}, is too large for a dense singular value "
+                "decomposition; take a method without one, such as 'mmps', 'tmpd' or 'dps'."
             )
         return dense_svd(self.matrix(), self.event_shape)
 
@@ -140,9 +155,8 @@ class LinearOperator(abc.ABC):
         """
         if not self.shared:
             raise InvalidArgumentError(
-                f"The parameters of {type(self).__name__}, or `noise_std`, differ between the samples: it has no "
-                "single matrix and no singular values; take a method that needs none, such as 'mmps', 'tmpd' or 'dps', "
-                "with a noise_std above 0."
+                f"The parameters of {type(self).__name__}, or `noise_std`, differ between the samples: take a method "
+                "that needs no matrix, such as 'mmps', 'tmpd' or 'dps', with a noise_std above 0."
             )
         size = math.prod(self.event_shape)
         unit = torch.eye(size, dtype=torch.float64).reshape(size, *self.event_shape)
@@ -182,14 +196,6 @@ def full_right(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([values, values.new_zeros(size - len(values))]), vh
 
 
-def check_image(name: str, event_shape: object) -> tuple[int, ...]:
-    """The shape of an image, ``(..., H, W)`` with at least two entries."""
-    shape = check_shape(name, event_shape, rank=2)
-    if not all(shape):
-        raise InvalidArgumentError(f"`{name}` must have no dimension of size 0, got {shape}.")
-    return shape
-
-
 def _checked(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
     x = check_tensor(name, x)
     check_batch(name, x, shape)
@@ -209,23 +215,19 @@ class Matrix(LinearOperator):
         tensor([[2., 2.]])
     """
 
+    @checked
     def __init__(
         self,
-        matrix: Tensor,
-        event_shape: Sequence[int] | None = None,
-        measurement_shape: Sequence[int] | None = None,
+        matrix: FiniteMatrix,
+        event_shape: EventShape | None = None,
+        measurement_shape: EventShape | None = None,
     ) -> None:
-        self._matrix = check_matrix("matrix", matrix)
-        rows, columns = self._matrix.shape
-        shapes = {}
-        wanted = (("event_shape", event_shape, columns), ("measurement_shape", measurement_shape, rows))
-        for name, given, size in wanted:
-            shapes[name] = (size,) if given is None else check_shape(name, given, rank=1)
-            if math.prod(shapes[name]) != size:
-                raise InvalidArgumentError(
-                    f"`{name}` must have {size} elements for a matrix {rows} x {columns}, got {shapes[name]}."
-                )
-        super().__init__(**shapes)
+        rows, columns = matrix.shape
+        super().__init__(event_shape or (columns,), measurement_shape or (rows,))
+        for name, size in (("event_shape", columns), ("measurement_shape", rows)):
+            if math.prod(getattr(self, name)) != size:
+                raise InvalidArgumentError(f"`{name}` must have {size} elements, got {getattr(self, name)}.")
+        self._matrix = matrix
 
     def _forward(self, x: Tensor) -> Tensor:
         return (x.flatten(1) @ self._matrix.to(x).mT).reshape(len(x), *self.measurement_shape)
@@ -256,14 +258,10 @@ class Composed(LinearOperator):
         torch.Size([2, 8])
     """
 
+    @checked
     def __init__(self, second: LinearOperator, first: LinearOperator) -> None:
-        check_kind("second", second, LinearOperator, "a LinearOperator")
-        check_kind("first", first, LinearOperator, "a LinearOperator")
-        if second.event_shape != first.measurement_shape:
-            raise InvalidArgumentError(
-                f"`second` acts on events of shape {second.event_shape}, but the measurements of `first` have shape "
-                f"{first.measurement_shape}."
-            )
+        if second.event_shape != (shape := first.measurement_shape):
+            raise InvalidArgumentError(f"`second` takes the shape {second.event_shape}, `first` measures {shape}.")
         super().__init__(first.event_shape, second.measurement_shape)
         self.second, self.first = second, first
         self.shared = second.shared and first.shared
@@ -286,3 +284,27 @@ class Composed(LinearOperator):
 
     def __repr__(self) -> str:
         return f"{self.second!r} @ {self.first!r}"
+
+
+_Rows = Annotated[int, integer(low=1, high=MOST_LEVELS)]
+
+
+@checked
+def random_projection(event_shape: EventShape, rows: _Rows, *, seed: int = 0) -> Matrix:
+    """Measure ``rows`` random directions: entries N(0, 1/rows), as in compressed sensing.
+
+    Args:
+        event_shape: of the events.
+        rows: the number of measurements.
+        seed: of the matrix.
+
+    Example:
+        >>> from scoresde.inverse import random_projection
+        >>> random_projection((1, 4, 4), rows=3, seed=1).forward(
+        ...     torch.zeros(2, 1, 4, 4)
+        ... ).shape
+        torch.Size([2, 3])
+    """
+    check_seed("seed", seed)
+    like = torch.empty(rows, math.prod(event_shape), dtype=torch.float64)
+    return Matrix(BatchNoise.seeded(seed, like.device).normal(like) / math.sqrt(rows), event_shape)

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,15 +13,17 @@ from torch import Tensor
 
 from ...core.errors import InvalidArgumentError, InvalidTypeError, out_of_memory
 from ...core.noise import BatchNoise
-from ...core.support.checks import check_shape, form, named
-from .base import SVD, LinearOperator
+from ...core.support.checks import form, named
+from ...core.support.declared import checked
+from .base import SVD, EventShape, LinearOperator
 from .nonlinear import Nonlinear
 
 _NOISES = {"ZeroNoise": lambda noise: 0.0, "GaussianNoise": lambda noise: noise.sigma}  # by deepinv's names
 _ROWS = 3  # of a probe
 
 
-def from_deepinv(physics: Any, event_shape: Sequence[int]) -> LinearOperator | Nonlinear:
+@checked
+def from_deepinv(physics: Any, event_shape: EventShape) -> LinearOperator | Nonlinear:
     r"""The operator of a physics of deepinv: a `LinearOperator` where its ``A`` is linear and has an ``A_adjoint``, a
     `Nonlinear` one otherwise. A random probe decides this, and checks that the adjoint is one.
 
@@ -61,7 +62,7 @@ def from_deepinv(physics: Any, event_shape: Sequence[int]) -> LinearOperator | N
         Tachella et al. (2025), DeepInverse: A Python package for solving imaging inverse problems with deep learning.
         https://arxiv.org/abs/2505.20160
     """
-    shape = check_shape("event_shape", event_shape, rank=1)
+    shape = tuple(event_shape)
     if not all(shape):
         raise InvalidArgumentError(f"`event_shape` must have no dimension of size 0, got {shape}.")
     if isinstance(physics, type) or not callable(getattr(physics, "A", None)):
@@ -73,10 +74,7 @@ def from_deepinv(physics: Any, event_shape: Sequence[int]) -> LinearOperator | N
     au, av, both = maps("A", u), maps("A", v), maps("A", u + 2 * v)
     sensor = getattr(physics, "sensor_model", None)
     if callable(sensor) and not torch.equal(sensor(au), au):
-        raise InvalidArgumentError(
-            "`physics` has a sensor_model, which changes the measurement after its noise; leave it out, or give a "
-            "function of the data that has it."
-        )
+        raise InvalidArgumentError("`physics` has a sensor_model, which acts after the noise; leave it out.")
     allowed = torch.finfo(maps.dtype).eps ** 0.5
     linear = float((both - au - 2 * av).norm()) <= allowed * float(both.norm())
     operator: LinearOperator | Nonlinear
@@ -85,8 +83,8 @@ def from_deepinv(physics: Any, event_shape: Sequence[int]) -> LinearOperator | N
         gap = ((au * w).double().flatten(1).sum(1) - (u * maps("A_adjoint", w)).double().flatten(1).sum(1)).abs()
         if bool((gap > allowed * au.double().flatten(1).norm(dim=1)).any()):
             raise InvalidArgumentError(
-                f"`physics`: the A_adjoint of {type(physics).__name__} is not the adjoint of its A; take "
-                "LinearPhysics(A=physics.A, img_size=event_shape), which derives it."
+                "`physics`: its A_adjoint is not the adjoint of its A; take LinearPhysics(A=physics.A, "
+                "img_size=event_shape), which derives it."
             )
         operator = Physics(maps, shape, tuple(au.shape[1:]), shared=rows == 1)
     else:
@@ -115,8 +113,8 @@ class Physics(LinearOperator):
     def _fitting(self, out: Tensor, given: Tensor, shape: tuple[int, ...]) -> Tensor:
         if tuple(out.shape) != (len(given), *shape):
             raise InvalidArgumentError(
-                f"The physics must make {(len(given), *shape)} of {tuple(given.shape)}, got {tuple(out.shape)}; where "
-                "its parameters differ between samples, the batch must be the whole one."
+                f"The physics must make {(len(given), *shape)} of {tuple(given.shape)}, got {tuple(out.shape)}; with "
+                "parameters for each sample, the batch must be the whole one."
             )
         return out
 
@@ -185,8 +183,8 @@ class _Maps:
             ) from error
         if not isinstance(out, Tensor) or not out.is_floating_point():
             raise InvalidArgumentError(
-                f"`physics`: its {name} must return a real floating-point tensor, got {form(out)}; write complex "
-                "numbers as two channels, and take the parts of a stacked physics apart."
+                f"`physics`: its {name} must return a real tensor, got {form(out)}; complex numbers are two channels, "
+                "and a stacked physics must be taken apart."
             )
         return out.to(x.dtype)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
-from ...core.support.checks import check_shape, check_tensor
-from .base import SVD, LinearOperator
+from ...core.support.declared import checked, tensor
+from .base import SVD, EventShape, LinearOperator
 
 
 class Diagonal(LinearOperator):
@@ -30,24 +30,20 @@ class Diagonal(LinearOperator):
                 [0., 1.]])
     """
 
-    def __init__(self, factors: Tensor, event_shape: Sequence[int] | None = None) -> None:
-        check_tensor("factors", factors)
-        shape = check_shape("event_shape", factors.shape if event_shape is None else event_shape, rank=1)
-        self.shared = tuple(factors.shape) == shape
-        if not self.shared and tuple(factors.shape[1:]) != shape:
-            raise InvalidArgumentError(
-                f"`factors` must have the shape {shape}, or {('batch', *shape)}, got {tuple(factors.shape)}."
-            )
+    @checked
+    def __init__(self, factors: Annotated[Tensor, tensor(finite=True)], event_shape: EventShape | None = None) -> None:
+        found = tuple(factors.shape)
+        shape = found if event_shape is None else tuple(event_shape)
+        self.shared = found == shape
+        if not self.shared and found[1:] != shape:
+            raise InvalidArgumentError(f"`factors` must have the shape {shape}, or (batch, *event), got {found}.")
         super().__init__(shape, shape)
         self.factors: Tensor = factors.detach().to("cpu", torch.float64).clone()
-        if not bool(self.factors.isfinite().all()):
-            raise InvalidArgumentError("`factors` must be finite.")
 
     def _forward(self, x: Tensor) -> Tensor:
         if not self.shared and len(x) != len(self.factors):
-            raise InvalidArgumentError(
-                f"`factors` are those of {len(self.factors)} samples, but the batch has {len(x)}; give one for each."
-            )
+            size = len(self.factors)
+            raise InvalidArgumentError(f"`factors` are those of {size} samples, but the batch has {len(x)}.")
         return x * self.factors.to(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
@@ -55,5 +51,5 @@ class Diagonal(LinearOperator):
 
     def _decompose(self) -> SVD:
         if not self.shared:
-            return super()._decompose()  # which says that there is none
+            return super()._decompose()  # which refuses, as there is none
         return SVD(self.factors.abs(), lambda x: x, lambda c: c)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
 from ...core.support.checks import check_times
-from .base import SVD, LinearOperator, check_image, full_right
+from ...core.support.declared import checked
+from .base import SVD, ImageShape, LinearOperator, full_right
 
 
 class Grey(LinearOperator):
@@ -32,18 +33,14 @@ class Grey(LinearOperator):
         Song et al. (2021), appendix I.3. https://arxiv.org/abs/2011.13456
     """
 
-    def __init__(self, event_shape: Sequence[int], weights: Sequence[float] | Tensor | None = None) -> None:
-        shape = check_image("event_shape", event_shape)
-        channels = shape[0]
-        if weights is None:
-            self.weights = torch.full((channels,), 1 / channels, dtype=torch.float64)
-        else:
-            self.weights = check_times("weights", weights, "weights")
-        if len(self.weights) != channels or not bool(self.weights.isfinite().all()) or not bool(self.weights.any()):
-            raise InvalidArgumentError(
-                f"`weights` must be {channels} finite numbers, not all 0, got {self.weights.tolist()}."
-            )
-        super().__init__(shape, (1, *shape[1:]))
+    @checked
+    def __init__(self, event_shape: ImageShape, weights: Sequence[float] | Tensor | None = None) -> None:
+        channels = event_shape[0]
+        given = check_times("weights", [1 / channels] * channels if weights is None else weights, "weights")
+        if len(given) != channels or not bool(given.isfinite().all()) or not bool(given.any()):
+            raise InvalidArgumentError(f"`weights` must be {channels} finite numbers, not all 0, got {given.tolist()}.")
+        self.weights = given
+        super().__init__(event_shape, (1, *event_shape[1:]))
 
     def _forward(self, x: Tensor) -> Tensor:
         return torch.einsum("c,bc...->b...", self.weights.to(x), x).unsqueeze(1)

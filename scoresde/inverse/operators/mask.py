@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
-from ...core.support.checks import check_shape, check_tensor
-from .base import SVD, LinearOperator
+from ...core.support.declared import checked, tensor
+from .base import SVD, EventShape, LinearOperator
 
 
 class Mask(LinearOperator):
@@ -27,15 +27,14 @@ class Mask(LinearOperator):
 
     selects = True
 
-    def __init__(self, mask: Tensor, event_shape: Sequence[int] | None = None) -> None:
-        check_tensor("mask", mask, kind="boolean")
-        shape = check_shape("event_shape", mask.shape if event_shape is None else event_shape, rank=1)
+    @checked
+    def __init__(self, mask: Annotated[Tensor, tensor(kind="boolean")], event_shape: EventShape | None = None) -> None:
+        found = tuple(mask.shape)
+        shape = found if event_shape is None else tuple(event_shape)
         try:
             self.mask = mask.detach().cpu().expand(shape).contiguous()
         except RuntimeError as error:
-            raise InvalidArgumentError(
-                f"`mask` of shape {tuple(mask.shape)} does not broadcast to events of shape {shape}."
-            ) from error
+            raise InvalidArgumentError(f"`mask` of shape {found} does not broadcast to {shape}.") from error
         self._index = self.mask.flatten().nonzero()[:, 0]
         super().__init__(shape, (len(self._index),))
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ...core.errors import ScoreFnError
-from ...core.support.checks import check_callable, check_shape, form
+from ...core.support.checks import form
+from ...core.support.declared import called, checked
+from .base import EventShape
+
+Measured = Annotated[Callable[[Tensor], Tensor], called("function(x)")]
 
 
 class Nonlinear:
@@ -29,10 +33,9 @@ class Nonlinear:
     noise_std: float | None = 0.0  # as those of a `LinearOperator`
     shared = True
 
-    def __init__(self, function: Callable[[Tensor], Tensor], measurement_shape: Sequence[int]) -> None:
-        check_callable("function", function, "function(x)")
-        self.function = function
-        self.measurement_shape = check_shape("measurement_shape", measurement_shape, rank=1)
+    @checked
+    def __init__(self, function: Measured, measurement_shape: EventShape) -> None:
+        self.function, self.measurement_shape = function, tuple(measurement_shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """The measurement of x, ``(batch, *measurement)``."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
-from ...core.support.checks import check_integer, check_matrix, check_positive
-from .base import SVD, LinearOperator, check_image, full_right
+from ...core.support.checks import check_positive
+from ...core.support.declared import Count, Kind, checked, integer
+from .base import SVD, FiniteMatrix, ImageShape, LinearOperator, full_right
+
+_LARGEST_RADIUS = 1 << 14  # pixels
+_Width = Annotated[float, Kind(partial(check_positive, high=_LARGEST_RADIUS / 3))]
+_Radius = Annotated[int, integer(low=0, high=_LARGEST_RADIUS)]
 
 
 class Separable(LinearOperator):
@@ -30,15 +37,13 @@ class Separable(LinearOperator):
         tensor([1.5000])
     """
 
-    def __init__(self, event_shape: Sequence[int], rows: Tensor, columns: Tensor) -> None:
-        shape = check_image("event_shape", event_shape)
-        self.rows, self.columns = check_matrix("rows", rows), check_matrix("columns", columns)
-        for name, matrix, size in (("rows", self.rows, shape[-2]), ("columns", self.columns, shape[-1])):
+    @checked
+    def __init__(self, event_shape: ImageShape, rows: FiniteMatrix, columns: FiniteMatrix) -> None:
+        for name, matrix, size in (("rows", rows, event_shape[-2]), ("columns", columns, event_shape[-1])):
             if matrix.shape[1] != size:
-                raise InvalidArgumentError(
-                    f"`{name}` must be a matrix (n, {size}) for events of shape {shape}, got {tuple(matrix.shape)}."
-                )
-        super().__init__(shape, (*shape[:-2], len(self.rows), len(self.columns)))
+                raise InvalidArgumentError(f"`{name}` must be a matrix (n, {size}), got {tuple(matrix.shape)}.")
+        self.rows, self.columns = rows, columns
+        super().__init__(event_shape, (*event_shape[:-2], len(rows), len(columns)))
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.rows.to(x) @ x @ self.columns.to(x).mT
@@ -55,7 +60,7 @@ class Separable(LinearOperator):
         )
 
 
-def block_average(event_shape: Sequence[int], factor: int) -> Separable:
+def block_average(event_shape: ImageShape, factor: Count) -> Separable:
     """Down-sampling by the means of blocks of ``factor`` x ``factor`` pixels.
 
     Args:
@@ -69,7 +74,7 @@ def block_average(event_shape: Sequence[int], factor: int) -> Separable:
     return _down(event_shape, factor, lambda size, f: torch.eye(size // f).repeat_interleave(f, dim=1) / f)
 
 
-def bicubic(event_shape: Sequence[int], factor: int) -> Separable:
+def bicubic(event_shape: ImageShape, factor: Count) -> Separable:
     r"""Bicubic down-sampling, with the kernel widened by the factor against aliasing (as in Pillow and MATLAB) and
     border pixels repeated.
 
@@ -91,7 +96,8 @@ def bicubic(event_shape: Sequence[int], factor: int) -> Separable:
     return _down(event_shape, factor, _bicubic_matrix)
 
 
-def gaussian_blur(event_shape: Sequence[int], std: float, *, radius: int | None = None) -> Separable:
+@checked
+def gaussian_blur(event_shape: ImageShape, std: float, *, radius: int | None = None) -> Separable:
     """Gaussian blur with zeros beyond the border; with a periodic border, `Blur` of a `gaussian_kernel`.
 
     Args:
@@ -103,7 +109,6 @@ def gaussian_blur(event_shape: Sequence[int], std: float, *, radius: int | None 
         >>> gaussian_blur((1, 8, 8), 1.0).rank
         64
     """
-    shape = check_image("event_shape", event_shape)
     kernel = gaussian_profile(std, radius)
     reach = len(kernel) // 2
 
@@ -113,32 +118,29 @@ def gaussian_blur(event_shape: Sequence[int], std: float, *, radius: int | None 
         inside = (offset >= 0) & (offset < len(kernel))
         return torch.where(inside, kernel[offset.clamp(0, len(kernel) - 1)], torch.zeros_like(kernel[0]))
 
-    return Separable(shape, toeplitz(shape[-2]), toeplitz(shape[-1]))
+    return Separable(event_shape, toeplitz(event_shape[-2]), toeplitz(event_shape[-1]))
 
 
-_LARGEST_RADIUS = 1 << 14  # pixels
-
-
-def gaussian_profile(std: float, radius: int | None = None) -> Tensor:
+@checked
+def gaussian_profile(std: _Width, radius: _Radius | None = None) -> Tensor:
     """A Gaussian on ``2 radius + 1`` pixels, with sum one, float64.
 
     Example:
         >>> round(float(gaussian_profile(1.0).sum()), 6)
         1.0
     """
-    width = check_positive("std", std, high=_LARGEST_RADIUS / 3)
-    reach = check_integer("radius", math.ceil(3 * width) if radius is None else radius, low=0, high=_LARGEST_RADIUS)
+    reach = math.ceil(3 * std) if radius is None else radius
     place = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (place / width) ** 2)
+    kernel = torch.exp(-0.5 * (place / std) ** 2)
     return kernel / kernel.sum()
 
 
-def _down(event_shape: Sequence[int], factor: int, matrix: Callable[[int, int], Tensor]) -> Separable:
-    shape = check_image("event_shape", event_shape)
-    ratio = check_integer("factor", factor, low=1)
-    if shape[-1] % ratio or shape[-2] % ratio:
-        raise InvalidArgumentError(f"`factor` must divide the image's sides {shape[-2:]}, got {ratio}.")
-    return Separable(shape, matrix(shape[-2], ratio), matrix(shape[-1], ratio))
+@checked
+def _down(event_shape: ImageShape, factor: Count, matrix: Callable[[int, int], Tensor]) -> Separable:
+    high, wide = event_shape[-2:]
+    if high % factor or wide % factor:
+        raise InvalidArgumentError(f"`factor` must divide the image's sides {(high, wide)}, got {factor}.")
+    return Separable(event_shape, matrix(high, factor), matrix(wide, factor))
 
 
 def _bicubic_matrix(size: int, factor: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rules: how a measurement moves the data estimate, one published method per file."""
+"""Rules: how a measurement moves the data estimate."""
 
 from ...core.support.registries import RULES
 from .base import Known, Rule, Tally, look

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from ...core.errors import InvalidArgumentError, ScoreFnError
 from ...core.sdes import AffineSDE, Estimate, Node
-from ...core.support.registries import RULES
 from ...core.support.tensors import Scalar, expand, leaves_of, usable
 from ..measurement import Measurement
 
@@ -113,9 +112,8 @@ def look(estimate: Callable[[Tensor, Node], Estimate], x: Tensor, node: Node, ta
         data, noise = estimate(given, node)[:2]
     if not (data.requires_grad and noise.requires_grad):
         raise ScoreFnError(
-            "The score function blocks gradients (or does not depend on x), which this method needs; evaluate it in "
-            "torch, without no_grad, detach or numpy, or take a method without products such as 'ddnm', 'diffpir' or "
-            "'ddrm'."
+            "The score function blocks gradients (or does not depend on x), which this method needs; write it in "
+            "torch, without no_grad, detach or numpy, or take 'ddnm', 'diffpir' or 'ddrm'."
         )
     keep = outside and (x.requires_grad or any(leaf is not given for leaf in leaves_of(data)))
     shown = (data, noise) if keep else (data.detach(), noise.detach())
@@ -172,6 +170,4 @@ class Rule(abc.ABC):
     def log_likelihood(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         r"""The rule's :math:`\ln p(y|x_t)`, ``(batch,)``, up to terms that do not depend on :math:`x_t`; only rules
         that are the gradient of a likelihood have it."""
-        with_one = sorted(name for name, rule in RULES.items() if rule.log_likelihood is not Rule.log_likelihood)
-        names = " and ".join(map(repr, with_one))
-        raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are {names}.")
+        raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t), as 'dps' and 'pigdm' have.")

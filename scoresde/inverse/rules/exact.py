@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
-from ...core.support.checks import check_kind
+from ...core.support.declared import checked, instance
 from ...targets import ExactScore, Gaussian, GaussianMixture
 from .base import AffineSDE, Known, Measurement, Rule
 
+_GAUSSIAN = instance((Gaussian, GaussianMixture), "a targets.Gaussian or GaussianMixture")
 
+
+@checked
 @dataclass(frozen=True, eq=False)
 class Exact(Rule):
     r"""The exact :math:`\nabla\ln p(y|x_t)` of a Gaussian or a mixture, added to the score.
@@ -31,19 +34,11 @@ class Exact(Rule):
         'exact'
     """
 
-    target: Gaussian | GaussianMixture
-    scores: tuple[ExactScore, ExactScore] | None = field(
-        default=None, repr=False
-    )  # of the distribution, without and with y
+    target: Annotated[Gaussian | GaussianMixture, _GAUSSIAN]
+    scores: tuple[ExactScore, ExactScore] | None = field(default=None, repr=False)  # without and with y, by `ready`
 
     name: ClassVar[str] = "exact"
     reference: ClassVar[str] = "Bayes' rule"
-
-    def __post_init__(self) -> None:
-        check_kind("target", self.target, (Gaussian, GaussianMixture), "a targets.Gaussian or GaussianMixture")
-        check_kind("scores", self.scores, (tuple, type(None)), "what `ready` makes")
-        for score in self.scores or ():
-            check_kind("scores", score, ExactScore, "what `ready` makes")
 
     def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
         """See `Rule.ready`."""

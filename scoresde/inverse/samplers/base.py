@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from ...core.support.checks import MOST_LEVELS, MOST_STEPS, check_integer, check_kind
+from ...core.support.checks import MOST_LEVELS
+from ...core.support.declared import checked, integer
 from ...core.support.tensors import expand
 from ...solvers.base import Asking, Node, Process, SDESolver
 from ..measurement import Measurement
 from ..operators import LinearOperator
 from ..rules import Tally
 
+Repeats = Annotated[int, integer(low=1, high=MOST_LEVELS)]
 
+
+@checked
 @dataclass(frozen=True, eq=False)
 class InverseSolver(SDESolver):
     """A solver whose steps use a measurement; subclasses are frozen dataclasses.
@@ -45,10 +49,6 @@ class InverseSolver(SDESolver):
     gradients: ClassVar[bool] = False
     products: ClassVar[int] = 0
 
-    def __post_init__(self) -> None:
-        check_kind("measurement", self.measurement, Measurement, "a scoresde.inverse.Measurement")
-        check_kind("tally", self.tally, Tally, "a Tally")
-
     @property
     def batch_coupled(self) -> bool:
         """An operator with parameters for each sample needs the batch as it is."""
@@ -65,7 +65,6 @@ class SpectralSolver(InverseSolver):
     """A solver that needs the singular values of the operator; its state is the known part, unless it has its own."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.measurement.spectral(self.name)
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
@@ -108,9 +107,3 @@ def detours(times: Tensor, jump: int, repeats: int) -> Tensor:
         stretch = times[low : low + jump + 1]
         path += [stretch[1:], *[stretch] * (repeats - 1)]
     return torch.cat(path)
-
-
-def check_detours(jump: object, repeats: object) -> None:
-    """Refuse what is not a number of steps or repeats."""
-    check_integer("jump", jump, low=1, high=MOST_STEPS)
-    check_integer("repeats", repeats, low=1, high=MOST_LEVELS)

@@ -8,13 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...core.support.declared import Steps, checked
 from ...core.support.tensors import expand
 from ...solvers.base import SDE, Node, Process, Step, StepResult
 from ...solvers.families.particles import posterior_weights
 from ...solvers.families.transition import leap
-from .base import SpectralSolver, check_detours, detours
+from .base import Repeats, SpectralSolver, detours
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class DDNMPlus(SpectralSolver):
     r"""DDNM+: the null-space projection, taken as far as the noise of the step covers that of y. With the ancestral
@@ -49,17 +51,13 @@ class DDNMPlus(SpectralSolver):
         algorithm 2. https://arxiv.org/abs/2212.00490
     """
 
-    jump: int = 10
-    repeats: int = 1
+    jump: Steps = 10
+    repeats: Repeats = 1
 
     name: ClassVar[str] = "ddnm_plus"
     keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Wang, Yu, Zhang (2023), eq. 17-19"
     data_limit: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_detours(self.jump, self.repeats)
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The grid with its repeats."""

@@ -8,12 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...core.support.checks import check_number
+from ...core.support.declared import Probability, checked
 from ...core.support.tensors import expand
 from ...solvers.base import Node, Process, Step, StepResult
 from .base import SpectralSolver
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class DDRM(SpectralSolver):
     r"""DDRM: each singular direction is stepped separately, with its component of y. With :math:`\bar y = U^Hy/s`, of
@@ -55,18 +56,13 @@ class DDRM(SpectralSolver):
         Kawar et al. (2022), Denoising Diffusion Restoration Models, eq. 7-8. https://arxiv.org/abs/2201.11793
     """
 
-    eta: float = 0.85
-    eta_b: float = 1.0
+    eta: Probability = 0.85
+    eta_b: Probability = 1.0
 
     name: ClassVar[str] = "ddrm"
     keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Kawar et al. (2022), eq. 7-8"
     data_limit: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eta", self.eta, low=0.0, high=1.0)
-        check_number("eta_b", self.eta_b, low=0.0, high=1.0)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor) -> Step:
         """See `Solver.step`."""

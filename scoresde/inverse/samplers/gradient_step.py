@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...core.support.checks import check_number
+from ...core.support.declared import NonNegative, checked
 from ...core.support.tensors import expand
 from ...solvers.base import Asking, Node, Process, Step, StepResult
 from ...solvers.families.particles import posterior_step
@@ -21,16 +21,12 @@ from .base import InverseSolver, SpectralSolver, impute
 class _GradientStep(InverseSolver):
     """An ancestral step, and a step down the gradient of the misfit."""
 
-    zeta: float = 1.0
+    zeta: NonNegative = 1.0
 
     keeps_estimates: ClassVar[bool] = False
     gradients: ClassVar[bool] = True
     products: ClassVar[int] = 1
     data_limit: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("zeta", self.zeta, low=0.0)
 
     def _descend(self, process: Process, x: Tensor, start: Node, stop: Node, y: Tensor) -> Asking[Tensor]:
         known = look(process.network.estimate, x, start, self.tally, True)
@@ -39,6 +35,7 @@ class _GradientStep(InverseSolver):
         return x - self.zeta * misfit_slope(known, self.measurement, y)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class DPSStep(_GradientStep):
     r"""DPS as published: an ancestral step, and a step of fixed size down the gradient of the misfit.
@@ -86,6 +83,7 @@ class DPSStep(_GradientStep):
         return StepResult((yield from self._descend(process, x, start, stop, state)), state)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class MCG(_GradientStep, SpectralSolver):
     r"""Manifold-constrained gradients: the step of `DPSStep`, then the replacement of what is measured.

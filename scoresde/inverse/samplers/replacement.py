@@ -10,13 +10,14 @@ from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
 from ...core.processes import result_of
-from ...core.support.checks import check_kind
+from ...core.support.declared import Steps, checked
 from ...solvers.base import SDE, Asking, Node, Process, Solver, Step, StepResult
 from ...solvers.families.transition import leap
 from ...solvers.predictor_corrector import Corrector, PredictedSolver, ReverseDiffusion
-from .base import SpectralSolver, check_detours, detours, impute
+from .base import Repeats, SpectralSolver, detours, impute
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Replacement(SpectralSolver, PredictedSolver):
     r"""Replacement: after each move the measured part is put in place, perturbed to the current level.
@@ -67,24 +68,18 @@ class Replacement(SpectralSolver, PredictedSolver):
 
     predictor: Solver = field(default_factory=ReverseDiffusion)
     corrector: Corrector | None = None
-    jump: int = 10
-    repeats: int = 1
+    jump: Steps = 10
+    repeats: Repeats = 1
 
     name: ClassVar[str] = "replacement"
     reference: ClassVar[str] = "Song et al. (2021), appendix I.2-I.3; Lugmayr et al. (2022)"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_kind("predictor", self.predictor, Solver, "a solver such as scoresde.solvers.Ancestral()")
         own = self.predictor.adaptive or self.predictor.own_steps or self.predictor.looks_ahead
         if own or self.predictor.batch_coupled or self.predictor.kind in ("mcmc", "forward"):
-            raise InvalidArgumentError(
-                f"`predictor` must make fixed steps from level to level, without weights, got {self.predictor.name!r}; "
-                "try 'ancestral'."
-            )
-        allowed = (Corrector, type(None))
-        check_kind("corrector", self.corrector, allowed, "a corrector such as scoresde.LangevinCorrector()")
-        check_detours(self.jump, self.repeats)
+            name = self.predictor.name
+            raise InvalidArgumentError(f"`predictor` must make fixed steps down, without weights, got {name!r}.")
 
     @property
     def keeps_estimates(self) -> bool:

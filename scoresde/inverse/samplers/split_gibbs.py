@@ -13,13 +13,14 @@ from ... import grids
 from ...core.errors import InvalidArgumentError
 from ...core.processes import result_of
 from ...core.sdes import AffineSDE
-from ...core.support.checks import MOST_LEVELS, check_integer, check_number
+from ...core.support.declared import Index, Positive, checked
 from ...core.support.tensors import Scalar, expand
 from ...solvers.ancestral import Ancestral
 from ...solvers.base import SDE, Asking, Node, Process, Solver, Step, StepResult
-from .base import SpectralSolver
+from .base import Repeats, SpectralSolver
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class SplitGibbs(SpectralSolver):
     r"""Split Gibbs sampling: draws from the likelihood and from the prior alternate.
@@ -69,11 +70,11 @@ class SplitGibbs(SpectralSolver):
         https://arxiv.org/abs/2405.18782
     """
 
-    rho_max: float = 5.0
-    rho_min: float | None = None
-    sweeps: int = 40
-    hold: int = 10
-    descent: int = 20
+    rho_max: Positive = 5.0
+    rho_min: Positive | None = None
+    sweeps: Repeats = 40
+    hold: Index = 10
+    descent: Repeats = 20
     solver: Solver = field(default_factory=Ancestral)
 
     name: ClassVar[str] = "split_gibbs"
@@ -81,17 +82,14 @@ class SplitGibbs(SpectralSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("rho_max", self.rho_max, low=0.0, strict=True)
-        if self.rho_min is not None and not 0.0 < check_number("rho_min", self.rho_min) <= self.rho_max:
+        if self.rho_min is not None and self.rho_min > self.rho_max:
             raise InvalidArgumentError(f"`rho_min` must be in (0, rho_max={self.rho_max:g}], got {self.rho_min!r}.")
-        check_integer("sweeps", self.sweeps, low=1, high=MOST_LEVELS)
-        check_integer("hold", self.hold, low=0, high=self.sweeps)
-        check_integer("descent", self.descent, low=1, high=MOST_LEVELS)
-        solver = self.solver
-        if not isinstance(solver, Solver) or not solver.stochastic or solver.adaptive or solver.batch_coupled:
+        if self.hold > self.sweeps:
+            raise InvalidArgumentError(f"`hold` must be at most sweeps={self.sweeps}, got {self.hold}.")
+        if not self.solver.stochastic or self.solver.adaptive or self.solver.batch_coupled:
             raise InvalidArgumentError(
-                f"`solver` must draw noise in fixed steps, each sample by itself, for z is a draw, not a point; got "
-                f"{solver!r}. Try scoresde.solvers.Ancestral()."
+                f"`solver` must draw noise in fixed steps, each sample by itself, as Ancestral() does; got "
+                f"{self.solver!r}."
             )
 
     @property
@@ -115,8 +113,7 @@ class SplitGibbs(SpectralSolver):
         high = min(self.rho_max, ceiling)
         if not floor < low <= high:
             raise InvalidArgumentError(
-                f"`rho_min` must be above the level at the end, sigma/alpha = {floor:.4g}, and at most {high:.4g}, got "
-                f"{low:.4g}."
+                f"`rho_min` must be above sigma/alpha at the end, {floor:.4g}, and at most {high:.4g}, got {low:.4g}."
             )
         falling = self.sweeps - self.hold
         ratio = (low / high) ** (1 / falling) if falling else 1.0

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from ...core.errors import InvalidArgumentError
 from ...core.sdes import AffineSDE
-from ...core.support.checks import check_kind
+from ...core.support.declared import checked
 from ...solvers.base import Asking, Node, Process, Step, StepResult
 from ...solvers.families.particles import ParticleInfo, Particles, Twisted
 from ..rules import Rule, look
-from ..rules.pigdm import PiGDM
+from ..rules.gaussian import PiGDM
 from .base import InverseSolver
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class TwistedSMC(InverseSolver):
     r"""The twisted diffusion sampler: particles are proposed with a rule's guidance, weighted by the error of the
@@ -82,12 +83,8 @@ class TwistedSMC(InverseSolver):
     extra_evaluations: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_kind("twist", self.twist, Rule, "a rule such as PiGDM()")
         if type(self.twist).log_likelihood is Rule.log_likelihood:
-            raise InvalidArgumentError(
-                f"`twist` must be a rule with a density p(y|x_t), PiGDM() or DPS(), got {self.twist.name!r}."
-            )
+            raise InvalidArgumentError(f"`twist` must have a density, as PiGDM() and DPS(), got {self.twist.name!r}.")
         self._weights()
         if isinstance(self.twist, PiGDM):
             self.measurement.solvable(self.name)

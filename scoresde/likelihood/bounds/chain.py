@@ -22,7 +22,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,15 +32,8 @@ from ...core.errors import InvalidArgumentError
 from ...core.noise import Noise
 from ...core.processes import Network, node_list
 from ...core.sdes import Estimate, Node, NormalPrior
-from ...core.support.checks import (
-    MOST_DRAWS,
-    check_choice,
-    check_flag,
-    check_integer,
-    check_kind,
-    check_times,
-    check_weights,
-)
+from ...core.support.checks import MOST_DRAWS, check_integer, check_times, check_weights
+from ...core.support.declared import checked, one_of
 from ...core.support.tensors import Scalar, expand, expm1
 from ...discrete import Chain
 from ...scores import Clip
@@ -51,6 +44,7 @@ from .result import Bound, Term, pooled_freedom
 from .terms import Given, by_denoising, estimated, prepare, prior_term
 
 
+@checked
 def chain_bound(
     chain: Chain,
     score_fn: Callable[..., Tensor],
@@ -58,9 +52,9 @@ def chain_bound(
     *,
     levels: int | None = None,
     data_range: tuple[float, float] = (-1.0, 1.0),
-    variance: str = "small",
+    variance: Annotated[str, one_of(*AMPLITUDES)] = "small",
     clip: bool = False,
-    steps: str = "all",
+    steps: Literal["all", "random"] = "all",
     weights: Sequence[float] | Tensor | None = None,
     draws: int | None = None,
     prior: NormalPrior | None = None,
@@ -125,15 +119,13 @@ def chain_bound(
         Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, equations 15 and 17.
         https://arxiv.org/abs/2102.09672
     """
-    check_kind("chain", chain, Chain, "a chain such as scoresde.discrete.BetaChain.linear()")
     sde, score = affine_model(chain.sde(prior=prior), score_fn)
-    check_choice("variance", variance, AMPLITUDES)
-    check_flag("clip", clip)
-    check_choice("steps", steps, ("all", "random"))
     every = steps == "all"
     least, usual = (1, 1) if every else (2, 32)
     count = check_integer("draws", usual if draws is None else draws, low=least, high=MOST_DRAWS)
-    shares = _shares(weights, len(chain) - 1, every)
+    if weights is not None and every:
+        raise InvalidArgumentError('`weights` choose among random steps; set steps="random" too.')
+    shares = None if weights is None else check_weights(check_times("weights", weights, "numbers"), len(chain) - 1)
     model = Clip(score, *_range(levels, data_range), sde=sde) if clip else score
     given = prepare(model, x, levels, data_range, context, seed, noise)
     if variance == "learned" and not given.network.traits.variance:
@@ -212,14 +204,6 @@ def _reconstruction(given: Given, nodes: Sequence[Node[Tensor]], variance: str, 
 
     draws = [by_denoising(given.network, given.grey, x, first, given.noise.normal(x), std) for _ in range(count)]
     return independent_mean(torch.stack(draws))
-
-
-def _shares(weights: Sequence[float] | Tensor | None, size: int, every: bool) -> Tensor | None:
-    if weights is None:
-        return None
-    if every:
-        raise InvalidArgumentError('`weights` choose among random steps; set steps="random" too.')
-    return check_weights(check_times("weights", weights, "numbers"), size)
 
 
 def _range(levels: int | None, data_range: tuple[float, float]) -> tuple[float, float]:

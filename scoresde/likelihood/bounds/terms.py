@@ -21,7 +21,7 @@ from ...core.errors import InvalidArgumentError, InvalidTypeError
 from ...core.noise import BatchNoise, Noise, resolve
 from ...core.processes import Network
 from ...core.sdes import Estimate, Node, NormalPrior
-from ...core.support.checks import check_finite_rows, check_state, check_tensor, refuse_rows
+from ...core.support.checks import check_finite_rows, check_state, refuse_rows
 from ...core.support.tensors import Scalar, compute_dtype, expand, row_finite
 from ...losses import discretised_log_prob, prior_kl
 from ...scores import Score
@@ -56,7 +56,6 @@ def read(x: Tensor, levels: int | None, data_range: tuple[float, float]) -> tupl
     low, width = cell(levels, data_range)
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.ndim < 2:
         raise InvalidTypeError("`x` must hold integers 0 … levels - 1, (batch, *event), where `levels` is given.")
-    check_tensor("x", x, kind="integer")
     x = x.to(torch.int64)  # in a narrow type the number of levels would wrap
     if bool(((x < 0) | (x >= levels)).any()):
         raise InvalidArgumentError(f"`x` must hold integers 0 … {levels - 1}.")

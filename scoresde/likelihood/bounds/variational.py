@@ -25,7 +25,7 @@ integrates to :math:`D\ln(\sigma_0/\sigma_T)`, the difference of the entropies o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -35,12 +35,15 @@ from ...core.errors import InvalidArgumentError
 from ...core.noise import Noise
 from ...core.processes import Network
 from ...core.sdes import SDE, AffineSDE, Node
-from ...core.support.checks import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
+from ...core.support.checks import MOST_LEVELS, check_integer, check_times
+from ...core.support.declared import checked, one_of
+from ..bits import Several
 from .levels import CLOCKS, DESIGNS, BoundLevels, BoundWeights, continuous, discrete, independent_mean, stratum_edges
 from .result import Bound, Term
 from .terms import Given, by_denoising, by_likelihood, entropy, estimated, prepare, prior_term
 
 
+@checked
 def variational_bound(
     sde: SDE,
     score_fn: Callable[..., Tensor],
@@ -50,9 +53,9 @@ def variational_bound(
     data_range: tuple[float, float] = (-1.0, 1.0),
     steps: int | Tensor | None = None,
     decoder: bool = False,
-    draws: int = 32,
-    clock: str = "log_snr",
-    times: str = "stratified",
+    draws: Several = 32,
+    clock: Annotated[str, one_of(*CLOCKS)] = "log_snr",
+    times: Annotated[str, one_of(*DESIGNS)] = "stratified",
     context: Mapping[str, object] | None = None,
     seed: int | None = None,
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
@@ -115,10 +118,6 @@ def variational_bound(
         appendix B. https://arxiv.org/abs/2101.09258
     """
     sde, score = affine_model(sde, score_fn)
-    check_flag("decoder", decoder)
-    check_choice("clock", clock, CLOCKS)
-    check_choice("times", times, DESIGNS)
-    count = check_integer("draws", draws, low=2, high=MOST_DRAWS)
     grid = None if steps is None else _grid(sde, steps)
     ends = (sde.t_min, sde.t_max) if grid is None else (float(grid[0]), float(grid[-1]))
     first, last = map(sde.node, ends)
@@ -127,8 +126,8 @@ def variational_bound(
     with torch.no_grad():
         place = continuous(sde, clock) if grid is None else discrete(sde, grid.to(given.data.device), clock)
         prior = prior_term(given.data, last, sde.prior)
-        diffusion = _diffusion(given, place, times, count)
-        reconstruction = _reconstruction(given, first, decoder, count)
+        diffusion = _diffusion(given, place, times, draws)
+        reconstruction = _reconstruction(given, first, decoder, draws)
     return Bound(prior, diffusion, reconstruction, tuple(given.data.shape[1:]), levels, given.network.calls)
 
 
@@ -141,10 +140,7 @@ def _grid(sde: AffineSDE, steps: int | Tensor | None) -> Tensor:
     if len(times) < 2 or not bool((times.diff() > 0).all()):
         raise InvalidArgumentError(f"`steps` must have at least two different times, got {steps.tolist()}.")
     if not (sde.t_min <= float(times[0]) and float(times[-1]) <= sde.t_max):
-        raise InvalidArgumentError(
-            f"`steps` must have times within [{sde.t_min:g}, {sde.t_max:g}], got {float(times[0]):g} to "
-            f"{float(times[-1]):g}."
-        )
+        raise InvalidArgumentError(f"`steps` must be within [{sde.t_min:g}, {sde.t_max:g}], got {steps.tolist()}.")
     return times
 
 

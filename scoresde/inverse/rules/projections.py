@@ -1,4 +1,4 @@
-"""Plug-and-play image restoration by diffusion."""
+"""Rules that take no vector-Jacobian product: projections of the data estimate."""
 
 from __future__ import annotations
 
@@ -7,11 +7,42 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...core.support.checks import check_number
+from ...core.support.declared import Positive, checked
 from ...core.support.tensors import expand
 from .base import Known, Measurement, Rule
 
 
+@dataclass(frozen=True)
+class DDNM(Rule):
+    r"""DDNM: the part of the data estimate that is measured is replaced by the measurement.
+
+    .. math:: \hat x \leftarrow \hat x + A^+(y - A\hat x) = A^+y + (I - A^+A)\hat x.
+
+    Facts:
+        No vector-Jacobian product; the singular values of A. The end agrees with y exactly, noise included; how the
+        measured part informs the rest is left to the network's later evaluations. `DDNMPlus` is the version for noisy
+        measurements.
+
+    Example:
+        >>> DDNM().gradients
+        False
+
+    References:
+        Wang, Yu, Zhang (2023), Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model, eq. 13.
+        https://arxiv.org/abs/2212.00490
+    """
+
+    name: ClassVar[str] = "ddnm"
+    reference: ClassVar[str] = "Wang, Yu, Zhang (2023), eq. 13"
+    needs: ClassVar = (Measurement.spectral,)
+
+    def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
+        """See `Rule.apply`."""
+        operator = measurement.linear(self.name)
+        return known.data + operator.pseudo_inverse(y - operator.forward(known.data))
+
+
+@checked
 @dataclass(frozen=True)
 class DiffPIR(Rule):
     r"""DiffPIR: the data estimate is moved to the proximal point of the measurement.
@@ -40,14 +71,11 @@ class DiffPIR(Rule):
         https://arxiv.org/abs/2305.08995
     """
 
-    weight: float = 7.0
+    weight: Positive = 7.0
 
     name: ClassVar[str] = "diffpir"
     reference: ClassVar[str] = "Zhu et al. (2023), eq. 12-13"
     needs: ClassVar = (Measurement.spectral,)
-
-    def __post_init__(self) -> None:
-        check_number("weight", self.weight, low=0.0, strict=True)
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""
