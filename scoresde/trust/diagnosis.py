@@ -40,29 +40,16 @@ from ..solvers.registry.rows import MethodName
 from .conformal import check_confidence
 from .coupling import Task
 from .reference import check_steps
-from .repairs import (
-    HALVES,
-    Denoised,
-    End,
-    Guidance,
-    LabelRepair,
-    Memorisation,
-    NetworkRepair,
-    NoisyStart,
-    OtherRange,
-    Overfitting,
-    Posterior,
-    Precision,
-    Prior,
-    Range,
-    Repair,
-    Rows,
-    Rung,
-    Steps,
-    Subject,
-    in_float32,
-)
-from .repairs.base import number
+from .repairs.base import Repair, Rung, number
+from .repairs.denoising import Denoised
+from .repairs.high_noise import NoisyStart
+from .repairs.network import LabelRepair, Memorisation, NetworkRepair, Overfitting
+from .repairs.posterior import Posterior
+from .repairs.precision import HALVES, Precision, in_float32
+from .repairs.process import End, Prior, Steps
+from .repairs.ranges import OtherRange, Range
+from .repairs.subject import Rows, Subject
+from .repairs.wrappers import Guidance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
