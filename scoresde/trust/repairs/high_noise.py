@@ -47,13 +47,13 @@ class NoisyStart(Repair):
         of, rho = self.denoised, (-self.denoised.levels.lam).exp() / subject.unit
         near = (rho > 1) & (rho < LOWEST)  # where the network must be sound, or it errs at all levels
         sound = bool(near.any()) and float(of.held[:, near].mean()) <= _SOUND * float(of.linear[:, near].mean())
-        size = far.value * math.sqrt(
-            max(0.0, 1 - helped[best_of(helped)] / helped[""])
-        )  # what the best cure takes away
+        left = helped[best_of(helped)] / helped[""]  # by the best cure
+        size = far.value * math.sqrt(max(0.0, 1 - left))
         shown = (far.seen and subject.large(size)) or of.worse
         matters = shown and size > _HALF * far.value and sound
         details = {f"energy distance with {name or 'nothing'}": value for name, value in helped.items()}
+        distance, size = certain(share, subject.confidence), size if matters else 0.0
         return self.found(
-            certain(share, subject.confidence), 0.0, text, unit="of noise", matters=matters, size=size if matters else 0.0,
-            details=details, explains=("network", "range"),
+            distance, 0.0, text, unit="of noise", matters=matters, size=size, details=details,
+            explains=("network", "range"),
         )  # fmt: skip

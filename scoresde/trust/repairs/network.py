@@ -68,10 +68,8 @@ class NetworkRepair(Repair):
             matters = matters and distance.high > 2 * MATTERS**2  # below it the total variation is no larger than 5 %
             text += f", and the divergence of the network is {number(distance.value)} nats"
         if gap.worse:
-            text += (
-                "; the network denoises worse than the best linear denoiser, at "
-                f"{gap.levels} of {len(of.levels.lam)} noise levels"
-            )
+            where = f"{gap.levels} of {len(of.levels.lam)} noise levels"
+            text += f"; the network denoises worse than the best linear denoiser, at {where}"
         if stray:
             text += (
                 f"; {strays} of {len(x)} samples are farther from the mean than all data, by {number(beyond)} RMS over "
@@ -94,16 +92,9 @@ class NetworkRepair(Repair):
             remedy = "Look at the network with scoresde.check_score; it may overflow, or divide by zero."
         floors = far.sliced.floor if unit == "data" else 0.0
         return self.found(
-            distance,
-            floors,
-            f"{text}.",
-            kind=kind,
-            unit=unit,
-            matters=matters,
-            size=size,
+            distance, floors, f"{text}.", kind=kind, unit=unit, matters=matters, size=size, details=details,
             remedy=remedy,
-            details=details,
-        )
+        )  # fmt: skip
 
     def _divergence(self, subject: Subject) -> Interval:
         of = self.denoised
@@ -118,7 +109,7 @@ def _away(far: Far) -> str:
     """Where samples are, in the middle of a sentence."""
     value, chance = number(far.value), number(far.sliced.floor)
     if not far.seen:
-        return f"samples cannot be told from held-out data ({value}, where chance reaches {chance})"
+        return f"samples cannot be distinguished from held-out data ({value}, where chance reaches {chance})"
     return f"samples are {value} from held-out data, where chance reaches {chance}"
 
 
@@ -285,13 +276,11 @@ class Memorisation(Repair):
             f"A sample is nearer to the training data than held-out data are with a probability of {found.value:.2g}, "
             f"and {found.share:.0%} of samples are as near as the nearest {found.expected:.0%} of held-out data."
         )
-        interval, matters = (
-            Interval(found.value, *found.interval, found.level, "asymptotic"),
-            found.memorised and nearer,
-        )
+        interval = Interval(found.value, *found.interval, found.level, "asymptotic")
+        matters = found.memorised and nearer and pulled
         details = {"share": found.share, "expected": found.expected, "median distance": closest, "pull": excess}
         return self.found(
-            interval, found.floor, finding, unit="probability", matters=matters and pulled, size=size, details=details,
+            interval, found.floor, finding, unit="probability", matters=matters, size=size, details=details,
             explains=("network",),
         )  # fmt: skip
 

@@ -56,8 +56,8 @@ class Precision(Repair):
         return self.found(
             apart,
             rounding,
-            f"{of if share else f'Samples in {name}'} are {number(apart.value)} from those in full precision, RMS over the "
-            "same draws.",
+            f"{of if share else f'Samples in {name}'} are {number(apart.value)} from those in full precision, RMS over "
+            "the same draws.",
             matters=share > MATTERS or subject.large(apart.value),
             size=math.inf if share > MATTERS else apart.value,
             details={"not finite": share},
