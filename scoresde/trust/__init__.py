@@ -11,7 +11,7 @@ from .conformal import Coverage
 from .diagnosis import Diagnosis, diagnose
 from .law import Law
 from .reference import Worth
-from .repairs import Rung
+from .repairs.base import Rung
 from .two_samples import (
     ClassifierTest,
     Nearest,

@@ -23,14 +23,13 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InvalidArgumentError
-from ..core.noise import check_seed
+from ..core.noise import Seed
 from ..core.noise.philox import fold
-from ..core.support.checks import check_finite_rows, check_number, check_tensor
+from ..core.support.checks import check_finite_rows, check_tensor
+from ..core.support.declared import checked
 from ..core.support.display import Displayed
+from .two_samples import Level
 
-__all__ = ["Calibration", "sbc_ranks", "simulation_based_calibration", "tarp"]
-
-_LEAST_LEVEL = 1e-3
 _STREAM = 0xCA11  # of the draws, which must not be those of parameters that have the same seed
 _MOST_LEVELS = 100  # at which the coverage is compared
 _LEAST_SIMULATIONS, _MOST_SIMULATIONS = 999, 1_000_000  # of uniform ranks
@@ -152,7 +151,8 @@ class Calibration(Displayed):
         }
 
 
-def sbc_ranks(theta: Tensor, samples: Tensor, *, seed: int = 0) -> Tensor:
+@checked
+def sbc_ranks(theta: Tensor, samples: Tensor, *, seed: Seed = 0) -> Tensor:
     r"""The ranks of parameters among posterior samples, :math:`\#\{j: \theta^{(j)}_i < \theta_i\}` for each parameter.
 
     Of the samples that are equal to the parameter, a random number is counted, uniform from 0 to all of them, so that
@@ -185,7 +185,8 @@ def sbc_ranks(theta: Tensor, samples: Tensor, *, seed: int = 0) -> Tensor:
     return _ranks(theta, samples, _generator(seed))
 
 
-def simulation_based_calibration(theta: Tensor, samples: Tensor, *, level: float = 0.95, seed: int = 0) -> Calibration:
+@checked
+def simulation_based_calibration(theta: Tensor, samples: Tensor, *, level: Level = 0.95, seed: Seed = 0) -> Calibration:
     r"""Test whether posteriors are calibrated in every parameter, by the ranks of the true ones.
 
     The number of ranks below k is binomial with n trials and probability :math:`k/(m+1)` if the posteriors are
@@ -224,13 +225,13 @@ def simulation_based_calibration(theta: Tensor, samples: Tensor, *, level: float
         goodness-of-fit evaluation and multiple sample comparison. https://doi.org/10.1007/s11222-022-10090-6
     """
     theta, samples = _check(theta, samples)
-    level = check_number("level", level, low=_LEAST_LEVEL, high=1.0, strict=True)
     generator = _generator(seed)
     return _calibration(_ranks(theta, samples, generator), len(samples), level, seed)
 
 
+@checked
 def tarp(
-    theta: Tensor, samples: Tensor, *, references: Tensor | None = None, level: float = 0.95, seed: int = 0
+    theta: Tensor, samples: Tensor, *, references: Tensor | None = None, level: Level = 0.95, seed: Seed = 0
 ) -> Calibration:
     r"""Test whether posteriors are calibrated in all parameters together, by the coverage of random balls.
 
@@ -278,7 +279,6 @@ def tarp(
         General Inference. https://arxiv.org/abs/2302.03026
     """
     theta, samples = _check(theta, samples)
-    level = check_number("level", level, low=_LEAST_LEVEL, high=1.0, strict=True)
     generator = _generator(seed)
     theta, samples = theta.to(torch.float64), samples.to(torch.float64)
     everything = torch.cat([theta[None], samples])  # in which theta is one of m + 1 that are exchangeable
@@ -326,7 +326,7 @@ def _check_device(name: str, x: Tensor, theta: Tensor) -> None:
 
 
 def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(fold(check_seed("seed", seed), _STREAM))
+    return torch.Generator().manual_seed(fold(seed, _STREAM))
 
 
 def _ranks(theta: Tensor, samples: Tensor, generator: torch.Generator) -> Tensor:
@@ -360,23 +360,14 @@ def _calibration(ranks: Tensor, draws: int, level: float, seed: int) -> Calibrat
 
     below = (ranks.numpy()[:, None] < ks[:, None]).sum(0)  # (levels, columns)
     found = smallest(below.T)
-    generator, parts = (
-        np.random.default_rng(fold(check_seed("seed", seed), _STREAM)),
-        np.diff(levels, prepend=0.0, append=1.0),
-    )
+    generator, parts = np.random.default_rng(fold(seed, _STREAM)), np.diff(levels, prepend=0.0, append=1.0)
     sizes = np.diff(np.append(np.arange(0, count, 1 + _BLOCK // len(ks)), count))
-    null = np.sort(
-        np.concatenate([smallest(generator.multinomial(n, parts, size)[:, :-1].cumsum(1)) for size in sizes])
-    )
+    drawn = [smallest(generator.multinomial(n, parts, size)[:, :-1].cumsum(1)) for size in sizes]
+    null = np.sort(np.concatenate(drawn))
     p_values = (1 + np.searchsorted(null, found, side="right")) / (count + 1)
     inside = tails >= null[math.floor((count + 1) * rate + 1e-9) - 1]
     low, high = inside.argmax(1), n - inside[:, ::-1].argmax(1)
+    band = torch.from_numpy(low / n), torch.from_numpy(high / n)
     return Calibration(
-        ranks,
-        draws,
-        torch.from_numpy(levels),
-        torch.from_numpy(below / n),
-        (torch.from_numpy(low / n), torch.from_numpy(high / n)),
-        torch.from_numpy(p_values),
-        level,
+        ranks, draws, torch.from_numpy(levels), torch.from_numpy(below / n), band, torch.from_numpy(p_values), level
     )

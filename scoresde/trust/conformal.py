@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from ..core.errors import InvalidArgumentError
 from ..core.support.checks import MOST_DRAWS, check_integer, check_number
+from ..core.support.declared import Kind, Probability, checked, integer
 
 _ROUNDING = 1e-9
 _LEAST = 1e-6
+Draws = Annotated[int, integer(low=1, high=MOST_DRAWS)]
 
 
 def check_confidence(name: str, value: float) -> float:
@@ -33,6 +36,22 @@ def check_confidence(name: str, value: float) -> float:
     return value
 
 
+Confidence = Annotated[float, Kind(check_confidence)]
+
+
+def errors_to(confidence: float) -> float:
+    """The standard errors of a normal distribution that an interval reaches to.
+
+    Example:
+        >>> round(errors_to(0.95), 4)
+        1.96
+    """
+    from scipy.special import ndtri  # takes long to import
+
+    return float(ndtri(0.5 + confidence / 2))
+
+
+@checked
 @dataclass(frozen=True)
 class Coverage:
     """The guarantee of an order statistic.
@@ -53,23 +72,21 @@ class Coverage:
         126
     """
 
-    draws: int
+    draws: Draws
     rank: int
 
     def __post_init__(self) -> None:
-        check_integer("draws", self.draws, low=1, high=MOST_DRAWS)
         check_integer("rank", self.rank, low=1, high=self.draws)
 
     @classmethod
-    def of(cls, draws: int, confidence: float, confidence_in_pilot: float | None = None) -> Coverage:
+    @checked
+    def of(cls, draws: Draws, confidence: Confidence, confidence_in_pilot: Confidence | None = None) -> Coverage:
         """The smallest rank that covers a new draw with a probability of at least ``confidence``, over pilots; or, with
         a probability of at least ``confidence_in_pilot``, a share of at least ``confidence`` given the pilot.
 
         Raises:
             InvalidArgumentError: there are too few draws.
         """
-        draws = check_integer("draws", draws, low=1, high=MOST_DRAWS)
-        confidence = check_confidence("confidence", confidence)
         least = cls.least(confidence, confidence_in_pilot)
         if draws < least:
             given = "" if confidence_in_pilot is None else f" and confidence_in_pilot={confidence_in_pilot:g}"
@@ -89,7 +106,8 @@ class Coverage:
         return cls(draws, low)
 
     @staticmethod
-    def least(confidence: float, confidence_in_pilot: float | None = None) -> int:
+    @checked
+    def least(confidence: Confidence, confidence_in_pilot: Confidence | None = None) -> int:
         r"""The smallest number of draws: :math:`c/(1-c)`, or :math:`\ln\delta/\ln c` for a confidence of
         :math:`1-\delta` in the pilot.
 
@@ -97,10 +115,8 @@ class Coverage:
             >>> Coverage.least(0.95), Coverage.least(0.95, 0.95)
             (19, 59)
         """
-        confidence = check_confidence("confidence", confidence)
         if confidence_in_pilot is None:
             return math.ceil(confidence / (1 - confidence) * (1 - _ROUNDING))
-        confidence_in_pilot = check_confidence("confidence_in_pilot", confidence_in_pilot)
         return math.ceil(math.log(1 - confidence_in_pilot) / math.log(confidence) * (1 - _ROUNDING))
 
     @property
@@ -114,20 +130,22 @@ class Coverage:
         n = self.draws + 1
         return math.sqrt(self.rank * (n - self.rank) / (n**2 * (n + 1)))
 
-    def probability(self, share: float) -> float:
+    @checked
+    def probability(self, share: Probability) -> float:
         """The probability, over pilots, that at least this share of new draws is covered."""
         from scipy.special import betainc  # takes long to import
 
-        share = check_number("share", share, low=0.0, high=1.0)
         return float(1 - betainc(self.rank, self.draws + 1 - self.rank, share))
 
-    def at_least(self, confidence: float) -> float:
+    @checked
+    def at_least(self, confidence: Confidence) -> float:
         """The share of new draws that a pilot covers at least, with this confidence."""
         from scipy.special import betaincinv  # takes long to import
 
-        return float(betaincinv(self.rank, self.draws + 1 - self.rank, 1 - check_confidence("confidence", confidence)))
+        return float(betaincinv(self.rank, self.draws + 1 - self.rank, 1 - confidence))
 
-    def all_of(self, count: int) -> float:
+    @checked
+    def all_of(self, count: Draws) -> float:
         r"""The probability that all of ``count`` new draws are covered, over pilots: :math:`E[u^m]` for
         :math:`u \\sim \\mathrm{Beta}(k, n+1-k)`.
 
@@ -135,12 +153,12 @@ class Coverage:
             >>> round(Coverage(99, 99).all_of(1), 4), round(Coverage(99, 99).all_of(99), 4)
             (0.99, 0.5)
         """
-        count = check_integer("count", count, low=1, high=MOST_DRAWS)
         k, n = self.rank, self.draws + 1
         logs = math.lgamma(k + count) - math.lgamma(n + count) - math.lgamma(k) + math.lgamma(n)
         return math.exp(min(0.0, logs))
 
-    def number_of(self, count: int, confidence: float) -> int:
+    @checked
+    def number_of(self, count: Draws, confidence: Confidence) -> int:
         """How many of ``count`` new draws are covered at least, with this confidence over pilots and draws (their
         number is beta-binomial).
 
@@ -150,13 +168,11 @@ class Coverage:
         """
         from scipy.stats import betabinom  # takes long to import
 
-        count = check_integer("count", count, low=1, high=MOST_DRAWS)
-        level = 1 - check_confidence("confidence", confidence)
         law = betabinom(count, self.rank, self.draws + 1 - self.rank)
-        low, high = 0, count  # the largest number with P(fewer) <= level
+        low, high = 0, count  # the largest number with P(fewer) <= 1 - confidence
         while low < high:
             middle = (low + high + 1) // 2
-            if law.cdf(middle - 1) <= level:
+            if law.cdf(middle - 1) <= 1 - confidence:
                 low = middle
             else:
                 high = middle - 1

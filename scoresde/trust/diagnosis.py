@@ -40,29 +40,16 @@ from ..solvers.registry.rows import MethodName
 from .conformal import check_confidence
 from .coupling import Task
 from .reference import check_steps
-from .repairs import (
-    HALVES,
-    Denoised,
-    End,
-    Guidance,
-    LabelRepair,
-    Memorisation,
-    NetworkRepair,
-    NoisyStart,
-    OtherRange,
-    Overfitting,
-    Posterior,
-    Precision,
-    Prior,
-    Range,
-    Repair,
-    Rows,
-    Rung,
-    Steps,
-    Subject,
-    in_float32,
-)
-from .repairs.base import number
+from .repairs.base import Repair, Rung, number
+from .repairs.denoising import Denoised
+from .repairs.high_noise import NoisyStart
+from .repairs.network import LabelRepair, Memorisation, NetworkRepair, Overfitting
+from .repairs.posterior import Posterior
+from .repairs.precision import HALVES, Precision, in_float32
+from .repairs.process import End, Prior, Steps
+from .repairs.ranges import OtherRange, Range
+from .repairs.subject import Rows, Subject
+from .repairs.wrappers import Guidance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,7 +127,7 @@ class Diagnosis(_display.Displayed):
             ranked = any(rung.name == "calibration" and rung.applies for rung in self.rungs)
             average = " This is so on average over the observations; the posterior of a single one may still be wrong."
             return (
-                f"No cause is seen: the samples cannot be told from held-out data (distance {whole}, where chance "
+                f"No cause is seen: the samples cannot be distinguished from held-out data (distance {whole}, where chance "
                 f"reaches {chance}).{average if ranked else ''} {self.pilot} samples are too few to see less than "
                 f"{self.floor / self.unit:.0%} of the standard deviation of the data; a larger `pilot` shows smaller "
                 "faults."

@@ -27,15 +27,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..core.errors import InvalidArgumentError
 from ..core.support.checks import check_number, check_tensor
+from ..core.support.declared import Kind, NonNegative, Positive, checked
 from ..core.support.display import Displayed
 from ..core.support.intervals import Interval
-from .conformal import check_confidence
+from .conformal import Confidence, errors_to
 
 _LARGEST = 1e100  # its square is a float
 _ROUNDING = 1e-6  # relative, of distances in single precision
@@ -65,6 +67,14 @@ def lower_limit(count: int, draws: int, confidence: float) -> float:
     return 1.0 - upper_limit(draws - count, draws, confidence)
 
 
+def _distances(name: str, value: object) -> Tensor:
+    distances = check_tensor(name, value, (-1,))
+    if len(distances) < 2 or bool(distances.isnan().any() | (distances < 0).any()):
+        raise InvalidArgumentError(f"`{name}` must be at least two numbers, not NaN and not negative.")
+    return distances.detach().to("cpu", torch.float64)
+
+
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Law(Displayed):
     """How far the law of a solver's samples is from the law of the network's exact flow, or of the fine solution of its
@@ -84,18 +94,9 @@ class Law(Displayed):
         0.006
     """
 
-    distances: Tensor
-    unit: float
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        distances = check_tensor("distances", self.distances, (-1,))
-        if len(distances) < 2 or bool(distances.isnan().any() | (distances < 0).any()):
-            raise InvalidArgumentError("`distances` must be at least two numbers, none of them NaN or negative.")
-        object.__setattr__(self, "distances", distances.detach().to("cpu", torch.float64))
-        if check_number("unit", self.unit) <= 0:
-            raise InvalidArgumentError(f"`unit` must be positive, got {self.unit:g}.")
-        check_confidence("confidence", self.confidence)
+    distances: Annotated[Tensor, Kind(_distances)]
+    unit: Positive
+    confidence: Confidence = 0.95
 
     @property
     def prokhorov(self) -> float:
@@ -129,7 +130,7 @@ class Law(Displayed):
         squares, n = self.distances.square(), len(self.distances)
         mean, variance = float(squares.mean()), float(squares.var())
         if bound is None:
-            kind, half = "asymptotic", _quantile(0.5 + self.confidence / 2) * math.sqrt(variance / n)
+            kind, half = "asymptotic", errors_to(self.confidence) * math.sqrt(variance / n)
         else:
             if float(self.distances.max()) > check_number("bound", bound, high=_LARGEST) * (1 + _ROUNDING):
                 raise InvalidArgumentError(
@@ -139,14 +140,13 @@ class Law(Displayed):
             kind, half = "exact", math.sqrt(2 * variance * log / n) + 7 * bound**2 * log / (3 * (n - 1))
         if not math.isfinite(mean):
             return Interval(math.inf, 0.0, math.inf, self.confidence, kind)
-        return Interval(
-            math.sqrt(mean), math.sqrt(max(0.0, mean - half)), math.sqrt(mean + half), self.confidence, kind
-        )
+        low, high = math.sqrt(max(0.0, mean - half)), math.sqrt(mean + half)
+        return Interval(math.sqrt(mean), low, high, self.confidence, kind)
 
-    def exceeding(self, distance: float) -> float:
+    @checked
+    def exceeding(self, distance: NonNegative) -> float:
         """An upper limit of the probability that a sample is farther than ``distance`` from that of the reference, RMS
         per dimension; valid for any number of draws."""
-        distance = check_number("distance", distance, low=0.0)
         return upper_limit(int((self.distances > distance).sum()), len(self.distances), self.confidence)
 
     @property
@@ -173,10 +173,3 @@ class Law(Displayed):
             "wasserstein": f"{distance.value:.4g} <= {distance.high:.4g} ({distance.kind})",
             "another mode": f"{self.switched} of {n} <= {modes:.2g}",
         }
-
-
-def _quantile(probability: float) -> float:
-    """Of the standard normal distribution."""
-    from scipy.special import ndtri  # takes long to import
-
-    return float(ndtri(probability))

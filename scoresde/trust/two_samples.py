@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,37 +27,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..core.errors import InvalidArgumentError
-from ..core.noise import check_seed
+from ..core.noise import Seed
 from ..core.noise.philox import fold
 from ..core.support.checks import (
     check_batch,
-    check_callable,
     check_finite_rows,
     check_integer,
     check_not_empty,
-    check_number,
     check_state,
     check_tensor,
 )
+from ..core.support.declared import called, checked, integer, number
 from ..core.support.display import Displayed
-
-__all__ = [
-    "ClassifierTest",
-    "EnergyTest",
-    "Nearest",
-    "SlicedWasserstein",
-    "classifier_test",
-    "energy_test",
-    "nearest",
-    "sliced_wasserstein",
-]
+from .conformal import errors_to
 
 _BLOCK = 2**22  # numbers at a time
 _LARGEST = 1e150  # whose square is finite
-_LEAST_LEVEL = 1e-3
+Level = Annotated[float, number(low=1e-3, high=1.0, strict=True)]
 _STREAM = 0x7E57  # of the draws, which must not be those of samples that have the same seed
 _MOST_PERMUTATIONS = 9_999
-_MOST_PROJECTIONS = 10_000
 _FEATURE_ROWS = 1_000  # samples in a call of ``features``
 # The classifiers: their units, batches and least work; the learning rates of the linear one and of the network.
 _HIDDEN, _BATCH, _LEAST_STEPS, _LEAST_EPOCHS = 64, 64, 400, 10
@@ -105,7 +94,8 @@ class EnergyTest(_Comparison):
     """
 
 
-def energy_test(x: Tensor, y: Tensor, *, permutations: int = 199, level: float = 0.95, seed: int) -> EnergyTest:
+@checked
+def energy_test(x: Tensor, y: Tensor, *, permutations: int = 199, level: Level = 0.95, seed: Seed) -> EnergyTest:
     r"""Test whether two independent sets of samples have one distribution, by their energy distance.
 
     .. math:: D^2 = 2E\|X - Y\| - E\|X - X'\| - E\|Y - Y'\|
@@ -144,9 +134,8 @@ def energy_test(x: Tensor, y: Tensor, *, permutations: int = 199, level: float =
         https://doi.org/10.1016/j.jspi.2013.03.018
     """
     x, y = _pair("y", x, y)
-    level = _check_level(level)
     _check_permutations(permutations, level)
-    generator = _generator(seed)
+    generator = torch.Generator().manual_seed(fold(seed, _STREAM))
     rows, unit = _scaled(x, y)
     n, m, total = len(x), len(y), len(rows)
     marks = rows.new_zeros(total, permutations + 1)  # which rows are x, in the given order and in the permutations
@@ -172,7 +161,7 @@ def energy_test(x: Tensor, y: Tensor, *, permutations: int = 199, level: float =
     of_y = 2 * (to_x[n:] / n - to_y[n:] / max(m - 2, 1))
     jackknife, noise = float(of_x.var() / n + of_y.var() / m), float(null.square().mean())
     size = max(value, math.sqrt(noise))
-    slope, z = jackknife / size if size else 0.0, _normal_quantile(level)
+    slope, z = jackknife / size if size else 0.0, errors_to(level)
     centre, half = value + 0.5 * z**2 * slope, z * math.sqrt(noise + slope * max(value, 0.0) + (0.5 * z * slope) ** 2)
     p_value, floor = _permutation_test(value, null.cpu().numpy(), level, float(to_all.mean()) / total)
     return EnergyTest(value * unit, ((centre - half) * unit, (centre + half) * unit), level, floor * unit, p_value)
@@ -205,15 +194,16 @@ class SlicedWasserstein(_Comparison):
         return {**super()._summary(), "plain": f"{self.plain:.4g}", "subtracted": f"{self.subtracted:.4g}"}
 
 
+@checked
 def sliced_wasserstein(
     x: Tensor,
     y: Tensor,
     held_out: Tensor | None = None,
     *,
-    projections: int = 128,
+    projections: Annotated[int, integer(low=2, high=10_000)] = 128,
     permutations: int = 199,
-    level: float = 0.95,
-    seed: int,
+    level: Level = 0.95,
+    seed: Seed,
 ) -> SlicedWasserstein:
     r"""The sliced 2-Wasserstein distance of two distributions, without the floor that finite samples add.
 
@@ -264,10 +254,8 @@ def sliced_wasserstein(
     """
     x, y = _pair("y", x, y)
     more = None if held_out is None else _pair("held_out", x, held_out)[1]
-    check_integer("projections", projections, low=2, high=_MOST_PROJECTIONS)
-    level = _check_level(level)
     _check_permutations(permutations, level)
-    generator = _generator(seed)
+    generator = torch.Generator().manual_seed(fold(seed, _STREAM))
     z, unit = _scaled(x, y, *([] if more is None else [more]))
     n, m = len(x), len(y)
     directions = torch.randn(projections, z.shape[1], generator=generator, dtype=z.dtype, device="cpu")
@@ -291,20 +279,14 @@ def sliced_wasserstein(
     halves = np.array([pool.squares(i[: n // 2], n + j[: m // 2]).mean() for i, j in pairs])
     variance = halves.var(ddof=1) + (given.var(ddof=1) / len(given) if len(given) > 1 else 0.0)
     p_value, edge = _permutation_test(plain, null, level, plain)
-    square, half = plain - floor, _normal_quantile(level) * math.sqrt(variance)
+    square, half = plain - floor, errors_to(level) * math.sqrt(variance)
 
     def root(value: float) -> float:
         return math.sqrt(max(0.0, value)) * unit
 
+    ends = root(square - half), root(square + half)
     return SlicedWasserstein(
-        root(square),
-        (root(square - half), root(square + half)),
-        level,
-        root(edge - floor),
-        p_value,
-        square * unit**2,
-        root(plain),
-        root(floor),
+        root(square), ends, level, root(edge - floor), p_value, square * unit**2, root(plain), root(floor)
     )
 
 
@@ -361,13 +343,14 @@ class ClassifierTest(_Comparison):
         return {**super()._summary(), "total_variation": f"{self.total_variation:.4g}"}
 
 
+@checked
 def classifier_test(
     x: Tensor,
     y: Tensor,
     *,
-    features: Callable[[Tensor], Tensor] | None = None,
-    level: float = 0.95,
-    seed: int,
+    features: Annotated[Callable[[Tensor], Tensor], called("features(x)")] | None = None,
+    level: Level = 0.95,
+    seed: Seed,
 ) -> ClassifierTest:
     r"""Bound the total variation distance of two distributions from below, by a classifier that tells samples apart.
 
@@ -413,8 +396,7 @@ def classifier_test(
     from scipy.stats import beta, binom
 
     x, y = _pair("y", x, y, least=4)
-    level = _check_level(level)
-    generator = _generator(seed)
+    generator = torch.Generator().manual_seed(fold(seed, _STREAM))
     size = min(len(x), len(y))
     parts = [next(_orders(len(v), 1, v.device, generator))[:size] for v in (x, y)]
     inputs = [_features(v[order], features) for v, order in zip((x, y), parts, strict=True)]
@@ -429,22 +411,15 @@ def classifier_test(
         high = float(beta.isf(tail, right + 1, tested - right)) if right < tested else 1.0
         return low, high
 
-    return ClassifierTest(
-        right / tested,
-        limits(0.5 * (1 - level)),
-        level,
-        float(binom.isf(1 - level, tested, 0.5)) / tested,
-        float(binom.sf(right - 1, tested, 0.5)),
-        max(0.0, 2 * limits(1 - level)[0] - 1),
-        tested,
-    )
+    floor, p_value = float(binom.isf(1 - level, tested, 0.5)) / tested, float(binom.sf(right - 1, tested, 0.5))
+    least = max(0.0, 2 * limits(1 - level)[0] - 1)
+    return ClassifierTest(right / tested, limits(0.5 * (1 - level)), level, floor, p_value, least, tested)
 
 
 def _features(x: Tensor, features: Callable[[Tensor], Tensor] | None) -> Tensor:
     """What the classifier receives, as float64 ``(n, features)``."""
     if features is None:
         return x.to(torch.float64).flatten(1)
-    check_callable("features", features, "features(x)")
     blocks = []
     with torch.no_grad():
         for start in range(0, len(x), _FEATURE_ROWS):
@@ -559,13 +534,14 @@ class Nearest(_Comparison):
         return {**super()._summary(), "share": f"{self.share:.4g}", "expected": f"{self.expected:.4g}"}
 
 
+@checked
 def nearest(
     x: Tensor,
     data: Tensor,
     held_out: Tensor | None = None,
     *,
-    quantile: float = 0.05,
-    level: float = 0.95,
+    quantile: Annotated[float, number(low=0.0, high=1.0, strict=True)] = 0.05,
+    level: Level = 0.95,
 ) -> Nearest:
     r"""Test whether samples are nearer to the training data than held-out data are, as copies would be.
 
@@ -619,8 +595,6 @@ def nearest(
 
     x, data = _pair("data", x, data)
     rest = None if held_out is None else _pair("held_out", x, held_out)[1]
-    level = _check_level(level)
-    quantile = check_number("quantile", quantile, low=0.0, high=1.0, strict=True)
     distances, indices = _to_nearest(x, data)
     if rest is None:
         own = torch.arange(0, len(data), max(1, len(data) // len(x)), device=data.device)
@@ -633,7 +607,7 @@ def nearest(
     farther = 1 - _shares_above(others, distances)  # of samples nearer, for each held-out row
     value, ends = float(nearer.mean()), nearer.new_tensor([0.0, 1.0])
     error = math.sqrt(sum(float(torch.cat([v, ends]).var()) / len(v) for v in (nearer, farther)))
-    half = _normal_quantile(level) * error
+    half = errors_to(level) * error
     ties = torch.unique_consecutive(torch.cat([distances, others]).sort()[0], return_counts=True)[1].to(torch.float64)
     tied = float((ties**3 - ties).sum()) / ((n + m) * (n + m - 1))
     spread = math.sqrt(max(0.0, n + m + 1 - tied) / (12 * n * m))
@@ -642,20 +616,11 @@ def nearest(
     k = min(m, max(1, round(quantile * (m + 1))))
     radius = float(others.sort()[0][k - 1])
     count = int((distances < radius).sum())
+    interval = max(0.0, value - half), min(1.0, value + half)
+    floor, p_value = 0.5 + float(norm.isf(1 - level)) * spread, float(norm.cdf(z))
+    p_share = float(betabinom.sf(count - 1, n, k, m + 1 - k))
     return Nearest(
-        value,
-        (max(0.0, value - half), min(1.0, value + half)),
-        level,
-        0.5 + float(norm.isf(1 - level)) * spread,
-        float(norm.cdf(z)),
-        z,
-        count / n,
-        k / (m + 1),
-        float(betabinom.sf(count - 1, n, k, m + 1 - k)),
-        radius,
-        distances,
-        indices,
-        others,
+        value, interval, level, floor, p_value, z, count / n, k / (m + 1), p_share, radius, distances, indices, others
     )
 
 
@@ -701,14 +666,6 @@ def _pair(name: str, x: Tensor, y: Tensor, *, least: int = 2) -> tuple[Tensor, T
     return x.detach(), y.detach()
 
 
-def _check_level(level: float) -> float:
-    return check_number("level", level, low=_LEAST_LEVEL, high=1.0, strict=True)
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(fold(check_seed("seed", seed), _STREAM))
-
-
 def _check_permutations(permutations: int, level: float) -> None:
     """Refuse a number of permutations with which no p-value is as small as ``1 - level``."""
     needed = math.ceil(1 / (1 - level) - 1e-9) - 1
@@ -752,9 +709,3 @@ def _permutation_test(value: float, null: np.ndarray, level: float, size: float)
 
 def _at_most(p_value: float, rate: float) -> bool:
     return p_value <= rate + 1e-12  # 1 - 0.9 is less than 0.1
-
-
-def _normal_quantile(level: float) -> float:
-    from scipy.special import ndtri  # takes long to import
-
-    return float(ndtri(0.5 * (1 + level)))

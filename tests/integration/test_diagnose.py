@@ -20,8 +20,12 @@ from scoresde.scores import Clip
 from scoresde.targets import Empirical, Gaussian, GaussianMixture
 from scoresde.trust.coupling import Task
 from scoresde.trust.diagnosis import Diagnosis, diagnose
-from scoresde.trust.repairs import Denoised, Linear, NetworkRepair, OtherRange, Prior, Rows, Subject, levels_of, without
-from scoresde.trust.repairs.denoising import States, isotropic_errors
+from scoresde.trust.repairs.denoising import Denoised, Linear, States, isotropic_errors, levels_of
+from scoresde.trust.repairs.network import NetworkRepair
+from scoresde.trust.repairs.process import Prior
+from scoresde.trust.repairs.ranges import OtherRange
+from scoresde.trust.repairs.subject import Rows, Subject
+from scoresde.trust.repairs.unwrapped import without
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()

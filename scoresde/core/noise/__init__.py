@@ -13,7 +13,7 @@ Adaptive methods of the SDE draw from a path, so that a rejected step does not b
 
 from .brownian import BrownianPath
 from .followed import FollowedPath, path_on
-from .sources import BatchNoise, CallableNoise, Noise, SampleNoise, check_seed, resolve
+from .sources import BatchNoise, CallableNoise, Noise, SampleNoise, Seed, check_seed, resolve
 
 __all__ = [
     "BatchNoise",
@@ -22,6 +22,7 @@ __all__ = [
     "FollowedPath",
     "Noise",
     "SampleNoise",
+    "Seed",
     "check_seed",
     "path_on",
     "resolve",

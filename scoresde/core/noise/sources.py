@@ -20,7 +20,7 @@ from ..support.checks import (
     form,
     shown,
 )
-from ..support.declared import called, checked
+from ..support.declared import Kind, called, checked
 from ..support.snapshot import pack, unpack
 from ..support.tensors import Scalar
 from .philox import ahead, normals, table
@@ -265,6 +265,9 @@ def check_seed(name: str, seed: object) -> int:
         7
     """
     return check_integer(name, seed, low=0, high=LARGEST_SEED)
+
+
+Seed = Annotated[int, Kind(check_seed)]
 
 
 def check_seeds(seeds: object) -> tuple[int, ...]:

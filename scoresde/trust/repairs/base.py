@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...core.support.display import Displayed
 from ...core.support.intervals import Interval
+from ..conformal import errors_to
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -43,7 +44,7 @@ class Rung(Displayed):
         explains: the names of other faults that are due to this one where it matters.
 
     Example:
-        >>> from scoresde.trust.repairs import Rung
+        >>> from scoresde.trust import Rung
         >>> Rung("steps").applies, Rung("steps")
         (False, Rung(name=steps, distance=not applicable))
     """
@@ -94,6 +95,24 @@ class Repair(abc.ABC):
     def try_on(self, subject: Subject) -> Rung:
         """What the repair changes."""
 
+    def found(
+        self,
+        distance: Interval,
+        floor: float,
+        finding: str,
+        *,
+        kind: str = "estimate",
+        unit: str = "data",
+        matters: bool = False,
+        size: float = 0.0,
+        remedy: str | None = None,
+        details: Mapping[str, float] | None = None,
+        explains: tuple[str, ...] = (),
+    ) -> Rung:
+        """The result; the arguments are the attributes of a `Rung`, with the remedy of the repair by default."""
+        remedy = self.remedy if remedy is None else remedy
+        return Rung(self.name, distance, floor, kind, unit, matters, size, finding, remedy, details or {}, explains)
+
     def missing(self, why: str) -> Rung:
         """The result where it cannot be tried."""
         return Rung(self.name, finding=why)
@@ -131,18 +150,6 @@ def mean_interval(values: Tensor | Iterable[float], confidence: float) -> Interv
     error = math.sqrt(sum((v - mean) ** 2 for v in numbers) / (n - 1) / n)
     half = errors_to(confidence) * error
     return Interval(mean, mean - half, mean + half, confidence, "asymptotic")
-
-
-def errors_to(confidence: float) -> float:
-    """How many standard errors an interval has on either side.
-
-    Example:
-        >>> round(errors_to(0.95), 2)
-        1.96
-    """
-    from scipy.special import ndtri  # takes long to import
-
-    return float(ndtri(0.5 + confidence / 2))
 
 
 def number(value: float) -> str:

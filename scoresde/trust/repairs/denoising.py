@@ -28,8 +28,9 @@ from ...core.sdes import AffineSDE
 from ...core.support.intervals import Interval
 from ...core.support.tensors import expand
 from ...scores import Score
-from .base import CLEAR, SHARE, errors_to, mean_interval
-from .subject import Rows, Subject, varies
+from ..conformal import errors_to
+from .base import CLEAR, SHARE, mean_interval
+from .subject import Rows, Subject, repeated
 
 LEVELS = 12
 TRAIN, HELD = 31, 32  # purposes of seeds
@@ -95,11 +96,7 @@ class States(NamedTuple):
         times = levels.times.repeat_interleave(n)
         node = subject.task.sde.nodes(times)
         x = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
-        context = {
-            name: value.repeat((k,) + (1,) * (value.ndim - 1)) if varies(value, n) else value
-            for name, value in rows.context.items()
-        }
-        return cls(x0, noise, x, times, n, context)
+        return cls(x0, noise, x, times, n, repeated(rows.context, k, n))
 
     def errors(self, sde: AffineSDE, data: Tensor, noise: Tensor, like: tuple[Tensor, Tensor] | None = None) -> Tensor:
         r""":math:`\|\hat\varepsilon-\varepsilon\|^2`, ``(n, levels)``, against the noise, or against other estimates
@@ -165,7 +162,7 @@ class Linear:
     def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
         x = data.to("cpu", torch.float64).flatten(1)
         self.classes = torch.zeros(1, dtype=torch.long) if labels is None else labels.unique()
-        which = torch.zeros(len(x), dtype=torch.long) if labels is None else torch.searchsorted(self.classes, labels)
+        which = self._which(labels, len(x))
         sums = torch.zeros(len(self.classes), x.shape[1], dtype=torch.float64).index_add(0, which, x)
         self.means = sums / torch.bincount(which, minlength=len(self.classes))[:, None]
         x = x - self.means[which]
@@ -176,16 +173,17 @@ class Linear:
         else:
             self.values = x.square().mean(0)
 
+    def _which(self, labels: Tensor | None, count: int) -> Tensor:
+        """The class of each of some rows, which have the labels again and again."""
+        if labels is None:
+            return torch.zeros(count, dtype=torch.long)
+        return torch.searchsorted(self.classes, labels).repeat(count // len(labels))
+
     def errors(self, sde: AffineSDE, states: States, labels: Tensor | None = None) -> Tensor:
         """Its denoising errors, ``(n, levels)``; ``labels`` belong to the n rows."""
         node = sde.nodes(states.times)
         alpha, sigma = node.alpha[:, None], node.sigma[:, None]
-        which = (
-            torch.zeros(len(states.x), dtype=torch.long)
-            if labels is None
-            else torch.searchsorted(self.classes, labels).repeat(len(states.x) // states.rows)
-        )
-        mean = self.means[which]
+        mean = self.means[self._which(labels, len(states.x))]
         away = states.x.flatten(1) - alpha * mean
         inside = away if self.basis is None else away @ self.basis
         total = alpha**2 * self.values + sigma**2
@@ -242,6 +240,11 @@ class Denoised:
     def linear(self) -> Tensor:
         """The errors of the best linear denoiser on the held-out data."""
         return Linear(self.subject.data.x).errors(self.subject.task.sde, self.states)
+
+    @property
+    def worse(self) -> bool:
+        """Whether the network denoises held-out data worse than the best linear denoiser."""
+        return Gap.of(self.levels, self.held, self.linear, self.subject.confidence).worse
 
     def nats(self, errors: Tensor) -> Tensor:
         """Per row, summed over the levels."""

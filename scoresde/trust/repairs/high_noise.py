@@ -8,7 +8,7 @@ import torch
 
 from ...scores.high_noise import LOWEST, HighNoise, best_of, cures
 from .base import Repair, Rung, certain
-from .denoising import Denoised, Gap
+from .denoising import Denoised
 from .subject import Subject
 
 _ROWS = 34  # a purpose of seeds
@@ -39,24 +39,21 @@ class NoisyStart(Repair):
             share, finding = max(found.shares), f"The network is used up to sigma/alpha = {found.levels[-1]:.3g}"
             if not found.bad:
                 text = f"{finding}, and denoises there no worse than a constant, or nearly so."
-                return Rung(self.name, certain(share, subject.confidence), share, "estimate", "of noise", finding=text)
+                return self.found(certain(share, subject.confidence), share, text, unit="of noise", remedy="")
             helped = cures(score, task.sde, data, rows.context, generator)
         moved = f"its errors move states by {share:.0%} of their noise"
         text = f"{finding}, and {found}: {moved}. What helps most: {best_of(helped)}."
         far = subject.of_network
         of, rho = self.denoised, (-self.denoised.levels.lam).exp() / subject.unit
         near = (rho > 1) & (rho < LOWEST)  # where the network must be sound, or it errs at all levels
-        sound = (
-            float(of.held[:, near].mean()) <= _SOUND * float(of.linear[:, near].mean()) if bool(near.any()) else False
-        )
-        size = far.value * math.sqrt(
-            max(0.0, 1 - helped[best_of(helped)] / helped[""])
-        )  # what the best cure takes away
-        shown = (far.seen and subject.large(size)) or Gap.of(of.levels, of.held, of.linear, subject.confidence).worse
+        sound = bool(near.any()) and float(of.held[:, near].mean()) <= _SOUND * float(of.linear[:, near].mean())
+        left = helped[best_of(helped)] / helped[""]  # by the best cure
+        size = far.value * math.sqrt(max(0.0, 1 - left))
+        shown = (far.seen and subject.large(size)) or of.worse
         matters = shown and size > _HALF * far.value and sound
         details = {f"energy distance with {name or 'nothing'}": value for name, value in helped.items()}
-        return Rung(
-            self.name, certain(share, subject.confidence), 0.0, "estimate", "of noise", matters,
-            size if matters else 0.0, text, self.remedy, details,
-            ("network", "range"),
+        distance, size = certain(share, subject.confidence), size if matters else 0.0
+        return self.found(
+            distance, 0.0, text, unit="of noise", matters=matters, size=size, details=details,
+            explains=("network", "range"),
         )  # fmt: skip

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from ...core.sdes import NormalPrior
 from ...core.support.intervals import Interval
+from ...core.support.tensors import row_finite
+from ..conformal import errors_to
 from ..two_samples import Nearest, classifier_test, nearest
-from .base import CLEAR, MATTERS, SHARE, Repair, Rung, errors_to, mean_interval, number
+from .base import CLEAR, MATTERS, SHARE, Repair, Rung, mean_interval, number
 from .denoising import HELD, TRAIN, Denoised, Gap, Linear, errors_of
 from .ranges import OtherRange
-from .subject import Far, Subject, finite, rms, varies
+from .subject import Far, Subject, finite, repeated, rms, varies
 
 _SHUFFLED = 33  # a purpose of seeds
 _TV = 0.1  # of the classifier's bound
@@ -66,16 +68,14 @@ class NetworkRepair(Repair):
             matters = matters and distance.high > 2 * MATTERS**2  # below it the total variation is no larger than 5 %
             text += f", and the divergence of the network is {number(distance.value)} nats"
         if gap.worse:
-            text += (
-                "; the network denoises worse than the best linear denoiser, at "
-                f"{gap.levels} of {len(of.levels.lam)} noise levels"
-            )
+            where = f"{gap.levels} of {len(of.levels.lam)} noise levels"
+            text += f"; the network denoises worse than the best linear denoiser, at {where}"
         if stray:
             text += (
                 f"; {strays} of {len(x)} samples are farther from the mean than all data, by {number(beyond)} RMS over "
                 "all samples"
             )
-        broken, failed = ~of.held.isfinite().all(1), ~subject.samples().flatten(1).isfinite().all(1)
+        broken, failed = ~of.held.isfinite().all(1), ~row_finite(subject.samples())
         if bool(broken.any()) or bool(failed.any()):
             text = (
                 f"The network returns values that are not finite for {int(broken.sum())} of {len(broken)} noised data, "
@@ -91,7 +91,10 @@ class NetworkRepair(Repair):
             matters, size = True, math.inf
             remedy = "Look at the network with scoresde.check_score; it may overflow, or divide by zero."
         floors = far.sliced.floor if unit == "data" else 0.0
-        return Rung(self.name, distance, floors, kind, unit, matters, size, f"{text}.", remedy, details)
+        return self.found(
+            distance, floors, f"{text}.", kind=kind, unit=unit, matters=matters, size=size, details=details,
+            remedy=remedy,
+        )  # fmt: skip
 
     def _divergence(self, subject: Subject) -> Interval:
         of = self.denoised
@@ -106,7 +109,7 @@ def _away(far: Far) -> str:
     """Where samples are, in the middle of a sentence."""
     value, chance = number(far.value), number(far.sliced.floor)
     if not far.seen:
-        return f"samples cannot be told from held-out data ({value}, where chance reaches {chance})"
+        return f"samples cannot be distinguished from held-out data ({value}, where chance reaches {chance})"
     return f"samples are {value} from held-out data, where chance reaches {chance}"
 
 
@@ -152,21 +155,17 @@ class Overfitting(Repair):
         error = half / errors_to(subject.confidence)
         matters = math.isfinite(value) and value > CLEAR * error and value > SHARE * whole
         size = subject.of_network.value if subject.of_network.seen else 0.0
-        return Rung(
-            self.name,
-            Interval(value, value - half, value + half, subject.confidence, "asymptotic"),
-            CLEAR * error,
-            "estimate",
-            "nats",
-            matters,
-            size,
+        finding = (
             f"The denoising error of held-out data is {number(whole)} nats, {number(abs(value))} "
             f"{'more' if value > 0 else 'less'} than that of training data ({abs(value) / whole:.1%}). It counts from "
-            f"{CLEAR:.0f} standard errors ({number(CLEAR * error)}) and {SHARE:.0%} on.",
-            self.remedy,
-            {"held-out": whole, "training": float(of.nats(of.train).mean())},
-            ("network",),
+            f"{CLEAR:.0f} standard errors ({number(CLEAR * error)}) and {SHARE:.0%} on."
         )
+        interval = Interval(value, value - half, value + half, subject.confidence, "asymptotic")
+        details = {"held-out": whole, "training": float(of.nats(of.train).mean())}
+        return self.found(
+            interval, CLEAR * error, finding, unit="nats", matters=matters, size=size, details=details,
+            explains=("network",),
+        )  # fmt: skip
 
 
 class LabelRepair(Repair):
@@ -212,28 +211,22 @@ class LabelRepair(Repair):
         informative = possible.low > 0
         matters = informative and gain.high < SHARE * possible.low
         means = linear.means[torch.searchsorted(linear.classes, known)]
-        size = rms(means - means.mean(0))
-        return Rung(
-            self.name,
-            gain,
-            0.0,
-            "estimate",
-            "nats",
-            matters,
-            size if matters else 0.0,
+        apart = rms(means - means.mean(0))
+        finding = (
             f"With the right labels in place of shuffled ones, the denoising error "
             f"{f'falls by {number(gain.value)} nats' if gain.low > 0 else 'does not fall beyond chance'}, and that of "
             f"a linear denoiser by {number(possible.value)}."
-            + ("" if informative else " These labels say too little of these rows for a test."),
-            self.remedy,
-            {"gain of a linear denoiser": possible.value, "distance of the classes' means": size},
+            + ("" if informative else " These labels say too little of these rows for a test.")
         )
+        details = {"gain of a linear denoiser": possible.value, "distance of the classes' means": apart}
+        size = apart if matters else 0.0
+        return self.found(gain, 0.0, finding, unit="nats", matters=matters, size=size, details=details)
 
     def _foreign(self, subject: Subject, given: dict[str, Tensor]) -> Rung:
         """Whether the estimates depend on the context, and are as good with that of other rows."""
         of, sde = self.denoised, subject.task.sde
         k, order = len(of.levels.lam), torch.randperm(len(of.rows.x), generator=subject.generator(_SHUFFLED))
-        other = {n: v[order.to(v.device)].repeat((k,) + (1,) * (v.ndim - 1)) for n, v in given.items()}
+        other = repeated({n: v[order.to(v.device)] for n, v in given.items()}, k, len(order))
         right, shuffled = (
             subject.estimate(of.states.x, of.states.times, {**of.states.context, **context}, subject.bare)
             for context in ({}, other)
@@ -243,19 +236,12 @@ class LabelRepair(Repair):
         rise, moved = (mean_interval(values, subject.confidence) for values in (rises, moves))
         missing = mean_interval(_FOREIGN * moves - rises, _SURE)
         matters = missing.low > 0 and moved.value > SHARE * float(of.nats(of.held).mean())
-        return Rung(
-            self.name,
-            rise,
-            0.0,
-            "estimate",
-            "nats",
-            matters,
-            subject.of_network.value if matters else 0.0,
+        finding = (
             f"With the context of other rows the denoising error rises by {number(rise.value)} nats, and would by "
-            f"{number(moved.value)} where the contexts are those of the data.",
-            self.remedy,
-            explains=("network", "overfitting"),
+            f"{number(moved.value)} where the contexts are those of the data."
         )
+        size, explains = subject.of_network.value if matters else 0.0, ("network", "overfitting")
+        return self.found(rise, 0.0, finding, unit="nats", matters=matters, size=size, explains=explains)
 
 
 def _labels(value: object, count: int) -> bool:
@@ -286,20 +272,17 @@ class Memorisation(Repair):
         pulled, excess = (True, math.nan) if held is None else _pull(x, data, held, found, subject)
         size = subject.of_network.value if subject.of_network.seen else 0.0
         closest = float(found.distances.median()) / math.sqrt(x[0].numel())
-        return Rung(
-            self.name,
-            Interval(found.value, *found.interval, found.level, "asymptotic"),
-            found.floor,
-            "estimate",
-            "probability",
-            found.memorised and nearer and pulled,
-            size,
+        finding = (
             f"A sample is nearer to the training data than held-out data are with a probability of {found.value:.2g}, "
-            f"and {found.share:.0%} of samples are as near as the nearest {found.expected:.0%} of held-out data.",
-            self.remedy,
-            {"share": found.share, "expected": found.expected, "median distance": closest, "pull": excess},
-            ("network",),
+            f"and {found.share:.0%} of samples are as near as the nearest {found.expected:.0%} of held-out data."
         )
+        interval = Interval(found.value, *found.interval, found.level, "asymptotic")
+        matters = found.memorised and nearer and pulled
+        details = {"share": found.share, "expected": found.expected, "median distance": closest, "pull": excess}
+        return self.found(
+            interval, found.floor, finding, unit="probability", matters=matters, size=size, details=details,
+            explains=("network",),
+        )  # fmt: skip
 
 
 def _pull(x: Tensor, data: Tensor, held: Tensor, found: Nearest, subject: Subject) -> tuple[bool, float]:

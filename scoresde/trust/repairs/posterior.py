@@ -7,7 +7,7 @@ import math
 import torch
 
 from ...core.support.intervals import Interval
-from ..calibration import Calibration, simulation_based_calibration, tarp
+from ..calibration import simulation_based_calibration, tarp
 from .base import MATTERS, Repair, Rung
 from .subject import Subject, varies
 
@@ -45,30 +45,21 @@ class Posterior(Repair):
         theta, samples = rows.x.to("cpu", torch.float64).flatten(1)[good], samples[:, good]
         if len(theta) < 2:
             return self.missing("Draws failed for all contexts but one.")
-        tests = [self._distances(theta, samples, subject)]
+        level = 0.5 * (1 + subject.level)  # two tests share one level
+        tests = [tarp(theta, samples, level=level, seed=subject.seed)]
         if theta.shape[1] <= _MOST:
-            level = 0.5 * (1 + subject.level)  # two tests share one level
             tests.insert(0, simulation_based_calibration(theta, samples, level=level, seed=subject.seed))
         wrong = [found for found in tests if not found.calibrated]
         worst = max(wrong or tests, key=lambda found: found.value)
         half = 0.5 * float((worst.band[1] - worst.band[0]).max())
         interval = Interval(worst.value, max(0.0, worst.value - half), worst.value + half, worst.level, "exact")
         lost = f"; draws failed for {int((~good).sum())} rows" if not bool(good.all()) else ""
-        said = f"are {worst.verdict}" if wrong else "cannot be told from calibrated ones"
-        return Rung(
-            self.name,
-            interval,
-            half,
-            "estimate",
-            "probability",
-            bool(wrong) and worst.value > MATTERS,
-            min(1.0, _SHIFT * worst.value) * subject.unit if wrong else 0.0,
+        said = f"are {worst.verdict}" if wrong else "cannot be distinguished from calibrated ones"
+        finding = (
             f"The posteriors of {len(theta)} rows {said}: the coverage of {self.draws} samples each is wrong by up to "
-            f"{worst.value:.2g}{lost}.",
-            self.remedy,
-            {"p-value": min(found.p_value for found in tests)},
+            f"{worst.value:.2g}{lost}."
         )
-
-    @staticmethod
-    def _distances(theta: torch.Tensor, samples: torch.Tensor, subject: Subject) -> Calibration:
-        return tarp(theta, samples, level=0.5 * (1 + subject.level), seed=subject.seed)
+        matters = bool(wrong) and worst.value > MATTERS
+        size = min(1.0, _SHIFT * worst.value) * subject.unit if wrong else 0.0
+        details = {"p-value": min(found.p_value for found in tests)}
+        return self.found(interval, half, finding, unit="probability", matters=matters, size=size, details=details)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...core.support.tensors import row_finite
 from ...scores import Score
 from ...scores.wrapper import Wrapper
 from .base import MATTERS, Repair, Rung, certain, number, root_mean_square
@@ -41,8 +42,8 @@ class Precision(Repair):
             return self.missing("No half precision was requested, and no network is in half precision.")
         half = subject.samples("method", score=self.given, **self._settings(subject, self.half))
         full = subject.samples("method")
-        sound = full.flatten(1).isfinite().all(1)
-        lost = sound & ~half.flatten(1).isfinite().all(1)
+        sound = row_finite(full)
+        lost = sound & ~row_finite(half)
         good = sound & ~lost
         if bool(good.any()):
             apart = root_mean_square((half[good] - full[good]).flatten(1).square().mean(1), subject.confidence)
@@ -51,20 +52,14 @@ class Precision(Repair):
         share = float(lost.sum()) / max(1, int(sound.sum()))
         rounding = torch.finfo(self.half).eps * rms(full[sound])  # of the states
         name = str(self.half).removeprefix("torch.")
-        overflow = (
-            f"{share:.0%} of the draws overflow to values that are not finite in {name}; the others"
-            if share
-            else (f"Samples in {name}")
-        )
-        return Rung(
-            self.name,
+        of = f"{share:.0%} of the draws overflow to values that are not finite in {name}; the others"
+        return self.found(
             apart,
             rounding,
-            "estimate",
+            f"{of if share else f'Samples in {name}'} are {number(apart.value)} from those in full precision, RMS over "
+            "the same draws.",
             matters=share > MATTERS or subject.large(apart.value),
             size=math.inf if share > MATTERS else apart.value,
-            finding=f"{overflow} are {number(apart.value)} from those in full precision, RMS over the same draws.",
-            remedy=self.remedy,
             details={"not finite": share},
         )
 

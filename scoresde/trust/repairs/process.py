@@ -8,10 +8,12 @@ import torch
 
 from ...core.sdes import NormalPrior
 from ...core.support.intervals import Interval
+from ...core.support.tensors import row_finite
 from ...tuning.energy import energy
+from ...tuning.pilot import distances
 from ..law import Law
 from .base import MATTERS, Repair, Rung, certain, number
-from .subject import Subject, finite, rms
+from .subject import Subject, finite, rms, rms_of_finite
 
 _ERRORS = 1.96
 _SIGNAL = 0.2  # over the noise at t_max: far more than any process leaves that is meant to end in noise
@@ -53,7 +55,9 @@ class Prior(Repair):
             f"The prior is at most {number(bound)} from the states at t_max (total variation), and so are the samples."
         )
         if high <= MATTERS:
-            return Rung(self.name, interval, floor, "upper bound", "total variation", finding=finding, details=details)
+            return self.found(
+                interval, floor, finding, kind="upper bound", unit="total variation", remedy="", details=details
+            )
         what = "the prior" if subject.begun is None else "`x`"
         far = subject.far(subject.samples("loose", score=subject.bare), finite_start(subject))
         details["distance of samples from the prior and from noised data"] = far.value
@@ -62,19 +66,15 @@ class Prior(Repair):
         found = f"are {number(far.value)} from those that start from noised data"
         if ends:
             found += f"; at t_max the data are still {number(signal)} times as large as the noise"
-        return Rung(
-            self.name,
-            interval,
-            floor,
-            "upper bound",
-            "total variation",
-            matters,
-            max(far.value if far.seen else 0.0, MATTERS * subject.unit * ends),
+        finding = (
             f"{what[0].upper()}{what[1:]} may be {number(bound)} from the states at t={sde.t_max:.4g} (total "
-            f"variation), and samples that start from it {found}.",
-            self.remedy if subject.begun is None else "Draw `x` from the law of the states at its time.",
-            details,
+            f"variation), and samples that start from it {found}."
         )
+        return self.found(
+            interval, floor, finding, kind="upper bound", unit="total variation", matters=matters,
+            size=max(far.value if far.seen else 0.0, MATTERS * subject.unit * ends), details=details,
+            remedy=None if subject.begun is None else "Draw `x` from the distribution of the states at its time.",
+        )  # fmt: skip
 
 
 def finite_start(subject: Subject) -> torch.Tensor:
@@ -97,17 +97,14 @@ class Steps(Repair):
         given = subject.samples("method")
         tight = subject.samples()
         finite(tight)
-        lost = int((~given.flatten(1).isfinite().all(1) & tight.flatten(1).isfinite().all(1)).sum())
+        good = row_finite(tight)
+        both = good & row_finite(given)
+        lost = int((good & ~both).sum())
         if not subject.coupled:
-            return self._of_law(subject, given, tight)
-        loose = subject.samples("loose")
-        good = tight.flatten(1).isfinite().all(1)
-        gaps = (tight - loose)[good].flatten(1).square().mean(1).sqrt()
-        gap = float(gaps[gaps.isfinite()].square().mean().sqrt()) if bool(gaps.isfinite().any()) else 0.0
-        apart = (given - tight)[good].flatten(1).square().mean(1).sqrt().nan_to_num(nan=math.inf)
-        law = Law(apart, subject.unit, subject.confidence)
+            return self._of_law(subject, given[both], tight[both])
+        gap = rms_of_finite(tight, subject.samples("loose"))
+        law = Law(distances(given[good], tight[good]), subject.unit, subject.confidence)
         distance = law.wasserstein()
-        both = good & given.flatten(1).isfinite().all(1)
         between = energy(given[both], tight[both])
         details = {
             "prokhorov (upper bound, in standard deviations)": law.prokhorov,
@@ -127,39 +124,27 @@ class Steps(Repair):
         if lost > MATTERS * len(given):
             matters, size = True, math.inf
         failed = f"; {lost} of {len(given)} draws failed" if lost else ""
-        return Rung(
-            self.name,
-            distance,
-            gap,
-            "asymptotic",
-            "data",
-            matters,
-            size,
+        finding = (
             f"Samples of the method are {number(distance.value)} from those of exact integration, RMS over the same "
-            f"draws{failed}{laws}.",
-            self.remedy,
-            details,
+            f"draws{failed}{laws}."
         )
+        return self.found(distance, gap, finding, kind="asymptotic", matters=matters, size=size, details=details)
 
     def _of_law(self, subject: Subject, given: torch.Tensor, tight: torch.Tensor) -> Rung:
         """Of a method without a strong order: only the laws can be compared."""
-        good = given.flatten(1).isfinite().all(1) & tight.flatten(1).isfinite().all(1)
-        between = energy(given[good], tight[good])
-        size = _shift(between.value, tight[good], subject.unit)
-        high = _shift(between.value + 2 * between.error, tight[good], subject.unit)
-        low = _shift(between.value - 2 * between.error, tight[good], subject.unit)
-        return Rung(
-            self.name,
-            Interval(size, low, high, 0.95, "asymptotic"),
-            _shift(3 * between.error, tight[good], subject.unit),
-            "estimate",
-            "data",
-            between.value > 3 * between.error and subject.large(size),
-            size,
+        between = energy(given, tight)
+        errors = {k: _shift(between.value + k * between.error, tight, subject.unit) for k in (-2, 0, 2)}
+        finding = (
             f"The energy distance of the method's samples to the exact probability flow is that of a shift by "
-            f"{number(size)}.",
-            self.remedy,
-            {"energy distance": between.value, "its error": between.error},
+            f"{number(errors[0])}."
+        )
+        return self.found(
+            Interval(errors[0], errors[-2], errors[2], 0.95, "asymptotic"),
+            _shift(3 * between.error, tight, subject.unit),
+            finding,
+            matters=between.value > 3 * between.error and subject.large(errors[0]),
+            size=errors[0],
+            details={"energy distance": between.value, "its error": between.error},
         )
 
 
@@ -219,4 +204,4 @@ class End(Repair):
         if not value:
             finding = "No noise is left at the end."
         distance = certain(value, subject.confidence)
-        return Rung(self.name, distance, 0.0, kind, "data", matters, size, finding, self.remedy, details)
+        return self.found(distance, 0.0, finding, kind=kind, matters=matters, size=size, details=details)

@@ -6,8 +6,8 @@ import functools
 
 from torch import Tensor
 
-from ...core.support.intervals import Interval
-from .base import CLEAR, Repair, Rung, errors_to, mean_interval, number
+from ..conformal import errors_to
+from .base import CLEAR, Repair, Rung, certain, mean_interval, number
 from .denoising import Denoised, Gap, errors_of
 from .subject import Far, Subject, finite, rms
 from .unwrapped import with_sigma_data
@@ -70,11 +70,7 @@ class OtherRange:
         near it, or as near as chance lets it be, and much nearer than before, or the network denoises such data better
         than any linear denoiser."""
         of, left = self.denoised, self.left
-        if (
-            left is None
-            or not Gap.of(of.levels, of.held, of.linear, self.subject.confidence).worse
-            or self.moved[0].worse
-        ):
+        if left is None or not of.worse or self.moved[0].worse:
             return False
         nearer = left.value <= 0.5 * self.far.value
         by_chance = not left.seen and left.value <= left.sliced.floor
@@ -93,7 +89,7 @@ class OtherRange:
             for a, b in _IMAGES
             if max(a - low, high - b) <= _OUTSIDE * (b - a) and high - low >= _FILLED * (b - a)
         ]
-        if not own or not Gap.of(of.levels, of.held, of.linear, self.subject.confidence).worse:
+        if not own or not of.worse:
             return None
         (a, b), mean, now = own[0], float(self.subject.compared.mean()), of.nats(of.held - of.linear)
         found: dict[float, tuple[float, float]] = {}
@@ -174,18 +170,13 @@ class Range(Repair):
         if other.images is not None:
             text = " The network denoises images in [{:g}, {:g}] far better than those in the range of the data."
             text = text.format(*other.images)
-        return Rung(
-            self.name,
-            Interval(rms(beyond), rms(beyond), rms(beyond), subject.confidence, "exact"),
-            0.0,
-            "estimate",
-            "data",
-            matters,
-            max(other.far.value, subject.of_network.value) if matters else 0.0,
+        finding = (
             f"Samples have the mean {number(other.mean)} and the standard deviation {number(float(x.std()))}, the data "
             f"{number(float(y.mean()))} and {number(float(y.std()))}; {share:.1%} of the samples' elements are outside "
-            f"the range of the data, by {number(rms(beyond))} RMS over all of them.{text}",
-            self.remedy,
-            details,
-            ("network", "high noise"),
+            f"the range of the data, by {number(rms(beyond))} RMS over all of them.{text}"
         )
+        size = max(other.far.value, subject.of_network.value) if matters else 0.0
+        return self.found(
+            certain(rms(beyond), subject.confidence), 0.0, finding, matters=matters, size=size, details=details,
+            explains=("network", "high noise"),
+        )  # fmt: skip

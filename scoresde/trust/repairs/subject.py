@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -15,8 +16,10 @@ from ...core.errors import InvalidArgumentError, SolveFailedError
 from ...core.noise import check_seed
 from ...core.support.context import cut
 from ...core.support.intervals import Interval
+from ...core.support.tensors import row_finite
 from ...guidance.classifier import taken
 from ...scores import Score
+from ...tuning.pilot import distances
 from ..advice import ProcessEnds, advise
 from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of, spread_times
 from ..reference import FlowReference, PathReference, Reference, StepsReference, scale_of
@@ -47,6 +50,14 @@ class Rows(NamedTuple):
 def cut_rows(context: Context, which: Tensor, count: int) -> dict[str, Any]:
     """The context of some rows; what is the same for all stays."""
     return {name: cut({name: value}, which)[name] if varies(value, count) else value for name, value in context.items()}
+
+
+def repeated(context: Context, times: int, count: int) -> dict[str, Any]:
+    """A context that has a row for each of ``count`` rows, for as many rows again and again."""
+    return {
+        name: value.repeat((times,) + (1,) * (value.ndim - 1)) if varies(value, count) else value
+        for name, value in context.items()
+    }
 
 
 def varies(value: Any, count: int) -> bool:
@@ -121,7 +132,6 @@ class Subject:
         if not self.unit > 0:
             raise InvalidArgumentError("`data` must have different rows, but all of them are the same.")
         self.score, self._steps, self.begun = task.score, steps, begun
-        self._levels: tuple[float, float] | None = None
         self._made: dict[Any, Tensor] = {}
         self._kept: list[Score | None] = []  # whose identities are in the keys
 
@@ -249,10 +259,7 @@ class Subject:
         """So many samples of the method for the context of each row, float64 ``(number, n, *event)``."""
         n, task = len(rows.x), self.task
         seeds = seeds_of(self.seed, n * number, purpose)
-        context = {
-            name: value.repeat((number,) + (1,) * (value.ndim - 1)) if varies(value, n) else value
-            for name, value in rows.context.items()
-        }
+        context = repeated(rows.context, number, n)
         return self._in_parts(task, seeds, context, dict(task.settings)).reshape(number, n, *rows.x.shape[1:])
 
     def _in_parts(
@@ -278,11 +285,8 @@ class Subject:
             given = {"shape": None, "x": begun[part].to(task.device, task.dtype)}
             settings = {key: value for key, value in settings.items() if key != "start"}
         count = part.stop - part.start
-        if cast is None:
+        with (cast or contextlib.nullcontext)():
             solution = task.solve(noise, count, context, settings, **given)
-        else:
-            with cast():
-                solution = task.solve(noise, count, context, settings, **given)
         self.evaluations += float(solution.nfe.to(torch.float64).sum())
         return solution.x.to("cpu", torch.float64)
 
@@ -304,39 +308,25 @@ class Subject:
         """Whether the method and the reference converge to the same state, draw by draw."""
         return not self.task.stochastic or self.task.solver.strong_order is not None
 
-    @property
+    @functools.cached_property
     def levels(self) -> tuple[float, float]:
         """The levels of the reference, tight and loose, chosen on the first part of the pilot."""
-        if self._levels is None:
-            count = min(self.batch_size, self.pilot)
-            noise = self.task.noise(seeds_of(self.seed, self.pilot, _PILOT)[:count])
-            context = rows_of(self.contexts["prior"].context, slice(0, count), self.pilot)
-            memo: dict[float, Tensor] = {}
+        first, reference, most = slice(0, min(self.batch_size, self.pilot)), self._reference, MATTERS * self.unit
+        noise = self.task.noise(seeds_of(self.seed, self.pilot, _PILOT)[first])
+        context = rows_of(self.contexts["prior"].context, first, self.pilot)
 
-            def solved(level: float) -> Tensor:
-                if level not in memo:
-                    settings = self._reference.settings(level)
-                    memo[level] = self._solve(
-                        self._reference.task, noise, slice(0, count), context, settings, self.begun, None
-                    )
-                return memo[level]
+        @functools.cache
+        def solved(level: float) -> Tensor:
+            return self._solve(reference.task, noise, first, context, reference.settings(level), self.begun, None)
 
-            def apart(tight: Tensor, loose: Tensor) -> float:
-                gap = (tight - loose).flatten(1).square().mean(1).sqrt()
-                gap = gap[gap.isfinite()]
-                return float(gap.square().mean().sqrt()) if len(gap) else 0.0
-
-            def enough(tight: Tensor, loose: Tensor) -> bool:
-                return apart(tight, loose) <= _ENOUGH * MATTERS * self.unit
-
-            self._levels = tight, loose = self._reference.levels_for(solved, enough)
-            gap = apart(solved(tight), solved(loose))
-            if self._steps is not None and not gap <= MATTERS * self.unit:
-                raise SolveFailedError(
-                    f"The reference does not agree with itself: its {tight} and {loose} steps end {gap:.3g} apart, and "
-                    f"faults of {MATTERS * self.unit:.3g} are to be seen. Take more steps."
-                )
-        return self._levels
+        tight, loose = reference.levels_for(solved, lambda *ends: rms_of_finite(*ends) <= _ENOUGH * most)
+        gap = rms_of_finite(solved(tight), solved(loose))
+        if self._steps is not None and not gap <= most:
+            raise SolveFailedError(
+                f"The reference does not agree with itself: its {tight} and {loose} steps end {gap:.3g} apart, and "
+                f"faults of {most:.3g} are to be seen. Take more steps."
+            )
+        return tight, loose
 
     # Comparisons.
 
@@ -383,13 +373,20 @@ def finite(x: Tensor) -> Tensor:
     Raises:
         SolveFailedError: there are too few of them.
     """
-    good = x[x.flatten(1).isfinite().all(1)]
+    good = x[row_finite(x)]
     if len(good) < min(_FEWEST, len(x)):
         raise SolveFailedError(
             f"{len(x) - len(good)} of {len(x)} draws failed. Look at the network with scoresde.check_score, or pass a "
             "wider `dtype`."
         )
     return good
+
+
+def rms_of_finite(x: Tensor, y: Tensor) -> float:
+    """The RMS distance of the rows that are finite in both; 0 if there are none."""
+    gaps = distances(x, y)
+    gaps = gaps[gaps.isfinite()]
+    return float(gaps.square().mean().sqrt()) if len(gaps) else 0.0
 
 
 def rms(difference: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ...core.support.tensors import row_finite
 from ...scores.limits import Clip
 from ...scores.wrapper import Wrapper
 from ...tuning.energy import difference
@@ -23,7 +24,7 @@ class _Wrapped(Repair):
         if plain is None:
             return self.missing(f"The score function has no {self.what}.")
         given, bare = subject.samples("loose"), subject.samples("loose", score=plain)
-        good = given.flatten(1).isfinite().all(1) & bare.flatten(1).isfinite().all(1)
+        good = row_finite(given) & row_finite(bare)
         apart = root_mean_square((given[good] - bare[good]).flatten(1).square().mean(1), subject.confidence)
         far, near = subject.remaining, subject.far(bare, subject.compared)
         y = subject.compared[: int(good.sum())]
@@ -32,17 +33,13 @@ class _Wrapped(Repair):
         worse = farther.value > 3 * farther.error
         size = math.sqrt(max(0.0, far.sliced.square - near.sliced.square))
         moved = "farther from" if worse else "not measurably farther from"
-        return Rung(
-            self.name,
-            apart,
-            kind="upper bound",
-            matters=worse and subject.large(size),
-            size=size,
-            finding=f"The {self.what} moves samples by {number(apart.value)}, and they are {moved} the data with it "
-            f"({number(far.value)}) than without ({number(near.value)}).",
-            remedy=self.remedy,
-            details={"with": far.value, "without": near.value, **self._details(subject)},
+        finding = (
+            f"The {self.what} moves samples by {number(apart.value)}, and they are {moved} the data with it "
+            f"({number(far.value)}) than without ({number(near.value)})."
         )
+        details = {"with": far.value, "without": near.value, **self._details(subject)}
+        matters = worse and subject.large(size)
+        return self.found(apart, 0.0, finding, kind="upper bound", matters=matters, size=size, details=details)
 
     def _details(self, subject: Subject) -> dict[str, float]:
         """Other numbers."""
