@@ -1,116 +1,160 @@
-"""Options that several commands share, and how the shell completes names: from tables that import nothing heavy."""
+"""Options of commands: declared as fields of records, which several commands may share; their values from
+``--config FILE.toml``; and how the shell completes names.
+
+A command has one record. In the help its own options come first, then those of the records that it is made of.
+
+Example:
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class SeedOptions:
+    ...     seed: int = flag(0, "Seed of the noise.", min=0)
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class DrawOptions(SeedOptions):
+    ...     seed: int = 7
+    >>> [(option.name, option.default) for option in parameters_of(DrawOptions)]
+    [('seed', 7), ('config', None)]
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields  # noqa: F401
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..core.support.registries import ARRAY_CONTAINERS, GRIDS, SDES, shipped
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_INFO = "typer"  # the key of a field's metadata
 
 
-def names(*tables: Iterable[str]) -> Callable[[str], list[str]]:
-    """The completion of an option that takes a name from some tables.
+def flag(default: Any, help: str, *spellings: str, names: Iterable[str] = (), **more: Any) -> Any:
+    """A field of a record that is an option. A record that is made of another one may give the field another default.
+
+    Args:
+        default: its value; ``...`` for an option that must be given.
+        help: what ``--help`` says of it.
+        *spellings: where they are not the field's name with dashes.
+        names: what the shell completes it with.
+        **more: as of `typer.Option`.
+    """
+    return _field(default, typer.Option(*spellings, help=help, autocompletion=_completion(names), **more))
+
+
+def argument(default: Any, help: str, names: Iterable[str] = (), **more: Any) -> Any:
+    """A field of a record that is an argument without a name; see `flag`."""
+    return _field(default, typer.Argument(help=help, autocompletion=_completion(names), **more))
+
+
+def _field(default: Any, info: Any) -> Any:
+    return field(default=MISSING if default is ... else default, metadata={_INFO: info})
+
+
+def _completion(names: Iterable[str]) -> Any:
+    return (lambda incomplete: [name for name in names if name.startswith(incomplete)]) if names else None
+
+
+def parameters_of(record: type) -> list[inspect.Parameter]:
+    """The fields of a record, as parameters that typer understands, and ``config``."""
+    infos: dict[str, Any] = {}
+    for base in record.__mro__:
+        for name in inspect.get_annotations(base):
+            metadata = vars(base)["__dataclass_fields__"][name].metadata
+            if metadata:
+                infos.setdefault(name, metadata[_INFO])
+    types = get_type_hints(record)
+    defaults = {each.name: each.default for each in fields(record)}
+    found = [_parameter(name, defaults[name], Annotated[types[name], info]) for name, info in infos.items()]
+    return [*found, _parameter("config", None, Config)]
+
+
+def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    default = inspect.Parameter.empty if default is MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def values(content: Mapping[str, Any], command: str, others: Iterable[str], names: Mapping[str, str]) -> dict[str, Any]:
+    """The values that a file has for a command, as texts, since those of the command line are texts.
+
+    Args:
+        content: of the file: values for any command, and tables with the names of commands.
+        command: its name.
+        others: the names of all commands.
+        names: of its options, without the dashes, and of their parameters.
+
+    Raises:
+        ValueError: the command has no such option, or its value is none that a command line has.
 
     Example:
-        >>> names(["vp", "ve"], ["flow"])("v")
-        ['vp', 've']
+        >>> values(
+        ...     {"seed": 3, "sample": {"steps": 5, "option": {"eta": 0.5}}, "train": {}},
+        ...     "sample",
+        ...     ["sample", "train"],
+        ...     {"seed": "seed", "steps": "steps", "option": "option"},
+        ... )
+        {'seed': '3', 'steps': '5', 'option': ['eta=0.5']}
     """
+    shared = {key: value for key, value in content.items() if key not in others}
+    own = content.get(command, {})
+    if not isinstance(own, Mapping):
+        raise ValueError(f"{command!r} must be a table, [{command}]")
+    found = {}
+    for key, value in {**shared, **own}.items():
+        option = key.replace("_", "-")
+        if option not in names:
+            raise ValueError(f"{command!r} has no option {key!r}; it has {', '.join(sorted(names))}")
+        found[names[option]] = _text(key, value)
+    return found
 
-    def complete(incomplete: str) -> list[str]:
-        return [name for table in tables for name in table if name.startswith(incomplete)]
 
-    return complete
+def _text(key: str, value: Any) -> str | list[str]:
+    if isinstance(value, Mapping):
+        return [f"{inner}={_text(key, v)}" for inner, v in value.items()]
+    if isinstance(value, list):
+        return [str(_text(key, v)) for v in value]
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise ValueError(f"{key!r} must be a number, a text, true or false, or a list of them, got {value!r}")
 
 
-DATA_HELP = (
-    "A .npz, .npy or .safetensors file, samples first; an image, or a folder of images in the order of their names; "
-    "or digits, the held-out digits that the shipped model was not trained on. Integers are grey levels; "
-    "floating-point numbers are used unchanged."
-)
+def _read(ctx: typer.Context, path: Path | None) -> None:
+    """Let the values of the file stand where the command line has none."""
+    if path is None or ctx.resilient_parsing:
+        return
+    names = {
+        text[2:]: parameter.name
+        for parameter in ctx.command.params
+        for text in parameter.opts
+        if text.startswith("--") and parameter.name not in ("config", "help")
+    }
+    parent = ctx.parent
+    others = [] if parent is None else list(getattr(parent.command, "commands", {}))
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(1 << 20)
+            if file.read(1):  # no settings, and a device such as /dev/full has no end
+                raise ValueError("the file has more than 1 MiB")
+        content = tomllib.loads(text)
+        found = values(content, ctx.info_name or "", others, names)
+    except (OSError, ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError
+        raise typer.BadParameter(f"{str(path)!r}: {getattr(error, 'strerror', None) or error}.") from None
+    ctx.default_map = {**(ctx.default_map or {}), **found}
 
-Data = Annotated[str | None, typer.Option("--data", help=DATA_HELP)]
-DataArgument = Annotated[str | None, typer.Argument(metavar="DATA", help="The same as --data.")]
-Key = Annotated[str | None, typer.Option(help="Name of the array in the file; default x, or the only array.")]
-Levels = Annotated[
-    int | None,
+
+Config = Annotated[
+    Path | None,
     typer.Option(
-        min=2,
-        help="Grey levels of integer data, 0 to LEVELS - 1, which are dequantised; default 256 for images, 17 for "
-        "digits. For floating-point data: the grey levels before dequantisation.",
+        metavar="FILE.toml",
+        is_eager=True,
+        callback=_read,
+        help="Values of options, such as steps = 20; those under [sample] are for that command only. Options on the "
+        "command line take precedence.",
     ),
 ]
-DataRange = Annotated[
-    tuple[float, float] | None,
-    typer.Option(
-        metavar="LOW HIGH",
-        help="Range of the model's data, from the darkest cell to the brightest; default the model's own, or -1 1.",
-    ),
-]
-MODEL = typer.Option(
-    "--model",
-    help="Name of a shipped model, directory of a saved model, or hf:owner/name@revision.",
-    autocompletion=names(shipped()),
-)
-Model = Annotated[str, MODEL]
-Process = Annotated[
-    str | None,
-    typer.Option(
-        "--sde",
-        help=f"Forward process: {', '.join(SDES)}. Default: the process that the model was trained on. A model that "
-        "serves every process, such as mnist, is on vp, but its own sampler, the default of `sample`, is on edm.",
-        autocompletion=names(SDES),
-    ),
-]
-Label = Annotated[int | None, typer.Option(help="Class of all samples; default: no class.")]
-Labels = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Name of the array in the file with the class of each sample: label for digits and MNIST; folders for a "
-        "folder with a folder of images for each class of the model, in the order of their names (10 before 2).",
-    ),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed; sample i depends on the seed and on i alone, not on the batch.")]
-Device = Annotated[
-    str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, ...", autocompletion=names(("auto", "cpu", "cuda")))
-]
-Steps = Annotated[int | None, typer.Option(help="Steps of a fixed-step method; default 500 for pc, 50 for others.")]
-Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of an adaptive method.")]
-Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of an adaptive method.")]
-MaxSteps = Annotated[int | None, typer.Option(help="Largest number of steps of an adaptive method.")]
-Grid = Annotated[
-    str | None,
-    typer.Option(help=f"Grid of a fixed-step method: {', '.join(GRIDS)}.", autocompletion=names(GRIDS)),
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Option of the method, such as snr=0.16; repeatable."),
-]
-ShardSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Write a set into the folder --out, with so many samples in a shard (default 1024). The same command "
-        "continues it, in as many processes as torchrun starts.",
-    ),
-]
-Container = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        help=f"Write a set into the folder --out, in files of this kind: {', '.join(ARRAY_CONTAINERS)}. Default: "
-        f"{ARRAY_CONTAINERS[0]}.",
-        autocompletion=names(ARRAY_CONTAINERS),
-    ),
-]
-Patience = Annotated[
-    float,
-    typer.Option(min=0.0, help="Seconds after which a process takes over a shard that makes no progress elsewhere."),
-]
-BatchSize = Annotated[
-    int, typer.Option(min=1, help="Number of samples that are solved together; halved if memory is short.")
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print neither a progress bar nor a summary.")]

@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from types import FrameType
-from typing import NoReturn, ParamSpec
+from typing import Any, NoReturn, get_type_hints
 
 import typer
 
@@ -28,11 +30,9 @@ from ..core.errors import (
     out_of_memory,
     too_little_memory,
 )
-from ._config import Config
+from ._parameters import flag, parameters_of
 
 FAILED, USAGE, NUMERICAL, OUTPUT, MODEL, INTERRUPTED = 1, 2, 3, 4, 5, 75
-
-P = ParamSpec("P")
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((InvalidArgumentError, InvalidTypeError), USAGE),
@@ -40,6 +40,31 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((OutputError,), OUTPUT),
     ((CheckpointError,), MODEL),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuietOptions:
+    """What a command prints."""
+
+    quiet: bool = flag(False, "Print neither a progress bar nor a summary.", "--quiet", "-q")
+    began: float = field(default_factory=time.perf_counter, init=False)
+
+    def say(self, text: str, *, err: bool = False) -> None:
+        """Print a line, in the first of the processes that torchrun has started, which speaks for all."""
+        if not self.quiet and leads():
+            typer.echo(text, err=err)
+
+    @property
+    def took(self) -> str:
+        """The time since the command began."""
+        return f"{time.perf_counter() - self.began:.1f} s"
+
+
+def leads() -> bool:
+    """Whether this is the first of the processes that torchrun has started."""
+    from ..sets.making import place
+
+    return place()[0] == 0
 
 
 def exit_code(error: BaseException) -> int:
@@ -56,16 +81,16 @@ def exit_code(error: BaseException) -> int:
     return next((code for classes, code in _CODES if isinstance(error, classes)), FAILED)
 
 
-def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Make a function a command: it takes ``--config``, and its errors end it with a line on standard error and their
-    exit code."""
+def command(function: Callable[[Any], None]) -> Callable[..., None]:
+    """Make a function of a record of options a command: it takes ``--config``, too, and its errors end it with a line
+    on standard error and their exit code."""
+    record = get_type_hints(function)["options"]
 
     @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        kwargs.pop("config", None)  # the values of the file are those of the other parameters by now
+    def run(config: object, **given: Any) -> None:  # the values of the file are those of the other options by now
         try:
             with _handling(_interrupt, signal.SIGTERM, signal.SIGINT):
-                function(*args, **kwargs)
+                function(record(**given))
         except ScoreSDEError as error:
             _fail(str(error), exit_code(error))
         except (MemoryError, RuntimeError, OSError) as error:
@@ -77,9 +102,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt as error:
             _fail(str(error) or "Interrupted; no partial file is left. Run the same command again.", INTERRUPTED)
 
-    signature = inspect.signature(function, eval_str=True)
-    config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config)
-    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), config])
+    vars(run)["__signature__"] = inspect.Signature(parameters_of(record))
     return run
 
 
