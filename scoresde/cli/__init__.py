@@ -25,14 +25,13 @@ from typing import Annotated
 
 import typer
 
-from ._check import check, verify
 from ._encode import encode
 from ._likelihood import likelihood
 from ._lists import methods, presets
 from ._operators import measure
 from ._sample import sample
 from ._train import train
-from ._trust import certify, diagnose
+from ._trust import certify, check, diagnose, verify
 
 __all__ = ["app"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .. import __version__
 from ..core.errors import InvalidArgumentError
 from ._options import ClassOptions, Opened, digest, label_of, sample_seeds
-from ._parameters import argument, flag
+from ._run import argument, flag
 
 if TYPE_CHECKING:
     from torch import Tensor

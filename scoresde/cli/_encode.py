@@ -10,8 +10,7 @@ from ..core.errors import SolveFailedError
 from ._data import ModelDataOptions, NamedDataOptions, Rows
 from ._options import Opened, SolveOptions, SolvePlan, check_named, effort, follow, sample_seeds, source_of, weights_of
 from ._output import ARRAYS, write_arrays
-from ._parameters import flag
-from ._run import command
+from ._run import command, flag
 from ._sets import ManyOptions, Show, batches, both, check_failures
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ._data import Data, fits, prepare, read
 from ._operators import centred, check_operator, make_operator, operator_flag, parse_call, read_mask
 from ._options import SolvePlan, digest
 from ._output import ARRAYS
-from ._parameters import flag
+from ._run import flag
 
 if TYPE_CHECKING:
     from torch import Tensor

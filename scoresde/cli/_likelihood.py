@@ -11,8 +11,7 @@ from ..core.errors import InvalidArgumentError, SolveFailedError
 from ._data import Inputs, ModelDataOptions, NamedDataOptions, Rows
 from ._options import Opened, check_named, sample_seeds, source_of, span, weights_of
 from ._output import PICTURE, check_plot
-from ._parameters import flag
-from ._run import command
+from ._run import command, flag
 from ._sets import ManyOptions, Show, batches, check_failures
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
 

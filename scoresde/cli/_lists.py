@@ -11,8 +11,7 @@ import typer
 
 from ..core.errors import check_choice
 from ..core.support.registries import PRESETS
-from ._parameters import argument, flag
-from ._run import command
+from ._run import argument, command, flag
 from ._train import CLASSIFIER
 
 if TYPE_CHECKING:

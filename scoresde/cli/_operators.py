@@ -16,8 +16,7 @@ from ..core.support.registries import Registry
 from ._data import NamedDataOptions, prepare, range_of, read
 from ._options import parse_options, sample_seeds
 from ._output import ARRAYS, check_output, write_arrays
-from ._parameters import flag
-from ._run import QuietOptions, command
+from ._run import QuietOptions, command, flag
 
 if TYPE_CHECKING:
     from torch import Tensor

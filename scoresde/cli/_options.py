@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.errors import InvalidArgumentError, check_choice
 from ..core.support.registries import GRIDS, SDES, shipped
-from ._parameters import flag
-from ._run import QuietOptions
+from ._run import QuietOptions, flag
 
 if TYPE_CHECKING:
     import torch

@@ -33,8 +33,7 @@ from ._options import (
     weights_of,
 )
 from ._output import ARRAYS, EXTENSIONS, FOLDER, check_animation, check_output, write
-from ._parameters import flag
-from ._run import command
+from ._run import command, flag
 from ._sets import ManyOptions, batches, clear_parts, container_flag, in_parts
 
 if TYPE_CHECKING:

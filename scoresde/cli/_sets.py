@@ -28,8 +28,7 @@ from ..core.support.files.locks import owned
 from ..core.support.registries import ARRAY_CONTAINERS
 from ._options import MethodOptions, Opened
 from ._output import FOLDER, check_output
-from ._parameters import flag
-from ._run import leads
+from ._run import flag, leads
 
 if TYPE_CHECKING:
     import torch

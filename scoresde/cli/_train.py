@@ -15,8 +15,7 @@ from ..core.errors import InvalidArgumentError, check_choice
 from ..core.support.registries import DEFAULT_PRESET as DEFAULT
 from ..core.support.registries import PRESETS
 from ._options import make_device, threads
-from ._parameters import flag
-from ._run import QuietOptions, command, stoppable
+from ._run import QuietOptions, command, flag, stoppable
 
 if TYPE_CHECKING:
     from ..training import Recipe
