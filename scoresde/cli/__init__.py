@@ -25,16 +25,13 @@ from typing import Annotated
 
 import typer
 
-from ._certify import certify
-from ._check import check
-from ._diagnose import diagnose
 from ._encode import encode
 from ._likelihood import likelihood
 from ._lists import methods, presets
-from ._measure import measure
+from ._operators import measure
 from ._sample import sample
 from ._train import train
-from ._verify import verify
+from ._trust import certify, check, diagnose, verify
 
 __all__ = ["app"]
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import __version__
 from ..core.errors import InvalidArgumentError
+from ._options import ClassOptions, Opened, digest, label_of, sample_seeds
+from ._run import argument, flag
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,13 +60,7 @@ class Inputs:
     levels: int | None
     data_range: tuple[float, float]
 
-    def x(self, first: int, seeds: Sequence[int]) -> Tensor:
-        """The samples from ``first`` on, one per seed, float32."""
-        import torch
-
-        return self.rows(torch.arange(first, first + len(seeds)), seeds)
-
-    def rows(self, places: Tensor, seeds: Sequence[int]) -> Tensor:
+    def rows(self, places: Tensor | slice, seeds: Sequence[int]) -> Tensor:
         """The samples at these places, one per seed, float32."""
         import torch
 
@@ -76,6 +72,102 @@ class Inputs:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         kwargs: dict[str, Any] = {"levels": self.levels, "data_range": self.data_range, "dtype": torch.float32}
         return torch.stack([dequantize(v, generator=g, **kwargs) for v, g in zip(rows, generators, strict=True)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Data, and what their numbers mean."""
+
+    data: str | None = flag(
+        None,
+        "A .npz, .npy or .safetensors file, samples first; an image, or a folder of images in the order of their "
+        "names; or digits, the held-out digits that the shipped model was not trained on. Integers are grey levels; "
+        "floating-point numbers are used unchanged.",
+    )
+    key: str | None = flag(None, "Name of the array in the file; default x, or the only array.")
+    levels: int | None = flag(
+        None,
+        "Grey levels of integer data, 0 to LEVELS - 1, which are dequantised; default 256 for images, 17 for "
+        "digits. For floating-point data: the grey levels before dequantisation.",
+        min=2,
+    )
+    data_range: tuple[float, float] | None = flag(
+        None,
+        "Range of the model's data, from the darkest cell to the brightest; default the model's own, or -1 1.",
+        metavar="LOW HIGH",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedDataOptions(DataOptions):
+    """Data that may be given without the name of their option, too."""
+
+    data_argument: str | None = argument(None, "The same as --data.", metavar="DATA")
+
+    @property
+    def source(self) -> str:
+        """Where the data are."""
+        return named("data", self.data, self.data_argument)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDataOptions(DataOptions, ClassOptions):
+    """A network and data for it, of one class or of a class each."""
+
+    labels: str | None = flag(
+        None,
+        "Name of the array in the file with the class of each sample: label for digits and MNIST; folders for a "
+        "folder with a folder of images for each class of the model, in the order of their names (10 before 2).",
+        metavar="NAME",
+    )
+
+    def read(self, opened: Opened, source: str, *, within: bool = True) -> Rows:
+        """The data of a source, for an opened network."""
+        if self.label is not None and self.labels is not None:
+            raise InvalidArgumentError("`labels` gives each sample its class; leave --label out.")
+        network, found = opened.network, read(source, self.key, fits(opened.event, source), self.labels)
+        inputs = prepare(found, self.levels, range_of(network, self.data_range), within=within)
+        classes = label_of(network, found.labels)
+        if found.labels is not None:
+            _check_classes(found.labels, found, network.labels.count)
+        score_fn = network.score(opened.process, **label_of(network, self.label))
+        return Rows(found, inputs, score_fn, classes)
+
+    def settings(self, rows: Rows, opened: Opened, **solve: Any) -> dict[str, Any]:
+        """What an output says that it was made with, and by which solve."""
+        return {
+            "scoresde": __version__,
+            "sde": repr(opened.process),
+            "label": self.label,
+            **({} if self.labels is None else {"labels": self.labels}),
+            **solve,
+            "data": rows.data.digest,
+            "levels": rows.inputs.levels,
+            "data_range": list(rows.inputs.data_range),
+        }
+
+
+class Rows(NamedTuple):
+    """Data with the network's score for them.
+
+    Attributes:
+        data, inputs: as they were read, and as the network takes them.
+        score_fn: the network's, for the class of all of them where they have one.
+        classes: the class of each of them under the network's name for it, where they have one each.
+    """
+
+    data: Data
+    inputs: Inputs
+    score_fn: Callable[..., Tensor]
+    classes: dict[str, Any]
+
+    def context(self, rows: Tensor | slice = slice(None)) -> dict[str, Any]:
+        """The classes of some of them."""
+        return {name: value[rows] for name, value in self.classes.items()}
+
+    def x(self, seed: int) -> Tensor:
+        """All of them, as the network takes them."""
+        return self.inputs.rows(slice(None), sample_seeds(seed, 0, len(self.data.names)))
 
 
 def read(source: str, key: str | None = None, check: Check | None = None, labels: str | None = None) -> Data:
@@ -138,7 +230,7 @@ def named(name: str, option: str | None, argument: str | None) -> str:
     return given[0]
 
 
-def fits(event: Sequence[int], source: str | None = None) -> Check:
+def fits(event: Sequence[int], source: str) -> Check:
     """A check of samples ``(n, *event)``: those that the model is not made for are refused; they are never resized.
 
     Example:
@@ -150,10 +242,9 @@ def fits(event: Sequence[int], source: str | None = None) -> Check:
 
     def check(shape: tuple[int, ...]) -> None:
         if shape[1:] != tuple(event):
-            named = "`data`" if source is None else f"`data` {source!r}"
             raise InvalidArgumentError(
-                f"{named} must have samples of shape {tuple(event)}, as the model, got samples of shape {shape[1:]}, "
-                f"in all {shape}."
+                f"`data` {source!r} must have samples of shape {tuple(event)}, as the model, got samples of shape "
+                f"{shape[1:]}, in all {shape}."
             )
 
     return check
@@ -169,18 +260,16 @@ def range_of(network: object, asked: tuple[float, float] | None = None) -> tuple
     return asked or getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
 
 
-def prepare(
-    data: Data, event: Sequence[int], levels: int | None, data_range: tuple[float, float], *, within: bool = True
-) -> Inputs:
+def prepare(data: Data, levels: int | None, data_range: tuple[float, float], *, within: bool = True) -> Inputs:
     """The data as the model takes them, checked as a whole before the first evaluation.
 
     Floating-point data far outside of the range are refused, if they have to be ``within`` it.
 
     Example:
         >>> grey = Data(torch.arange(8).reshape(1, 2, 4), ["0"])
-        >>> prepare(grey, (2, 4), 8, (-1.0, 1.0)).x(0, [5]).shape
+        >>> prepare(grey, 8, (-1.0, 1.0)).rows(slice(None), [5]).shape
         torch.Size([1, 2, 4])
-        >>> prepare(grey, (2, 4), None, (-1.0, 1.0))
+        >>> prepare(grey, None, (-1.0, 1.0))
         Traceback (most recent call last):
         ...
         scoresde.core.errors.InvalidArgumentError: `levels` is missing: `data` are integers, 0 to 7; ...
@@ -189,7 +278,6 @@ def prepare(
     from ..likelihood.bits import cell
 
     values = data.values
-    fits(event)(tuple(values.shape))
     levels = data.levels if levels is None else levels
     cell(2 if levels is None else levels, data_range)
     low, high = (float(bound) for bound in data_range)
@@ -212,30 +300,17 @@ def prepare(
     return Inputs(values, levels, (low, high))
 
 
-def digest(parts: Sequence[tuple[str, bytes | Tensor]]) -> str:
-    """SHA-256 of names, texts and tensors with their types and shapes.
-
-    Example:
-        >>> one, two = (
-        ...     digest([("a", torch.zeros(2, dtype=kind))])
-        ...     for kind in (torch.int32, torch.int64)
-        ... )
-        >>> one != two
-        True
-    """
-    import torch
-
-    total = hashlib.sha256()
-    content: bytes | memoryview
-    for name, value in parts:
-        if isinstance(value, bytes):
-            kind, content = "bytes", value
-        else:
-            kind = f"{value.dtype} {tuple(value.shape)}"
-            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        total.update(f"{name} {kind} {len(content)}\n".encode())
-        total.update(content)
-    return total.hexdigest()
+def _check_classes(labels: Tensor, data: Data, count: int) -> None:
+    """Refuse labels that are no classes of a model, before anything is evaluated."""
+    if data.folders not in (None, count):
+        raise InvalidArgumentError(
+            f"`labels`: the images are in {data.folders} folders, but the model has {count} classes; give a folder for "
+            "each, in the order of its training."
+        )
+    wrong = ((labels < 0) | (labels >= count)).nonzero()[:5, 0].tolist()
+    if wrong:
+        shown = ", ".join(f"{int(labels[i])} for sample {data.names[i]}" for i in wrong)
+        raise InvalidArgumentError(f"`labels` must be classes of the model, 0 to {count - 1}, got {shown}.")
 
 
 def _digits(check: Check, labels: str | None) -> Data:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.errors import InvalidArgumentError, NonFiniteError, ScoreSDEError, check_choice
 from ..core.support.files.paths import readable
 from ..core.support.registries import RULES, SAMPLERS
-from ._data import Data, digest, fits, prepare, read
-from ._operators import check_operator, make_operator, parse_call, read_mask
-from ._options import SolvePlan
+from ._data import Data, fits, prepare, read
+from ._operators import centred, check_operator, make_operator, operator_flag, parse_call, read_mask
+from ._options import SolvePlan, digest
 from ._output import ARRAYS
+from ._run import flag
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,43 +65,71 @@ class InverseProblem(NamedTuple):
         return RULES.get(self.method, Rule).sampler
 
 
-def problem_of(
-    inpaint: tuple[Path, str] | None,
-    operator: str | None,
-    measurement: str | None,
-    noise: float | None,
-    inverse: str | None,
-) -> InverseProblem | None:
+@dataclass(frozen=True, kw_only=True)
+class InverseOptions:
+    """What was measured, and how it is used."""
+
+    inpaint: tuple[Path, str] | None = flag(
+        None,
+        "Inpaint IMAGE where MASK, a picture of the same size, is white; where it is black the image is observed.",
+        metavar="MASK IMAGE",
+    )
+    measurement: str | None = flag(
+        None,
+        "Sample what the data may have been, given this measurement: a file of `scoresde measure`, an array y "
+        "(.npz, .safetensors; samples first), or a picture.",
+        metavar="FILE",
+    )
+    operator: str | None = operator_flag(
+        "Operator of the measurement: {}. Default: the operator in the measurement's file."
+    )
+    noise: float | None = flag(
+        None,
+        "Standard deviation of the noise of the measurement, or of IMAGE, in the model's units. Default: the "
+        "value in the measurement's file, or 0.",
+    )
+    inverse: str | None = flag(
+        None,
+        f"How a measurement is used: {', '.join(methods(RULES))}, which work with any --method; or "
+        f"{', '.join(methods(SAMPLERS))}, which take the place of --method. Default: {METHOD}.",
+        metavar="NAME[:KEY=VALUE,...]",
+        names=methods(),
+    )
+
+
+def problem_of(options: InverseOptions) -> InverseProblem | None:
     """The problem of a command line, None if there is none. What the options leave open is taken from the measurement's
     file.
 
     Example:
-        >>> problem_of((Path("mask.png"), "digit.png"), None, None, None, "ddrm").method
+        >>> masked = (Path("mask.png"), "digit.png")
+        >>> problem_of(InverseOptions(inpaint=masked, inverse="ddrm")).method
         'ddrm'
-        >>> problem_of(None, None, None, 0.1, None)
+        >>> problem_of(InverseOptions(noise=0.1))
         Traceback (most recent call last):
         ...
         scoresde.core.errors.InvalidArgumentError: `noise` needs a measurement; give one, ...
     """
-    if inpaint is None and measurement is None:
-        for name, value in (("operator", operator), ("noise", noise), ("inverse", inverse)):
-            if value is not None:
+    inpaint, operator, noise = options.inpaint, options.operator, options.noise
+    if inpaint is None and options.measurement is None:
+        for name in ("operator", "noise", "inverse"):
+            if getattr(options, name) is not None:
                 raise InvalidArgumentError(
                     f"`{name}` needs a measurement; give one, such as --measurement y.npz or --inpaint MASK IMAGE."
                 )
         return None
-    if inpaint is not None and (operator is not None or measurement is not None):
+    if inpaint is not None and (operator is not None or options.measurement is not None):
         raise InvalidArgumentError("`inpaint` defines the measurement; leave --operator and --measurement out.")
-    method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
+    method, settings = parse_call("inverse", METHOD if options.inverse is None else options.inverse)
     check_choice("inverse", method, methods())
     from ..core.support.checks import check_number
 
-    options: dict[str, object]
+    settled: dict[str, object]
     if inpaint is not None:
         mask, source = inpaint
-        told, options = "inpaint", {"mask": str(mask)}
+        told, settled = "inpaint", {"mask": str(mask)}
     else:
-        source = str(measurement)
+        source = str(options.measurement)
         record = _record(Path(source))
         text = record.get("operator") if operator is None else operator
         if not isinstance(text, str):
@@ -107,11 +137,11 @@ def problem_of(
                 f"`operator` is missing, and {source!r} does not name it; say what made the measurement, as "
                 "--operator block_average:factor=2."
             )
-        told, options = parse_call("operator", text)
+        told, settled = parse_call("operator", text)
         noise = record.get("noise") if noise is None else noise
-    check_operator(told, options)
+    check_operator(told, settled)
     std = check_number("noise", 0.0 if noise is None else noise, low=0.0)
-    return InverseProblem(told, options, source, inpaint is not None, std, method, settings)
+    return InverseProblem(told, settled, source, inpaint is not None, std, method, settings)
 
 
 def posed(
@@ -210,26 +240,11 @@ def _samples(name: str, source: str, check: Check, key: str | None = None) -> Da
         raise InvalidArgumentError(f"`{name}`: {error}") from None
 
 
-def centred(values: Tensor, levels: int | None, span: tuple[float, float]) -> Tensor:
-    """Data as the model takes them, float32; grey levels are the middle of their cells.
-
-    Example:
-        >>> centred(torch.tensor([0, 1]), 2, (-1.0, 1.0))
-        tensor([-0.5000,  0.5000])
-    """
-    import torch
-
-    if levels is None or values.is_floating_point():
-        return values.to(torch.float32)
-    low, high = span
-    return (low + (high - low) * (values.to(torch.float64) + 0.5) / levels).to(torch.float32)
-
-
 def _measured(problem: InverseProblem, operator: LinearOperator, span: tuple[float, float]) -> Tensor:
     """What was measured, ``(n, *measurement)``."""
     if problem.painted:
         data = single("inpaint", problem.source, fits(operator.event_shape, problem.source))
-        inputs = prepare(data, operator.event_shape, None, span)
+        inputs = prepare(data, None, span)
         return operator.forward(centred(inputs.values, inputs.levels, span))
     source, wanted = problem.source, operator.measurement_shape
 

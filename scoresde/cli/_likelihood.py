@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from .. import __version__
 from ..core.errors import InvalidArgumentError, SolveFailedError
-from ..core.support.registries import ARRAY_CONTAINERS
-from . import _parameters as parameters
-from ._batches import Show, batches
-from ._data import Inputs, fits, named, prepare, range_of, read
-from ._options import labelled, open_model, parse_options, sample_seeds, source_of, span, threads, weights_of
+from ._data import Inputs, ModelDataOptions, NamedDataOptions, Rows
+from ._options import Opened, check_named, sample_seeds, source_of, span, weights_of
 from ._output import PICTURE, check_plot
-from ._run import command
-from ._sets import PATIENCE, Sharding, check_failures, check_output_of_data, leads, made_of, make_set
+from ._run import command, flag
+from ._sets import ManyOptions, Show, batches, check_failures
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
-from ._tuned import check_named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,62 +34,35 @@ COLUMNS: dict[str, type] = {
 SUCCESS = "success"
 
 
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodOptions(NamedDataOptions, ModelDataOptions, ManyOptions):
+    """The options of ``scoresde likelihood``."""
+
+    divergence: str = flag(
+        "hutchinson",
+        "Trace of the Jacobian: hutchinson, exact (one vector-Jacobian product per dimension), hutch++, xtrace.",
+    )
+    probes: int = flag(1, "Vector-Jacobian products per evaluation; two or more give an error estimate.", min=1)
+    probe: str = flag("rademacher", "Distribution of the probes: rademacher, gaussian, orthogonal.")
+    method: str = flag("adams", "Solver: adams, or an adaptive pair such as rk45.")
+    rtol: float | None = 1e-5
+    atol: float | None = 1e-5
+    out: str = flag(
+        "likelihood.csv",
+        f"Table with one row per sample; its extension determines its format: {', '.join(TABLES)}. A set has a folder.",
+        metavar="FILE or FOLDER/",
+    )
+    plot: Path | None = flag(None, f"Draw a histogram of the bits per dimension to this {PICTURE}.")
+    force: bool = flag(
+        False,
+        "Start again and replace existing files. Default: resume the same command.",
+        "--force",
+        "--overwrite",
+    )
+
+
 @command
-def likelihood(
-    data_argument: parameters.DataArgument = None,
-    data: parameters.Data = None,
-    model: parameters.Model = "digits",
-    sde: parameters.Process = None,
-    label: parameters.Label = None,
-    labels: parameters.Labels = None,
-    divergence: Annotated[
-        str,
-        typer.Option(
-            help="Trace of the Jacobian: hutchinson, exact (one vector-Jacobian product per dimension), hutch++, "
-            "xtrace."
-        ),
-    ] = "hutchinson",
-    probes: Annotated[
-        int, typer.Option(min=1, help="Vector-Jacobian products per evaluation; two or more give an error estimate.")
-    ] = 1,
-    probe: Annotated[
-        str, typer.Option(help="Distribution of the probes: rademacher, gaussian, orthogonal.")
-    ] = "rademacher",
-    method: Annotated[str, typer.Option(help="Solver: adams, or an adaptive pair such as rk45.")] = "adams",
-    rtol: parameters.Rtol = 1e-5,
-    atol: parameters.Atol = 1e-5,
-    max_steps: parameters.MaxSteps = None,
-    option: parameters.Options = None,
-    levels: parameters.Levels = None,
-    data_range: parameters.DataRange = None,
-    key: parameters.Key = None,
-    seed: parameters.Seed = 0,
-    device: parameters.Device = "auto",
-    out: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE or FOLDER/",
-            help=f"Table with one row per sample; its extension determines its format: {', '.join(TABLES)}. A set has "
-            "a folder.",
-        ),
-    ] = "likelihood.csv",
-    plot: Annotated[
-        Path | None, typer.Option(help=f"Draw a histogram of the bits per dimension to this {PICTURE}.")
-    ] = None,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force",
-            "--overwrite",
-            help="Start again and replace existing files. Default: resume the same command.",
-        ),
-    ] = False,
-    shard_size: parameters.ShardSize = None,
-    container: parameters.Container = None,
-    patience: parameters.Patience = PATIENCE,
-    batch_size: parameters.BatchSize = 64,
-    quiet: parameters.Quiet = False,
-) -> None:
+def likelihood(options: LikelihoodOptions) -> None:
     """Compute log-likelihoods of data under a model, in nats and in bits per dimension.
 
     The output has one row per sample, with the settings beside it in FILE.json. An interrupted run keeps the batches
@@ -106,100 +72,118 @@ def likelihood(
     With --shard-size or --format the output is a set in a folder, which several processes make together, as
     `scoresde sample` makes it, with the columns as arrays.
     """
-    began = time.perf_counter()
-    source_name = named("data", data, data_argument)
-    sharding = Sharding(shard_size, container, patience, max_failures=1.0)
-    target, extension = check_output_of_data(out, sharding, TABLES, force=force, replaced=True)  # or continued
+    source = options.source
+    target, extension = options.target(TABLES, force=options.force, replaced=True)  # or continued
     if extension == PARQUET:
         pyarrow_parquet()
-    check_named(method, "adams")
-    options = parse_options(option or [])
-    picture = check_plot(plot)
-    network, where, process, title, event = open_model(model, device, sde)
-    source = read(source_name, key, fits(event, source_name), labels)
-    inputs = prepare(source, event, levels, range_of(network, data_range))
-    if picture is not None and inputs.levels is None:
+    check_named(options.method)
+    picture = check_plot(options.plot)
+    opened = options.opened()
+    rows = options.read(opened, source)
+    if picture is not None and rows.inputs.levels is None:
         raise InvalidArgumentError(
             "`plot` shows bits per dimension, which floating-point data have with --levels only."
         )
-    score_fn, context_of = labelled(network, process, label, source)
-    num = len(source.names)
-    size = min(batch_size, num)
-    trace = {"divergence": divergence, "probes": probes, "probe": probe}
-    arguments: dict[str, Any] = trace | {"rtol": rtol, "atol": atol, "max_steps": max_steps}
-    settings = {
-        "scoresde": __version__,
-        "weights": weights_of(network),
-        "sde": repr(process),
-        "label": label,
-        **({} if labels is None else {"labels": labels}),
-        "method": method,
-        "options": options,
-        **arguments,
-        "data": source.digest,
-        "levels": inputs.levels,
-        "data_range": list(inputs.data_range),
-        "seed": seed,
-    }
+    estimates = _Estimates(options, opened, rows, picture)
+    if options.in_set:
+        estimates.into_set()
+    else:
+        estimates.into_table(target)
 
-    import torch
 
-    def estimate(rows: Tensor, seeds: list[int], **more: Any) -> Likelihood:
+@dataclass(frozen=True)
+class _Estimates:
+    """Log-likelihoods of data, batch by batch."""
+
+    options: LikelihoodOptions
+    opened: Opened
+    rows: Rows
+    picture: Path | None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of `log_likelihood`."""
+        options = self.options
+        return {"divergence": options.divergence, "probes": options.probes, "probe": options.probe, **options.accuracy}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the results."""
+        options = self.options
+        told = {"method": options.method, "options": options.method_options, **self.arguments, "seed": options.seed}
+        return {**options.settings(self.rows, self.opened, **told), "weights": weights_of(self.opened.network)}
+
+    def of(self, rows: Tensor, first: int, **more: Any) -> Likelihood:
+        """Those of some of the data, the first of which is the sample ``first``."""
         from ..likelihood import log_likelihood
 
-        x = inputs.rows(rows, seeds).to(where)
-        told: dict[str, Any] = {"method": method, "seeds": seeds, "context": context_of(rows), "throw": False}
-        return log_likelihood(process, score_fn, x, **told, **more, **arguments, **options)
+        options = self.options
+        seeds = sample_seeds(options.seed, first, len(rows))
+        return log_likelihood(
+            self.opened.process,
+            self.rows.score_fn,
+            self.rows.inputs.rows(rows, seeds).to(self.opened.device),
+            method=options.method,
+            seeds=seeds,
+            context=self.rows.context(rows),
+            throw=False,
+            **more,
+            **self.arguments,
+            **options.method_options,
+        )
 
-    if sharding.wanted:
+    def into_set(self) -> None:
+        """Write them into a set."""
+        options, names, event = self.options, self.rows.data.names, self.opened.event
 
         def solved(batch: Batch, show: Show) -> tuple[dict[str, Tensor], None]:
-            seeds = sample_seeds(seed, int(batch.indices[0]), len(batch.indices))
-            found = estimate(batch.indices % num, seeds, callback=batch.callback)
+            found = self.of(batch.indices % len(names), int(batch.indices[0]), callback=batch.callback)
             columns = ("log_prob", "std_error", "prior_log_prob", "nfe", "status")
             values = {name: getattr(found, name) for name in columns}
-            return {**values, "bits_per_dim": _bits(found, inputs, event)}, None
+            return {**values, "bits_per_dim": _bits(found, self.rows.inputs, event)}, None
 
-        sizes = {"first": 0, "count": num, "batch_size": batch_size}
-        bar = None if quiet else f"likelihood ({title})"
-        with threads(where, batch_size * math.prod(event)):
-            made = make_set(
-                target,
-                {**settings, "container": container or ARRAY_CONTAINERS[0]},
-                sizes,
-                solved,
-                where,
-                sharding,
-                title=bar,
-            )
-        _summarise(
-            made, picture, event, model, f"{title}, {method}, {_estimate(divergence, probes)}", quiet or not leads()
-        )
-        if not quiet and leads():
-            typer.echo(f"{made_of(made, out)}; {time.perf_counter() - began:.1f} s")
-        check_failures(made, source.names, out)
-        return
+        made = options.make(self.settings, solved, self.opened, len(names), title=f"likelihood ({self.opened.title})")
+        rows = _rows_of(made)
+        self.report(rows, [row for row in rows if row["status"] == 0])
+        options.say(options.made(made))
+        check_failures(made, names, options.out)
 
-    def run(first: int, count: int, show: Show | None) -> list[Row]:
-        found = estimate(torch.arange(first, first + count), sample_seeds(seed, first, count))
-        return _rows(found, first, source.names, inputs, event)
+    def into_table(self, target: Path) -> None:
+        """Write them into a table."""
+        import torch
 
-    table_of = {"model": source_of(network, model), "num": num, "device": where.type, "batch_size": size}
-    table = Table(target, COLUMNS, {**settings, **table_of}, num, size)
-    with table.writing(force), threads(where, size * math.prod(event)):
-        kept = len(table.rows)
-        for rows in batches(run, num, size, f"likelihood ({title})", quiet, kept):
-            table.append(rows)
-    good = [row for row in table.rows if row["status"] == SUCCESS]
-    if picture is not None and good:
-        _draw_bits(good, picture, model, math.prod(event))
-    if not quiet:
-        what = f"{num} samples under {model}: {title}, {method}, {_estimate(divergence, probes)}"
-        _report(what, table.rows, good, math.prod(event))
+        options, opened, names = self.options, self.opened, self.rows.data.names
+        num, size = len(names), min(options.batch_size, len(names))
+
+        def run(first: int, count: int, show: Show | None) -> list[Row]:
+            found = self.of(torch.arange(first, first + count), first)
+            return _rows(found, first, names, self.rows.inputs, opened.event)
+
+        source = source_of(opened.network, options.model)
+        told = {"model": source, "num": num, "device": opened.device.type, "batch_size": size}
+        table = Table(target, COLUMNS, {**self.settings, **told}, num, size)
+        with table.writing(options.force), opened.threads(size):
+            kept = len(table.rows)
+            for rows in batches(run, num, size, f"likelihood ({opened.title})", options.quiet, kept):
+                table.append(rows)
+        good = [row for row in table.rows if row["status"] == SUCCESS]
+        self.report(table.rows, good)
         before = f", {kept} of them were there" * (kept > 0)
-        typer.echo(f"{out}: {num} rows{before}; {time.perf_counter() - began:.1f} s")
-    if len(good) < num:
-        raise _failed(table.rows, out)
+        options.say(f"{options.out}: {num} rows{before}; {options.took}")
+        if len(good) < num:
+            raise _failed(table.rows, options.out)
+
+    def report(self, rows: list[Row], good: list[Row]) -> None:
+        """Draw what came out, and print what was done, what came out on average, and what it took."""
+        options, size = self.options, math.prod(self.opened.event)
+        if self.picture is not None and good:
+            _draw_bits(good, self.picture, options.model, size)
+        nfe = [row["nfe"] for row in rows]
+        what = f"{self.opened.title}, {options.method}, {_estimate(options.divergence, options.probes)}"
+        options.say(f"{len(rows)} samples under {options.model}: {what}, {span(nfe)} evaluations per sample")
+        for text in _summary(good, size):
+            options.say(text)
+        options.say(f"failures: {len(rows) - len(good)}; evaluations: {sum(nfe)}")
 
 
 def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: tuple[int, ...]) -> list[Row]:
@@ -229,22 +213,14 @@ def _bits(got: Likelihood, inputs: Inputs, event: tuple[int, ...]) -> Tensor:
     return bits_per_dim(got.log_prob, event, levels=inputs.levels, data_range=inputs.data_range, throw=False)
 
 
-def _summarise(
-    made: Generated, picture: Path | None, event: tuple[int, ...], model: str, how: str, quiet: bool
-) -> None:
-    """Print what came out of a set on average, and draw it."""
-    from ..core.solution import Status
+def _rows_of(made: Generated) -> list[Row]:
+    """The rows of a set."""
     from ..sets import Samples
 
     values = {name: value.tolist() for name, value in Samples(made.folder, check=False).all().items()}
     names = [name for name in COLUMNS if name in values]
     rows = [dict(zip(names, cells, strict=True)) for cells in zip(*(values[name] for name in names), strict=True)]
-    rows = [{k: None if v != v else v for k, v in row.items()} for row in rows]
-    good = [row for row in rows if row["status"] == Status.SUCCESS]
-    if picture is not None and good:
-        _draw_bits(good, picture, model, math.prod(event))
-    if not quiet:
-        _report(f"{len(rows)} samples under {model}: {how}", rows, good, math.prod(event))
+    return [{k: None if v != v else v for k, v in row.items()} for row in rows]
 
 
 def _draw_bits(rows: list[Row], picture: Path, model: str, dimensions: int) -> None:
@@ -267,15 +243,6 @@ def _estimate(divergence: str, probes: int) -> str:
         'hutchinson (2 probes)'
     """
     return divergence if divergence == "exact" else f"{divergence} ({probes} probe{'s' * (probes > 1)})"
-
-
-def _report(what: str, rows: list[Row], good: list[Row], size: int) -> None:
-    """Print what was done, what came out on average, and what it took."""
-    nfe = [row["nfe"] for row in rows]
-    typer.echo(f"{what}, {span(nfe)} evaluations per sample")
-    for text in _summary(good, size):
-        typer.echo(text)
-    typer.echo(f"failures: {len(rows) - len(good)}; evaluations: {sum(nfe)}")
 
 
 def _summary(rows: list[Row], size: int) -> list[str]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..core.errors import check_choice
 from ..core.support.registries import PRESETS
-from ._parameters import names
-from ._run import command
+from ._run import argument, command, flag
 from ._train import CLASSIFIER
 
 if TYPE_CHECKING:
@@ -32,10 +31,15 @@ _METHOD_COLUMNS = {
 _PRESET_COLUMNS = ("preset", "process", "predicts", "loss", "sampler", "paper")
 
 
+@dataclass(frozen=True, kw_only=True)
+class MethodsOptions:
+    """The options of ``scoresde methods``."""
+
+    as_json: bool = flag(False, "Print JSON, with the options of each method.", "--json")
+
+
 @command
-def methods(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the options of each method.")] = False,
-) -> None:
+def methods(options: MethodsOptions) -> None:
     """List the methods of solve.
 
     The columns are the evaluations of the score function per step, the orders of convergence (as an ODE solver, weak
@@ -44,20 +48,23 @@ def methods(
     from ..solvers import methods as registry
 
     records = [_record(method) for method in registry()]
-    if as_json:
+    if options.as_json:
         typer.echo(json.dumps(records, indent=2, ensure_ascii=False))
         return
     _print(_METHOD_COLUMNS.values(), [[_cell(record[key]) for key in _METHOD_COLUMNS] for record in records])
 
 
+@dataclass(frozen=True, kw_only=True)
+class PresetsOptions:
+    """The options of ``scoresde presets``."""
+
+    name: str | None = argument(None, "Print all settings of this preset.", names=(*PRESETS, CLASSIFIER))
+
+
 @command
-def presets(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="Print all settings of this preset.", autocompletion=names(PRESETS, [CLASSIFIER])),
-    ] = None,
-) -> None:
+def presets(options: PresetsOptions) -> None:
     """List the presets of `scoresde train`: published systems by name."""
+    name = options.name
     if name is None:
         _print(_PRESET_COLUMNS, [_row(known, preset) for known, preset in PRESETS.items()])
         typer.echo(f"{CLASSIFIER}: of noisy data, for guidance; no score network")

@@ -1,17 +1,22 @@
-"""Measurement operators by name, as ``block_average:factor=2``."""
+"""Measurement operators by name, as ``block_average:factor=2``, and ``scoresde measure``."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
 from ..core.support.files.paths import readable
 from ..core.support.registries import Registry
-from ._options import parse_options
+from ._data import NamedDataOptions, prepare, range_of, read
+from ._options import parse_options, sample_seeds
+from ._output import ARRAYS, check_output, write_arrays
+from ._run import QuietOptions, command, flag
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,6 +110,21 @@ def read_mask(path: Path, event: Sequence[int]) -> Tensor:
     return torch.from_numpy(black.copy())
 
 
+def centred(values: Tensor, levels: int | None, span: tuple[float, float]) -> Tensor:
+    """Data as the model takes them, float32; grey levels are the middle of their cells.
+
+    Example:
+        >>> centred(torch.tensor([0, 1]), 2, (-1.0, 1.0))
+        tensor([-0.5000,  0.5000])
+    """
+    import torch
+
+    if levels is None or values.is_floating_point():
+        return values.to(torch.float32)
+    low, high = span
+    return (low + (high - low) * (values.to(torch.float64) + 0.5) / levels).to(torch.float32)
+
+
 def _inpaint(event: tuple[int, ...], mask: Any) -> LinearOperator:
     from ..inverse import Mask
 
@@ -143,3 +163,59 @@ _ROWS = {
 }
 OPERATORS: Registry[Callable[..., LinearOperator]] = Registry({name: place for name, (place, _) in _ROWS.items()})
 EXAMPLES = ", ".join(f"{name}:{example}".rstrip(":") for name, (_, example) in _ROWS.items())
+
+
+def operator_flag(help: str) -> Any:
+    """The option ``--operator`` of a command."""
+    text = help.format(EXAMPLES)
+    return flag(None, text, metavar="NAME[:KEY=VALUE,...]", names=OPERATORS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(NamedDataOptions, QuietOptions):
+    """The options of ``scoresde measure``."""
+
+    operator: str | None = operator_flag("Operator of the measurement: {}.")
+    noise: float = flag(0.0, "Standard deviation of the noise that is added.")
+    index: int = flag(0, "Index of the sample of DATA to measure.", min=0)
+    out: Path = flag(Path("measurement.npz"), f"Output file; its extension determines its format: {', '.join(ARRAYS)}.")
+    seed: int = flag(0, "Seed of the noise.", min=0)
+    force: bool = flag(False, "Replace an existing output.", "--force")
+
+
+@command
+def measure(options: MeasureOptions) -> None:
+    """Make a measurement of an image, for `scoresde sample --measurement`.
+
+    The output is an array y, with the operator and the noise as metadata for `scoresde sample`; an existing file is
+    kept unless --force is given. A grey level becomes the middle of its cell.
+    """
+    from ..core.support.checks import check_number
+
+    target, extension = check_output(options.out, ARRAYS, force=options.force)
+    if options.operator is None:
+        raise InvalidArgumentError("`operator` is missing; give one, such as --operator block_average:factor=2.")
+    std = check_number("noise", options.noise, low=0.0)
+    source, index = read(options.source, options.key), options.index
+    if index >= len(source.names):
+        raise InvalidArgumentError(f"`index` must be below {len(source.names)}, the number of samples, got {index}.")
+    inputs = prepare(source, options.levels, range_of(None, options.data_range))
+    x = centred(inputs.values[index : index + 1], inputs.levels, inputs.data_range)
+    import torch
+
+    y = make_operator(*parse_call("operator", options.operator), x.shape[1:]).forward(x)
+    generator = torch.Generator().manual_seed(sample_seeds(options.seed, 0, 1)[0])
+    y = y + std * torch.randn(y.shape, generator=generator)
+    metadata = {
+        "scoresde": __version__,
+        "operator": options.operator,
+        "noise": std,
+        "data": source.digest,
+        "name": source.names[index],
+        "levels": inputs.levels,
+        "data_range": list(inputs.data_range),
+        "seed": options.seed,
+    }
+    what = write_arrays(target, extension, {"y": y}, metadata)
+    options.say(f"{options.out}: {what}; {options.operator} of {source.names[index]}, noise {std:g}")
+    options.say(f"Draw what it may have been: scoresde sample --measurement {options.out}")

@@ -1,17 +1,21 @@
-"""Values of options: processes and methods by name, plans of a solve, solver options, devices, seeds; and what a solve
-took.
+"""Options that commands share: the network and its process, the solver and its steps; and what becomes of them: plans
+of a solve, seeds, what a solve took.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.errors import InvalidArgumentError, check_choice
-from ..core.support.registries import SDES
-from ._tuned import check_left_out, is_record, read_record
+from ..core.support.registries import GRIDS, SDES, shipped
+from ._run import QuietOptions, flag
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +26,117 @@ if TYPE_CHECKING:
     from ..solvers import Solver
     from ..tuning import FittedGrid
     from ..zoo import Pretrained
-    from ._batches import Show
-    from ._data import Data
 
+AUTO, BUDGET = "auto", 25  # the method that chooses one, and its evaluations
+RECORD = ".json"  # of what was tuned, fitted or learned
 _WORDS = {"true": True, "false": False, "none": None}
 _MASK = 0xFFFFFFFF
 _SMALL = 65_536  # values per batch below which more than one thread costs more than it gains
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """A network, and the process to solve for it."""
+
+    model: str = flag(
+        "digits",
+        "Name of a shipped model, directory of a saved model, or hf:owner/name@revision.",
+        "--model",
+        names=shipped(),
+    )
+    sde: str | None = flag(
+        None,
+        f"Forward process: {', '.join(SDES)}. Default: the process that the model was trained on. A model that "
+        "serves every process, such as mnist, is on vp, but its own sampler, the default of `sample`, is on edm.",
+        names=SDES,
+    )
+    device: str = flag("auto", "Device: auto, cpu, cuda, cuda:1, ...", names=("auto", "cpu", "cuda"))
+
+    def opened(self) -> Opened:
+        """The network, and the process to solve: the requested one, as far as the network covers it; else its own, or
+        vp for one that serves every process.
+
+        Example:
+            >>> opened = NetworkOptions(device="cpu").opened()
+            >>> opened.device, type(opened.process).__name__, opened.title, opened.event
+            (device(type='cpu'), 'VPSDE', 'vp', (1, 8, 8))
+        """
+        asked = None if self.sde is None else make_sde(self.sde)
+        where = make_device(self.device)
+        from ..zoo import load
+
+        network = load(self.model, device=where)
+        own = getattr(network, "native", None)
+        if asked is None:
+            process = make_sde("vp") if own is None else own
+        else:
+            process = asked if own is None else network.process(asked)
+        title = self.sde or ("vp" if own is None else "its own process")
+        return Opened(network, where, process, title, tuple(network.event_shape))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassOptions(NetworkOptions):
+    """A network for one class."""
+
+    label: int | None = flag(None, "Class of all samples; default: no class.")
+
+
+class Opened(NamedTuple):
+    """A network with what is solved for it.
+
+    Attributes:
+        network, device: as they were loaded.
+        process: to be solved.
+        title: what to call it.
+        event: the shape of a sample.
+    """
+
+    network: Any
+    device: torch.device
+    process: AffineSDE
+    title: str
+    event: tuple[int, ...]
+
+    @property
+    def of_digits(self) -> bool:
+        """Whether the network was trained on the digits, which come with data to check it with."""
+        return str(self.network.config.data).startswith("scikit-learn digits")
+
+    def threads(self, batch: int) -> contextlib.AbstractContextManager[None]:
+        """As many threads as batches of a size need."""
+        return threads(self.device, batch * math.prod(self.event))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions(QuietOptions):
+    """The options and the accuracy of a method, and how many samples it solves together."""
+
+    option: list[str] | None = flag(
+        None, "Option of the method, such as snr=0.16; repeatable.", "--option", metavar="KEY=VALUE"
+    )
+    rtol: float | None = flag(None, "Relative tolerance of an adaptive method.")
+    atol: float | None = flag(None, "Absolute tolerance of an adaptive method.")
+    seed: int = flag(0, "Seed; sample i depends on the seed and on i alone, not on the batch.", min=0)
+    batch_size: int = flag(64, "Number of samples that are solved together; halved if memory is short.", min=1)
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """The options of the method."""
+        return parse_options(self.option or [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveOptions(MethodOptions):
+    """A method that may take fixed steps, too."""
+
+    steps: int | None = flag(None, "Steps of a fixed-step method; default 500 for pc, 50 for others.")
+    grid: str | None = flag(None, f"Grid of a fixed-step method: {', '.join(GRIDS)}.", names=GRIDS)
+
+    def plan(self, method: str, *, budget: bool = False) -> SolvePlan:
+        """How to solve by a method, which decides on its evaluations if nothing else does and it has a ``budget``."""
+        open_ = budget and self.steps is None and self.rtol is None and self.atol is None
+        return plan_of(method, BUDGET if open_ else self.steps, self.grid, self.method_options)
 
 
 def make_sde(name: str) -> AffineSDE:
@@ -44,53 +153,6 @@ def make_sde(name: str) -> AffineSDE:
     return SDES[check_choice("sde", name, SDES)]()
 
 
-class Chosen(NamedTuple):
-    """A method, as it is shown and as it is passed on.
-
-    Attributes:
-        solver, steps: the method, and how many steps it takes, None for its default.
-        told: method, steps and grid, as arguments of `scoresde.solve`.
-    """
-
-    solver: Solver
-    steps: int | None
-    told: dict[str, Any]
-
-
-def choose_method(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> Chosen:
-    """The method of a name with its options; ``auto`` chooses it, and the name of a file reads it.
-
-    Example:
-        >>> (
-        ...     choose_method("ddim", 10, None, {}).solver,
-        ...     choose_method("auto", 20, None, {}).steps,
-        ... )
-        (DDIM(), 20)
-    """
-    from ..solvers import choose, make_solver
-
-    if name == "auto":
-        choice = choose(True, steps, options)  # the processes of a model are affine
-        return Chosen(choice.solver, choice.steps, {"method": name, "steps": steps, "grid": grid})
-    if is_record(name):
-        check_left_out(f"it follows from --method {name}", steps=steps, grid=grid, option=options or None)
-        return chosen_by(read_record(name))
-    solver = make_solver(name, options)
-    return Chosen(solver, steps, {"method": solver, "steps": steps, "grid": grid})
-
-
-def chosen_by(record: FittedGrid) -> Chosen:
-    """The method of what was tuned, fitted or learned.
-
-    Example:
-        >>> chosen_by(scoresde.load("digits").grid(scoresde.VPSDE(), 10)).steps
-        10
-    """
-    from ..solvers import from_config
-
-    return Chosen(from_config(record.method), record.steps, {"method": record})
-
-
 class SolvePlan(NamedTuple):
     """A solver with the other arguments of `scoresde.solve`.
 
@@ -98,8 +160,8 @@ class SolvePlan(NamedTuple):
         name: the method's.
         steps: how many it takes, None for the method's default.
         told: method, steps, grid and end, as arguments of `scoresde.solve`.
-        denoise: how it ends if nobody says; None leaves it to the output.
         shown: for the metadata, plain values.
+        denoise: how it ends if nobody says; None leaves it to the output.
         model: the score function to solve with, made from the network's.
     """
 
@@ -107,23 +169,32 @@ class SolvePlan(NamedTuple):
     solver: Solver
     steps: int | None
     told: Mapping[str, Any]
-    denoise: bool | None
     shown: Mapping[str, object]
+    denoise: bool | None = None
     model: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda score_fn: score_fn
 
 
 def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> SolvePlan:
-    """The plan of a command line.
+    """The plan of a method with its options; ``auto`` chooses it, and the name of a file reads it.
 
     Example:
         >>> plan_of("ddim", 10, None, {}).told
         {'method': DDIM(), 'steps': 10, 'grid': None}
+        >>> plan_of("auto", 20, None, {}).steps
+        20
     """
-    chosen = choose_method(name, steps, grid, options)
+    from ..solvers import choose, make_solver
+
     if is_record(name):
-        return record_plan(name, chosen.told["method"])
-    shown = {"method": name, "options": options, "steps": chosen.steps, "grid": grid}
-    return SolvePlan(name, *chosen, None, shown)
+        check_left_out(f"it follows from --method {name}", steps=steps, grid=grid, option=options or None)
+        return record_plan(name, read_record(name))
+    if name == AUTO:
+        choice = choose(True, steps, options)  # the processes of a model are affine
+        solver, taken = choice.solver, choice.steps
+    else:
+        solver, taken = make_solver(name, options), steps
+    told = {"method": name if name == AUTO else solver, "steps": steps, "grid": grid}
+    return SolvePlan(name, solver, taken, told, {"method": name, "options": options, "steps": taken, "grid": grid})
 
 
 def record_plan(name: str, record: FittedGrid) -> SolvePlan:
@@ -135,8 +206,10 @@ def record_plan(name: str, record: FittedGrid) -> SolvePlan:
         >>> scoresde.FittedGrid.of(plan.shown["record"], "the output") == grid
         True
     """
-    chosen = chosen_by(record)
-    return SolvePlan(name, *chosen, None, {"method": name, "steps": chosen.steps, "record": record.fields()})
+    from ..solvers import from_config
+
+    shown = {"method": name, "steps": record.steps, "record": record.fields()}
+    return SolvePlan(name, from_config(record.method), record.steps, {"method": record}, shown)
 
 
 def saved_plan(network: Pretrained) -> SolvePlan | None:
@@ -152,14 +225,70 @@ def saved_plan(network: Pretrained) -> SolvePlan | None:
     told = sampler.arguments(network.chain)
     for key in ("method", "denoise", *sampler.options):
         told.pop(key)
-    chosen = choose_method(sampler.method, sampler.steps, sampler.grid, dict(sampler.options))
+    plan = plan_of(sampler.method, sampler.steps, sampler.grid, dict(sampler.options))
     if sampler.levels is None:
-        told |= chosen.told
-        steps = chosen.steps
+        told |= plan.told
     else:
-        told["method"] = chosen.told["method"]
-        steps = sampler.levels - 1
-    return SolvePlan(sampler.method, chosen.solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)
+        told["method"] = plan.told["method"]
+        plan = plan._replace(steps=sampler.levels - 1)
+    return plan._replace(told=told, shown=sampler.to_config(), denoise=sampler.denoise, model=sampler.model)
+
+
+def is_record(method: str | None) -> bool:
+    """Whether a method is a file of what was tuned, fitted or learned.
+
+    Example:
+        >>> is_record("tuned.json"), is_record("ddim")
+        (True, False)
+    """
+    return method is not None and method.lower().endswith(RECORD)
+
+
+def check_left_out(reason: str, hint: str = "", **given: Any) -> None:
+    """Refuse options that another one leaves no room for.
+
+    Example:
+        >>> check_left_out("--tune chooses the grid", grid="karras")
+        Traceback (most recent call last):
+        ...
+        scoresde.core.errors.InvalidArgumentError: `grid`: --tune chooses the grid; leave --grid out.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidArgumentError(f"`{name}`: {reason}; leave --{name.replace('_', '-')} out.{hint}")
+
+
+def read_record(path: str) -> FittedGrid:
+    """What `tune`, `fit_grid` or `fit_solver` made, from its file."""
+    from ..tuning import FittedGrid
+
+    if not Path(path).is_file():
+        raise InvalidArgumentError(f"`method`: there is no file {path!r}; --tune --save-tuned {path} makes one.")
+    record = FittedGrid.load(path)
+    if not record.method:
+        raise InvalidArgumentError(f"`method`: {path!r} has a grid and no method; use it from Python, as grid=.")
+    return record
+
+
+def check_named(method: str) -> None:
+    """Refuse a file for what goes from data to noise."""
+    if is_record(method):
+        raise InvalidArgumentError(
+            f"`method`: what is in {method!r} goes from noise to data; give a name of `scoresde methods`, such as "
+            "adams."
+        )
+
+
+def check_process(path: str, record: FittedGrid, process: AffineSDE) -> None:
+    """Refuse a record that was made for another process than the one to be solved."""
+    if record.fits(process):
+        return
+    name = next((name for name, cls in SDES.items() if record.fits(cls())), None)
+    first = "" if name is None else f"pass --sde {name}, or "
+    raise InvalidArgumentError(
+        f"`method`: {path!r} was made for {record.process}, but the process here is {process!r}; {first}make a file "
+        f"for this one, with --tune --save-tuned {path}."
+    )
 
 
 def label_of(network: Pretrained, label: int | Tensor | None) -> dict[str, int | Tensor]:
@@ -174,44 +303,6 @@ def label_of(network: Pretrained, label: int | Tensor | None) -> dict[str, int |
     if network.labels is None:
         raise InvalidArgumentError("`label`: this model has no labels; leave the option out.")
     return {network.labels.name: label}
-
-
-def labelled(
-    network: Any, process: AffineSDE, label: int | None, data: Data
-) -> tuple[Callable[..., Tensor], Callable[[Tensor | slice], dict[str, Any]]]:
-    """The score function for one class, and the context of some rows of data with a class each.
-
-    Example:
-        >>> from scoresde.cli._data import Data
-        >>> data = Data(
-        ...     torch.zeros(3, 1, 8, 8), ["a", "b", "c"], labels=torch.tensor([4, 1, 7])
-        ... )
-        >>> score_fn, context_of = labelled(
-        ...     scoresde.load("digits"), scoresde.VPSDE(), None, data
-        ... )
-        >>> context_of(slice(1, 3))
-        {'label': tensor([1, 7])}
-    """
-    if label is not None and data.labels is not None:
-        raise InvalidArgumentError("`labels` gives each sample its class; leave --label out.")
-    known: dict[str, Any] = label_of(network, data.labels)
-    if data.labels is not None:
-        _check_classes(data.labels, data, network.labels.count)
-    score_fn = network.score(process, **label_of(network, label))
-    return score_fn, lambda rows: {name: value[rows] for name, value in known.items()}
-
-
-def _check_classes(labels: Tensor, data: Data, count: int) -> None:
-    """Refuse labels that are no classes of a model, before anything is evaluated."""
-    if data.folders not in (None, count):
-        raise InvalidArgumentError(
-            f"`labels`: the images are in {data.folders} folders, but the model has {count} classes; give a folder for "
-            "each, in the order of its training."
-        )
-    wrong = ((labels < 0) | (labels >= count)).nonzero()[:5, 0].tolist()
-    if wrong:
-        shown = ", ".join(f"{int(labels[i])} for sample {data.names[i]}" for i in wrong)
-        raise InvalidArgumentError(f"`labels` must be classes of the model, 0 to {count - 1}, got {shown}.")
 
 
 def source_of(network: Pretrained, model: str) -> str:
@@ -231,39 +322,34 @@ def weights_of(network: Pretrained) -> str:
         >>> len(weights_of(scoresde.load("digits")))
         64
     """
-    from ._data import digest
-
     tensors = sorted(network.net.state_dict().items())
     return digest([("config", repr(network.config).encode()), *tensors])
 
 
-def open_model(model: str, device: str, sde: str | None) -> tuple[Any, torch.device, AffineSDE, str, tuple[int, ...]]:
-    """A model as a command line names it, and the process to solve for it: the requested one, as far as the model
-    covers it; else that of the model, or vp for one that serves every process.
-
-    Args:
-        model, device, sde: their names.
-
-    Returns:
-        The network, its device, the process, what to call the process, and the shape of a sample.
+def digest(parts: Sequence[tuple[str, bytes | Tensor]]) -> str:
+    """SHA-256 of names, texts and tensors with their types and shapes.
 
     Example:
-        >>> _, where, process, title, event = open_model("digits", "cpu", None)
-        >>> where, type(process).__name__, title, event
-        (device(type='cpu'), 'VPSDE', 'vp', (1, 8, 8))
+        >>> one, two = (
+        ...     digest([("a", torch.zeros(2, dtype=kind))])
+        ...     for kind in (torch.int32, torch.int64)
+        ... )
+        >>> one != two
+        True
     """
-    asked = None if sde is None else make_sde(sde)
-    where = make_device(device)
-    from ..zoo import load
+    import torch
 
-    network = load(model, device=where)
-    own = getattr(network, "native", None)
-    if asked is None:
-        process = make_sde("vp") if own is None else own
-    else:
-        process = asked if own is None else network.process(asked)
-    title = sde or ("vp" if own is None else "its own process")
-    return network, where, process, title, tuple(network.event_shape)
+    total = hashlib.sha256()
+    content: bytes | memoryview
+    for name, value in parts:
+        if isinstance(value, bytes):
+            kind, content = "bytes", value
+        else:
+            kind = f"{value.dtype} {tuple(value.shape)}"
+            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        total.update(f"{name} {kind} {len(content)}\n".encode())
+        total.update(content)
+    return total.hexdigest()
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -349,7 +435,12 @@ def threads(device: torch.device, values: int) -> Iterator[None]:
 
 
 def follow(
-    show: Show | None, solver: Solver, process: AffineSDE, steps: int | None, *, encodes: bool = False
+    show: Callable[[float], None] | None,
+    solver: Solver,
+    process: AffineSDE,
+    steps: int | None,
+    *,
+    encodes: bool = False,
 ) -> Callable[[Info], None] | None:
     """A callback that shows how far a solve from one end of the interval to the other is."""
     if show is None:

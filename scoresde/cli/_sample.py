@@ -4,219 +4,141 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..core.errors import InvalidArgumentError, out_of_memory, too_little_memory
-from ..core.support.registries import ARRAY_CONTAINERS, CONTAINERS, PICTURE_CONTAINERS, RULES, SAMPLERS
-from . import _parameters as parameters
-from ._animation import ANIMATIONS, Frames
-from ._batches import batches
+from ..core.support.registries import CONTAINERS, PICTURE_CONTAINERS, SAMPLERS
 from ._data import range_of
-from ._drawing import CommandSamples
-from ._inverse import METHOD, InverseProblem, methods, posed, problem_of
-from ._operators import EXAMPLES, OPERATORS
+from ._drawing import ALL, ANIMATIONS, CommandSamples, Frames, Scores
+from ._inverse import InverseOptions, InverseProblem, posed, problem_of
 from ._options import (
+    AUTO,
+    BUDGET,
+    RECORD,
+    NetworkOptions,
+    Opened,
+    SolveOptions,
+    SolvePlan,
+    check_left_out,
+    check_process,
     effort,
-    label_of,
-    open_model,
-    parse_options,
-    plan_of,
+    is_record,
     record_plan,
     saved_plan,
     source_of,
-    threads,
     weights_of,
 )
 from ._output import ARRAYS, EXTENSIONS, FOLDER, check_animation, check_output, write
-from ._run import command
-from ._sets import (
-    PATIENCE,
-    Sharding,
-    check_file,
-    check_set,
-    clear_parts,
-    in_parts,
-    leads,
-    made_of,
-    make_set,
-)
-from ._tuned import PILOT, RECORD, announcement, check_left_out, check_process, is_record, summary, tuned
+from ._run import command, flag
+from ._sets import ManyOptions, batches, clear_parts, container_flag, in_parts
 
 if TYPE_CHECKING:
-    from ..core.sdes import AffineSDE
+    from torch import Tensor
+
     from ..trust import Certificate
-    from ..zoo import Pretrained
-    from ._options import SolvePlan
+    from ..tuning import Tuned
 
-
-ALL = "all"
-DEFAULT, BUDGET = "auto", 25  # the method, and its evaluations
+_TUNED = 16  # samples that a method is tuned on
 _PILOT, _PILOT_BATCH = 256, 64  # draws that a certificate is made from, and how many are solved together
 
 
+@dataclass(frozen=True, kw_only=True)
+class DrawOptions(NetworkOptions, SolveOptions):
+    """Which samples are drawn, and how."""
+
+    model: str = "mnist"
+    method: str | None = flag(
+        None,
+        "Solver: a name of `scoresde methods`, auto, or a FILE.json of what was tuned, fitted or learned. Default: the "
+        "model's own sampler, if it has one and no other option of the process or solver is given, and auto otherwise; "
+        "with a measurement that of its rule, mostly dpmpp_2m_sde.",
+    )
+    tune: bool = flag(
+        False,
+        "Measure first which method and grid have the smallest error with as many evaluations as --steps says "
+        f"(default {BUDGET}), on this model with this label and guidance, and draw the samples with them.",
+        "--tune",
+    )
+    save_tuned: Path | None = flag(
+        None, "Also write what --tune chose, for --method FILE.json.", metavar=f"FILE{RECORD}"
+    )
+    num: int = flag(30, "Number of samples.", "--count", "--num", min=1, max=2**62)
+    first: int = flag(
+        0,
+        "Index of the first sample: --first 7 --count 1 draws the eighth sample of a seed alone.",
+        min=0,
+        max=2**62,
+    )
+    label: str | None = flag(
+        None, "Class of the samples, or `all` for all classes in turn. Default: no class.", names=[ALL]
+    )
+    guidance: float | None = flag(
+        None,
+        "Scale of classifier-free guidance towards --label: 0 ignores the class, 1 (the default) is the "
+        "conditional model, and a scale above 1 exaggerates the class.",
+    )
+    certify: float | None = flag(
+        None,
+        "Measure the errors of the solver on a pilot first, as `scoresde certify` does, and give each sample "
+        "a bound on its error, which holds with this probability; arrays have it as error_bound.",
+        metavar="CONFIDENCE",
+    )
+    stochasticity: float | None = flag(None, "Stochasticity eta of the reverse process, for methods that take it.")
+    denoise: bool | None = flag(
+        None,
+        "End with the data estimate, without the noise that is left at the last level; this takes one more "
+        "evaluation. Default: on for pictures; off for arrays, which then have the distribution that the solver "
+        "samples.",
+        "--denoise/--no-denoise",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions(ManyOptions):
+    """What is made of the samples."""
+
+    out: str = flag(
+        "samples.png",
+        f"Output; the extension of a file determines its format: {', '.join(EXTENSIONS)}. A folder, such as "
+        "pictures/, receives a picture of each sample.",
+        metavar="FILE or FOLDER/",
+    )
+    container: str | None = container_flag(CONTAINERS, " (pictures in an archive, for WebDataset)")
+    extend: bool = flag(False, "Let the set in the folder become as large as --first and --count say.", "--extend")
+    max_failures: float = flag(
+        0.0, "Share of the samples of a set that may fail; they are kept as NaN.", min=0.0, max=1.0
+    )
+    scale: int | None = flag(
+        None,
+        "Pixels per side that one element of a sample has in pictures. Default: 1 in a folder, otherwise as few as "
+        "make samples at least 32 pixels wide and high.",
+        min=1,
+    )
+    animate: Path | None = flag(
+        None, "Also write an animation of how the samples arise from noise: .gif or .mp4.", metavar="FILE"
+    )
+    force: bool = flag(False, "Replace an existing output.", "--force")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(DrawOptions, InverseOptions, TargetOptions):
+    """The options of ``scoresde sample``."""
+
+    batch_size: int = 256
+
+    @property
+    def untold(self) -> bool:
+        """Whether nothing says how to solve."""
+        told = (self.sde, self.method, self.steps, self.grid, self.rtol, self.atol, self.stochasticity, self.option)
+        return not self.tune and all(value is None for value in told)
+
+
 @command
-def sample(
-    model: parameters.Model = "mnist",
-    sde: parameters.Process = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="Solver: a name of `scoresde methods`, auto, or a FILE.json of what was tuned, fitted or learned. "
-            "Default: the model's own sampler, if it has one and no other option of the process or solver is given, "
-            "and auto otherwise; with a measurement that of its rule, mostly dpmpp_2m_sde."
-        ),
-    ] = None,
-    steps: parameters.Steps = None,
-    tune: Annotated[
-        bool,
-        typer.Option(
-            "--tune",
-            help="Measure first which method and grid have the smallest error with as many evaluations as --steps says "
-            f"(default {BUDGET}), on this model with this label and guidance, and draw the samples with them.",
-        ),
-    ] = False,
-    save_tuned: Annotated[
-        Path | None,
-        typer.Option(metavar=f"FILE{RECORD}", help="Also write what --tune chose, for --method FILE.json."),
-    ] = None,
-    num: Annotated[int, typer.Option("--count", "--num", min=1, max=2**62, help="Number of samples.")] = 30,
-    first: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=2**62,
-            help="Index of the first sample: --first 7 --count 1 draws the eighth sample of a seed alone.",
-        ),
-    ] = 0,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            help="Class of the samples, or `all` for all classes in turn. Default: no class.",
-            autocompletion=parameters.names(["all"]),
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="Scale of classifier-free guidance towards --label: 0 ignores the class, 1 (the default) is the "
-            "conditional model, and a scale above 1 exaggerates the class."
-        ),
-    ] = None,
-    inpaint: Annotated[
-        tuple[Path, str] | None,
-        typer.Option(
-            metavar="MASK IMAGE",
-            help="Inpaint IMAGE where MASK, a picture of the same size, is white; where it is black the image is "
-            "observed.",
-        ),
-    ] = None,
-    measurement: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Sample what the data may have been, given this measurement: a file of `scoresde measure`, an array y "
-            "(.npz, .safetensors; samples first), or a picture.",
-        ),
-    ] = None,
-    operator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:KEY=VALUE,...]",
-            help=f"Operator of the measurement: {EXAMPLES}. Default: the operator in the measurement's file.",
-            autocompletion=parameters.names(OPERATORS),
-        ),
-    ] = None,
-    noise: Annotated[
-        float | None,
-        typer.Option(
-            help="Standard deviation of the noise of the measurement, or of IMAGE, in the model's units. Default: the "
-            "value in the measurement's file, or 0."
-        ),
-    ] = None,
-    inverse: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[:KEY=VALUE,...]",
-            help=f"How a measurement is used: {', '.join(methods(RULES))}, which work with any --method; or "
-            f"{', '.join(methods(SAMPLERS))}, which take the place of --method. Default: {METHOD}.",
-            autocompletion=parameters.names(methods()),
-        ),
-    ] = None,
-    certify: Annotated[
-        float | None,
-        typer.Option(
-            metavar="CONFIDENCE",
-            help="Measure the errors of the solver on a pilot first, as `scoresde certify` does, and give each sample "
-            "a bound on its error, which holds with this probability; arrays have it as error_bound.",
-        ),
-    ] = None,
-    seed: parameters.Seed = 0,
-    device: parameters.Device = "auto",
-    out: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE or FOLDER/",
-            help=f"Output; the extension of a file determines its format: {', '.join(EXTENSIONS)}. A folder, such as "
-            "pictures/, receives a picture of each sample.",
-        ),
-    ] = "samples.png",
-    shard_size: parameters.ShardSize = None,
-    container: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help=f"Write a set into the folder --out, in files of this kind: {', '.join(CONTAINERS)} (pictures in an "
-            f"archive, for WebDataset). Default: {ARRAY_CONTAINERS[0]}.",
-            autocompletion=parameters.names(CONTAINERS),
-        ),
-    ] = None,
-    extend: Annotated[
-        bool, typer.Option("--extend", help="Let the set in the folder become as large as --first and --count say.")
-    ] = False,
-    max_failures: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of the samples of a set that may fail; they are kept as NaN.")
-    ] = 0.0,
-    patience: parameters.Patience = PATIENCE,
-    scale: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Pixels per side that one element of a sample has in pictures. Default: 1 in a folder, otherwise as "
-            "few as make samples at least 32 pixels wide and high.",
-        ),
-    ] = None,
-    animate: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also write an animation of how the samples arise from noise: .gif or .mp4."),
-    ] = None,
-    force: parameters.Force = False,
-    rtol: parameters.Rtol = None,
-    atol: parameters.Atol = None,
-    max_steps: parameters.MaxSteps = None,
-    grid: parameters.Grid = None,
-    stochasticity: Annotated[
-        float | None, typer.Option(help="Stochasticity eta of the reverse process, for methods that take it.")
-    ] = None,
-    option: parameters.Options = None,
-    denoise: Annotated[
-        bool | None,
-        typer.Option(
-            "--denoise/--no-denoise",
-            help="End with the data estimate, without the noise that is left at the last level; this takes one more "
-            "evaluation. Default: on for pictures; off for arrays, which then have the distribution that the solver "
-            "samples.",
-        ),
-    ] = None,
-    batch_size: parameters.BatchSize = 256,
-    quiet: parameters.Quiet = False,
-) -> None:
+def sample(options: SampleOptions) -> None:
     """Draw samples from a model, or samples of what the data may have been, given a measurement.
 
     The output is one picture (.png), a folder with a picture of each sample, or the arrays x, index and nfe with the
@@ -229,249 +151,282 @@ def sample(
 
     The samples of several measurements in one file are drawn in turn: sample i is of measurement i modulo their number.
     """
-    began = time.perf_counter()
-    sharding = Sharding(shard_size, container, patience, max_failures, extend)
-    sharded = sharding.wanted
-    if sharded:
-        _check_not_tuned(tune)
-        _check_not_certified("a set of shards", certify is not None)
-        container = check_set(out, sharding, CONTAINERS, force=force, scale=scale, animate=animate)
-        target, extension = Path(out), FOLDER
-    else:
-        check_file(out, sharding)
-        target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
-    film = check_animation(animate, ANIMATIONS, force=force)
-    drawn = container in PICTURE_CONTAINERS if sharded else extension not in ARRAYS
-    if scale is not None and not drawn and film is None:
-        raise InvalidArgumentError("`scale` is for pictures and animations; the output has arrays.")
-    kept = None if save_tuned is None else check_output(save_tuned, (RECORD,), force=force, name="save-tuned")[0]
-    if kept is not None and not tune:
-        raise InvalidArgumentError(f"`save-tuned` needs --tune, which makes what {str(save_tuned)!r} is to hold.")
-    _check_not_certified("an animation", certify is not None and animate is not None)
-    _check_not_certified("--label all", certify is not None and label == ALL)
-    options = parse_options(option or [])
-    problem = problem_of(inpaint, operator, measurement, noise, inverse)
-    _check_not_certified("a measurement", certify is not None and problem is not None)
-    if problem is not None and problem.method in SAMPLERS:  # which take the place of --method
-        hint = f" Its own options are given as --inverse {problem.method}:key=value."
-        check_left_out(f"{problem.method!r} steps by itself", hint, method=method, option=option)
-    untold = not tune and all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
-    fixed_steps: dict[str, Any] = {"stochasticity": stochasticity, "rtol": rtol, "atol": atol, "max_steps": max_steps}
-    if tune:
-        _check_tunable(problem, method=method, grid=grid, option=option, **fixed_steps)
-    elif is_record(method):
-        check_left_out(f"the steps are those of --method {method}", **fixed_steps)
-    if problem is not None:
-        method = problem.sampler if method is None else method
-    elif method is None:
-        method, steps = DEFAULT, BUDGET if steps is None and rtol is None and atol is None else steps
-    plan = plan_of(method, steps, grid, options)
-    network, where, process, title, event = open_model(model, device, sde)
-    if drawn or film is not None:
-        _check_pictures(event, out if drawn else str(animate))
-    if is_record(method):
-        check_process(str(method), plan.told["method"], process)
-    span = range_of(network)
+    _check_certifiable(options)
+    output = _Output.of(options)
+    problem = problem_of(options)
+    _check_solve(options, problem)
+    plan = _plan(options, problem)
+    opened = options.opened()
+    output.check_event(opened.event)
+    if is_record(options.method):
+        check_process(str(options.method), plan.told["method"], opened.process)
     plan_at, measured = None, 1
     if problem is not None:
-        plan_at, measured = posed(problem, plan, event, process, span)
+        plan_at, measured = posed(problem, plan, opened.event, opened.process, range_of(opened.network))
         plan = plan_at(range(1))
-    own = saved_plan(network) if untold else None
+    own = saved_plan(opened.network) if problem is None and options.untold else None
     if own is not None:
-        plan, process, title = own, network.sde, "its own process"
-    classes_of = partial(_classes, network, label)
-    score_of = _labelled(network, process, label, guidance)
-    size = batch_size if sharded else min(batch_size, num)
-    record = None
-    if tune:
-        if not quiet:
-            typer.echo(announcement(model, steps or BUDGET), err=True)
-        with threads(where, PILOT * math.prod(event)):
-            record = tuned(process, score_of(first, PILOT), steps or BUDGET, event, seed, where)
+        plan, opened = own, opened._replace(process=opened.network.sde, title="its own process")
+    scores = Scores(opened, options.label, options.guidance)
+    record = _tuned(options, scores) if options.tune else None
+    if record is not None:
         plan = record_plan(record.method, record)
-    usual = drawn if plan.denoise is None else plan.denoise
-    clean = usual if denoise is None else denoise
-    arguments: dict[str, Any] = {
-        "rtol": rtol,
-        "atol": atol,
-        "max_steps": max_steps,
-        "stochasticity": stochasticity,
-        "denoise": clean,
-    }
-    frames = None if film is None else Frames(process)
-    certificate = None
-    if certify is not None:
-        from ..trust.conformal import check_confidence
-
-        check_confidence("certify", certify)
-        if not quiet:
-            typer.echo(f"Measuring {_PILOT} draws of {model} ({title}) ...", err=True)
-        with threads(where, _PILOT_BATCH * math.prod(event)):
-            certificate = _certified(process, plan, score_of(first, 1), arguments, certify, event, where, seed)
+    usual = output.drawn if plan.denoise is None else plan.denoise
+    clean = usual if options.denoise is None else options.denoise
+    arguments = {**options.accuracy, "stochasticity": options.stochasticity, "denoise": clean}
     drawing = CommandSamples(
-        process=process,
-        event=event,
-        seed=seed,
-        device=where,
+        opened=opened,
+        scores=scores,
+        seed=options.seed,
+        first=options.first,
+        num=options.num,
         plan=plan,
-        plan_at=plan_at or (lambda indices: plan),
+        plan_at=plan_at if measured > 1 else None,
         measured=measured,
-        score_of=score_of,
-        classes_of=classes_of,
         arguments=arguments,
-        first=first,
-        num=num,
-        frames=frames,
-        certificate=certificate,
+        frames=None if output.film is None else Frames(opened.process),
+        certificate=_certified(options, scores, plan, arguments),
     )
-    metadata = {
-        "scoresde": __version__,
-        "model": source_of(network, model),
-        "sde": repr(process),
-        **plan.shown,
-        **arguments,
-        "label": int(label) if label is not None and label != ALL else label,
-        **({} if guidance is None else {"guidance": guidance}),
-        **({} if certificate is None else {"certificate": certificate.content()}),
-        "seed": seed,
-    }
-    told = {k: v for k, v in metadata.items() if k != "model" and not (k == "method" and "record" in metadata)}
-    settings = {**told, "weights": weights_of(network), "event": list(event)}
-    what_for, bar = f"{model}: {title}, {plan.name}", None if quiet else f"{plan.name} ({title})"
-    if container is not None:
-        settings["container"] = container
-        sizes = {"first": first, "count": num, "batch_size": size}
-        with threads(where, size * math.prod(event)):
-            made = make_set(
-                target,
-                settings,
-                sizes,
-                drawing.marked,
-                where,
-                sharding,
-                data_range=span,
-                title=bar,
-            )
-        if not quiet and leads():
-            took = f"{time.perf_counter() - began:.1f} s"
-            typer.echo(f"{num} samples of {what_for}\n{made_of(made, target)}; {took}")
-        return
-    import torch
+    if options.in_set:
+        _into_set(options, drawing)
+    else:
+        _into_file(options, output, drawing, record)
 
-    _check_room(num, event)
-    with contextlib.ExitStack() as parts, threads(where, size * math.prod(event)):
-        if num > size and frames is None:
-            settings["first"] = first
-            sizes = {"first": 0, "count": num, "batch_size": size, "shard_size": size}
-            found = parts.enter_context(in_parts(target, settings, sizes, drawing.part, where, bar))
+
+@dataclass(frozen=True)
+class _Output:
+    """Where samples go.
+
+    Attributes:
+        target, extension: of the samples, and their format.
+        drawn: whether they are pictures.
+        film: where an animation of them goes.
+        kept: where what was tuned goes.
+    """
+
+    options: SampleOptions
+    target: Path
+    extension: str
+    drawn: bool
+    film: Path | None
+    kept: Path | None
+
+    @classmethod
+    def of(cls, options: SampleOptions) -> _Output:
+        """That of a command line, checked before the work."""
+        force = options.force
+        if options.in_set:
+            if options.tune:
+                raise InvalidArgumentError(
+                    "`tune` is not for sets, which every process would tune for; tune once, --tune --count 1 "
+                    "--save-tuned FILE.json, and give --method FILE.json."
+                )
+            container = options.check_set(CONTAINERS, force=force, scale=options.scale, animate=options.animate)
+            target, extension, drawn = Path(options.out), FOLDER, container in PICTURE_CONTAINERS
         else:
-            rows = list(batches(lambda done, *rest: drawing.whole(first + done, *rest), num, size, bar or "", quiet))
-            found = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        metadata |= {"first": first, "num": num}
-        x, nfe = found.pop("x"), found["nfe"]
-        beside = {"index": torch.arange(first, first + num), "nfe": nfe, **found}
-        check_output(out, (*EXTENSIONS, FOLDER), force=force)  # it may be there by now
-        what = write(target, extension, x, beside, metadata, span, scale)
-    clear_parts(target)
-    if record is not None and kept is not None:
-        record.save(kept)
-    if frames is not None:
-        from ..plot import image_animation
+            if options.extend or options.max_failures:
+                raise InvalidArgumentError(
+                    "`extend` and `max-failures` are for sets; give --shard-size or --format, too."
+                )
+            options.check_file()
+            target, extension = check_output(options.out, (*EXTENSIONS, FOLDER), force=force)
+            drawn = extension not in ARRAYS
+        film = check_animation(options.animate, ANIMATIONS, force=force)
+        if options.scale is not None and not drawn and film is None:
+            raise InvalidArgumentError("`scale` is for pictures and animations; the output has arrays.")
+        kept = None
+        if options.save_tuned is not None:
+            kept, _ = check_output(options.save_tuned, (RECORD,), force=force, name="save-tuned")
+            if not options.tune:
+                raise InvalidArgumentError(
+                    f"`save-tuned` needs --tune, which makes what {str(options.save_tuned)!r} is to hold."
+                )
+        return cls(options, target, extension, drawn, film, kept)
 
-        image_animation(frames.states(x), film, data_range=span, scale=scale)
-    if not quiet:
-        if record is not None:
-            typer.echo(summary(record))
-        if certificate is not None:
-            typer.echo(certificate.statement())
-        typer.echo(f"{num} samples of {what_for}, {effort(plan.solver, plan.steps, nfe.tolist())}")
-        typer.echo(f"{out}: {what}; {drawing.calls} network calls, {time.perf_counter() - began:.1f} s")
+    def check_event(self, event: tuple[int, ...]) -> None:
+        """Refuse samples that are no pictures, where pictures are wanted."""
+        if (self.drawn or self.film is not None) and not (len(event) == 3 and event[0] in (1, 3)):
+            arrays = Path(self.options.out if self.drawn else str(self.film)).with_suffix(".npz")
+            raise InvalidArgumentError(
+                f"`out`: samples of shape {event} are no pictures; write arrays, --out {arrays}."
+            )
 
 
-def _check_not_certified(what: str, given: bool) -> None:
+def _check_certifiable(options: SampleOptions) -> None:
     """Refuse a certificate for samples that do not come from one solve of one kind."""
-    if given:
-        raise InvalidArgumentError(f"`certify` is not for {what}; leave --certify out.")
+    if options.certify is None:
+        return
+    from ..trust.conformal import check_confidence
+
+    check_confidence("certify", options.certify)
+    several = {
+        "a set of shards": options.in_set,
+        "an animation": options.animate is not None,
+        "--label all": options.label == ALL,
+        "a measurement": options.inpaint is not None or options.measurement is not None,
+    }
+    for what, given in several.items():
+        if given:
+            raise InvalidArgumentError(f"`certify` is not for {what}; leave --certify out.")
 
 
-def _certified(
-    process: AffineSDE,
-    plan: SolvePlan,
-    score_fn: Callable[..., Any],
-    arguments: Mapping[str, Any],
-    confidence: float,
-    event: tuple[int, ...],
-    where: Any,
-    seed: int,
-) -> Certificate:
-    """The certificate of a plan."""
-    from ..trust import certify
-
-    return certify(
-        process,
-        plan.model(score_fn),
-        confidence=confidence,
-        shape=(_PILOT, *event),
-        pilot=_PILOT,
-        batch_size=_PILOT_BATCH,
-        seed=seed,
-        device=where,
-        **{name: value for name, value in {**plan.told, **arguments}.items() if value is not None},
-    )
-
-
-def _check_tunable(problem: InverseProblem | None, **given: Any) -> None:
-    """Refuse what leaves nothing to tune, or cannot be tuned for."""
-    if problem is not None:
+def _check_solve(options: SampleOptions, problem: InverseProblem | None) -> None:
+    """Refuse options that leave no room for each other."""
+    if problem is not None and problem.method in SAMPLERS:  # which take the place of --method
+        hint = f" Its own options are given as --inverse {problem.method}:key=value."
+        check_left_out(f"{problem.method!r} steps by itself", hint, method=options.method, option=options.option)
+    if options.tune and problem is not None:
         raise InvalidArgumentError(
             "`tune`: it is not known which method is best for a measurement; leave --tune out, and give a --method."
         )
-    check_left_out("--tune chooses the method and its grid", **given)
+    fixed: dict[str, Any] = {"stochasticity": options.stochasticity, **options.accuracy}
+    if options.tune:
+        fixed |= {"method": options.method, "grid": options.grid, "option": options.option}
+        check_left_out("--tune chooses the method and its grid", **fixed)
+    elif is_record(options.method):
+        check_left_out(f"the steps are those of --method {options.method}", **fixed)
 
 
-def _check_pictures(event: tuple[int, ...], out: str) -> None:
-    """Refuse samples that are no pictures."""
-    if not (len(event) == 3 and event[0] in (1, 3)):
-        raise InvalidArgumentError(
-            f"`out`: samples of shape {event} are no pictures; write arrays, --out {Path(out).with_suffix('.npz')}."
+def _plan(options: SampleOptions, problem: InverseProblem | None) -> SolvePlan:
+    """How to solve, as far as the command line says."""
+    if options.method is not None:
+        return options.plan(options.method)
+    if problem is not None:
+        return options.plan(problem.sampler)
+    return options.plan(AUTO, budget=True)
+
+
+def _tuned(options: SampleOptions, scores: Scores) -> Tuned:
+    """The choice of a method and a grid that was measured."""
+    from ..tuning import tune
+    from ..tuning.tuning import most_calls
+
+    opened, steps = scores.opened, options.steps or BUDGET
+    work = f"by about {most_calls(steps)} network calls with {_TUNED} samples"
+    options.say(f"Tuning {options.model} for {steps} evaluations, {work} ...", err=True)
+    with opened.threads(_TUNED):
+        return tune(
+            opened.process,
+            scores(options.first, _TUNED),
+            steps,
+            pilot=_TUNED,
+            shape=(_TUNED, *opened.event),
+            seed=options.seed,
+            device=opened.device,
         )
 
 
-def _labelled(
-    network: Pretrained, process: AffineSDE, label: str | None, scale: float | None
-) -> Callable[[int, int], Callable[..., Any]]:
-    """The network's score for samples ``first`` … ``first + count - 1``, as a function of these two numbers: for their
-    classes, guided away from its score without one."""
-    if scale is not None and label is None:
-        raise InvalidArgumentError(
-            "`guidance` needs a class to guide towards; give one, such as --label 7 --guidance 2."
-        )
-
-    def score_of(first: int, count: int) -> Callable[..., Any]:
-        score_fn = network.score(process, **label_of(network, _classes(network, label, first, count)))
-        if scale is None:
-            return score_fn
-        from ..guidance import classifier_free
-
-        return classifier_free(score_fn, network.score(process), scale)
-
-    return score_of
-
-
-def _classes(network: Pretrained, label: str | None, first: int, count: int) -> Any:
-    """The class of all samples, None for none, or one for each of them."""
-    if label is None:
+def _certified(
+    options: SampleOptions, scores: Scores, plan: SolvePlan, arguments: dict[str, Any]
+) -> Certificate | None:
+    """The certificate of a plan, if there is to be one."""
+    if options.certify is None:
         return None
-    if label == ALL and network.labels is not None:
-        import torch
+    from ..trust import certify
 
-        return torch.arange(first, first + count) % network.labels.count
-    if label == ALL:
-        return 0  # which a model without labels refuses
-    try:
-        return int(label)
-    except ValueError:
-        raise InvalidArgumentError(f"`label` must be the number of a class, or {ALL}, got {label!r}.") from None
+    opened = scores.opened
+    options.say(f"Measuring {_PILOT} draws of {options.model} ({opened.title}) ...", err=True)
+    with opened.threads(_PILOT_BATCH):
+        return certify(
+            opened.process,
+            plan.model(scores(options.first, 1)),
+            confidence=options.certify,
+            shape=(_PILOT, *opened.event),
+            pilot=_PILOT,
+            batch_size=_PILOT_BATCH,
+            seed=options.seed,
+            device=opened.device,
+            **{name: value for name, value in {**plan.told, **arguments}.items() if value is not None},
+        )
+
+
+def _metadata(options: SampleOptions, drawing: CommandSamples) -> dict[str, Any]:
+    """What an output says that it was made with."""
+    label, certificate = options.label, drawing.certificate
+    return {
+        "scoresde": __version__,
+        "model": source_of(drawing.opened.network, options.model),
+        "sde": repr(drawing.opened.process),
+        **drawing.plan.shown,
+        **drawing.arguments,
+        "label": int(label) if label is not None and label != ALL else label,
+        **({} if options.guidance is None else {"guidance": options.guidance}),
+        **({} if certificate is None else {"certificate": certificate.content()}),
+        "seed": options.seed,
+    }
+
+
+def _settings(metadata: dict[str, Any], opened: Opened) -> dict[str, Any]:
+    """What decides the results: not the names of the model and of a method's file, but what is in them."""
+    told = {k: v for k, v in metadata.items() if k != "model" and not (k == "method" and "record" in metadata)}
+    return {**told, "weights": weights_of(opened.network), "event": list(opened.event)}
+
+
+def _into_set(options: SampleOptions, drawing: CommandSamples) -> None:
+    """Write samples into a set."""
+    opened, name = drawing.opened, drawing.plan.name
+    made = options.make(
+        _settings(_metadata(options, drawing), opened),
+        drawing.marked,
+        opened,
+        options.num,
+        title=f"{name} ({opened.title})",
+        first=options.first,
+        extend=options.extend,
+        max_failures=options.max_failures,
+        data_range=range_of(opened.network),
+    )
+    options.say(f"{options.num} samples of {options.model}: {opened.title}, {name}\n{options.made(made)}")
+
+
+def _into_file(options: SampleOptions, output: _Output, drawing: CommandSamples, record: Tuned | None) -> None:
+    """Write samples into a file or a folder of pictures, and what goes beside them."""
+    import torch
+
+    opened, plan, num, first = drawing.opened, drawing.plan, options.num, options.first
+    metadata, span = _metadata(options, drawing), range_of(opened.network)
+    _check_room(num, opened.event)
+    with _found(options, output, drawing, metadata) as found:
+        x, nfe = found.pop("x"), found["nfe"]
+        beside = {"index": torch.arange(first, first + num), "nfe": nfe, **found}
+        check_output(options.out, (*EXTENSIONS, FOLDER), force=options.force)  # it may be there by now
+        metadata |= {"first": first, "num": num}
+        what = write(output.target, output.extension, x, beside, metadata, span, options.scale)
+    clear_parts(output.target)
+    if record is not None and output.kept is not None:
+        record.save(output.kept)
+    if drawing.frames is not None:
+        from ..plot import image_animation
+
+        image_animation(drawing.frames.states(x), output.film, data_range=span, scale=options.scale)
+    if record is not None:
+        options.say(_summary(record))
+    if drawing.certificate is not None:
+        options.say(drawing.certificate.statement())
+    took = effort(plan.solver, plan.steps, nfe.tolist())
+    options.say(f"{num} samples of {options.model}: {opened.title}, {plan.name}, {took}")
+    options.say(f"{options.out}: {what}; {drawing.calls} network calls, {options.took}")
+
+
+@contextlib.contextmanager
+def _found(
+    options: SampleOptions, output: _Output, drawing: CommandSamples, metadata: dict[str, Any]
+) -> Iterator[dict[str, Tensor]]:
+    """The arrays of all samples; those of more than one batch are in parts beside the output while the block runs."""
+    import torch
+
+    opened, num, first = drawing.opened, options.num, options.first
+    size, bar = min(options.batch_size, num), f"{drawing.plan.name} ({opened.title})"
+    with opened.threads(size):
+        if num > size and drawing.frames is None:
+            settings = {**_settings(metadata, opened), "first": first}
+            sizes = {"first": 0, "count": num, "batch_size": size, "shard_size": size}
+            title = None if options.quiet else bar
+            with in_parts(output.target, settings, sizes, drawing.part, opened.device, title) as found:
+                yield found
+        else:
+            rows = list(batches(lambda done, *rest: drawing.whole(first + done, *rest), num, size, bar, options.quiet))
+            yield {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
 def _check_room(num: int, event: tuple[int, ...]) -> None:
@@ -486,10 +441,25 @@ def _check_room(num: int, event: tuple[int, ...]) -> None:
         raise too_little_memory(f"for {num} samples", error) from error
 
 
-def _check_not_tuned(tune: bool) -> None:
-    """Refuse what every process of a set would do."""
-    if tune:
-        raise InvalidArgumentError(
-            "`tune` is not for sets, which every process would tune for; tune once, --tune --count 1 --save-tuned "
-            "FILE.json, and give --method FILE.json."
-        )
+def _summary(record: Tuned) -> str:
+    """The choice in a line: what it is, its error and that of ``auto``, and its cost.
+
+    Example:
+        >>> from scoresde.tuning import Cost, PilotErrors, Ranked, Tuned
+        >>> _summary(
+        ...     Tuned(
+        ...         (1.0, 0.1),
+        ...         evaluations=1,
+        ...         fitted=PilotErrors(0.2, 0.1),
+        ...         cost=Cost(48, 0, 48.0),
+        ...         ranking=(Ranked("DDIM()", "karras", 0.2, 0.1, 1.0, 0.0),),
+        ...     )
+        ... )
+        'tuned for 1 evaluation: DDIM() on karras, pilot median error 0.1; 48 network calls with 16 samples'
+    """
+    best, auto = record.ranking[0], record.default.median
+    other = "" if math.isnan(auto) else f" (auto {auto:.2g})"
+    return (
+        f"tuned for {record.evaluations} evaluation{'s' * (record.evaluations != 1)}: {best.method} on {best.grid}, "
+        f"pilot median error {record.fitted.median:.2g}{other}; {record.cost.calls} network calls with {_TUNED} samples"
+    )
