@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import __version__
 from ..core.errors import InvalidArgumentError, InvalidTypeError, check_choice
@@ -137,7 +137,9 @@ def _grey(event: tuple[int, ...]) -> LinearOperator:
     return Grey(event)
 
 
-def _motion_blur(event: tuple[int, ...], length: int, angle: float = 0.0, border: str = "zero") -> LinearOperator:
+def _motion_blur(
+    event: tuple[int, ...], length: int, angle: float = 0.0, border: Literal["periodic", "zero"] = "zero"
+) -> LinearOperator:
     from ..inverse import Blur, motion_kernel
 
     return Blur(event, motion_kernel(length, angle), border=border)

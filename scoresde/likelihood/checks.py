@@ -112,9 +112,9 @@ def _judge(
             mismatch = min(mismatch, examine(flow, x, node, levels=levels, seed=seed, step=0.2)[i].mismatch)
         if mismatch > _BLOCKED:
             raise ScoreFnError(
-                "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?), or rounds too "
-                "much for a divergence (half precision? net.float()): its vector-Jacobian products and finite "
-                f"differences differ by {100 * mismatch:.0f} %."
+                "The score function blocks gradients (torch.no_grad, .detach(), .numpy() or quantised layers inside?), "
+                "or rounds too much for a divergence (half precision? net.float()): its vector-Jacobian products and "
+                f"finite differences differ by {100 * mismatch:.0f} %."
             )
 
 

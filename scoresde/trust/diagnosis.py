@@ -127,10 +127,10 @@ class Diagnosis(_display.Displayed):
             ranked = any(rung.name == "calibration" and rung.applies for rung in self.rungs)
             average = " This is so on average over the observations; the posterior of a single one may still be wrong."
             return (
-                f"No cause is seen: the samples cannot be distinguished from held-out data (distance {whole}, where chance "
-                f"reaches {chance}).{average if ranked else ''} {self.pilot} samples are too few to see less than "
-                f"{self.floor / self.unit:.0%} of the standard deviation of the data; a larger `pilot` shows smaller "
-                "faults."
+                f"No cause is seen: the samples cannot be distinguished from held-out data (distance {whole}, where "
+                f"chance reaches {chance}).{average if ranked else ''} {self.pilot} samples are too few to see less "
+                f"than {self.floor / self.unit:.0%} of the standard deviation of the data; a larger `pilot` shows "
+                "smaller faults."
             )
         first = self[self.limits[0]]
         named = [name if _is_zero(self[name]) else f"{name} ({_row(self[name])[1]})" for name in self.limits[1:]]

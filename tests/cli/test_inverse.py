@@ -176,7 +176,7 @@ REFUSED = (
     ((*MASKED, "--noise", "nan"), "`noise` must be in [0, inf), got nan"),
     ((*MASKED, "--inverse", "exact"), "unknown name 'exact'"),
     ((*MASKED, "--inverse", "mmps:iteration=3"), "did you mean 'iterations'"),
-    ((*MASKED, "--inverse", "dps"), "`noise_std` is 0"),
+    ((*MASKED, "--inverse", "dps"), "divides by `noise_std`, which is 0"),
     ((*MASKED, "--inverse", "ddrm", "--method", "ddim"), "leave --method out"),
     ((*MASKED, "--inverse", "ddrm", "--option", "eta=1"), "--inverse ddrm:key=value"),
     (("--noise", "0.1"), "`noise` needs a measurement"),

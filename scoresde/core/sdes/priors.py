@@ -53,6 +53,7 @@ class NormalPrior:
 
     def from_normal(self, z: Tensor) -> Tensor:
         """Map a standard normal draw ``(batch, *event)`` to a draw of the prior."""
+        check_tensor("z", z)
         return self._mean(z) + self.std * z
 
     def log_prob(self, x: Tensor) -> Tensor:

@@ -154,5 +154,6 @@ def _sums(tableau: Tableau, ks: list[Tensor]) -> Iterator[tuple[tuple[float], tu
 def _columns(tableau: Tableau, dtype: torch.dtype, device: torch.device, rank: int) -> list[Tensor]:
     """The columns of a tableau, from where they begin, to multiply with derivatives."""
     count = len(tableau.c)
-    matrix = torch.tensor([[*row, *(0.0,) * (count - len(row))] for row in tableau.rows], dtype=torch.float64)
-    return [matrix[j:, j].to(device, dtype).reshape(-1, *(1,) * rank) for j in range(count)]
+    with torch.inference_mode(False):  # whose tensors a later gradient could not keep
+        matrix = torch.tensor([[*row, *(0.0,) * (count - len(row))] for row in tableau.rows], dtype=torch.float64)
+        return [matrix[j:, j].to(device, dtype).reshape(-1, *(1,) * rank) for j in range(count)]
