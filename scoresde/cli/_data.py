@@ -33,7 +33,7 @@ class Data:
         values: integer grey levels or floating-point numbers, ``(n, *event)``.
         names: of files, or indices.
         levels: the grey levels that the data's format has, None where it does not say.
-        labels: the class of each sample, where they were asked for.
+        labels: the class of each sample, where they were requested.
         folders: how many folders the classes are, where they are folders.
     """
 
@@ -134,7 +134,7 @@ class ModelDataOptions(DataOptions, ClassOptions):
         return Rows(found, inputs, score_fn, classes)
 
     def settings(self, rows: Rows, opened: Opened, **solve: Any) -> dict[str, Any]:
-        """What an output says that it was made with, and by which solve."""
+        """What an output records of the model and of the solve that made it."""
         return {
             "scoresde": __version__,
             "sde": repr(opened.process),
@@ -251,7 +251,7 @@ def fits(event: Sequence[int], source: str) -> Check:
 
 
 def range_of(network: object, asked: tuple[float, float] | None = None) -> tuple[float, float]:
-    """The range of a model's data: what was asked for, what the model says, or -1 to 1.
+    """The range of a model's data: the requested one, the model's own, or -1 to 1.
 
     Example:
         >>> range_of(scoresde.load("digits")), range_of(None, (0.0, 1.0))

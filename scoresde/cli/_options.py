@@ -306,7 +306,7 @@ def label_of(network: Pretrained, label: int | Tensor | None) -> dict[str, int |
 
 
 def source_of(network: Pretrained, model: str) -> str:
-    """What an output says that it was made with: the model as the command line names it, of a repository its commit.
+    """What an output records of what made it: the model as the command line names it, of a repository its commit.
 
     Example:
         >>> source_of(scoresde.load("digits"), "digits")
@@ -419,7 +419,7 @@ def _mix(h: int) -> int:
 
 @contextlib.contextmanager
 def threads(device: torch.device, values: int) -> Iterator[None]:
-    """One thread for small batches on the CPU, unless the environment says how many.
+    """One thread for small batches on the CPU, unless the environment sets their number.
 
     Threads that meet after every small operation gain little, and lose much where the cores are shared.
     """

@@ -132,7 +132,7 @@ class SampleOptions(DrawOptions, InverseOptions, TargetOptions):
 
     @property
     def untold(self) -> bool:
-        """Whether nothing says how to solve."""
+        """Whether no option is about the solve."""
         told = (self.sde, self.method, self.steps, self.grid, self.rtol, self.atol, self.stochasticity, self.option)
         return not self.tune and all(value is None for value in told)
 
@@ -146,7 +146,7 @@ def sample(options: SampleOptions) -> None:
     is given. If any sample fails, nothing is written.
 
     With --shard-size or --format the output is a set in a folder: in shards, which an interrupted command leaves behind
-    and the same command completes. `scoresde verify` says whether all of it is there. Other outputs of more than one
+    and the same command completes. `scoresde verify` checks that all of it is there. Other outputs of more than one
     batch are kept in parts beside the output until it is written, and the same command goes on with them.
 
     The samples of several measurements in one file are drawn in turn: sample i is of measurement i modulo their number.
@@ -341,7 +341,7 @@ def _certified(
 
 
 def _metadata(options: SampleOptions, drawing: CommandSamples) -> dict[str, Any]:
-    """What an output says that it was made with."""
+    """What an output records of what made it."""
     label, certificate = options.label, drawing.certificate
     return {
         "scoresde": __version__,

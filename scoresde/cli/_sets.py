@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..sets.computing import Manner
 
 SHARD = 1024  # samples
-SET = "set.json"  # the file that says that a folder is a set
+SET = "set.json"  # the file by which a folder is a set
 PATIENCE = 120.0  # seconds
 _NAMED = 8  # letters of a digest
 _WORST = 5  # failures that a message names
@@ -93,7 +93,7 @@ class ManyOptions(MethodOptions):
         Args:
             formats: of other outputs.
             force: as the user said; it is not for sets.
-            replaced: whether the command itself knows what to do with an output that is there.
+            replaced: whether the command itself handles an output that is there.
         """
         if self.in_set:
             self.check_set(ARRAY_CONTAINERS, force=force)
@@ -159,7 +159,7 @@ class ManyOptions(MethodOptions):
             )
 
     def made(self, made: Generated) -> str:
-        """Return a sentence that says what the folder has now."""
+        """Return a sentence about what the folder has now."""
         failed = f"; failed samples: {len(made.failures)}" if made.failures else ""
         return f"{self.out}: shards: {made.shards}, of which {made.made} were made now{failed}; {self.took}"
 

@@ -104,7 +104,7 @@ class Table:
             settings, told = record["settings"], record["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InvalidArgumentError(
-                f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} says what made it; write to another "
+                f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} has what made it; write to another "
                 f"file, or give --force."
             ) from None
         self._compare(settings)
@@ -201,7 +201,7 @@ class Table:
 
 
 def pyarrow_parquet() -> Any:
-    """The package of Parquet tables, or an error that says how to install it."""
+    """The package of Parquet tables, or an error with the command that installs it."""
     try:
         import pyarrow.parquet
     except ImportError:

@@ -108,7 +108,7 @@ class DiagnoseOptions(NamedDataOptions, ModelDataOptions, TrustOptions):
     """The options of ``scoresde diagnose``."""
 
     held_out: str | None = flag(
-        None, "Data that the model was not trained on, in any form of --data; tells overfitting.", metavar="DATA"
+        None, "Data that the model was not trained on, in any form of --data; they show overfitting.", metavar="DATA"
     )
     pilot: int = flag(256, "Number of samples of each kind.", min=32)
     confidence: float = flag(0.95, "Probability that a sound sampler is found to have no faults, about.")
@@ -121,7 +121,7 @@ def diagnose(options: DiagnoseOptions) -> None:
     """Say what limits the samples of a model: the steps, the prior, t_min, the network, overfitting, ...
 
     DATA is what the model was trained on. For each cause a repair is tried, and what it changes is measured. A model
-    with labels is asked for samples of no class, unless --label or --labels says of which.
+    with labels draws samples of no class, unless --label or --labels names one.
     """
     picture = check_plot(options.plot)
     opened = options.opened()

@@ -43,7 +43,7 @@ def gradient_of(function: Valued, x: Tensor, name: str) -> tuple[Tensor, Any, Te
 
 
 def blocked_score(remedy: str) -> ScoreFnError:
-    """The error of a score function without gradients; ``remedy`` says how to do without them."""
+    """The error of a score function without gradients; ``remedy`` is the way to do without them."""
     return ScoreFnError(
         "The score function blocks gradients (torch.no_grad, .detach(), .numpy() or quantised layers inside?); "
         f"{remedy}."

@@ -38,7 +38,7 @@ class Scale(abc.ABC):
         """What a user passes: a number, a function of the log-SNR, or a name.
 
         Raises:
-            InvalidArgumentError, InvalidTypeError: it is none of them.
+            InvalidArgumentError, InvalidTypeError: it is another.
 
         Example:
             >>> (

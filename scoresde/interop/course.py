@@ -41,7 +41,7 @@ class Course:
 
     @property
     def done(self) -> bool:
-        """Whether nothing more is asked."""
+        """Whether no evaluation is left."""
         return self.now.done and not self._left
 
     @property

@@ -163,7 +163,7 @@ def from_guided_classifier(classifier: Callable[..., Tensor], model: ScoreModel)
         of the ``context`` of a solve.
 
     Raises:
-        InvalidArgumentError: the model is none of `from_guided_diffusion`; in a call, y is not one class per sample.
+        InvalidArgumentError: the model is not one of `from_guided_diffusion`; in a call, y is not one class per sample.
         ScoreFnError: in a call, the classifier did not return logits.
         InvalidTypeError: an argument has the wrong type.
 

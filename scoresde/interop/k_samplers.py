@@ -220,7 +220,7 @@ def sample_k_diffusion(
     return course.x.to(x.dtype)
 
 
-# All methods as k-diffusion's samplers, by the names that user interfaces look for; those of k-diffusion itself make
+# All methods as k-diffusion's samplers, by the names that user interfaces use; those of k-diffusion itself make
 # its own steps.
 K_SAMPLERS: Mapping[str, Callable[..., Tensor]] = {
     f"sample_{row.name}": functools.partial(sample_k_diffusion, method=row.name)

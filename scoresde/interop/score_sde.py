@@ -66,7 +66,7 @@ def from_score_sde(
         `scoresde.discrete.NoiseScales`, its process, and whole levels for a grid.
 
     Raises:
-        InvalidArgumentError: the ``sde`` is none of these, or it is sub-VP and not continuous, which was never
+        InvalidArgumentError: the ``sde`` is not one of these, or it is sub-VP and not continuous, which was never
             published.
         InvalidTypeError: an argument has the wrong type.
 
@@ -130,7 +130,7 @@ def _process(sde: Any) -> AffineSDE:
         )
     numbers = [number_of(name, sde, "sde", low=0.0, strict=True) for name in names]
     if not callable(getattr(sde, "marginal_prob", None)):
-        raise InvalidArgumentError("`sde` must have the method marginal_prob, which says which of the processes it is.")
+        raise InvalidArgumentError("`sde` must have the method marginal_prob, which distinguishes the processes.")
     t = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
     wanted = sde.marginal_prob(t.new_zeros(5, 1, 1, 1), t)[1].reshape(-1).to(t)
     for process in (kind(*numbers) for kind in kinds):

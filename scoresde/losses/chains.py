@@ -33,7 +33,7 @@ from .weights import Weight, weigh
 
 
 class Level(NamedTuple):
-    r"""What a reverse step needs to know of the levels that samples are at, float64 ``(batch,)``: :math:`c_i`,
+    r"""What a reverse step needs of the levels of the samples, float64 ``(batch,)``: :math:`c_i`,
     :math:`\ln\beta_i`, :math:`\ln\tilde\beta_i` (at the first level that of the second, for it is :math:`-\infty`), and
     whether the step is the last, to the data.
 

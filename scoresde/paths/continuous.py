@@ -19,7 +19,7 @@ from .path import Path
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Girsanov(Displayed):
-    """The logarithm of the ratio of two laws of paths in continuous time.
+    """The logarithm of the ratio of two distributions of paths in continuous time.
 
     Attributes:
         log_ratio: of each path, ``(batch,)`` float64.
@@ -53,16 +53,18 @@ def girsanov(
     sde: SDE | None = None,
     stochasticity: float | None = None,
 ) -> Girsanov:
-    r"""The ratio of the laws of two reverse SDEs along a path, in continuous time, with its discretisation error.
+    r"""The ratio of the distributions of two reverse SDEs along a path, in continuous time, with its discretisation
+    error.
 
     By Girsanov's theorem, for scores s and s' that differ by :math:`\Delta s`,
 
     .. math:: \ln\frac{dP_{new}}{dP_{old}} = \int u\cdot dW - \frac12\int\|u\|^2\,dt,\qquad
         u = \frac{1+\eta^2}{2\eta}\,g\,\Delta s,
 
-    where W drives the path under the old law. The integrals are taken over the states at the nodes, by the exact law of
-    a step with the data estimate of its start, so that g may vary within a step. Halving the number of nodes shows the
-    error: the difference of two nested sums is as large as the error of the finer one, to leading order.
+    where W drives the path under the old distribution. The integrals are taken over the states at the nodes, by the
+    exact distribution of a step with the data estimate of its start, so that g may vary within a step. Halving the
+    number of nodes shows the error: the difference of two nested sums is as large as the error of the finer one, to
+    leading order.
 
     Args:
         path: of an SDE method with one random state per step, at its end, with as many steps as it takes.
@@ -102,15 +104,15 @@ def girsanov(
     eta = path.solver.follows(path.stochasticity)
     if eta is None:
         raise InvalidArgumentError(
-            f"The steps of {path.solver.name!r} with these options do not follow the reverse SDE, whose laws are "
-            "compared here; take 'ancestral' or 'dpmpp_2m_sde'."
+            f"The steps of {path.solver.name!r} with these options do not follow the reverse SDE, whose distributions "
+            "are compared here; take 'ancestral' or 'dpmpp_2m_sde'."
         )
     if stochasticity is not None:
         given = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY, strict=True)
         if not math.isclose(given, eta, rel_tol=1e-6):
             raise InvalidArgumentError(
-                f"`stochasticity` must be that of the path, {eta:g}, got {given:g}: laws of paths with other noise "
-                "have no ratio."
+                f"`stochasticity` must be that of the path, {eta:g}, got {given:g}: distributions of paths with other "
+                "noise have no ratio."
             )
     method = SASolver(predictor_order=1, corrector_order=0, tau=eta)
     fine, coarse = (

@@ -166,13 +166,14 @@ def kl(
     context: Mapping[str, object] | None = None,
     checkpoint: bool = True,
 ) -> Tensor:
-    r"""The divergence of each step's law under one network from that under another, in closed form, along a path.
+    r"""The divergence of each step's distribution under one network from that under another, in closed form, along a
+    path.
 
     .. math:: KL\big(N(\mu, S^2 I)\,\|\,N(\mu', S'^2 I)\big) = D\ln\frac{S'}{S} + \frac{D S^2 + \|\mu-\mu'\|^2}{2S'^2} -
         \frac D2
 
-    summed over the random states. Its mean over paths of ``new`` is the divergence of the paths' laws, which bounds
-    that of the samples from above.
+    summed over the random states. Its mean over paths of ``new`` is the divergence of the paths' distributions, which
+    bounds that of the samples from above.
 
     Args:
         path: where it is taken.
@@ -276,7 +277,7 @@ class Replay:
             )
 
     def sliced(self, steps: Sequence[int]) -> list[list[Instruction]]:
-        """The instructions of each step from which the laws of the chosen steps' states follow."""
+        """The instructions of each step from which the distributions of the chosen steps' states follow."""
         chosen: set[int] = set(steps)
         needed: set[int] = set()
         kept: list[list[Instruction]] = []
@@ -295,7 +296,7 @@ class Replay:
         return kept[::-1]
 
     def step(self, instructions: list[Instruction], values: dict[int, Any], chosen: bool) -> list[Normal]:
-        """Go through a step, and return the laws of its states."""
+        """Go through a step, and return the distributions of its states."""
         laws: list[Normal] = []
         for instruction in instructions:
             if isinstance(instruction, Cell):
@@ -341,7 +342,7 @@ Reading = Callable[[list[list[Normal]]], Tensor]
 def along(
     replays: Sequence[Replay], steps: Sequence[int], reading: Reading, *, checkpoint: bool = True
 ) -> Iterator[Tensor]:
-    """What a function of the laws of its states says of each chosen step, ``(batch,)``; with gradients one step at a
+    """A function of the distributions of its states at each chosen step, ``(batch,)``; with gradients one step at a
     time is in memory, unless ``checkpoint`` is False."""
     check_flag("checkpoint", checkpoint)
     chosen, ways = set(steps), [_Way(replay, steps) for replay in replays]
@@ -391,7 +392,7 @@ def _turn(ways: list[_Way], index: int, chosen: bool, reading: Reading, *given: 
 
 
 def chosen_steps(path: Path, steps: Sequence[int] | None) -> list[int]:
-    """The steps that are asked for, each once."""
+    """The requested steps, each once."""
     check_kind("path", path, Path, "a Path, such as solve(..., path_log_prob=True).path")
     count = path.log_probs.shape[1]
     if steps is None:

@@ -1,4 +1,4 @@
-"""A solve that is to tell the densities of its steps: what must hold, and what it leaves."""
+"""A solve that records the densities of its steps: what must hold, and what it leaves."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def weights(
     Returns:
         `Weights`. A `ScoreSDEWarning` reports fewer effective samples than half of all. More steps help where the
         method follows the reverse SDE with :math:`\eta = 1`, whose reverse is the forward process; with other noise
-        the laws of the path and of the forward process are further apart the more steps there are.
+        the distributions of the path and of the forward process are further apart the more steps there are.
 
     Raises:
         InvalidArgumentError: the last step draws nothing, so that the last state has no density; the sizes of moves
@@ -251,7 +251,8 @@ def divergence(
     steps: Sequence[int] | None = None,
     context: Mapping[str, object] | None = None,
 ) -> Interval:
-    r"""The Kullback-Leibler divergence :math:`KL(P_{new}\|P_{old})` of the laws of paths, from paths of ``new``.
+    r"""The Kullback-Leibler divergence :math:`KL(P_{new}\|P_{old})` of the distributions of paths, from paths of
+    ``new``.
 
     It is the mean over paths of `kl`, in nats, with Student's interval, cut off at 0. It bounds the divergence of what
     both sample, and by Pinsker's inequality their distance in total variation, :math:`TV \le \sqrt{KL/2}`. Over some of

@@ -2,7 +2,7 @@
 
 Every figure is drawn in the Matplotlib axes that are given as ``ax``, or in new ones, without Matplotlib's global
 state, and the axes are returned: ``ax.figure`` is the whole, ``ax.figure.savefig("a.pdf")`` writes it in any format.
-The colours are those of Okabe and Ito, which colour-blind people tell apart; lines also differ by their dashes and
+The colours are those of Okabe and Ito, which colour-blind people can distinguish; lines also differ by their dashes and
 points by their shapes, so that they stay apart in print. Matplotlib, and corner for `corner`, come with ``pip install
 'scoresde[plot]'``; `image_grid` and `image_animation` need neither.
 """

@@ -44,7 +44,7 @@ from .readings import (
     with_times,
 )
 
-_ROWS = 256  # of the first look at a reading, over all levels, at most
+_ROWS = 256  # of the first measurement of a reading, over all levels, at most
 _FEWEST = 8  # of them per level, at least
 _VALUES = 1024  # values per level from which fewer rows do
 _MORE = 12  # times as many rows for the readings that fit best
@@ -60,7 +60,7 @@ _PLAIN = 0.02  # the share of the error by which one more change must help in a 
 _CALLS = 112  # for first looks, at most
 _TIMES = 16  # that are tried at every level
 _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in their place, in the error's logarithm
-_BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
+_BETTER, _SETTLED = 0.95, 0.9  # whether the search goes on to a second change
 _UNNAMED = 1.1  # and where times or factors were measured, which differ a little for a network that was fitted badly
 _FITTED = 2  # times as many rows, on which a process is fitted
 _STEPS = (0.3, 0.15, 0.1, 0.05, 0.03)  # of its parameters, by their logarithms
@@ -146,7 +146,7 @@ def check_score(
 
     - ``"works"``: no other reading comes within 4.5 % of the error;
     - ``"another fits better"``: one has an error lower by 4.5 % and 3.5 standard errors, or, on another process, by
-      1 % and 4.2 standard errors (1 in 10,000 checks by chance), and the report says what to write; where some rows
+      1 % and 4.2 standard errors (1 in 10,000 checks by chance), and the report has what to write; where some rows
       leave this open, more are drawn;
     - ``"not distinguishable"``: another one fits these data as well, which is no fault, as all time labels do for a
       score that does not change with time;
@@ -553,7 +553,7 @@ class _Search:
         if unexplained and self._one_time():
             message = (
                 f"The network uses one time for the whole batch: its {error}, and smaller where all samples "
-                "of a call have the same time. Look for t[0] or t.mean(); every sample has its own time."
+                "of a call have the same time. Search for t[0] or t.mean(); every sample has its own time."
             )
             return "unknown", "one time per batch", message
         says = unexplained or fitted.relative < _SURE  # with these weights more than a Gaussian denoiser says
@@ -562,8 +562,8 @@ class _Search:
             message = (
                 f"The network does not fit the data as it is wrapped, nor in any other way that is tried: its {error}, "
                 "and the best weights of the output and of the noisy state at each time would make that "
-                f"{fitted.relative:.3g}. The weight of the output is then {factors}, times what it is now. Look for a "
-                "factor that is missing or that is there twice, for an output that is clipped, for other times, and "
+                f"{fitted.relative:.3g}. The weight of the output is then {factors}, times what it is now. Search for "
+                "a factor that is missing or that is there twice, for an output that is clipped, for other times, and "
                 f"for data{' or a context' * bool(self.context)} in other units or in another order of the entries; "
                 "or the network is not trained yet."
             )

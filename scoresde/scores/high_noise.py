@@ -200,6 +200,6 @@ def warn_of_high_noise(
     if bad:
         warn_caller(
             f"The network is unreliable at high noise: from sigma/alpha = {bad[0]:.3g} on its data estimates of noise "
-            f"change by up to {max(shares[level] for level in bad):.0%} of that noise, and should not change. Look at "
-            "it with scoresde.check_score, which measures what helps."
+            f"change by up to {max(shares[level] for level in bad):.0%} of that noise, and should not change. "
+            "scoresde.check_score measures what helps."
         )

@@ -138,8 +138,8 @@ class GaussianAbove(Wrapper):
     r"""Where there is more noise than a level, the estimate of a Gaussian in place of the network's:
     :math:`\hat x = \mu + \frac{s^2}{s^2+\rho^2}(x/\alpha - \mu)` for :math:`\rho = \sigma/\alpha > level`.
 
-    Far above the data it is nearly exact, whatever their law, and a network that was trained too little is not. The
-    network is not evaluated there, if all samples have one time.
+    Far above the data it is nearly exact, whatever their distribution, and a network that was trained too little is
+    not. The network is not evaluated there, if all samples have one time.
 
     Args:
         score_fn: a `ScoreModel`, a target's score, or any score function.

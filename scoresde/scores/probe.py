@@ -130,7 +130,7 @@ class Place(NamedTuple):
     evaluated: bool
 
     def numbers(self) -> Tensor:
-        """What two places that a network can't tell apart share, times as shares of their range."""
+        """What two places that a network can't distinguish share, times as shares of their range."""
         time = self.time.double()
         used = time[self.valid]
         size = max(float(used.max() - used.min()), 1e-3 * float(used.abs().max()), 1e-300)
@@ -186,7 +186,7 @@ class Sample:
 
     def place(self, reading: Reading) -> int | None:
         """The number of the place that a reading has; None if the network has no such times, or the process too few of
-        the levels. Places that a network can't tell apart have one number."""
+        the levels. Places that a network can't distinguish have one number."""
         r = reading
         std = r.sigma_data if r.scale == "c_in" else None
         key = (r.process.code, r.time.name, r.scale, r.units.formula, r.evaluated, std)

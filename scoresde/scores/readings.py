@@ -1,6 +1,6 @@
-r"""What a network may expect and return: the readings among which `check_score` looks for the one that fits.
+r"""What a network may expect and return: the readings among which `check_score` finds the one that fits.
 
-A reading says how a noisy state becomes the network's input, which number the network gets as its time, what its output
+A reading is how a noisy state becomes the network's input, which number the network gets as its time, what its output
 means, and in which units the data are. Two readings are compared at the same log-SNR of the same data, where denoising
 is the same task, so their errors are comparable whatever the processes.
 """

@@ -49,7 +49,7 @@ class Batch:
     Attributes:
         indices: of the samples, ``(batch,)``, int64. The last batch of a set goes on beyond it.
         noise: that of these samples, for ``noise=`` of `scoresde.solve` and `scoresde.log_likelihood`.
-        callback: for their ``callback=``: it tells other processes that the work goes on.
+        callback: for their ``callback=``: it shows other processes that the work goes on.
 
     Example:
         >>> data = torch.arange(6.0).reshape(3, 2)
@@ -166,7 +166,7 @@ def compute(
     Args:
         folder: of the set, made where it is missing.
         function: ``function(batch)`` for a `Batch` gives tensors by name, with a row for each of its samples, as a
-            function of their indices alone. ``status`` (of a `scoresde.Solution`, say) tells which samples failed;
+            function of their indices alone. ``status`` (of a `scoresde.Solution`, say) marks which samples failed;
             without it those failed that are not finite.
         count: the number of samples.
         first: the index of the first one.
@@ -378,7 +378,7 @@ def told(name: str, value: object) -> object:
     text = repr(value)
     if re.search(r" at 0x[0-9a-f]+", text):
         raise InvalidTypeError(
-            f"`{name}` must be told apart by what it prints, so that a set can be continued; got {text}."
+            f"`{name}` must be distinguished by what it prints, so that a set can be continued; got {text}."
         )
     return text
 

@@ -64,14 +64,14 @@ class Made:
         return cls(total.hexdigest(), foreign[0] if foreign else None)
 
     def check_stated(self, identity: str | None, where: str) -> None:
-        """Ask for an ``identity``, where code that is not of this package may have changed.
+        """Require an ``identity``, where code that is not of this package may have changed.
 
         Raises:
             InvalidArgumentError: there is such code, and none is given.
         """
         if self.foreign is not None and identity is None:
             raise InvalidArgumentError(
-                f"`identity` is missing: {where}, and only its author knows whether the code of {self.foreign} is what "
+                f"`identity` is missing: {where}, and only its author can say if the code of {self.foreign} is what "
                 "it was. Pass identity='…', a text that names this version of it; networks that it holds are compared "
                 "by their weights."
             )

@@ -18,8 +18,8 @@ from ..core.support.files.shards import Record, Store
 from .containers import Files, Rows
 from .teams import Alone, Team
 
-_PAUSE = 0.2  # seconds between two looks at what others do
-_LISTED = 10.0  # seconds between two looks at how far others are, for those who want to know
+_PAUSE = 0.2  # seconds between two readings of what others do
+_LISTED = 10.0  # seconds between two readings of how far others are, where that is shown
 _WORST = 5  # failures that a message names
 
 Failure = Mapping[str, Any]  # index, seed, t and reason
@@ -67,7 +67,7 @@ class Work:
         pack: ``(shard, arrays) -> files``.
         patience: see `scoresde.core.support.files.leases.Leases`.
         allowed: the share of samples that may fail.
-        rank, world: of this process, or of its team, and how many there are: only where to begin, and who looks at
+        rank, world: of this process, or of its team, and how many there are: only where to begin, and who reads
             everything in the end, depends on them.
         show: called with the number of samples that are made; None for nobody.
         team: with which this process makes each shard.
@@ -202,7 +202,7 @@ class Work:
             self.show(done)
 
     def _done(self) -> int:
-        """The samples of complete shards and of those that this process is writing. What others have made is looked for
+        """The samples of complete shards and of those that this process is writing. What others have made is read
         now and then: with many processes and shards, lists of files are long, and all of them make the file server
         work."""
         now = time.monotonic()

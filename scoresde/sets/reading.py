@@ -54,7 +54,7 @@ class Samples(Dataset[dict[str, Tensor]]):
         check_flag("check", check)
         self.store, self.check = Store.of(Path(check_path("folder", folder))), check
         self._last: tuple[int, dict[str, Tensor]] | None = None
-        self._files: dict[int, Path] = {}  # of the shards that were looked at
+        self._files: dict[int, Path] = {}  # of the shards that were read
 
     def __len__(self) -> int:
         return self.store.plan.count
@@ -132,7 +132,7 @@ class Samples(Dataset[dict[str, Tensor]]):
         return container
 
     def _file(self, shard: int) -> Path:
-        """The file of a shard that is there and, when it is asked for first, whole."""
+        """The file of a shard that is there and, when it is first requested, whole."""
         shards = self.store.plan.shards
         if shard not in shards:
             raise InvalidArgumentError(f"`shard` must be from {shards.start} to {shards.stop - 1}, got {shard}.")

@@ -86,7 +86,7 @@ def generate(
             not of this package. A set notices other weights, buffers, settings and another ``identity``, and nothing
             else: where there is such code, it is continued only with an ``identity``, and several processes need one.
         shard_size: samples in a shard.
-        batch_size: samples at once, also where fewer are asked for. Where memory does not suffice for a shard, it is
+        batch_size: samples at once, also where fewer are requested. Where memory does not suffice for a shard, it is
             made with half of it.
         container: ``"safetensors"``, ``"npz"``, ``"png"`` (a picture of each sample), or ``"tar"`` (pictures, as
             WebDataset reads them).
@@ -203,7 +203,7 @@ def _event(shape: Sequence[int] | None, score_fn: Callable[..., Tensor]) -> tupl
 
 
 def _check_bound(score_fn: object) -> None:
-    """Refuse values that are bound to the places in a batch; of a combination look at each part."""
+    """Refuse values that are bound to the places in a batch; of a combination examine each part."""
     for part in getattr(score_fn, "score_fns", ()):
         _check_bound(part)
     bound = getattr(score_fn, "context", None)
@@ -216,7 +216,7 @@ def _check_bound(score_fn: object) -> None:
 
 
 def _names(context: Context | None, plan: SetPlan) -> list[str]:
-    """The names of the context, which the last batch is asked for before any work is done."""
+    """The names of the context, which the last batch must have before any work is done."""
     if context is None:
         return []
     last = plan.batches(plan.shards[-1], plan.batch_size)[-1]

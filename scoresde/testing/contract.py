@@ -195,7 +195,7 @@ def densities_of_steps(solver: Solver) -> None:
         slopes = torch.stack([(8 * (a - b) - (c - d)) / 12e-3 for a, b, c, d in moved], 1)
     normal = -0.5 * (draws[:count].square().sum() + count * math.log(2 * math.pi))
     expected = float(normal - torch.linalg.slogdet(slopes)[1])
-    _hold(abs(float(density) - expected) < 1e-6, f"It told {float(density):.9g}, not {expected:.9g}.")
+    _hold(abs(float(density) - expected) < 1e-6, f"Its log-density is {float(density):.9g}, not {expected:.9g}.")
 
 
 CHECKS: dict[str, Callable[[Solver], None]] = {
@@ -251,10 +251,10 @@ def check_score_fn(
 
     - It returns a floating-point tensor shaped like ``x``, on its device.
     - It writes to none of its inputs. Copies are compared, so that writes to ``x.data`` or to a NumPy array on the same
-      memory are seen. A solve does not see those, since it looks at autograd's count of writes.
+      memory are seen. A solve does not see those, since it reads autograd's count of writes.
     - The same question has the same answer, up to rounding.
 
-    A score function with ``estimate(x, node)`` is asked by both. It may return the same memory at every call: that is
+    A score function with ``estimate(x, node)`` is called by both. It may return the same memory at every call: that is
     allowed.
 
     Args:
@@ -295,7 +295,7 @@ def check_score_fn(
 def _check(
     function: Callable[..., Any], x: Tensor, moment: Mapping[str, Tensor], context: Mapping[str, object], t: float
 ) -> None:
-    """Ask twice at one time, or node."""
+    """Call twice at one time, or node."""
     answers, names = [], {"x": x, **moment, **named(context)}
     for _ in range(2):
         beside = mapped(Tensor.clone, context)
@@ -318,6 +318,6 @@ def _check(
     size = float(first.square().mean().sqrt()) if first.numel() else 0.0
     if first.numel() and float((first - second).abs().max()) > _SAME * size:
         raise ScoreFnError(
-            f"The score function is not deterministic (t={t:g}): asked twice, it answers differently (dropout? "
+            f"The score function is not deterministic (t={t:g}): called twice, it answers differently (dropout? "
             f"net.eval())."
         )

@@ -206,8 +206,8 @@ def strong_order(
     probing, for steps that are linear in their draws.
 
     The exact solution is that of the reverse SDE with the method's :math:`\eta`: ``stochasticity``, or an attribute
-    ``eta`` of the method, or 1. A method that draws more or less noise than that SDE may be right in law, and is far
-    from its paths: its order here is near 0.
+    ``eta`` of the method, or 1. A method that draws more or less noise than that SDE may be right in distribution, and
+    is far from its paths: its order here is near 0.
 
     Args:
         method, sde, steps, grid, t_start, t_end, options: as in `estimate_order`.

@@ -1,5 +1,5 @@
-"""How far samples can be trusted: bounds on their errors, distances of laws, what limits them, and advice before
-training.
+"""How far samples can be trusted: bounds on their errors, distances of distributions, what limits them, and advice
+before training.
 """
 
 from ..core.support.intervals import Interval

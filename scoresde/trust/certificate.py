@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 FRESH = 2  # the purpose of seeds
-_SURE = 0.95  # the confidence of what a pilot covers, where it is told
+_SURE = 0.95  # the confidence of what a pilot covers, where it is stated
 Context = Mapping[str, Any]
 
 
@@ -180,11 +180,11 @@ class Certificate(Displayed):
     Attributes:
         method: as text.
         confidence, confidence_in_pilot: as they were wanted.
-        norm: of the error; ``norm_identity`` tells functions apart.
+        norm: of the error; ``norm_identity`` distinguishes functions.
         indicator: what the bound of a sample is made of.
         scores: the errors of the n draws that calibrate, in units of the indicator.
-        labels: their classes, () where they are not told apart; ``by`` is the entry of the context with the classes.
-        law: the distance of the law of the samples to that of the reference.
+        labels: their classes, () where they are not distinguished; ``by`` is the entry of the context with the classes.
+        law: the distance of the distribution of the samples to that of the reference.
         reference: what the reference was worth.
         target: the bound that was wanted, None where none was; ``met`` is whether it is certified.
         evaluations: of the score function, per sample, and those that the indicator takes in addition.
@@ -294,7 +294,7 @@ class Certificate(Displayed):
             A `Solution` with ``error_bound``, ``(batch,)``, or ``(batch, *event)`` for ``norm="pixel"``.
 
         Raises:
-            InvalidArgumentError: the certificate is not for what is asked for.
+            InvalidArgumentError: the certificate is not for what is requested.
         """
         task, norm = self._bound_to()
         if others:
@@ -382,8 +382,8 @@ class Certificate(Displayed):
             f"{self.method}: {self.evaluations:.4g} evaluations per sample{extra}.",
             *sure,
             f"The median of the bounds is {self.typical:.3g}. They are made of the indicator {self.indicator.name!r}.",
-            f"The law of the samples is at most {law.prokhorov:.3g} from the exact law (Prokhorov distance, in units "
-            f"of {law.unit:.3g} per dimension; confidence {100 * law.confidence:g} %).",
+            f"The distribution of the samples is at most {law.prokhorov:.3g} from the exact one (Prokhorov "
+            f"distance, in units of {law.unit:.3g} per dimension; confidence {100 * law.confidence:g} %).",
             f"The reference ({self.reference.method}) is uncertain by {self.reference.distance:.2g}, which the bounds "
             "include.",
             "All this is about the solver. It says nothing of the network's distance to the data.",
@@ -454,7 +454,7 @@ class Certificate(Displayed):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Certificate:
-        """Read a certificate; before it can `solve`, `on` tells it what to solve.
+        """Read a certificate; before it can `solve`, `on` gives it what to solve.
 
         Raises:
             CorruptCheckpointError: the file is not a certificate.
@@ -525,7 +525,7 @@ class Certificate(Displayed):
 
 
 def _draws(task: Task, count: int, seed: int | None, seeds: Any, noise: Any) -> Callable[[], Noise]:
-    """Makes sources that all have the draws that are asked for."""
+    """Makes sources that all have the requested draws."""
     given = [name for name, value in (("seed", seed), ("seeds", seeds), ("noise", noise)) if value is not None]
     if len(given) > 1:
         raise InvalidArgumentError(f"Give one of {' and '.join(f'`{name}`' for name in given)}.")

@@ -202,7 +202,7 @@ def _check_failures(scores: Tensor, wanted: Coverage, confidence: float) -> None
     if failed > allowed:
         raise SolveFailedError(
             f"{failed} of {len(scores)} draws failed, or have no reference, and a confidence of {confidence:g} allows "
-            f"{allowed}. Look at the network with scoresde.check_score, or take more steps."
+            f"{allowed}. Examine the network with scoresde.check_score, or take more steps."
         )
 
 

@@ -134,7 +134,7 @@ class Diagnosis(_display.Displayed):
             )
         first = self[self.limits[0]]
         named = [name if _is_zero(self[name]) else f"{name} ({_row(self[name])[1]})" for name in self.limits[1:]]
-        others = f" Then look at: {', '.join(named)}." if named else ""
+        others = f" Then examine: {', '.join(named)}." if named else ""
         if "steps" in self.limits or "dtype" in self.limits:
             return f"{first.finding} {first.remedy}{others}"
         if self.total.value <= self.floor:  # the distance of the samples does not show this fault

@@ -1,4 +1,4 @@
-r"""What tells the error of a sample without knowing it.
+r"""What predicts the error of a sample without a reference.
 
 Every step is compared with the step of first order (DDIM) that the same data estimate :math:`\hat x` would have made,
 

@@ -1,20 +1,21 @@
-r"""Distances between the law of a solver's samples and the law of the exact flow of the network, from coupled draws.
+r"""Distances between the distribution of a solver's samples and the distribution of the exact flow of the network, from
+coupled draws.
 
 Each draw is solved twice from the same noise, with the result x by the method and y by the reference. The distances
-:math:`D_i = \|x_i - y_i\|` bound distances of the two laws, without assumptions on either:
+:math:`D_i = \|x_i - y_i\|` bound distances of the two distributions, without assumptions on either:
 
 - The **Ky Fan distance** :math:`K = \inf\{\delta : P(D > \delta) \le \delta\}` is not smaller than the Prokhorov
-  distance of the laws, since :math:`P(x \in A) \le P(y \in A^\delta) + P(D > \delta)`. With D sorted and U(m) the upper
-  Clopper-Pearson limit of m in n,
+  distance of the distributions, since :math:`P(x \in A) \le P(y \in A^\delta) + P(D > \delta)`. With D sorted and U(m)
+  the upper Clopper-Pearson limit of m in n,
 
   .. math:: \hat K = \min\bigl(1, \min_j \max(D_{(j)}, U(n-j))\bigr), \qquad P(\hat K < K) \le 1 - \text{confidence},
 
   for one n, whatever j: a failure at any j means :math:`\#\{D \ge K\} \le n-j` with :math:`U(n-j) < P(D \ge K)`, which
   is the same miss of one Clopper-Pearson limit. It is a length and a probability at once, so that a unit of length
   belongs to it, and it is never below U(0), about 3/n at 95 %.
-- The **2-Wasserstein distance** of the laws is not larger than :math:`(E D^2)^{1/2}`. No finite sample gives a limit
-  of a mean square without a bound on D; with :math:`D \le B` the empirical Bernstein inequality does.
-- Without one, :math:`(\varepsilon, U)` says that :math:`D \le \varepsilon` but for a probability of at most U.
+- The **2-Wasserstein distance** of the distributions is not larger than :math:`(E D^2)^{1/2}`. No finite sample gives a
+  limit of a mean square without a bound on D; with :math:`D \le B` the empirical Bernstein inequality does.
+- Without one, :math:`(\varepsilon, U)` means that :math:`D \le \varepsilon` but for a probability of at most U.
 
 References:
     Dudley (2002), Real Analysis and Probability, section 11.3 (Strassen's theorem).
@@ -77,8 +78,8 @@ def _distances(name: str, value: object) -> Tensor:
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Law(Displayed):
-    """How far the law of a solver's samples is from the law of the network's exact flow, or of the fine solution of its
-    SDE, at most. It says nothing of the distance to the data, which depends on the network.
+    """How far the distribution of a solver's samples is from the distribution of the network's exact flow, or of the
+    fine solution of its SDE, at most. It says nothing of the distance to the data, which depends on the network.
 
     Args:
         distances: of n coupled draws, RMS per dimension, ``(n,)``; infinite for draws that failed.
@@ -101,7 +102,7 @@ class Law(Displayed):
     @property
     def prokhorov(self) -> float:
         """An upper limit of the Ky Fan distance of the coupling in units of `unit`, and so of the Prokhorov distance of
-        the laws; valid for any number of draws. It is never below 3/n, about, whatever the solver."""
+        the distributions; valid for any number of draws. It is never below 3/n, about, whatever the solver."""
         ordered, n = (self.distances / self.unit).sort().values.tolist(), len(self.distances)
         best = 1.0
         for above, distance in enumerate(reversed(ordered)):  # draws that are farther
@@ -112,8 +113,8 @@ class Law(Displayed):
         return best
 
     def wasserstein(self, bound: float | None = None) -> Interval:
-        r"""The RMS distance of the coupling, which the 2-Wasserstein distance of the laws (per root of the dimension)
-        does not exceed, with its limits.
+        r"""The RMS distance of the coupling, which the 2-Wasserstein distance of the distributions (per root of the
+        dimension) does not exceed, with its limits.
 
         Args:
             bound: a length that no distance exceeds, if one is known. The limits are then those of the empirical

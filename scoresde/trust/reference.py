@@ -118,7 +118,7 @@ class Reference(abc.ABC):
         found = self.levels[1], self.levels[0]
         for loose, tight in itertools.pairwise(self.levels):
             if failed(solved(tight)) > failed(solved(loose)):
-                break  # it asks too much
+                break  # it requires too much
             found = tight, loose
             if enough(solved(tight), solved(loose)):
                 break
@@ -245,6 +245,6 @@ def check_agreement(worth: float, size: float, what: str) -> None:
     if not worth <= size:
         raise SolveFailedError(
             f"The reference does not agree with itself: {what} are {worth:.3g} apart, and the errors to be measured "
-            f"are {size:.3g}. Give a finer `reference`, if you gave one; look at the network with "
+            f"are {size:.3g}. Give a finer `reference`, if you gave one; examine the network with "
             "scoresde.check_score, end the solve at a larger `t_end`, or pass dtype=torch.float64."
         )

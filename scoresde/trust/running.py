@@ -280,7 +280,7 @@ class PilotRun:
                     if not exact.disagreement > _SHARE * self._at(self.norm.between(coarse.x, now)):
                         break
                     if failed(solved(level)) > failed(now):
-                        break  # it asks too much
+                        break  # it requires too much
                     exact.levels = level, exact.levels[0]
                     self._check(exact, noise, count, context, solved(level))
             tight, loose = solved(exact.levels[0]), solved(exact.levels[1])

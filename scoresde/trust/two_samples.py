@@ -4,7 +4,7 @@ Four measures, each with an interval, a p-value and the value that chance alone 
 
 - `energy_test`: the energy distance, without bias, sensitive to every difference;
 - `sliced_wasserstein`: a distance in the units of the data, without the part that is due to finite samples;
-- `classifier_test`: a lower bound of the total variation distance, by a classifier that is trained to tell them apart;
+- `classifier_test`: a lower bound of the total variation distance, by a classifier that is trained to separate them;
 - `nearest`: whether samples are nearer to the training data than held-out data are.
 
 All take independent samples ``(n, *event)``, in numbers that may differ, and compute in float64 on the device of the
@@ -352,7 +352,7 @@ def classifier_test(
     level: Level = 0.95,
     seed: Seed,
 ) -> ClassifierTest:
-    r"""Bound the total variation distance of two distributions from below, by a classifier that tells samples apart.
+    r"""Bound the total variation distance of two distributions from below, by a classifier that separates the samples.
 
     A classifier with accuracy a on balanced classes shows that
 

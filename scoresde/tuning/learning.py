@@ -1,4 +1,4 @@
-r"""A solver learned for a network: its coefficients, its nodes and the levels that the network is told.
+r"""A solver learned for a network: its coefficients, its nodes and the levels that the network gets.
 
 `fit_solver` starts from the best of the methods of `tune`, written as the coefficients of
 `scoresde.solvers.learned.Learned`, and of fitted grids. It then follows the gradient of the pilot's error, which
@@ -78,7 +78,7 @@ def fit_solver(
     r"""Learn a solver for a score function, a process and a number of evaluations.
 
     What is learned are the coefficients of `scoresde.solvers.learned.Learned`, the nodes, and the noise levels that the
-    network is told, by BFGS: from the two best starts on one half of the pilot, and once more from the better of these
+    network gets, by BFGS: from the two best starts on one half of the pilot, and once more from the better of these
     on the other half. The half that is held out decides which iterate is kept: one counts only if neither the RMS nor
     the median of its errors is larger than that of the best start, so that samples that end in another mode are
     noticed. Of the results, the one with the smallest objective on the whole pilot is returned, or the best start where
@@ -93,7 +93,7 @@ def fit_solver(
             once, and held out once.
         order: 1, 2 or 3: conditions that the coefficients keep (as many as the first steps can). Higher ones leave less
             to learn, and more accuracy on networks that the solver was not learned on.
-        shifts: whether the levels that the network is told are learned; only with order 1.
+        shifts: whether the levels that the network gets are learned; only with order 1.
         objective: as of `fit_grid`: ``"log"``, ``"rms"``, or a function ``(x, reference) -> (batch,)``, such as a
             perceptual distance; or ``"path"``, the mean logarithm of the errors at all nodes, of which the end has nine
             tenths, for those who need the states on the way; it is not known to bring the ends nearer.

@@ -205,7 +205,7 @@ class FittedGrid(Grid):
             given = dict(content)
             kind = given.pop("kind", FittedGrid.__name__)
             if kind not in _KINDS:
-                raise ValueError(f"{str(kind)[:40]!r} is none of {', '.join(_KINDS)}")
+                raise ValueError(f"{str(kind)[:40]!r} is not one of {', '.join(_KINDS)}")
             made = _KINDS[kind]
             given |= made._read(given)
             grid = made(
@@ -266,8 +266,8 @@ class Ranked:
         behind: how many times as large its error is as that of the best candidate. Of end points it is the geometric
             mean over the pilot; of distributions it is the ratio of the larger of ``distance`` and ``distance_error``.
         uncertainty: the standard error of the logarithm of ``behind``, near 1. A candidate with ``behind`` up to
-            ``exp(2 * uncertainty)`` cannot be told from the best one; of distributions this is where the two distances
-            differ by less than two standard errors of their difference.
+            ``exp(2 * uncertainty)`` cannot be distinguished from the best one; of distributions this is where the two
+            distances differ by less than two standard errors of their difference.
 
     Example:
         >>> Ranked("DDIM()", "log_snr", 0.2, 0.1, 1.5, 0.1).behind

@@ -1,8 +1,8 @@
 r"""The method and the grid that are best for a network and a number of evaluations, measured on it.
 
-No rule knows which method has the smallest error at few evaluations: it depends on how rough the network is, and on its
-process. `tune` solves a pilot accurately, and with every candidate, and ranks the candidates by their distance from the
-accurate ends.
+No rule predicts which method has the smallest error at few evaluations: it depends on how rough the network is, and on
+its process. `tune` solves a pilot accurately, and with every candidate, and ranks the candidates by their distance from
+the accurate ends.
 
 A method that draws noise ends nowhere near the end of an exact path, and may have better samples nevertheless. With
 ``objective="law"`` the distributions of the end states are compared instead, by an unbiased estimate of the energy
@@ -127,7 +127,7 @@ def tune(
         score_fn: as for `solve`.
         steps: the number of evaluations of a solve, at most 1,000.
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
-            default 17 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
+            default 17 of them and what ``method="auto"`` takes, if it is not one of these. The method is deterministic,
             unless distributions are compared. Up to 29 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
             of the data, at most. Of the default list, what ``method="auto"`` takes and the best of the others are
             then tried from 100 as well, where ``auto`` begins with up to 14; a lower start is ranked only where it is
@@ -236,7 +236,7 @@ def tune(
 
 
 def most_calls(steps: int) -> int:
-    """How often `tune` calls the network at most, with the default candidates, but for a look at high noise.
+    """How often `tune` calls the network at most, with the default candidates, but for a measurement of high noise.
 
     Example:
         >>> most_calls(8)
@@ -311,7 +311,7 @@ def _listed(candidates: Any, pilot: Pilot, comparison: type[Comparison]) -> list
         if solver.stochastic and not comparison.stochastic:
             raise InvalidArgumentError(
                 f"`candidates[{i}]` must be deterministic, but {solver.name!r} draws noise, and its end points cannot "
-                "be compared with a reference; pass objective='law' to compare distributions."
+                "be compared with a reference; pass `objective='law'` to compare distributions."
             )
         check_fixed(solver)
         pilot.times(pair[1], 2)

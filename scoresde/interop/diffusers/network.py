@@ -32,7 +32,7 @@ class DiffusersNetwork:
     Raises:
         InvalidArgumentError: the network has no argument ``timestep``.
         InvalidTypeError: an argument has the wrong type.
-        ScoreFnError: in a call, the output is none of the three.
+        ScoreFnError: in a call, the output is not one of the three.
 
     Example:
         >>> def transformer(

@@ -35,7 +35,7 @@ else:
     try:
         from diffusers import ConfigMixin, SchedulerMixin
         from diffusers.utils import BaseOutput
-    except ImportError:  # the class can be looked at, and says what is missing when it is used
+    except ImportError:  # the class can be inspected, and its use raises an error that names what is missing
         ConfigMixin = BaseOutput = object
 
         class SchedulerMixin:
@@ -56,7 +56,7 @@ class StepOutput(BaseOutput):
     Attributes:
         prev_sample: what the pipeline's loop goes on with.
         pred_original_sample: the data estimate of this evaluation.
-        log_prob: the log-density of ``prev_sample`` given the sample, ``(batch,)`` float64, where it was asked for; 0
+        log_prob: the log-density of ``prev_sample`` given the sample, ``(batch,)`` float64, where it was requested; 0
             of a step that draws nothing.
     """
 
@@ -166,7 +166,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
     method=method)``; where the method has no limit at the first or last level (without signal, or without noise), DDIM
     makes the step there. A pipeline calls the network once for each of ``timesteps``. A method that evaluates several
     times in a step has several of them per step: their number is `order`, and with methods that evaluate more often in
-    their first steps there are more. Methods that cannot tell beforehand how often they will evaluate are refused.
+    their first steps there are more. Methods that cannot predict how often they will evaluate are refused.
 
     ``step`` returns the state after the step, or, within a step, the state at which the method wants the next
     evaluation. Where noise is added to a state before it is evaluated, `scale_model_input` does so. A pipeline that
@@ -369,7 +369,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         label = float(timestep)
         here = [i for i, value in enumerate(self.timesteps.tolist()) if value == label]
         if not here:
-            raise InvalidArgumentError(f"`timestep` {label:g} is none of this loop's: {self.timesteps.tolist()}.")
+            raise InvalidArgumentError(f"`timestep` {label:g} is not one of this loop's: {self.timesteps.tolist()}.")
         return next((i for i in here if self._calls[i].first), here[0])
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
@@ -450,7 +450,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         loop.index = index + 1
         wants_state = course.done or (loop.scales and course.between and not leads)
         after = course.x if wants_state else course.ask().state
-        with torch.inference_mode(False), torch.no_grad():  # in which nobody could tell whether it is written to
+        with torch.inference_mode(False), torch.no_grad():  # which has no count of what is written to it
             handed = loop.hand(after.to(sample.dtype, copy=True))
         told = self._density(index, model_output, sample, handed) if log_prob else None
         if return_dict:
@@ -668,7 +668,7 @@ def _solver_of(method: Any, options: Mapping[str, Any]) -> Solver:
         solver = make_solver(method, dict(options), ("method", "source", "options", "lead_in"))
         name = method if isinstance(method, str) else solver.name
     reasons = {
-        "it chooses its steps as it goes, so that nobody can tell beforehand how often it evaluates": solver.adaptive,
+        "it chooses its steps as it goes, and the number of its evaluations is not known": solver.adaptive,
         "another library makes its steps": solver.kind == "backend",
         "it runs the process forwards": solver.kind == "forward",
     }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MATTERS = 0.05  # of the standard deviation of the data: what a fault must change, or of a probability
 SHARE = 0.1  # of the whole distance to held-out data, likewise
 CLEAR = 3.0  # standard errors that means must be apart
-TESTS = 5  # tests of laws in one diagnosis, which share 1 - confidence
+TESTS = 5  # tests of distributions in one diagnosis, which share 1 - confidence
 
 
 @dataclass(frozen=True, repr=False)

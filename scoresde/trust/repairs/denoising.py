@@ -1,7 +1,7 @@
 r"""Denoising errors by noise level, of a network and of denoisers that need no training.
 
 With :math:`\lambda = \ln(\alpha/\sigma)`, :math:`g^2dt = -2\sigma^2d\lambda`, so that the part of a network in the
-Kullback-Leibler divergence of the laws of the reverse SDEs is
+Kullback-Leibler divergence of the distributions of the reverse SDEs is
 
 .. math:: \tfrac12\int g^2E\|s_\theta - s\|^2dt = \int E\|\hat\varepsilon_\theta - \hat\varepsilon\|^2d\lambda,
 

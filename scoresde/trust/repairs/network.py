@@ -1,4 +1,4 @@
-"""The network: its law, its denoising errors, its labels, and copies of its training data."""
+"""The network: its distribution, its denoising errors, its labels, and copies of its training data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NetworkRepair(Repair):
     """Exact integration of the network alone, from states with the right distribution, against data with the noise of
     the last time: what remains is the network's.
 
-    With an exact score, the distance is the Kullback-Leibler divergence of the reverse SDE's law,
+    With an exact score, the distance is the Kullback-Leibler divergence of the reverse SDE's distribution,
     :math:`KL \\le KL(p_T\\|\\pi) + \\int E\\|\\hat\\varepsilon_\\theta-\\hat\\varepsilon\\|^2d\\lambda`.
     """
 
@@ -89,7 +89,7 @@ class NetworkRepair(Repair):
         size = max(far.value, beyond * stray) if far.seen or matters else 0.0
         if max(float(broken.double().mean()), float(failed.double().mean())) > MATTERS:
             matters, size = True, math.inf
-            remedy = "Look at the network with scoresde.check_score; it may overflow, or divide by zero."
+            remedy = "Examine the network with scoresde.check_score; it may overflow, or divide by zero."
         floors = far.sliced.floor if unit == "data" else 0.0
         return self.found(
             distance, floors, f"{text}.", kind=kind, unit=unit, matters=matters, size=size, details=details,

@@ -61,7 +61,7 @@ class Prior(Repair):
         what = "the prior" if subject.begun is None else "`x`"
         far = subject.far(subject.samples("loose", score=subject.bare), finite_start(subject))
         details["distance of samples from the prior and from noised data"] = far.value
-        ends = signal > _SIGNAL and (low > MATTERS or bound == 1)  # in signal, and the prior is another law
+        ends = signal > _SIGNAL and (low > MATTERS or bound == 1)  # in signal, and the prior is another distribution
         matters = (far.seen and subject.large(far.value)) or ends
         found = f"are {number(far.value)} from those that start from noised data"
         if ends:
@@ -131,7 +131,7 @@ class Steps(Repair):
         return self.found(distance, gap, finding, kind="asymptotic", matters=matters, size=size, details=details)
 
     def _of_law(self, subject: Subject, given: torch.Tensor, tight: torch.Tensor) -> Rung:
-        """Of a method without a strong order: only the laws can be compared."""
+        """Of a method without a strong order: only the distributions can be compared."""
         between = energy(given, tight)
         errors = {k: _shift(between.value + k * between.error, tight, subject.unit) for k in (-2, 0, 2)}
         finding = (

@@ -350,8 +350,8 @@ class Subject:
 
     @functools.cached_property
     def of_network(self) -> Far:
-        """How far the law of the network is from that of the data at the end of the solve: exact samples of the network
-        alone, which start from states that were made of data."""
+        """How far the distribution of the network is from that of the data at the end of the solve: exact samples of
+        the network alone, which start from states that were made of data."""
         bare = self.bare
         x = self.samples("loose", score=bare, start="data", denoise=False)
         return self.far(x, self.noised(self.compared, self.t_end, _ROWS))
@@ -376,7 +376,7 @@ def finite(x: Tensor) -> Tensor:
     good = x[row_finite(x)]
     if len(good) < min(_FEWEST, len(x)):
         raise SolveFailedError(
-            f"{len(x) - len(good)} of {len(x)} draws failed. Look at the network with scoresde.check_score, or pass a "
+            f"{len(x) - len(good)} of {len(x)} draws failed. Examine the network with scoresde.check_score, or pass a "
             "wider `dtype`."
         )
     return good
