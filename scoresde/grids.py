@@ -443,13 +443,6 @@ class SamplerGrid:
         return self.times(steps)
 
 
-def own_times(grid: Any, steps: int | None) -> tuple[Any, int | None]:
-    """The times of a `SamplerGrid` in the place of the grid and of the number of steps; other grids are returned."""
-    if not isinstance(grid, SamplerGrid):
-        return grid, steps
-    return grid.times(grid.default_steps if steps is None else steps), None
-
-
 def _finite(ends: list[float], t_start: float, t_end: float, name: str) -> None:
     for end, t in zip(ends, (t_start, t_end), strict=True):
         if not abs(end) < float("inf"):

@@ -51,6 +51,7 @@ class SolveOptions:
     method: str | Solver | Grid = "pc"
     shape: Shape | None = None
     steps: Steps | None = None
+    evaluations: Steps | None = None
     grid: GridChoice = None
     rtol: NonNegative | None = None
     atol: NonNegative | None = None

@@ -56,6 +56,7 @@ from .support.memo import Memo, constants_of
 from .support.tensors import compute_dtype, far_from_most, row_finite, transforming, where
 
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
+DEFAULT_EVALUATIONS = 20  # of a solve that leaves the method to the rule
 _LEFT_OUT = "leave them out, or pass throw=False"
 _ROUNDING = 1e-12
 _ALIKE = 1e-6  # times, relative
@@ -79,6 +80,7 @@ class Setup:
         told: what a path keeps besides its states, if one is wanted.
         few: for how many evaluations a rule chose a grid for data near a standard deviation of 1, since theirs is not
             declared.
+        budget: how many evaluations were wanted.
     """
 
     process: Process
@@ -90,6 +92,7 @@ class Setup:
     dtype: torch.dtype
     few: int | None = None
     told: Told | None = None
+    budget: int | None = None
 
     def arrived(self) -> Solution:
         """The solution at the end of the loop, or the error of samples that did not arrive."""
@@ -103,6 +106,8 @@ class Setup:
             _warn_of_scale(self.process, solution, self.t_end, self.few)
         _warn_of_range(self.process, solution, self.t_end)
         solution = _rounded(solution, self.dtype, self.throw)
+        if self.budget is not None:
+            solution = replace(solution, budget=self.budget)
         return solution if self.told is None else self.told.on(solution, self.process.sde, self.loop)
 
 
@@ -139,6 +144,7 @@ def set_up(
     eta = solver.default_stochasticity if given.stochasticity is None else float(given.stochasticity)
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
     setup = Setup(process, None, None, times[-1], given.denoise, given.throw, dtype, course.few)
+    setup.budget = course.budget
     if given.path_log_prob is not False:
         drawn = x is None and course.moved is None
         setup.told = _told_of_path(given, solver, eta, sde, state, dtype, drawn=drawn)
@@ -172,7 +178,7 @@ class _Course:
         values: the times of the grid, if it was given so.
         first: the time of the state that is given or drawn.
         moved: takes this state to where the solve begins, if that is another time.
-        few: see `Setup`.
+        few, budget: see `Setup`.
     """
 
     given: SolveOptions
@@ -182,19 +188,25 @@ class _Course:
     first: float
     moved: NoiseStart | GaussianStart | None
     few: int | None
+    budget: int | None
 
 
 def _course(sde: SDE, score: Score, given: SolveOptions) -> _Course:
     """Choose what the arguments leave open, and refuse what does not go together."""
-    start, from_prior = given.start, isinstance(given.grid, grids.SamplerGrid)
-    grid, budget = grids.own_times(given.grid, given.steps)
+    start, from_prior, budget = given.start, isinstance(given.grid, grids.SamplerGrid), given.evaluations
+    if budget is not None and given.steps is not None:
+        raise InvalidArgumentError("`evaluations` and `steps` exclude each other; give one of them.")
     free = given.t_start is None and grids.time_of("t_end", given.t_end, sde, sde.t_min) != sde.t_max  # to begin lower
-    given = replace(given, grid=grid, steps=budget, t_start=_started(sde, start, given.t_start))
+    given = replace(given, t_start=_started(sde, start, given.t_start))
     noise_start: NoiseStart | None = None
-    chosen = isinstance(given.method, str) and given.method == "auto"
-    ruled = chosen and grid is None
+    chosen, own = isinstance(given.method, str) and given.method == "auto", given.grid
     if chosen:
         given, noise_start = _chosen(sde, score, given, free and start is None)
+        budget = given.evaluations
+    options = {} if chosen else given.solver_options
+    solver = for_data_of(score, make_solver(given.method, options, given.names))  # type: ignore[arg-type]
+    if isinstance(given.grid, grids.SamplerGrid):
+        given = _with_sampler_times(sde, solver, given)
     grid = given.grid
     if isinstance(grid, Grid) and grid.from_noise and isinstance(sde, AffineSDE):
         noise_start = NoiseStart.at(sde, grid.times_for(sde)[0], grid.data_scale or 1.0)
@@ -203,13 +215,43 @@ def _course(sde: SDE, score: Score, given: SolveOptions) -> _Course:
         raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
     if given.differentiable and values is not None and isinstance(grid, Tensor) and grid.requires_grad:
         values = values + (grid - grid.detach()).to(values)  # the checked values, with the gradient
-    options = {} if chosen else given.solver_options
-    solver = for_data_of(score, make_solver(given.method, options, given.names))  # type: ignore[arg-type]
     _check_fit(sde, score, solver, times, given)
     moved = noise_start if start is None else start
     first = times[0] if moved is None and not from_prior else sde.t_max
-    few = budget if ruled and grid is not None and score.traits.data_std is None else None
-    return _Course(given, solver, times, values, first, moved, few)
+    ruled = chosen and own is None and grid is not None
+    few = budget if ruled and score.traits.data_std is None else None
+    return _Course(given, solver, times, values, first, moved, few, budget)
+
+
+def _with_sampler_times(sde: SDE, solver: Solver, given: SolveOptions) -> SolveOptions:
+    """The options with the times of a `SamplerGrid` in the place of the grid and of the number of steps."""
+    grid: Any = given.grid
+    if given.evaluations is None:
+        times = grid.times(grid.default_steps if given.steps is None else given.steps)
+    else:
+        times = _most_nodes(sde, solver, given, grid.times)
+    return replace(given, grid=times, steps=None, evaluations=None)
+
+
+def _most_nodes(sde: SDE, solver: Solver, given: SolveOptions, nodes_for: Callable[[int], Tensor]) -> Tensor:
+    """The nodes of the largest number of steps that the evaluations pay for."""
+    wanted: Any = given.evaluations
+    for count in range(max(1, solver.steps_for(wanted, limits=2)), 0, -1):
+        nodes = nodes_for(count)
+        spent = _spent(sde, solver, nodes, given.denoise)
+        if spent <= wanted:
+            return nodes
+    raise InvalidArgumentError(f"`evaluations` must be at least {spent} for {solver.name!r} here, got {wanted}.")
+
+
+def _spent(sde: SDE, solver: Solver, nodes: Tensor, denoise: bool) -> int:
+    """The evaluations of a solve on a grid; steps back cost none."""
+    visited = solver.visit(sde, nodes)
+    steps = int((visited.diff() * (nodes[-1] - nodes[0]) > 0).sum())
+    if not isinstance(sde, AffineSDE):
+        return solver.cost(steps)
+    ends = sde.log_snr(nodes[[0, -1]].detach())
+    return solver.cost(steps, int(ends.isinf().sum())) + (denoise and float(ends[1]) < math.inf)
 
 
 def _steps(
@@ -221,7 +263,12 @@ def _steps(
     saved = check_save_at(given.save_at, sde, times)
     nodes = torch.zeros(0, dtype=torch.float64)
     if not solver.adaptive and not solver.own_steps:
-        nodes = _nodes(sde, solver, times, course.values, given.grid, given.steps)
+
+        def nodes_for(steps: int | None) -> Tensor:
+            return _with_saved(_nodes(sde, solver, times, course.values, given.grid, steps), saved, times)
+
+        counted = given.evaluations is None or times[0] == times[1]
+        nodes = nodes_for(given.steps) if counted else _most_nodes(sde, solver, given, nodes_for)
         saved = [_on_node(t, nodes) for t in saved]
     controller, limit = _controller(sde, solver, times, nodes, saved, given, dtypes)
     if solver.own_steps:
@@ -261,7 +308,8 @@ def _times(sde: SDE, given: SolveOptions) -> tuple[tuple[float, float], Tensor |
     grid, t_start, t_end, start = given.grid, given.t_start, given.t_end, given.start
     if is_times(grid):
         own = None if start else t_start
-        for name, value in (("steps", given.steps), ("t_start", own), ("t_end", t_end)):
+        wanted = ("steps", given.steps), ("evaluations", given.evaluations), ("t_start", own), ("t_end", t_end)
+        for name, value in wanted:
             if value is not None:
                 raise InvalidArgumentError(f"`{name}` follows from `grid`; leave it out.")
         values = check_times("grid", grid.times_for(sde) if isinstance(grid, Grid) else grid).clone()
@@ -284,7 +332,7 @@ def _with_its_grid(given: SolveOptions) -> SolveOptions:
         return given
     if given.solver_options:
         raise InvalidArgumentError(f"`method` brings its options; leave {min(given.solver_options)!r} out.")
-    for name in ("grid", "steps", "rtol", "atol", "t_start", "t_end"):
+    for name in ("grid", "steps", "evaluations", "rtol", "atol", "t_start", "t_end"):
         if getattr(given, name) is not None:
             raise InvalidArgumentError(f"`{name}` follows from `method`, which brings its grid; leave it out.")
     if not method.method:
@@ -293,16 +341,28 @@ def _with_its_grid(given: SolveOptions) -> SolveOptions:
 
 
 def _chosen(sde: SDE, score: Score, given: SolveOptions, free: bool) -> tuple[SolveOptions, NoiseStart | None]:
-    """The options with the method for ``method="auto"``, its number of steps unless a grid sets it, and its grid if
-    none is given; and where it begins, if it is free to."""
-    steps, grid, options = given.steps, given.grid, given.solver_options
+    """The options with the method for ``method="auto"``, the number of evaluations unless a grid or tolerances set it,
+    and its grid if none is given; and where it begins, if it is free to."""
+    grid, options = given.grid, given.solver_options
     if isinstance(grid, Grid) and grid.method and not options:
         return replace(given, method=from_config(grid.method)), None
     if is_times(grid):
         count = len(grid.times if isinstance(grid, Grid) else grid) - 1  # type: ignore[arg-type]
         return replace(given, method=choose(sde.affine, max(1, count), options).solver), None
-    choice, unit = choose(sde.affine, steps, options), unit_of(score.traits.data_std)
-    given = replace(given, method=choice.solver, steps=choice.steps)
+    if given.steps is not None:
+        warn_caller(
+            f"With method='auto' the number of evaluations is `evaluations`: pass evaluations={given.steps} in place "
+            f"of steps={given.steps}."
+        )
+        given = replace(given, evaluations=given.steps, steps=None)
+    free_of = given.rtol is None and given.atol is None and given.log_prob is False
+    if given.evaluations is None and free_of and sde.affine:
+        given = replace(given, evaluations=getattr(grid, "default_steps", DEFAULT_EVALUATIONS))
+    evaluations = given.evaluations
+    if evaluations is not None:
+        evaluations = max(1, evaluations - given.denoise)
+    choice, unit = choose(sde.affine, evaluations, options), unit_of(score.traits.data_std)
+    given = replace(given, method=choice.solver)
     if choice.grid is None or grid is not None:
         return given, None
     start = NoiseStart.of(sde, unit, choice.level) if free and isinstance(sde, AffineSDE) else None
@@ -356,7 +416,7 @@ def _check_fit(sde: SDE, score: Score, solver: Solver, times: tuple[float, float
             f"{', '.join(drift_methods())}. A method of your own that uses it declares takes_stochasticity = True."
         )
     if solver.adaptive:
-        for option in ("steps", "grid"):
+        for option in ("steps", "evaluations", "grid"):
             if getattr(given, option) is not None:
                 raise InvalidArgumentError(
                     f"`{option}` does not apply to {solver.name!r}, which chooses its steps; set rtol and atol, or "
@@ -366,6 +426,10 @@ def _check_fit(sde: SDE, score: Score, solver: Solver, times: tuple[float, float
         if solver.own_steps and given.grid is not None:
             raise InvalidArgumentError(
                 f"`grid` does not apply to {solver.name!r}, which makes equal steps on its clock; set steps, or clock."
+            )
+        if solver.own_steps and given.evaluations is not None:
+            raise InvalidArgumentError(
+                f"`evaluations` does not apply to {solver.name!r}, whose steps evaluate as often as they need; set steps."
             )
         for option in ("rtol", "atol"):
             if getattr(given, option) is not None:
@@ -475,6 +539,15 @@ def _separate(sde: SDE, times: Tensor) -> Tensor:
     return times
 
 
+def _with_saved(nodes: Tensor, saved: list[float], times: tuple[float, float]) -> Tensor:
+    """The nodes, and the times to save that are not among them."""
+    missing = {t for t in (_on_node(t, nodes) for t in saved) if t not in times and not bool((nodes == t).any())}
+    if not missing:
+        return nodes
+    merged = torch.cat([nodes, torch.tensor(sorted(missing), dtype=torch.float64)])
+    return merged.sort(descending=times[1] < times[0]).values
+
+
 def _on_node(t: float, nodes: Tensor) -> float:
     """A time that differs from a node by rounding is the node."""
     near = float(nodes.detach()[(nodes.detach() - t).abs().argmin()])
@@ -499,10 +572,6 @@ def _controller(
     if solver.adaptive:
         allowed = tolerances(given.rtol, given.atol, *dtypes)
         return Adaptive(start, (*inner, end), *allowed), DEFAULT_MAX_STEPS if limit is None else limit
-    missing = [t for t in inner if not bool((nodes == t).any())]
-    if missing:
-        merged = torch.cat([nodes, torch.tensor(missing, dtype=torch.float64)])
-        nodes = merged.sort(descending=sign < 0).values
     return FixedGrid(solver.visit(sde, nodes)), limit
 
 

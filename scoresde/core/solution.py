@@ -82,6 +82,8 @@ class Solution(Displayed):
         steps: steps of the loop; a last step that needs no evaluation is made in that of the step before.
         accepted, rejected: steps per sample, ``(batch,)``.
         evaluations: calls of the score function.
+        budget: how many evaluations per sample were wanted (``evaluations=``); the largest number of steps that they
+            pay for was made.
         status: one `Status` per sample, ``(batch,)`` integers.
         ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n,
             batch, *event)``; None without ``save_at``.
@@ -122,6 +124,7 @@ class Solution(Displayed):
     log_prob_error: Tensor | None = None
     path_log_prob: Tensor | None = None
     path: Any = None
+    budget: int | None = None
 
     @property
     def success(self) -> Tensor:
@@ -133,7 +136,7 @@ class Solution(Displayed):
             "x": kind(self.x),
             "denoised at t" if self.denoised else "t": span(self.t),
             "status": tally(Status(code).name for code in self.status.tolist()),
-            "evaluations per sample": span(self.nfe),
+            "evaluations per sample": span(self.nfe) + (f" of {self.budget}" if self.budget else ""),
             "steps": str(self.steps),
             **({} if self.xs is None else {"saved": f"{len(self.xs)} states"}),
             **({} if self.error_bound is None else {"error bound": span(self.error_bound)}),

@@ -31,6 +31,7 @@ def solve(
     *,
     method: MethodName | str | Solver | Grid = "pc",
     shape: Sequence[int] | None = None,
+    evaluations: int | None = None,
     steps: int | None = None,
     grid: GridChoice = None,
     rtol: float | None = None,
@@ -70,16 +71,18 @@ def solve(
             ``(batch,)``; a `ScoreModel`, a target's score, or any callable.
         x: the state at ``t_start``, ``(batch, *event)``; if it is missing, it is drawn from the prior.
         method: a name from `methods`, a solver object, what `tune`, `fit_solver` or `fit_grid` made, which is a method
-            on its grid, or ``"auto"``. With ``steps`` as the number of evaluations, ``"auto"`` is the method with the
-            smallest measured errors: up to 6 ``"unipc2"`` with ``lower_order_final=True`` on the grid ``VPTime(0.3,
+            on its grid, or ``"auto"``. With a number of ``evaluations``, ``"auto"`` is the method with the smallest
+            measured errors: up to 6 ``"unipc2"`` with ``lower_order_final=True`` on the grid ``VPTime(0.3,
             0.25)``, up to 8 ``"dpm_2m"`` on ``Angle(1.0, 0.35)``, up to 29 ``"dpm_3m"`` with ``start_up="published"``
             on ``Angle(3.0, 0.25)``, begun at :math:`\sigma/\alpha` = 100 (up to 14) or 300 (all in units of the data,
             where the score function declares them, else of 1), beyond that ``"unipc3"``; with a fitted grid it is the
             method that the grid was fitted for; otherwise ``"adams"``.
         shape: ``(batch, *event)`` when ``x`` is missing; not needed if ``score_fn`` has an ``event_shape`` (then one
             sample, or one per seed).
-        steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
-            from the method.
+        evaluations: the number of calls of the network per sample, ``denoise`` included: a fixed-step method makes the
+            largest number of steps that they pay for (default 20 for ``"auto"`` without tolerances).
+        steps: in place of ``evaluations``, the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for
+            others).
         grid: the nodes of a fixed-step method: ``"log_snr"`` (default for affine processes with a finite log-SNR),
             ``"tangent"`` or ``"time"`` (default for others, depending on the schedule), ``"karras"``, ``"cosine"``,
             ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, a `SamplerGrid`, which has

@@ -168,6 +168,7 @@ class Stepper:
         *,
         prediction: str | ScoreModel | Callable[..., Score] = "score",
         shape: Sequence[int] | None = None,
+        evaluations: int | None = None,
         steps: int | None = None,
         grid: GridChoice = None,
         rtol: float | None = None,

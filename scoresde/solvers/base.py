@@ -180,7 +180,9 @@ class Solver(abc.ABC):
         adaptive: whether it chooses its own steps (its steps then carry an error estimate).
         own_steps: whether a step is a whole interval, inside which a library makes its own steps: `solve` then passes
             it the tolerances or the number of steps, which are fields of it.
-        evaluations: score evaluations per step; ``extra_evaluations``: those of the first steps beyond that.
+        evaluations: score evaluations per step; ``extra_evaluations``: those of the first steps beyond that;
+            ``limit_evaluations``: those of a step that begins or ends where the log-SNR is infinite. `cost` follows
+            from them, where a method does not give its own.
         ode_order: the order on the probability flow, None where there is none; ``weak_order`` and ``strong_order``,
             those in the distribution and along the path.
         batch_coupled: whether samples depend on the others of their batch.
@@ -227,6 +229,22 @@ class Solver(abc.ABC):
     @property
     def extra_evaluations(self) -> int:
         return 0
+
+    @property
+    def limit_evaluations(self) -> int:
+        return self.evaluations
+
+    def cost(self, steps: int, limits: int = 0) -> int:
+        """The evaluations of so many steps, of which some begin or end where the log-SNR is infinite."""
+        spared = (self.evaluations - self.limit_evaluations) * min(limits, steps)
+        return steps * self.evaluations - spared + self.extra_evaluations
+
+    def steps_for(self, evaluations: int, limits: int = 0) -> int:
+        """The largest number of steps that takes no more than so many evaluations; 0 if there is none."""
+        steps = evaluations // self.evaluations + limits
+        while steps > 0 and self.cost(steps, limits) > evaluations:
+            steps -= 1
+        return steps
 
     @property
     def ode_order(self) -> int | None:
@@ -333,6 +351,7 @@ class EstimateSolver(Solver):
 
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
+    limit_evaluations: ClassVar[int] = 1
 
 
 class MCMCSolver(Solver):

@@ -97,10 +97,9 @@ class PLMS(IPNDM):
 
     reference: ClassVar[str] = "Liu et al. (2022), Pseudo Numerical Methods"
 
-    @property
-    def extra_evaluations(self) -> int:
-        """The additional evaluation of the first step."""
-        return int(self.order > 1)
+    def cost(self, steps: int, limits: int = 0) -> int:
+        """See `Solver.cost`: the first step has an additional evaluation."""
+        return steps + int(self.order > 1 and steps > limits)
 
     def predict(
         self,

@@ -134,6 +134,11 @@ class PredictorCorrector(PredictedSolver):
         return self.predictor.data_limit and self.order == "cp"
 
     @property
+    def limit_evaluations(self) -> int:
+        """Those of the predictor and of the corrector."""
+        return self.evaluations - self.predictor.evaluations + self.predictor.limit_evaluations
+
+    @property
     def extra_evaluations(self) -> int:
         """The same as that of the predictor."""
         return self.predictor.extra_evaluations

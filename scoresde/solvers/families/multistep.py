@@ -169,8 +169,13 @@ class Multistep(EstimateSolver):
     @property
     def extra_evaluations(self) -> int:
         """The evaluations of the single steps at the start, and of the correction at the end."""
-        each = start_evaluations(self.start_order)
-        return max(0, self.memory - 2) * (each - 1) + (self.correct_last and self.corrector_order > 0)
+        return self.cost(self.memory) - self.memory
+
+    def cost(self, steps: int, limits: int = 0) -> int:
+        """See `Solver.cost`."""
+        single = max(0, min(self.memory - 2, steps - limits))
+        corrected = self.correct_last and self.corrector_order > 0
+        return steps + single * (start_evaluations(self.start_order) - 1) + corrected
 
     def init(self, process: Process, x: Tensor, start: Node) -> History:
         """No history."""

@@ -77,6 +77,11 @@ class RungeKutta(Solver):
         return int(self.adaptive)
 
     @property
+    def limit_evaluations(self) -> int:
+        """On any clock but time such a step is DDIM's."""
+        return self.evaluations if self.coordinate is TIME else 1
+
+    @property
     def data_limit(self) -> bool:
         """In time only methods that never evaluate at the end of a step can end at sigma = 0."""
         return self.coordinate is not TIME or self.tableau.c[-1] < 1.0

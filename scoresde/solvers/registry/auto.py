@@ -98,11 +98,10 @@ def unit_of(std: float | None) -> float:
 
 
 class Choice(NamedTuple):
-    """A method, its number of steps, its grid, of which None is the default one, and the level of noise above which it
-    does not begin, in units of the data."""
+    """A method, its grid, of which None is the default one, and the level of noise above which it does not begin, in
+    units of the data."""
 
     solver: Solver
-    steps: int | None
     grid: FewSteps | Angle | None = None
     level: float = math.inf
 
@@ -132,20 +131,20 @@ BUDGETS: tuple[BudgetRule, ...] = (
 )
 
 
-def level_of(steps: int, least: float = 0.0) -> float:
+def level_of(evaluations: int, least: float = 0.0) -> float:
     """Where so many evaluations begin at most; not below a level.
 
     Example:
         >>> level_of(8), level_of(20), level_of(100)
         (100.0, 300.0, inf)
     """
-    return max(least, next(rule for rule in BUDGETS if steps <= rule.most).level)
+    return max(least, next(rule for rule in BUDGETS if evaluations <= rule.most).level)
 
 
-def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
-    """The method, its number of steps for a budget, and its grid.
+def choose(affine: bool, evaluations: int | None, options: Iterable[str]) -> Choice:
+    """The method for a number of evaluations, and its grid.
 
-    - With ``steps``, the number of evaluations: up to 6 `UniPC2` with ``lower_order_final=True``, on the grid
+    - With ``evaluations``: up to 6 `UniPC2` with ``lower_order_final=True``, on the grid
       ``VPTime(0.3, 0.25)`` (see `scoresde.grids.VPTime`); up to 8 `DPM2M` on ``Angle(1.0, 0.35)`` (see
       `scoresde.grids.Angle`); up to 29 `DPM3M` with ``start_up="published"`` on ``Angle(3.0, 0.25)``; then `UniPC3`.
     - Otherwise, with or without tolerances: `Adams`.
@@ -153,18 +152,17 @@ def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
 
     Example:
         >>> choice = choose(True, 20, ())
-        >>> choice.solver.name, choice.steps, choice.grid
-        ('dpm_3m', 20, Angle(scale=3.0, power=0.25))
+        >>> choice.solver.name, choice.grid
+        ('dpm_3m', Angle(scale=3.0, power=0.25))
     """
     check_flag("affine", affine)
-    if steps is not None:
-        check_integer("steps", steps, low=1, high=MOST_STEPS)
+    if evaluations is not None:
+        check_integer("evaluations", evaluations, low=1, high=MOST_STEPS)
     check_kind("options", options, (Mapping, Sequence, Set), "the names of options")
     given = sorted(map(str, options))
     if given:
         raise InvalidArgumentError(f"method='auto' has no options; give {given[0]!r} with the name of a method.")
-    if steps is None:
-        return Choice(Adams() if affine else RK45(), None)
-    rule = next(rule for rule in BUDGETS if steps <= rule.most) if affine else BudgetRule(math.inf, Heun())
-    count = max(1, (steps - rule.solver.extra_evaluations) // rule.solver.evaluations)
-    return Choice(rule.solver, count, rule.grid, rule.level)
+    if evaluations is None:
+        return Choice(Adams() if affine else RK45())
+    rule = next(rule for rule in BUDGETS if evaluations <= rule.most) if affine else BudgetRule(math.inf, Heun())
+    return Choice(rule.solver, rule.grid, rule.level)
