@@ -55,7 +55,7 @@ HINDSIGHT = 5  # pilots on which every indicator is tried
 F64 = torch.float64
 Pilot = dict[str, Any]  # the figures of one pilot
 SETTINGS: dict[str, dict[str, Any]] = {
-    "auto, 5": {"method": "auto", "steps": 5},
+    "auto, 5": {"method": "auto", "evaluations": 5},
     "dpmpp_2m, 8": {"method": "dpmpp_2m", "steps": 8},
     "unipc2, 10": {"method": "unipc2", "steps": 10},
     "ddim, 20": {"method": "ddim", "steps": 20},

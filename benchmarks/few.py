@@ -154,7 +154,7 @@ class Case:
             out["budgets"][str(budget)] = {
                 **{name: old.get(name) or self.best(budget, *given) for name, given in pairs.items()},
                 "best candidate": self.best_candidate(budget),
-                "auto": self.solve(method="auto", steps=budget),
+                "auto": self.solve(method="auto", evaluations=budget),
                 "before": self.solve(
                     method=BEFORE[budget], steps=budget - BEFORE[budget].extra_evaluations, grid="log_snr"
                 ),
@@ -267,7 +267,7 @@ def main(arguments: list[str]) -> None:
         for name in names:
             case = Case(makers[name](None))
             for budget in (5, 10):
-                for kind, given in (("auto", {"method": "auto", "steps": budget}),):
+                for kind, given in (("auto", {"method": "auto", "evaluations": budget}),):
                     got, file = case.solve(**given), known[name]["budgets"][str(budget)][kind]
                     print(name, budget, kind, got, file)
                     if not math.isclose(got["median"], file["median"], rel_tol=1e-4):

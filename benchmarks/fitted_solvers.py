@@ -86,7 +86,7 @@ class Case(few.Case):
                 "start": learned.start,
                 "cost": learned.cost.pilots,
                 "cost / grid": learned.cost.pilots / grids["unipc2"]["cost"],
-                "auto": self.solve(method="auto", steps=int(budget)),
+                "auto": self.solve(method="auto", evaluations=int(budget)),
             }
             self.shown(budget, out["budgets"][budget])
             keep(out)

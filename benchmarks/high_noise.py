@@ -102,7 +102,7 @@ def far(sde: Any, score: Any, data: Tensor, level: float = math.inf) -> float:
     x, start = states(sde, data), NoiseStart.of(sde, 1.0, level)
     given: dict[str, Any] = {"t_start": start.t, "grid": "log_snr"} if start else {}
     begun = x if start is None else start.state(x)
-    got = scoresde.solve(sde, score, begun, method="auto", steps=20, throw=False, **given).x
+    got = scoresde.solve(sde, score, begun, method="auto", evaluations=20, throw=False, **given).x
     return relative_distance(got, data[:500])
 
 
@@ -126,7 +126,7 @@ def over_best(sde: Any, score: Any, data: Tensor) -> float:
     for solver in methods().values():
         steps = (10 - solver.extra_evaluations) // solver.evaluations
         found += [error(method=solver, steps=steps, grid=grid) for grid in GRIDS]
-    return error(method="auto", steps=10) / min(found)
+    return error(method="auto", evaluations=10) / min(found)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

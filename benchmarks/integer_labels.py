@@ -103,7 +103,7 @@ class Case(few.Case):
                 "dpmpp_2m, chain.grid": self.error(method="dpmpp_2m", **levels),
                 "dpmpp_2m": self.error(method="dpmpp_2m", steps=budget),
                 "unipc2": self.error(method="unipc2", steps=budget),
-                "auto": self.error(method="auto", steps=budget),
+                "auto": self.error(method="auto", evaluations=budget),
                 "tune": self.error(method=tuned),
                 "tuned": f"{tuned.ranking[0].method} on {tuned.ranking[0].grid}",
             }

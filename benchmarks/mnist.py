@@ -35,8 +35,8 @@ SDES = {"VP": scoresde.VPSDE(), "flow": scoresde.FlowSDE()}
 # What runs are called, and the options of solve; None is the sampler that the network came with.
 METHODS: dict[str, dict[str, Any] | None] = {
     "as it comes": None,
-    "auto, 10": {"method": "auto", "steps": 10},
-    "auto, 20": {"method": "auto", "steps": 20},
+    "auto, 10": {"method": "auto", "evaluations": 10},
+    "auto, 20": {"method": "auto", "evaluations": 20},
 }
 PICTURE = Path("docs/assets/mnist.png")
 

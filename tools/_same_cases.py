@@ -1503,7 +1503,7 @@ def digits(quick: bool) -> Iterator[Case]:
             if not quick or process == "vp":
                 yield f"solve/{process}/{method}", functools.partial(_digits, process, method, **given)
         yield f"likelihood/{process}", functools.partial(_digits_likelihood, process)
-    yield "sample", lambda: scoresde.load("digits").sample(2, label=3, seed=0, method="auto", steps=10)
+    yield "sample", lambda: scoresde.load("digits").sample(2, label=3, seed=0, method="auto", evaluations=10)
     yield "config", lambda: scoresde.load("digits").config
     steps = {grid.steps for grid in scoresde.load("digits").config.grids}
     for process, n in itertools.product(("vp", "EDMSDE"), sorted(steps)):

@@ -33,7 +33,7 @@ tuned
 
 methods = {
     "ddim": {"method": "ddim", "steps": 5},
-    "auto": {"method": "auto", "steps": 5},
+    "auto": {"method": "auto", "evaluations": 5},
     "tuned": {"method": tuned},
 }
 shown, rows = [], []

@@ -133,7 +133,7 @@ class _Latents:
             raise SolveFailedError(f"{failed}. Nothing was written.")
         metadata = {**self.settings, "model": source_of(self.opened.network, options.model), "names": names}
         what = write_arrays(target, extension, {"latent": latent[good], "index": index, "nfe": nfe[good]}, metadata)
-        took = effort(self.plan.solver, self.plan.steps, nfe.tolist())
+        took = effort(self.plan, nfe.tolist())
         options.say(f"{len(index)} latents under {options.model}: {self.title}, {took}")
         options.say(f"{options.out}: {what}; {options.took}")
         if failures:

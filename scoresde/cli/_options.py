@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..tuning import FittedGrid
     from ..zoo import Pretrained
 
-AUTO, BUDGET = "auto", 25  # the method that chooses one, and its evaluations
+AUTO, BUDGET = "auto", 20  # the method that chooses one, and its evaluations
 RECORD = ".json"  # of what was tuned, fitted or learned
 _WORDS = {"true": True, "false": False, "none": None}
 _MASK = 0xFFFFFFFF
@@ -130,13 +130,20 @@ class MethodOptions(QuietOptions):
 class SolveOptions(MethodOptions):
     """A method that may take fixed steps, too."""
 
+    evaluations: int | None = flag(None, "Calls of the network per sample; the method makes as many steps as they pay.")
     steps: int | None = flag(None, "Steps of a fixed-step method; default 500 for pc, 50 for others.")
     grid: str | None = flag(None, f"Grid of a fixed-step method: {', '.join(GRIDS)}.", names=GRIDS)
 
     def plan(self, method: str, *, budget: bool = False) -> SolvePlan:
         """How to solve by a method, which decides on its evaluations if nothing else does and it has a ``budget``."""
-        open_ = budget and self.steps is None and self.rtol is None and self.atol is None
-        return plan_of(method, BUDGET if open_ else self.steps, self.grid, self.method_options)
+        evaluations = self.evaluations
+        if method == AUTO and self.steps is not None:
+            self.say(f"With auto, --steps is --evaluations; pass --evaluations {self.steps}.", err=True)
+            evaluations = self.steps if evaluations is None else evaluations
+        elif budget and (self.evaluations, self.steps, self.rtol, self.atol) == (None,) * 4:
+            evaluations = BUDGET
+        steps = None if method == AUTO else self.steps
+        return plan_of(method, steps, self.grid, self.method_options, evaluations)
 
 
 def make_sde(name: str) -> AffineSDE:
@@ -158,7 +165,7 @@ class SolvePlan(NamedTuple):
 
     Attributes:
         name: the method's.
-        steps: how many it takes, None for the method's default.
+        steps: how many it takes, as far as that is known; None for the method's default.
         told: method, steps, grid and end, as arguments of `scoresde.solve`.
         shown: for the metadata, plain values.
         denoise: how it ends if nobody says; None leaves it to the output.
@@ -174,27 +181,32 @@ class SolvePlan(NamedTuple):
     model: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda score_fn: score_fn
 
 
-def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> SolvePlan:
+def plan_of(
+    name: str, steps: int | None, grid: str | None, options: dict[str, object], evaluations: int | None = None
+) -> SolvePlan:
     """The plan of a method with its options; ``auto`` chooses it, and the name of a file reads it.
 
     Example:
         >>> plan_of("ddim", 10, None, {}).told
-        {'method': DDIM(), 'steps': 10, 'grid': None}
-        >>> plan_of("auto", 20, None, {}).steps
+        {'method': DDIM(), 'evaluations': None, 'steps': 10, 'grid': None}
+        >>> plan_of("auto", None, None, {}, 20).steps
         20
     """
     from ..solvers import choose, make_solver
 
     if is_record(name):
-        check_left_out(f"it follows from --method {name}", steps=steps, grid=grid, option=options or None)
+        check_left_out(
+            f"it follows from --method {name}", evaluations=evaluations, steps=steps, grid=grid, option=options or None
+        )
         return record_plan(name, read_record(name))
     if name == AUTO:
-        choice = choose(True, steps, options)  # the processes of a model are affine
-        solver, taken = choice.solver, choice.steps
+        solver: Solver = choose(True, evaluations, options).solver  # the processes of a model are affine
     else:
-        solver, taken = make_solver(name, options), steps
-    told = {"method": name if name == AUTO else solver, "steps": steps, "grid": grid}
-    return SolvePlan(name, solver, taken, told, {"method": name, "options": options, "steps": taken, "grid": grid})
+        solver = make_solver(name, options)
+    fixed = {"evaluations": evaluations, "steps": steps, "grid": grid}
+    taken = steps if evaluations is None or solver.adaptive else solver.steps_for(evaluations)
+    told = {"method": name if name == AUTO else solver, **fixed}
+    return SolvePlan(name, solver, taken, told, {"method": name, "options": options, **fixed})
 
 
 def record_plan(name: str, record: FittedGrid) -> SolvePlan:
@@ -225,7 +237,7 @@ def saved_plan(network: Pretrained) -> SolvePlan | None:
     told = sampler.arguments(network.chain)
     for key in ("method", "denoise", *sampler.options):
         told.pop(key)
-    plan = plan_of(sampler.method, sampler.steps, sampler.grid, dict(sampler.options))
+    plan = plan_of(sampler.method, sampler.steps, sampler.grid, dict(sampler.options), sampler.evaluations)
     if sampler.levels is None:
         told |= plan.told
     else:
@@ -456,15 +468,19 @@ def follow(
     return seen
 
 
-def effort(solver: Solver, steps: int | None, nfe: Sequence[int]) -> str:
+def effort(plan: SolvePlan, nfe: Sequence[int]) -> str:
     """What a solve took, in words.
 
     Example:
-        >>> from scoresde.solvers import make_solver
-        >>> effort(make_solver("heun", {}), 10, [20, 20])
+        >>> effort(plan_of("heun", 10, None, {}), [20, 20])
         '10 steps, 20 evaluations per sample'
+        >>> effort(plan_of("heun", None, None, {}, 21), [20, 20])
+        '20 of 21 evaluations per sample'
     """
-    taken = "adaptive steps" if solver.adaptive else f"{steps or solver.default_steps} steps"
+    wanted = plan.told.get("evaluations")
+    if wanted is not None:
+        return f"{span(nfe)} of {wanted} evaluations per sample"
+    taken = "adaptive steps" if plan.solver.adaptive else f"{plan.steps or plan.solver.default_steps} steps"
     return f"{taken}, {span(nfe)} evaluations per sample"
 
 

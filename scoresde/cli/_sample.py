@@ -59,7 +59,7 @@ class DrawOptions(NetworkOptions, SolveOptions):
     )
     tune: bool = flag(
         False,
-        "Measure first which method and grid have the smallest error with as many evaluations as --steps says "
+        "Measure first which method and grid have the smallest error with as many evaluations as --evaluations says "
         f"(default {BUDGET}), on this model with this label and guidance, and draw the samples with them.",
         "--tune",
     )
@@ -133,7 +133,17 @@ class SampleOptions(DrawOptions, InverseOptions, TargetOptions):
     @property
     def untold(self) -> bool:
         """Whether no option is about the solve."""
-        told = (self.sde, self.method, self.steps, self.grid, self.rtol, self.atol, self.stochasticity, self.option)
+        told = (
+            self.sde,
+            self.method,
+            self.evaluations,
+            self.steps,
+            self.grid,
+            self.rtol,
+            self.atol,
+            self.stochasticity,
+            self.option,
+        )
         return not self.tune and all(value is None for value in told)
 
 
@@ -301,14 +311,14 @@ def _tuned(options: SampleOptions, scores: Scores) -> Tuned:
     from ..tuning import tune
     from ..tuning.tuning import most_calls
 
-    opened, steps = scores.opened, options.steps or BUDGET
-    work = f"by about {most_calls(steps)} network calls with {_TUNED} samples"
-    options.say(f"Tuning {options.model} for {steps} evaluations, {work} ...", err=True)
+    opened, budget = scores.opened, options.evaluations or options.steps or BUDGET
+    work = f"by about {most_calls(budget)} network calls with {_TUNED} samples"
+    options.say(f"Tuning {options.model} for {budget} evaluations, {work} ...", err=True)
     with opened.threads(_TUNED):
         return tune(
             opened.process,
             scores(options.first, _TUNED),
-            steps,
+            budget,
             pilot=_TUNED,
             shape=(_TUNED, *opened.event),
             seed=options.seed,
@@ -403,7 +413,7 @@ def _into_file(options: SampleOptions, output: _Output, drawing: CommandSamples,
         options.say(_summary(record))
     if drawing.certificate is not None:
         options.say(drawing.certificate.statement())
-    took = effort(plan.solver, plan.steps, nfe.tolist())
+    took = effort(plan, nfe.tolist())
     options.say(f"{num} samples of {options.model}: {opened.title}, {plan.name}, {took}")
     options.say(f"{options.out}: {what}; {drawing.calls} network calls, {options.took}")
 

@@ -143,7 +143,7 @@ def diagnose(options: DiagnoseOptions) -> None:
             opened.process,
             rows.score_fn,
             rows.x(options.seed),
-            **{"steps": None, **told},
+            **told,
             held_out=others,
             context=rows.context(),
             pilot=options.pilot,

@@ -48,7 +48,7 @@ class SolveOptions:
         True
     """
 
-    method: str | Solver | Grid = "pc"
+    method: str | Solver | Grid = "auto"
     shape: Shape | None = None
     steps: Steps | None = None
     evaluations: Steps | None = None

@@ -429,7 +429,8 @@ def _check_fit(sde: SDE, score: Score, solver: Solver, times: tuple[float, float
             )
         if solver.own_steps and given.evaluations is not None:
             raise InvalidArgumentError(
-                f"`evaluations` does not apply to {solver.name!r}, whose steps evaluate as often as they need; set steps."
+                f"`evaluations` does not apply to {solver.name!r}, whose steps evaluate as often as they "
+                "need; set steps."
             )
         for option in ("rtol", "atol"):
             if getattr(given, option) is not None:

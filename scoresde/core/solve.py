@@ -29,7 +29,7 @@ def solve(
     score_fn: Callable[..., Tensor],
     x: Tensor | None = None,
     *,
-    method: MethodName | str | Solver | Grid = "pc",
+    method: MethodName | str | Solver | Grid = "auto",
     shape: Sequence[int] | None = None,
     evaluations: int | None = None,
     steps: int | None = None,

@@ -172,7 +172,10 @@ def classifier_guidance(
         ... )
         >>> right = lambda x, t: target.log_responsibilities(x, sde, t)[:, 1]
         >>> x = scoresde.solve(
-        ...     sde, classifier_guidance(target.score(sde), right), seeds=range(50)
+        ...     sde,
+        ...     classifier_guidance(target.score(sde), right),
+        ...     method="pc",
+        ...     seeds=range(50),
         ... ).x
         >>> bool((x.mean() - 1).abs() < 0.2)
         True

@@ -292,7 +292,7 @@ def work_precision(
     exact = check_tensor("exact", exact, x.shape).detach()
     errors = {}
     for budget in budgets:
-        steps = (budget - solver.extra_evaluations) // max(1, solver.evaluations)
+        steps = solver.steps_for(budget)
         if steps < 1:
             continue
         got = run(solver, sde, target.score(sde), x, grids.resolve(grid, sde, sde.t_max, sde.t_min, steps))

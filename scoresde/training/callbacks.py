@@ -53,7 +53,7 @@ class SampleCallback:
     event_shape: Annotated[tuple[int, ...], Kind(partial(check_shape, rank=1))]
     num: Many = 64
     sde: AffineSDE | None = None
-    sampler: Mapping[str, Any] = field(default_factory=lambda: {"method": "auto", "steps": 20})
+    sampler: Mapping[str, Any] = field(default_factory=lambda: {"method": "auto", "evaluations": 20})
     data_range: Interval = (-1.0, 1.0)
     seed: Seed = 0
     clip: Interval | None = None

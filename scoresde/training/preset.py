@@ -75,7 +75,7 @@ class Preset:
     data_range: Interval = (-1.0, 1.0)
     label_dropout: Probability = 0.1
     flip: bool = False
-    sampler: Sampler = field(default_factory=lambda: Sampler("auto", steps=20))
+    sampler: Sampler = field(default_factory=lambda: Sampler("auto", evaluations=20))
     paper: str = ""
     bound: Annotated[Callable[..., Bound], called("bound(model, x, seed=0)")] | None = None
     labelled: bool = True

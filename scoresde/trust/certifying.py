@@ -31,7 +31,7 @@ from .running import PilotRun
 
 _LARGEST = 1e30  # a target
 _FEW = 8  # draws at which the score function is evaluated twice
-_STEPS = (5, 8, 10, 15, 20, 30, 50)  # of which a target chooses, where no list is given
+_EVALUATIONS = (5, 8, 10, 15, 20, 30, 50)  # of which a target chooses, where no list is given
 _TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4)
 
 
@@ -40,6 +40,7 @@ def certify(
     score_fn: Callable[..., Tensor],
     method: MethodName | str | Solver | Grid | Sequence[str | Solver | Grid] = "auto",
     *,
+    evaluations: int | Sequence[int] | None = None,
     steps: int | Sequence[int] | None = None,
     grid: Any = None,
     rtol: float | Sequence[float] | None = None,
@@ -72,11 +73,11 @@ def certify(
     Args:
         sde: an affine process.
         score_fn: as for `solve`.
-        method, steps, grid, rtol, atol, options: as for `solve`; ``options`` may also have ``t_end``, ``denoise``,
-            ``start``, ``stochasticity`` and ``max_steps``. With ``target``, `method`, `steps` and `rtol` may be lists.
-            A method that draws noise must have a ``strong_order``; its error is that on the same Brownian path.
-        target: a bound that is wanted. The cheapest of all combinations in the lists whose bound is at most the target
-            is chosen on one half of the pilot, and certified on the other.
+        method, evaluations, steps, grid, rtol, atol, options: as for `solve`; ``options`` may also have ``t_end``,
+            ``denoise``, ``start``, ``stochasticity`` and ``max_steps``. With ``target``, `method`, `evaluations`,
+            `steps` and `rtol` may be lists. A method that draws noise must have a ``strong_order``; its error is that
+        on the same Brownian path. target: a bound that is wanted. The cheapest of all combinations in the lists whose
+            bound is at most the target is chosen on one half of the pilot, and certified on the other.
         pilot: the number of draws.
         confidence: c.
         confidence_in_pilot: if given, this pilot itself covers a share of at least ``confidence`` of all further
@@ -117,9 +118,9 @@ def certify(
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
         >>> sde = scoresde.VPSDE()
         >>> certificate = certify(
-        ...     sde, target.score(sde), "dpmpp_2m", steps=[5, 10, 20], target=0.03
+        ...     sde, target.score(sde), "dpmpp_2m", evaluations=[5, 10, 20], target=0.03
         ... )
-        >>> certificate.identity.settings["steps"], certificate.met
+        >>> certificate.identity.settings["evaluations"], certificate.met
         (20, True)
 
     References:
@@ -137,7 +138,7 @@ def certify(
         target = check_positive("target", target, high=_LARGEST)
     if target is not None and indicator not in ("auto", "constant"):
         raise InvalidArgumentError("A `target` is one bound for all samples; leave `indicator` out.")
-    lists = {"method": method, "steps": steps, "rtol": rtol}
+    lists = {"method": method, "evaluations": evaluations, "steps": steps, "rtol": rtol}
     several = [_one(lists)] if target is None else _combinations(lists)
     listed = [{**each, "grid": grid, "atol": atol, **options} for each in several]
     tasks = [Task.of(sde, score_fn, settings, shape, count, dtype, device) for settings in listed]
@@ -244,9 +245,9 @@ def _combinations(lists: Mapping[str, Any]) -> list[dict[str, Any]]:
             "`method` must not mix adaptive methods, which take tolerances, with others, which take steps; certify "
             "each kind by itself."
         )
-    if given["steps"] == [None] and given["rtol"] == [None]:
+    if given["evaluations"] == given["steps"] == given["rtol"] == [None]:
         adaptive = all(method != "auto" and _adaptive(method) for method in given["method"])
-        given.update({"rtol": list(_TOLERANCES)} if adaptive else {"steps": list(_STEPS)})
+        given.update({"rtol": list(_TOLERANCES)} if adaptive else {"evaluations": list(_EVALUATIONS)})
     return [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
 
 

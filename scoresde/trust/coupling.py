@@ -164,20 +164,22 @@ class Task:
         """The settings that belong to the problem, which a reference has as well."""
         return {name: value for name, value in self.settings.items() if name in _SHARED}
 
+    def steps(self, otherwise: int) -> int:
+        """The number of steps, as far as the settings determine it."""
+        given, paid = self.settings.get("steps"), self.settings.get("evaluations")
+        return int(given or otherwise) if paid is None else self.solver.steps_for(paid)
+
     def halved(self, steps: int) -> Settings | None:
         """The settings with at most half of the evaluations of so many steps; None where the method has no others."""
         solver = self.solver
         if solver.adaptive:
             return None
-        each, extra = max(1, solver.evaluations), solver.extra_evaluations
-        count = int((steps * each + extra) / 2 - extra) // each
+        count = solver.steps_for(solver.cost(steps) // 2)
         return self._with_times(lambda times: _subset(times, count), count) if count >= 1 else None
 
     def refined(self, factor: int, steps: int) -> Settings | None:
         """The settings with each of so many steps divided; None where the method has no others."""
-        return self._with_times(
-            lambda times: self._divided(times, factor), int(self.settings.get("steps") or steps) * factor
-        )
+        return self._with_times(lambda times: self._divided(times, factor), self.steps(steps) * factor)
 
     def _with_times(self, changed: Callable[[Tensor], Tensor], count: int) -> Settings | None:
         """The settings with other times: those of a grid changed, or as many steps."""
@@ -193,7 +195,8 @@ class Task:
         if is_times(grid):
             given = grid.times_for(self.sde) if isinstance(grid, Grid) else grid
             return {**settings, "grid": changed(torch.as_tensor(given, dtype=torch.float64))}
-        return {**settings, "steps": count}
+        settings.pop("evaluations", None)
+        return settings | ({"evaluations": self.solver.cost(count)} if method == "auto" else {"steps": count})
 
     def _divided(self, times: Tensor, factor: int) -> Tensor:
         """Times with more between them, at equal distances of the log-SNR, or of time where that is infinite."""

@@ -18,7 +18,7 @@ from ..core.errors import InvalidArgumentError, InvalidTypeError, short
 from ..core.noise import check_seed
 from ..core.sdes import SDE, AffineSDE, NormalPrior
 from ..core.sdes.base import check_affine
-from ..core.setup import is_times
+from ..core.setup import DEFAULT_EVALUATIONS, is_times
 from ..core.support import display as _display
 from ..core.support.checks import (
     MOST_DRAWS,
@@ -208,7 +208,8 @@ def diagnose(
     data: Tensor,
     *,
     method: MethodName | str | Solver | Grid = "auto",
-    steps: int | None = 20,
+    evaluations: int | None = None,
+    steps: int | None = None,
     held_out: Tensor | tuple[Tensor, Mapping[str, object]] | None = None,
     exact_score: Callable[..., Tensor] | None = None,
     context: Mapping[str, object] | None = None,
@@ -265,9 +266,9 @@ def diagnose(
     reference, with 4 and 8 times as many steps, which costs about 20 times as much as the method.
 
     Args:
-        sde, score_fn, method, steps, options: as for `solve`; ``options`` may also have ``t_end``, ``denoise``,
-            ``rtol``, and others; ``rtol`` or a ``grid`` of times make `steps` None. With a grid that begins below
-            ``t_max``, such as ``chain.grid(20, "leading")``, samples begin there with the noise of that level, as the
+        sde, score_fn, method, evaluations, steps, options: as for `solve`; ``options`` may also have ``t_end``,
+            ``denoise``, ``rtol``, and others. A method with fixed steps has 20 evaluations by default. With a grid that
+            begins below ``t_max``, such as ``chain.grid(20, "leading")``, samples begin there with the noise of that level, as the
             loops of such networks do; what this changes is the row ``prior``.
         data: the training data as the network receives them, ``(n, *event)``, n ≥ 8.
         held_out: other data of the same distribution, ``(m, *event)``, m ≥ 8, or a pair of these and their context.
@@ -343,15 +344,16 @@ def diagnose(
     rows = _rows("data", data, context)
     event = tuple(rows.x.shape[1:])
     held = rows if held_out is None else _held(held_out, rows, event)
-    if "rtol" in options or is_times(options.get("grid")) or (isinstance(method, str | Solver) and _adaptive(method)):
-        steps = None
+    own = isinstance(method, Grid) or "rtol" in options or is_times(options.get("grid"))
+    if not own and evaluations is None and steps is None and not _adaptive(method):
+        evaluations = DEFAULT_EVALUATIONS
     check_evaluating("score_fn", score_fn)
     score = as_score(score_fn)
     if clip is not None:
         score = Clip(score, *check_interval("clip", clip), sde=check_affine(sde))
     exact = None if exact_score is None else as_score(exact_score)
     full, packed = in_float32(score)
-    settings = {"method": method, "steps": steps, **options}
+    settings = {"method": method, "evaluations": evaluations, "steps": steps, **options}
     where = rows.x.device if device is None else device
     process = _from_first(check_affine(sde), options.get("grid"))
     task = Task.of(process, full, settings, (count, *event) if shape is None else shape, count, dtype, where)
@@ -422,7 +424,7 @@ def _ladder(subject: Subject, precision: Precision, draws: int | None) -> tuple[
     )
 
 
-def _adaptive(method: str | Solver) -> bool:
+def _adaptive(method: Any) -> bool:
     return method != "auto" and make_solver(method, {}, ()).adaptive
 
 

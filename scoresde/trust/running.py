@@ -300,7 +300,7 @@ class PilotRun:
             return StepsReference(task, *self._steps)
         if not task.stochastic:
             return FlowReference(task, scale_of(coarse.x))
-        return PathReference(task, int(task.settings.get("steps") or coarse.steps))
+        return PathReference(task, task.steps(coarse.steps))
 
     def _enough(self, ends: Tensor, tight: Tensor, loose: Tensor) -> bool:
         """Whether two references differ by little beside what they are to measure, in the median and at the quantile

@@ -43,9 +43,10 @@ _STARTING = 4.0  # a first step so much smaller than the next one was not chosen
 def fit_grid(
     sde: SDE,
     score_fn: Callable[..., Tensor],
-    steps: int,
+    steps: int | None = None,
     method: MethodName | str | Solver = "unipc2",
     *,
+    evaluations: int | None = None,
     pilot: int | None = None,
     objective: str | Objective = "log",
     x: Tensor | None = None,
@@ -74,6 +75,7 @@ def fit_grid(
         score_fn: as for `solve`; one that is not ``rowwise`` is evaluated on the whole pilot where a half would do.
         steps: the number of steps; evaluations follow from the method.
         method: a deterministic method with fixed steps.
+        evaluations: in place of ``steps``, the number of calls of the network per sample.
         pilot: the number of samples in the pilot batch, by default 64, or as many as ``x`` or ``shape`` has: one half
             to learn from, one half held out.
         objective: ``"log"``, the mean logarithm of the samples' RMS errors, which a few samples that end in another
@@ -124,6 +126,10 @@ def fit_grid(
     solver = make_solver(method, solver_options, ())
     sde = check_affine(sde)
     check_method(solver)
+    if (steps is None) == (evaluations is None):
+        raise InvalidArgumentError("Give `steps` or `evaluations`, one of them.")
+    if evaluations is not None:
+        steps = solver.steps_for(check_integer("evaluations", evaluations, low=solver.cost(2), high=MOST_STEPS))
     steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
     count = min(max(720 // (steps * solver.evaluations), 10), 150)
     if iterations is not None:

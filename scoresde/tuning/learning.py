@@ -29,6 +29,7 @@ from ..core.sdes import SDE, AffineSDE, Estimate, Node
 from ..core.sdes.base import check_affine
 from ..core.solve import solve
 from ..core.support.checks import MOST_STEPS, check_flag, check_integer
+from ..core.support.declared import alias
 from ..scores import Score
 from ..scores.base import Traits
 from ..solvers import Solver
@@ -53,10 +54,11 @@ _EXACT = 1e-7  # of a method that is written as coefficients
 Coefficients = tuple[list[Tensor], list[Tensor]]  # u and v of each step, newest first
 
 
+@alias("steps", "evaluations")
 def fit_solver(
     sde: SDE,
     score_fn: Callable[..., Tensor],
-    steps: int,
+    evaluations: int,
     *,
     pilot: int | None = None,
     order: int = 1,
@@ -88,7 +90,7 @@ def fit_solver(
         sde: an affine process, with a finite log-SNR at both ends.
         score_fn: as for `solve`; it must be differentiable in x, and in t for the nodes. One that is not ``rowwise`` is
             evaluated on the whole pilot where a half would do.
-        steps: the number of evaluations, which is that of steps, 2 to 200.
+        evaluations: the number of calls of the network per sample, which is that of steps, 2 to 200.
         pilot: the number of samples, by default 32, or as many as ``x`` or ``shape`` has; each half is learned from
             once, and held out once.
         order: 1, 2 or 3: conditions that the coefficients keep (as many as the first steps can). Higher ones leave less
@@ -100,15 +102,15 @@ def fit_solver(
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
-        iterations: gradients of each of the three searches, by default 560 / ``steps`` (25 to 75). To begin with, the
-            grids of four methods are fitted, with a third as many each. By default, the searches also end after 5,400
-            calls on the pilot in all (135 times ``steps`` above 40 steps), about three times the cost of `fit_grid`.
-        gradient: False where the score function has no gradient, or is too large to go backwards through: by finite
-            differences, the nodes and two numbers are learned, one for how far the coefficients are from those of
-            DDIM, and one shift for all levels; by default 700 / ``steps`` / (``steps`` + 2) iterations.
-        checkpoint: as of `fit_grid`: memory does not grow with the network's depth times the steps.
+        iterations: gradients of each of the three searches, by default 560 / ``evaluations`` (25 to 75). To begin with,
+            the grids of four methods are fitted, with a third as many each. By default, the searches also end after
+            5,400 calls on the pilot in all (135 times ``evaluations`` above 40 steps), about three times the cost of
+        `fit_grid`. gradient: False where the score function has no gradient, or is too large to go backwards through:
+            by finite differences, the nodes and two numbers are learned, one for how far the coefficients are from
+            those of DDIM, and one shift for all levels; by default 700 / ``evaluations`` / (``evaluations`` + 2)
+        iterations. checkpoint: as of `fit_grid`: memory does not grow with the network's depth times the steps.
         reference: as of `fit_grid`: a number of steps of `scoresde.solvers.UniPC3`, by default 200 or ten times
-            ``steps``; or the pilot's end states themselves.
+            ``evaluations``; or the pilot's end states themselves.
         t_start, t_end: the interval, as for `solve`.
         context: as for `scoresde.solve`, of the pilot.
         dtype, device: of the pilot; as of `solve`.
@@ -135,7 +137,7 @@ def fit_solver(
         Wang et al. (2025), Differentiable Solver Search. https://arxiv.org/abs/2505.21114
     """
     sde = check_affine(sde)
-    steps = check_integer("steps", steps, low=2, high=_MOST)
+    steps = check_integer("evaluations", evaluations, low=2, high=_MOST)
     check_integer("order", order, low=1, high=3)
     check_flag("shifts", shifts)
     check_ways(gradient, checkpoint)

@@ -49,6 +49,7 @@ def fit_start(
     *,
     rtol: float = 1e-2,
     method: MethodName | str | Solver = "adams",
+    evaluations: int | None = None,
     steps: int | None = None,
     pilot: int | None = None,
     x: Tensor | None = None,
@@ -71,7 +72,8 @@ def fit_start(
         gaussian: with the mean and covariance of the data, in full, diagonal or of low rank; see `Gaussian.fit`.
         rtol: the error that is allowed, in units of the RMS of the data; also the tolerance of the pilot's solves by
             an adaptive method.
-        method, steps: the method that is measured with and without the start, and the number of its fixed steps.
+        method, evaluations, steps: the method that is measured with and without the start, and the number of its
+            evaluations or of its fixed steps.
         pilot: the number of samples, by default 64, or as many as ``x`` has.
         x: the pilot's states at ``t_max``, instead of draws from the prior.
         seed: of the pilot.
@@ -114,8 +116,10 @@ def fit_start(
     solver = make_solver(method, solver_options, ())
     if solver.stochastic:
         raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")
-    if solver.adaptive == (steps is not None):
-        what = "chooses its steps; leave `steps` out" if solver.adaptive else "makes fixed steps; give `steps`"
+    fixed = {"steps": steps, "evaluations": evaluations}
+    if solver.adaptive == any(value is not None for value in fixed.values()):
+        what = "chooses its steps; leave `steps` and `evaluations` out"
+        what = what if solver.adaptive else "makes fixed steps; give `steps` or `evaluations`"
         raise InvalidArgumentError(f"method={solver.name!r} {what}.")
     rtol = check_number("rtol", rtol, low=0.0, strict=True)
     check_score_fn(score_fn)
@@ -140,10 +144,10 @@ def fit_start(
     times, bounds = _bounds(sde, network, gaussian, x, rtol * _size(gaussian), levels)
     start = GaussianStart(gaussian, sde, times[-1], bounds[-1])
     tolerance = rtol if solver.adaptive else None
-    full = _against(run(solver, tolerance, steps=steps), exact)
+    full = _against(run(solver, tolerance, **fixed), exact)
     if start.t == sde.t_max:
         return replace(start, full=full, warm=full)
-    return replace(start, full=full, warm=_against(run(solver, tolerance, steps=steps, start=start), exact))
+    return replace(start, full=full, warm=_against(run(solver, tolerance, **fixed, start=start), exact))
 
 
 def _size(gaussian: Gaussian) -> float:

@@ -24,6 +24,7 @@ from ..core.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..core.sdes import SDE
 from ..core.sdes.base import check_affine
 from ..core.support.checks import check_integer
+from ..core.support.declared import alias
 from ..grids import Angle, VPTime
 from ..solvers import Solver, choose, make_solver
 from ..solvers.registry.auto import HIGH, NOISE, level_of
@@ -84,7 +85,7 @@ class Entry(NamedTuple):
 
     def count(self, evaluations: int) -> int:
         """The largest number of steps with no more than so many evaluations; 0 if there is none."""
-        return max(0, (evaluations - self.solver.extra_evaluations) // self.solver.evaluations)
+        return self.solver.steps_for(evaluations)
 
     def times(self, pilot: Pilot, evaluations: int) -> Tensor:
         """The times of its steps."""
@@ -99,10 +100,11 @@ class Entry(NamedTuple):
         return pilot if self.level == math.inf else pilot.from_level(self.level)
 
 
+@alias("steps", "evaluations")
 def tune(
     sde: SDE,
     score_fn: Callable[..., Tensor],
-    steps: int,
+    evaluations: int,
     *,
     candidates: Sequence[Candidate] | None = None,
     objective: str = "log",
@@ -125,7 +127,7 @@ def tune(
     Args:
         sde: an affine process.
         score_fn: as for `solve`.
-        steps: the number of evaluations of a solve, at most 1,000.
+        evaluations: the number of calls of the network per sample, at most 1,000.
         candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
             default 17 of them and what ``method="auto"`` takes, if it is not one of these. The method is deterministic,
             unless distributions are compared. Up to 29 evaluations they begin at :math:`\sigma/\alpha` = 300, in units
@@ -177,30 +179,32 @@ def tune(
         True
     """
     sde = check_affine(sde)
-    steps = check_integer("steps", steps, low=1, high=_MOST)
+    evaluations = check_integer("evaluations", evaluations, low=1, high=_MOST)
     comparison = OBJECTIVES[check_choice("objective", objective, OBJECTIVES)]
     batch = Pilot.of(
-        sde, score_fn, pilot, comparison.pilot, checkpoint=False, level=level_of(steps, HIGH), x=x,
+        sde, score_fn, pilot, comparison.pilot, checkpoint=False, level=level_of(evaluations, HIGH), x=x,
         shape=shape, seed=seed, t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     comparison.check(batch)
     listed = [] if candidates is None else _listed(candidates, batch, comparison)
-    if listed and not any(entry.count(steps) for entry in listed):
-        raise InvalidArgumentError(f"No candidate can make a step with {steps} evaluations; take more `steps`.")
-    exact = comparison.exact(batch, steps) if reference is None else batch.reference(reference)
+    if listed and not any(entry.count(evaluations) for entry in listed):
+        raise InvalidArgumentError(f"No candidate can make a step with {evaluations} evaluations; take more.")
+    exact = comparison.exact(batch, evaluations) if reference is None else batch.reference(reference)
     if reference is not None:
         batch.warn_of_far(exact)
     batch.warn_of_high_noise(exact)
-    declared, batch = batch, batch.measured(exact, level_of(steps, HIGH))
-    auto = _auto(batch, steps)
+    declared, batch = batch, batch.measured(exact, level_of(evaluations, HIGH))
+    auto = _auto(batch, evaluations)
     rows = (*CANDIDATES, *STOCHASTIC) if comparison.stochastic else CANDIDATES
-    entries = [entry for entry in listed or candidates_of(batch, steps, rows) if entry.count(steps)]
-    coarse = [entry.results(batch, steps) for entry in entries]
+    entries = [entry for entry in listed or candidates_of(batch, evaluations, rows) if entry.count(evaluations)]
+    coarse = [entry.results(batch, evaluations) for entry in entries]
     compared = comparison(coarse, exact)
     order = sorted(range(len(entries)), key=compared.scores.__getitem__)
     lower: dict[Entry, Tensor] = {}
     if candidates is None:
-        lower = _lower(batch, steps, [*(entry for entry in entries if entry == auto), *(entries[i] for i in order)])
+        lower = _lower(
+            batch, evaluations, [*(entry for entry in entries if entry == auto), *(entries[i] for i in order)]
+        )
         better = [e for e, ends in lower.items() if _is_better(comparison([coarse[order[0]], ends], exact))]
         entries, coarse = [*entries, *better], [*coarse, *(lower[entry] for entry in better)]
         compared = comparison(coarse, exact)
@@ -213,13 +217,13 @@ def tune(
         )
     compared.warn(batch, order[0])
     best = entries[order[0]]
-    times = best.times(batch, steps)
+    times = best.times(batch, evaluations)
     with torch.no_grad():
         log_snr = sde.log_snr(times)
     default = PilotErrors(math.nan, math.nan)
     if auto in entries:
         known = dict(zip(entries, coarse, strict=True)) | lower if batch.unit == declared.unit else {}
-        default = comparison([_default(declared, steps, known)], exact).errors(0)
+        default = comparison([_default(declared, evaluations, known)], exact).errors(0)
     return Tuned(
         tuple(times.tolist()),
         method=to_text(best.solver),
@@ -230,37 +234,37 @@ def tune(
         default=default,
         cost=batch.cost,
         **batch.made_with,
-        evaluations=steps,
+        evaluations=evaluations,
         ranking=tuple(_ranked(entries[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
     )
 
 
-def most_calls(steps: int) -> int:
+def most_calls(evaluations: int) -> int:
     """How often `tune` calls the network at most, with the default candidates, but for a measurement of high noise.
 
     Example:
         >>> most_calls(8)
         260
     """
-    return (len(CANDIDATES) + 1 + _LOWERED) * steps + accurate(steps)
+    return (len(CANDIDATES) + 1 + _LOWERED) * evaluations + accurate(evaluations)
 
 
-def _default(pilot: Pilot, steps: int, known: Mapping[Entry, Tensor]) -> Tensor:
+def _default(pilot: Pilot, evaluations: int, known: Mapping[Entry, Tensor]) -> Tensor:
     """The end states of ``method="auto"``, of which some are known."""
-    auto = _auto(pilot, steps)
-    if level_of(steps) == NOISE and pilot.from_level(NOISE).start != pilot.start:
+    auto = _auto(pilot, evaluations)
+    if level_of(evaluations) == NOISE and pilot.from_level(NOISE).start != pilot.start:
         auto = auto.lower(pilot)
-    return known[auto] if auto in known else auto.results(pilot, steps)
+    return known[auto] if auto in known else auto.results(pilot, evaluations)
 
 
-def _lower(pilot: Pilot, steps: int, tried: Sequence[Entry]) -> dict[Entry, Tensor]:
+def _lower(pilot: Pilot, evaluations: int, tried: Sequence[Entry]) -> dict[Entry, Tensor]:
     """The end states of the first of some candidates, begun at a lower level; of none where there is no lower one, or
     where all begin at t_max."""
     begun = pilot.from_level(NOISE)
-    if level_of(steps) == math.inf or not begun.from_noise or begun.start == pilot.start:
+    if level_of(evaluations) == math.inf or not begun.from_noise or begun.start == pilot.start:
         return {}
     entries = list(dict.fromkeys(entry.lower(pilot) for entry in tried))[:_LOWERED]
-    return {entry: entry.results(pilot, steps) for entry in entries}
+    return {entry: entry.results(pilot, evaluations) for entry in entries}
 
 
 def _is_better(compared: Comparison) -> bool:
@@ -272,14 +276,14 @@ def _is_better(compared: Comparison) -> bool:
     return behind < math.exp(-2 * uncertainty)
 
 
-def _auto(pilot: Pilot, steps: int) -> Entry:
+def _auto(pilot: Pilot, evaluations: int) -> Entry:
     """What ``method="auto"`` takes."""
-    choice = choose(True, steps, ())
+    choice = choose(True, evaluations, ())
     grid = choice.grid_for(pilot.unit)
     return Entry(choice.solver, grid, "default" if grid is None else str(grid))
 
 
-def candidates_of(pilot: Pilot, steps: int, rows: Sequence[Row] = CANDIDATES) -> list[Entry]:
+def candidates_of(pilot: Pilot, evaluations: int, rows: Sequence[Row] = CANDIDATES) -> list[Entry]:
     """What ``method="auto"`` takes, and the list, without those that make the same steps; on the default grid where a
     process has an end that their grids have not."""
     with torch.no_grad():
@@ -292,9 +296,9 @@ def candidates_of(pilot: Pilot, steps: int, rows: Sequence[Row] = CANDIDATES) ->
     if endless:
         entries = [entry._replace(grid=None, name="default") for entry in entries]
     found: dict[tuple[Solver, tuple[float, ...]], Entry] = {}
-    for entry in (_auto(pilot, steps), *entries):
-        count = entry.count(steps)
-        times = tuple(entry.times(pilot, steps).tolist()) if count else ()
+    for entry in (_auto(pilot, evaluations), *entries):
+        count = entry.count(evaluations)
+        times = tuple(entry.times(pilot, evaluations).tolist()) if count else ()
         found.setdefault((entry.solver, times), entry)
     return list(found.values())
 

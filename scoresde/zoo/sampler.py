@@ -28,6 +28,7 @@ class Sampler:
     Args:
         method: a name of `scoresde.methods`, or ``"auto"``.
         steps: steps of a fixed-step method; None is the method's default.
+        evaluations: in place of steps, the number of calls of the network per sample, as for ``"auto"``.
         grid: a name of a grid; None is the default of `scoresde.solve`.
         levels: step through that many levels of the network's chain, in place of steps and grid.
         spacing: how these are chosen, see `scoresde.discrete.Chain.grid`.
@@ -54,6 +55,7 @@ class Sampler:
 
     method: str
     steps: Steps | None = None
+    evaluations: Steps | None = None
     grid: Annotated[str, Kind(lambda name, value: check_choice(name, value, GRIDS))] | None = None
     levels: Annotated[int, integer(low=2, high=MOST_STEPS)] | None = None
     spacing: Annotated[str, one_of(*SPACINGS)] = "trailing"
@@ -65,10 +67,12 @@ class Sampler:
     def __post_init__(self) -> None:
         if not all(isinstance(k, str) and isinstance(v, _PLAIN) for k, v in self.options.items()):
             raise InvalidTypeError(f"`options` must map names to plain values, got {str(self.options)[:80]}.")
-        if self.levels is not None and (self.steps, self.grid, self.t_end) != (None, None, None):
-            raise InvalidArgumentError("`levels` of a chain already determine steps, grid and t_end; leave those out.")
+        if self.levels is not None and (self.steps, self.evaluations, self.grid, self.t_end) != (None,) * 4:
+            raise InvalidArgumentError(
+                "`levels` of a chain already determine steps, evaluations, grid and t_end; leave those out."
+            )
         if self.method == "auto":
-            choose(True, self.steps, dict(self.options))
+            choose(True, self.evaluations, dict(self.options))
         else:
             make_solver(self.method, self.options)
 
@@ -84,7 +88,7 @@ class Sampler:
             if chain is None:
                 raise InvalidArgumentError("`levels` of a sampler need a chain, and the network has none.")
             return given | {"grid": chain.grid(self.levels, self.spacing)}
-        chosen = {"steps": self.steps, "grid": self.grid, "t_end": self.t_end}
+        chosen = {name: getattr(self, name) for name in ("steps", "evaluations", "grid", "t_end")}
         return given | {name: value for name, value in chosen.items() if value is not None}
 
     @checked
@@ -119,6 +123,9 @@ class Sampler:
             CorruptCheckpointError: it is not a sampler.
         """
         try:
+            if isinstance(content, Mapping) and "evaluations" not in content:
+                unit = "evaluations" if content.get("method") == "auto" else "steps"
+                content = {**content, "evaluations": None, "steps": None, unit: content.get("steps")}
             check_keys("a sampler", content, {entry.name for entry in fields(cls)})
             return cls(**content)
         except (InvalidArgumentError, InvalidTypeError) as error:

@@ -269,9 +269,9 @@ def test_shapes_come_from_the_state_the_argument_or_the_score_function() -> None
 
 def test_an_argument_that_is_no_process_or_score_is_refused() -> None:
     target = scoresde.targets.Gaussian(torch.zeros(2), 1.0)
-    refused(lambda: solve("vp", Spy(), states()), T, "`sde`", "'vp'", "VPSDE()")
-    refused(lambda: solve(SDE_VP, target, states()), T, "`score_fn`", "Gaussian", ".score(sde)")
-    refused(lambda: solve(SDE_VP, None, states()), T, "`score_fn`", "NoneType")
+    refused(lambda: solve("vp", Spy(), states(), method="pc"), T, "`sde`", "'vp'", "VPSDE()")
+    refused(lambda: solve(SDE_VP, target, states(), method="pc"), T, "`score_fn`", "Gaussian", ".score(sde)")
+    refused(lambda: solve(SDE_VP, None, states(), method="pc"), T, "`score_fn`", "NoneType")
     for other in (VESDE(), VPSDE(beta_max=10.0), scoresde.SubVPSDE()):
         score = target.score(other)
         refused(lambda: solve(SDE_VP, score, states(), method="ddim"), V, "`score_fn`", "`sde`", ".score(sde)")

@@ -54,7 +54,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: losses.denoising(MODEL, X[:, :0]), V, "`x0` must hold events of at least one number"),
     (lambda: losses.prior_kl(X, 1.0, -torch.ones(()), SDE.prior), V, "`sigma` must be positive"),
     *((lambda n=n: solve(SDE, SCORE, X, **{n: "no"}), T, f"`{n}` must be") for n in ("denoise", "throw")),
-    (lambda: solve(SDE, SCORE, X, progress=1), T, "`progress` must be True or False, got 1"),
+    (lambda: solve(SDE, SCORE, X, method="pc", progress=1), T, "`progress` must be True or False, got 1"),
     (lambda: scoresde.variational_bound(SDE, SCORE, X, draws=MANY), V, "`draws` must be at most 1000000"),
     (lambda: scoresde.simulate(SDE, X, steps=MANY), V, "`steps` must be at most 10000000"),
     (lambda: discrete.BetaChain.linear(MANY), V, "`n` must be at most 1000000"),

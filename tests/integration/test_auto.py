@@ -31,7 +31,7 @@ def test_a_solve_that_ends_in_noise_begins_at_t_max() -> None:
     sde = scoresde.EDMSDE(sigma_max=8000.0)
     x = sde.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
     for t_end in (200.0, 100.0, 4000.0):
-        given: dict[str, Any] = {"method": "auto", "steps": 8, "t_end": t_end}
+        given: dict[str, Any] = {"method": "auto", "evaluations": 8, "t_end": t_end}
         whole = solve(sde, TARGET.score(sde), x, t_start=sde.t_max, **given)
         assert torch.equal(solve(sde, TARGET.score(sde), x, **given).x, whole.x)
         exact = TARGET.flow_map(x, sde, sde.t_max, t_end)
@@ -56,7 +56,7 @@ def test_steps_are_evaluations() -> None:
     exact = TARGET.flow_map(X, SDE, SDE.t_max, SDE.t_min)
     bounds = {3: 1.0, 5: 0.18, 7: 0.12, 8: 0.1, 10: 0.015, 29: 0.003, 30: 6e-4, 50: 2e-4}  # Euler: .4 to .01
     for steps, bound in bounds.items():
-        solution = solve(SDE, TARGET.score(SDE), X, method="auto", steps=steps)
+        solution = solve(SDE, TARGET.score(SDE), X, method="auto", evaluations=steps)
         assert solution.evaluations == steps
         assert float((solution.x - exact).abs().max()) < bound, steps
 
@@ -75,14 +75,14 @@ def test_grids() -> None:
     few = {"method": "unipc2", "lower_order_final": True}
     more = {"method": "dpm_3m", "start_up": "published"}
     assert torch.equal(by_grid.x, solve(SDE, TARGET.score(SDE), X, grid=times, **few).x)
-    by_name = solve(SDE, TARGET.score(SDE), X, method="auto", grid="karras", steps=6)
+    by_name = solve(SDE, TARGET.score(SDE), X, method="auto", grid="karras", evaluations=6)
     assert torch.equal(by_name.x, solve(SDE, TARGET.score(SDE), X, grid="karras", steps=6, **few).x)
     edm = scoresde.EDMSDE()
     x = edm.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
     second, grids = {"method": "dpm_2m"}, {5: VPTime(0.3, 0.25), 7: Angle(1.0, 0.35), 9: Angle(3.0, 0.25)}
     for steps, method, at in ((5, few, 5), (6, few, 5), (7, second, 7), (8, second, 7), (9, more, 9), (29, more, 9)):
         grid = grids[at]
-        by_rule = solve(edm, TARGET.score(edm), x, method="auto", steps=steps)
+        by_rule = solve(edm, TARGET.score(edm), x, method="auto", evaluations=steps)
         assert torch.equal(by_rule.x, solve(edm, TARGET.score(edm), x, grid=grid, steps=steps, **method).x)
 
 
@@ -104,7 +104,7 @@ class TestNoiseStart:
         def bare(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:  # which does not declare the scale of its data
             return score(x, t)
 
-        auto = solve(self.SDE, bare, X, method="auto", steps=7, save_at="steps")
+        auto = solve(self.SDE, bare, X, method="auto", evaluations=7, save_at="steps")
         few = {"method": "dpm_2m", "grid": Angle(1.0, 0.35)}
         torch.testing.assert_close(auto.x, solve(self.SDE, bare, x, t_start=t, steps=7, **few).x)
         assert auto.evaluations == 7 and float(auto.ts[0]) == pytest.approx(t)
@@ -112,7 +112,7 @@ class TestNoiseStart:
     def test_the_scale_of_the_data_counts(self) -> None:
         large = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([100.0, 100.0], dtype=F64))
         t, _ = self.start(1000.0)
-        auto = solve(self.SDE, large.score(self.SDE), X, method="auto", steps=7, save_at="steps")
+        auto = solve(self.SDE, large.score(self.SDE), X, method="auto", evaluations=7, save_at="steps")
         assert float(auto.ts[0]) == pytest.approx(t)
 
     def test_what_is_given_is_kept(self) -> None:
@@ -129,7 +129,7 @@ class TestNoiseStart:
             return noise + 0.01 * (t[:, None] > 0.95)
 
         model = scoresde.ScoreModel(net, self.SDE, "noise")
-        auto = solve(self.SDE, model, X, method="auto", steps=6).x
+        auto = solve(self.SDE, model, X, method="auto", evaluations=6).x
         exact = solve(self.SDE, TARGET.score(self.SDE), X, method="adams", rtol=1e-8, atol=1e-8).x
         whole = solve(self.SDE, model, X, method="unipc2", steps=6, grid=VPTime(1.0, 0.25)).x
         assert 5 * float((auto - exact).abs().max()) < float((whole - exact).abs().max())
@@ -153,7 +153,9 @@ def test_a_process_with_a_drift_only() -> None:
 
     sde = Decay(t_min=0.1, t_max=1.0, prior=scoresde.NormalPrior(1.0))
     tight = solve(sde, lambda x, t: -x, X, method="auto", rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(solve(sde, lambda x, t: -x, X, method="auto", steps=400).x, tight.x, rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        solve(sde, lambda x, t: -x, X, method="auto", evaluations=400).x, tight.x, rtol=1e-4, atol=0
+    )
 
 
 def test_refusals() -> None:
@@ -198,7 +200,7 @@ def scaled(scale: float, sde: Any) -> Any:
 
 
 def warned(sde: Any, score_fn: Any, **options: Any) -> list[str]:
-    given: dict[str, Any] = {"method": "auto", "steps": 8, "shape": (16, 8), "dtype": F64, "seed": 0, **options}
+    given: dict[str, Any] = {"method": "auto", "evaluations": 8, "shape": (16, 8), "dtype": F64, "seed": 0, **options}
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         solve(sde, score_fn, **given)
@@ -217,11 +219,11 @@ def test_another_scale_is_told_once(steps: int, scale: float) -> None:
     x = sde.prior_sample((64, 8), generator=torch.Generator().manual_seed(1), dtype=F64)
     tight = solve(sde, score_fn, x, method="adams", rtol=1e-5, atol=1e-5 * scale).x
     with pytest.warns(ScoreSDEWarning, match="standard deviation near 1") as found:
-        before = solve(sde, score_fn, x, method="auto", steps=steps).x
+        before = solve(sde, score_fn, x, method="auto", evaluations=steps).x
     assert [one.filename for one in found] == [__file__]  # the line of the caller
     score_fn.data_std = std
     assert not warned(sde, score_fn, steps=steps)
-    after = solve(sde, score_fn, x, method="auto", steps=steps).x
+    after = solve(sde, score_fn, x, method="auto", evaluations=steps).x
     errors = [float((end - tight).square().mean(1).sqrt().median()) for end in (before, after)]
     assert errors[1] < (1 if steps == 2 else 0.5) * errors[0]
 
@@ -234,7 +236,7 @@ def test_a_sample_far_from_all_others_is_no_scale() -> None:
     far[3] = 1e4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        got = solve(sde, scaled(1.0, sde), far * x, method="auto", steps=5).x
+        got = solve(sde, scaled(1.0, sde), far * x, method="auto", evaluations=5).x
     assert 300 < float(got.std()) < 1e4
 
 
@@ -244,7 +246,7 @@ def test_a_stepper_tells_it_once() -> None:
     x = sde.prior_sample((16, 8), generator=torch.Generator().manual_seed(1), dtype=F64)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        stepper = scoresde.Stepper(sde, "auto", x, steps=5)
+        stepper = scoresde.Stepper(sde, "auto", x, evaluations=5)
         while not stepper.done:
             stepper.tell(score_fn(*stepper.ask()))
         assert stepper.solution.nfe.tolist() == [5] * 16
@@ -286,7 +288,7 @@ def test_a_network_that_errs_is_no_other_scale() -> None:
     for name in ("VPSDE", "EDMSDE", "CosineVPSDE"):
         sde = PROCESSES[name]()
         untrained = scoresde.ScoreModel(lambda x, t: torch.zeros_like(x), sde, "noise")
-        drawn = solve(sde, untrained, method="auto", steps=8, shape=(16, 8), dtype=F64, seed=0).x
+        drawn = solve(sde, untrained, method="auto", evaluations=8, shape=(16, 8), dtype=F64, seed=0).x
         assert float(drawn.std()) > 31.6
         assert not warned(sde, untrained), name
 
@@ -337,5 +339,5 @@ def test_where_few_evaluations_begin(steps: int, rho: float) -> None:
         seen.append(float(t[0]))
         return -x / (1 + t[:, None] ** 2)
 
-    solve(sde, score, shape=(1, 2), seed=0, method="auto", steps=steps)
+    solve(sde, score, shape=(1, 2), seed=0, method="auto", evaluations=steps)
     assert seen[0] == pytest.approx(rho, rel=1e-6)

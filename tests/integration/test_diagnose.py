@@ -504,7 +504,7 @@ def test_observations_of_other_rows_are_named(seen: str) -> None:
     model = scoresde.ScoreModel(noise, sde, "noise", event_shape=(2,))
     context = {"y": y if seen == "right" else y.roll(1, 0)}
     pilot = 64 if seen == "right" else 128
-    found = diagnose(sde, model, theta, context=context, pilot=pilot, steps=10, reference=(60, 30))
+    found = diagnose(sde, model, theta, context=context, pilot=pilot, evaluations=10, reference=(60, 30))
     assert found.limits[:1] == (() if seen == "right" else ("labels",)), found
     assert found["labels"].finding.startswith("With the context of other rows the denoising error rises by")
 
@@ -513,13 +513,13 @@ def test_a_process_that_ends_in_signal_is_named_without_a_sample() -> None:
     """Though few samples do not show that they begin elsewhere; a prior that has the law of the states is right."""
     sde, target = scoresde.VPSDE(t_max=0.25), mixture(0.0, 1.0)
     data = target.sample(256, generator=torch.Generator().manual_seed(0))
-    found = diagnose(sde, target.score(sde), data, pilot=64, steps=20, reference=(40, 20))
+    found = diagnose(sde, target.score(sde), data, pilot=64, evaluations=20, reference=(40, 20))
     assert found.limits == ("prior",) and "the data are still" in found["prior"].finding
     even = scoresde.targets.Gaussian(torch.zeros(2), 1.0)
-    same = diagnose(sde, even.score(sde), even.sample(256), pilot=64, steps=20, reference=(40, 20))
+    same = diagnose(sde, even.score(sde), even.sample(256), pilot=64, evaluations=20, reference=(40, 20))
     assert "prior" not in same.limits
     whole = scoresde.VPSDE()
-    sound = diagnose(whole, target.score(whole), data, pilot=64, steps=10, reference=(60, 30))
+    sound = diagnose(whole, target.score(whole), data, pilot=64, evaluations=10, reference=(60, 30))
     assert not sound.limits and "64 samples are too few to see less than" in sound.verdict
 
 

@@ -79,7 +79,11 @@ PLACES: dict[str, Callable[[], Any]] = {
         SDE, model(writes_label, context={"label": torch.ones(4, dtype=torch.float64)}), X, method="ddim", steps=2
     ),
     "a conditional label": lambda: solve(
-        SDE, guidance.conditional(model(writes_label), label=torch.ones(4, dtype=torch.float64)), X, steps=2
+        SDE,
+        guidance.conditional(model(writes_label), label=torch.ones(4, dtype=torch.float64)),
+        X,
+        method="pc",
+        steps=2,
     ),
 }
 

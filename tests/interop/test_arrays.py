@@ -181,7 +181,7 @@ def test_arrays_in_the_place_of_tensors_are_answered_with_what_to_write() -> Non
         "x0": lambda: scoresde.simulate(SDE, a),  # type: ignore[arg-type]
         "y": lambda: inverse.condition(model, torch.eye(3), np.ones(3), 0.1),  # type: ignore[arg-type]
         "values": lambda: scoresde.training.Arrays(a),  # type: ignore[arg-type]
-        r"context\['label'\]": lambda: scoresde.solve(SDE, lambda x, t, label: x, x, context=label),
+        r"context\['label'\]": lambda: scoresde.solve(SDE, lambda x, t, label: x, x, method="pc", context=label),
     }
     calls["x "] = lambda: scoresde.log_likelihood(SDE, in_torch, a)  # type: ignore[arg-type]
     calls["x  "] = lambda: scoresde.Stepper(SDE, "ddim", a, steps=3)  # type: ignore[arg-type]

@@ -164,7 +164,7 @@ def test_the_grid_has_a_number_of_steps_and_auto_takes_it() -> None:
     with pytest.raises(InvalidArgumentError, match="steps"):
         scoresde.solve(model.sde, model, grid=model.grid, steps=0, method="ddim", seed=0)
     given, chosen = (
-        scoresde.solve(model.sde, model, grid=grid, seed=0, x=noise((1, 1, 4, 4)), steps=steps)
+        scoresde.solve(model.sde, model, method="pc", grid=grid, seed=0, x=noise((1, 1, 4, 4)), steps=steps)
         for grid, steps in ((conventions(DDIM).grid(12), None), (model.grid, 12))
     )
     assert torch.equal(given.x, chosen.x) and given.evaluations == chosen.evaluations

@@ -109,8 +109,8 @@ FROM = GaussianStart(OF_RING, VP, 0.3)
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a target that is not Gaussian": (lambda: fit_start(VP, RING.score(VP), RING), "Gaussian"),
     "no tolerance": (lambda: fit_start(VP, RING.score(VP), OF_RING, rtol=0.0), "rtol"),
-    "another process": (lambda: solve(VE, RING.score(VE), start=FROM), "was made for"),
-    "two starts": (lambda: solve(VP, RING.score(VP), start=FROM, t_start=1.0), "t_start"),
+    "another process": (lambda: solve(VE, RING.score(VE), method="pc", start=FROM), "was made for"),
+    "two starts": (lambda: solve(VP, RING.score(VP), method="pc", start=FROM, t_start=1.0), "t_start"),
     "a stochastic method": (lambda: fitted(method="dpmpp_2m_sde", steps=5), "deterministic"),
     "no steps": (lambda: fitted(method="unipc2"), "give `steps`"),
     "an end": (lambda: fitted(method="unipc2", steps=5, t_end=0.3), "t_end"),

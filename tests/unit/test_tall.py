@@ -115,7 +115,9 @@ def test_every_sample_may_have_a_data_set_of_its_own(covariances: str | None, ch
             alone = scoresde.solve(SDE, own, x[i : i + 1], **options)
             torch.testing.assert_close(got.x[i], alone.x[0], rtol=1e-9, atol=1e-9)
             assert got.nfe[i] == alone.nfe[0]
-    assert scoresde.solve(SDE, score_fn, x[:0], context={k: v[:0] for k, v in context.items()}).x.shape == (0, 3)
+    assert scoresde.solve(
+        SDE, score_fn, x[:0], method="pc", context={k: v[:0] for k, v in context.items()}
+    ).x.shape == (0, 3)
 
 
 def test_a_batch_of_data_sets_that_does_not_fit_is_refused() -> None:

@@ -270,7 +270,7 @@ def test_the_baseline_is_what_auto_does(steps: int) -> None:
     x = states(SDE, (16, 2))
     exact = exact_ends(RING, SDE, x)
     tuned = tune(SDE, RING.score(SDE), steps, x=x, reference=exact)
-    of_auto = errors(RING, SDE, x, exact, method="auto", steps=steps)
+    of_auto = errors(RING, SDE, x, exact, method="auto", evaluations=steps)
     assert tuned.default.median == pytest.approx(float(of_auto.median()))
     assert tuned.default.rms == pytest.approx(float(of_auto.square().mean().sqrt()))
 

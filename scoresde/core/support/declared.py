@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 import torch
 from torch import Tensor
 
+from ..errors import short
 from .checks import (
     MOST_STEPS,
     MOST_STOCHASTICITY,
@@ -32,6 +33,7 @@ from .checks import (
     check_state,
     check_tensor,
     check_times,
+    warn_caller,
 )
 
 T = TypeVar("T")
@@ -156,6 +158,22 @@ def _wrapped(function: Callable[..., Any], cls: type | None = None) -> Callable[
         return function(*given, *args[len(names) :], **kwargs)
 
     return call
+
+
+def alias(old: str, new: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Take the argument ``old`` of a function as ``new``, with a warning."""
+
+    def wrap(function: Callable[..., T]) -> Callable[..., T]:
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> T:
+            if old in kwargs:
+                warn_caller(f"`{old}` is named `{new}` here, and will go; pass {new}={short(kwargs[old])}.")
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return wrap
 
 
 class _Check(NamedTuple):

@@ -296,8 +296,7 @@ class Subject:
         if self._steps is not None:
             return StepsReference(task, *self._steps)
         if task.stochastic and task.solver.strong_order is not None:
-            steps = int(task.settings.get("steps") or 50)
-            reference: Reference = PathReference(task, steps)
+            reference: Reference = PathReference(task, task.steps(50))
             reference.levels = reference.levels[:2]  # the cost is so many times that of the method
         else:
             reference = FlowReference(task, scale_of(self.data.x))
