@@ -268,8 +268,8 @@ def diagnose(
     Args:
         sde, score_fn, method, evaluations, steps, options: as for `solve`; ``options`` may also have ``t_end``,
             ``denoise``, ``rtol``, and others. A method with fixed steps has 20 evaluations by default. With a grid that
-            begins below ``t_max``, such as ``chain.grid(20, "leading")``, samples begin there with the noise of that level, as the
-            loops of such networks do; what this changes is the row ``prior``.
+            begins below ``t_max``, such as ``chain.grid(20, "leading")``, samples begin there with the noise of that
+            level, as the loops of such networks do; what this changes is the row ``prior``.
         data: the training data as the network receives them, ``(n, *event)``, n ≥ 8.
         held_out: other data of the same distribution, ``(m, *event)``, m ≥ 8, or a pair of these and their context.
             Without them the samples are compared with the training data, and overfitting is not seen.

@@ -176,7 +176,7 @@ def test_the_cheapest_that_reaches_a_target() -> None:
 @pytest.mark.parametrize("method", ["unipc2", "rk45", "auto"])
 def test_a_target_without_a_list(method: str) -> None:
     certificate = scoresde.certify(SDE, SCORE, method, target=0.05, **GIVEN)
-    assert certificate.met and ("rtol" if method == "rk45" else "steps") in certificate.identity.settings
+    assert certificate.met and ("rtol" if method == "rk45" else "evaluations") in certificate.identity.settings
 
 
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [

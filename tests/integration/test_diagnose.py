@@ -536,7 +536,7 @@ def test_a_leading_grid_begins_with_the_noise_of_its_first_level() -> None:
 @pytest.mark.parametrize("shift", [0.0, 3.0])
 def test_states_to_begin_at(shift: float) -> None:
     x = shift + torch.randn(64, 2, generator=draws(1))
-    found = planted(x=x, reference=(60, 30), steps=20)
+    found = planted(x=x, reference=(60, 30), evaluations=20)
     assert found.limits == (("prior",) if shift else ())
     assert found["prior"].finding.startswith("`x` may be 1 from the states at t=1 ")
 
@@ -559,7 +559,7 @@ def test_a_prior_that_is_most_wrong_is_named(scale: float) -> None:
     """Where the estimate of chi-square has so heavy a tail that its limits say nothing."""
     means = scale * torch.randn(4, 2, generator=draws(302))
     target, sde = GaussianMixture(torch.ones(4), means, scales=0.3 * scale), scoresde.VPSDE(0.1, 1.2)
-    found = diagnose(sde, target.score(sde), **halves(target, 400), pilot=128, steps=20, reference=(60, 30))
+    found = diagnose(sde, target.score(sde), **halves(target, 400), pilot=128, evaluations=20, reference=(60, 30))
     assert found.limits == ("prior",)
 
 

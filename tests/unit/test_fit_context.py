@@ -44,9 +44,9 @@ def bare(x: Tensor, t: Tensor, move: Tensor) -> Tensor:
 
 PAIRS = [("ddim", None), ("dpm_2m", "vp_quadratic")]
 FITS: dict[str, Callable[..., Any]] = {
-    "tune": partial(scoresde.tune, SDE, steps=3, candidates=PAIRS),
+    "tune": partial(scoresde.tune, SDE, evaluations=3, candidates=PAIRS),
     "fit_grid": partial(scoresde.fit_grid, SDE, steps=2, method="ddim", iterations=3, starts=["quick"], reference=10),
-    "fit_solver": partial(scoresde.fit_solver, SDE, steps=2, iterations=0, reference=10),
+    "fit_solver": partial(scoresde.fit_solver, SDE, evaluations=2, iterations=0, reference=10),
     "fit_start": partial(scoresde.fit_start, SDE, gaussian=GAUSSIAN, method="ddim", steps=3, levels=4, rtol=0.1),
 }
 every_fit = pytest.mark.parametrize("fit", FITS)

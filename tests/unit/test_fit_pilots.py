@@ -45,20 +45,20 @@ def test_pilots_that_end_in_another_mode_are_named(fit: str) -> None:
     """As many as are told to have come from the other side, where each mode is the mirror image of the other."""
     flipped = ENDS.clone()
     flipped[:3] *= -1
-    (message,) = warned(fit, TWO.score(SDE), steps=12, x=X, reference=flipped)
+    (message,) = warned(fit, TWO.score(SDE), evaluations=12, x=X, reference=flipped)
     assert message.startswith(f"3 of {PILOT} pilots end in another mode than their exact paths")
     flipped[2] *= -1  # two of 16 may
-    assert not warned(fit, TWO.score(SDE), steps=12, x=X, reference=flipped)
+    assert not warned(fit, TWO.score(SDE), evaluations=12, x=X, reference=flipped)
 
 
 @every_fit
 def test_smooth_pilots_give_no_warning(fit: str) -> None:
     """Nor do errors that stand out and are small."""
     for steps in (4, 8):
-        assert not warned(fit, GAUSSIAN.score(SDE), steps=steps, x=X)
+        assert not warned(fit, GAUSSIAN.score(SDE), evaluations=steps, x=X)
     moved = ENDS.clone()
     moved[:3] += 0.2 * ENDS.std()
-    assert not warned(fit, TWO.score(SDE), steps=12, x=X, reference=moved)
+    assert not warned(fit, TWO.score(SDE), evaluations=12, x=X, reference=moved)
 
 
 def with_far(count: int) -> Tensor:
@@ -70,7 +70,7 @@ def with_far(count: int) -> Tensor:
 def test_exact_paths_that_end_far_away_are_named(fit: str) -> None:
     """Where they are few; many are a mode of the data."""
     for count, begins in ((1, "1 of 16 pilots ends on"), (2, "2 of 16 pilots end on"), (3, None)):
-        found = warned(fit, TWO.score(SDE), steps=4, x=X, reference=with_far(count))
+        found = warned(fit, TWO.score(SDE), evaluations=4, x=X, reference=with_far(count))
         messages = [message for message in found if "in another mode" not in message]
         assert len(messages) == (begins is not None) and all(message.startswith(str(begins)) for message in messages)
 
@@ -90,9 +90,9 @@ def test_pilots_that_are_not_finite_are_named(fit: str) -> None:
         bad = X.clone()
         bad[2, 1] = value
         with pytest.raises(NonFiniteError, match=r"`x` has NaN or infinite values in 1 of 16 samples \(first: \[2\]\)"):
-            FITS[fit](score_fn=TWO.score(SDE), steps=4, x=bad)
+            FITS[fit](score_fn=TWO.score(SDE), evaluations=4, x=bad)
         with pytest.raises(NonFiniteError, match=r"`reference` has NaN or infinite values in 1 of 16 samples"):
-            FITS[fit](score_fn=TWO.score(SDE), steps=4, x=X, reference=bad)
+            FITS[fit](score_fn=TWO.score(SDE), evaluations=4, x=X, reference=bad)
 
 
 @every_fit
@@ -106,7 +106,7 @@ def test_a_network_that_returns_nan_is_named(fit: str) -> None:
 
     for score_fn in (lambda x, t: torch.full_like(x, torch.nan), once):
         with pytest.raises(NonFiniteError, match="NaN or inf"):
-            FITS[fit](score_fn=score_fn, steps=4, x=X)
+            FITS[fit](score_fn=score_fn, evaluations=4, x=X)
 
 
 def test_a_network_that_is_not_differentiable() -> None:
@@ -115,7 +115,7 @@ def test_a_network_that_is_not_differentiable() -> None:
     given: dict[str, Any] = {"x": X, "reference": ENDS, "iterations": 3}
     rounded = lambda x, t: torch.from_numpy(TWO.score(SDE)(x, t).detach().numpy())  # noqa: E731
     for score_fn in (torch.no_grad()(TWO.score(SDE).__call__), rounded):
-        assert FITS["tune"](score_fn=score_fn, steps=2, x=X).evaluations == 2
+        assert FITS["tune"](score_fn=score_fn, evaluations=2, x=X).evaluations == 2
         with pytest.raises(InvalidArgumentError, match=r"The score function has no gradient .* pass gradient=False"):
             scoresde.fit_solver(SDE, score_fn, 2, **given)
         fitted = scoresde.fit_solver(SDE, score_fn, 2, gradient=False, **given | {"iterations": 6})

@@ -179,7 +179,7 @@ class TestFit:
     def test_refusals(self) -> None:
         x, grad = states(SDE, 4), torch.func.grad(lambda y: -(y.square() / 2).sum())
         refused: list[tuple[dict[str, Any], str]] = [
-            ({"steps": 1}, "steps"),
+            ({"evaluations": 1}, "evaluations"),
             ({"order": 4}, "order"),
             ({"shifts": 1}, "shifts"),
             ({"objective": "mean"}, "objective"),
@@ -190,7 +190,7 @@ class TestFit:
             ({"x": x, "shape": 8}, "`shape`"),
             ({"x": -1, "shape": (4, 2)}, "`x`"),
         ]
-        given = {"sde": SDE, "score_fn": RING.score(SDE), "steps": 4}
+        given = {"sde": SDE, "score_fn": RING.score(SDE), "evaluations": 4}
         assert_refused((partial(fit_solver, **given | arguments), message) for arguments, message in refused)
         assert fit_solver(SDE, lambda x, t: grad(x), 2, x=x, iterations=3, reference=10, checkpoint=False).steps == 2
 

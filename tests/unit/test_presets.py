@@ -398,4 +398,4 @@ def test_sample_takes_the_models_own_sampler_unless_told_otherwise(
         "sample", "--model", "m", "--num", 2, "--out", "c.npz", "--sde", "flow", "--method", "ddim", "--steps", 3
     )
     assert "ddim, 3 steps, 3 evaluations" in other
-    assert "its own process, auto, 3 steps" in run(*sample, "--out", "d.npz", "--steps", 3)
+    assert "its own process, auto, 3 of 3 evaluations" in run(*sample, "--out", "d.npz", "--evaluations", 3)

@@ -184,9 +184,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"candidates": ["ddim"]}, r"candidates\[0\]"),
     ({"candidates": [("pc", None)]}, "draws noise"),
     ({"candidates": [("rk45", None)]}, "chooses its own steps"),
-    ({"candidates": [("rk4", None)], "steps": 3}, "No candidate"),
+    ({"candidates": [("rk4", None)], "evaluations": 3}, "No candidate"),
     ({"reference": torch.zeros(3, 2)}, "reference"),
-    ({"reference": torch.full((16, 2), torch.nan), "steps": 2}, r"`reference` has NaN .* 16 of 16 samples"),
+    ({"reference": torch.full((16, 2), torch.nan), "evaluations": 2}, r"`reference` has NaN .* 16 of 16 samples"),
     ({"t_start": 0.5}, "`x` is missing"),
     ({"t_end": 1.0}, "nothing to fit"),
     ({"x": torch.zeros(1, 2)}, "at least 2"),
@@ -194,7 +194,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 def test_refusals() -> None:
-    calls = [(partial(tune, SDE, RING.score(SDE), **{"steps": 5} | given), message) for given, message in REFUSED]
+    calls = [(partial(tune, SDE, RING.score(SDE), **{"evaluations": 5} | given), message) for given, message in REFUSED]
     assert_refused(calls)
     with pytest.raises(scoresde.NonFiniteError, match=r"NaN or infinite .*check_score"):
         tune(SDE, lambda x, t: torch.full_like(x, torch.nan), 4, shape=(4, 2))
@@ -395,5 +395,5 @@ class TestScaleOfTheData:
 
 def test_numbers_too_large_to_be_meant_are_refused_at_once() -> None:
     target, sde = scoresde.targets.Gaussian(torch.zeros(2), 0.3), scoresde.VPSDE()
-    with pytest.raises(scoresde.InvalidArgumentError, match="`steps` must be at most 1000"):
+    with pytest.raises(scoresde.InvalidArgumentError, match="`evaluations` must be at most 1000"):
         scoresde.tune(sde, target.score(sde), 10**6)

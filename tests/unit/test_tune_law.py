@@ -271,7 +271,7 @@ class TestRecords:
 def test_refusals() -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"objective": "lw"}, "objective.*law"),
-        ({"candidates": [("ddim", None), EULER]}, r"candidates\[1\].*draws noise.*pass objective='law'"),
+        ({"candidates": [("ddim", None), EULER]}, r"candidates\[1\].*draws noise.*pass `objective='law'`"),
         ({"candidates": [("ggf", None)], "objective": "law"}, "chooses its own steps"),
         ({"objective": "law", "pilot": 15}, "at least 16 samples to compare distributions, got 15"),
         ({"objective": "law", "reference": torch.zeros(3, 2)}, "reference"),

@@ -97,7 +97,7 @@ FOREIGN: dict[str, Spelling] = {
 # Arguments of other libraries' samplers: what they are here.
 ARGUMENTS: dict[str, str] = {
     **dict.fromkeys(("num_inference_steps", "num_steps", "n_steps", "num_sampling_steps", "sampling_steps"), "`steps`"),
-    **dict.fromkeys(("nfe", "evaluations"), "`steps` times the evaluations per step; `steps` itself of method='auto'"),
+    **dict.fromkeys(("nfe", "n_evaluations", "num_evaluations", "budget"), "`evaluations`"),
     **dict.fromkeys(("n", "num", "batch"), "the first number of `shape` (samples), or `steps`,"),
     **dict.fromkeys(("sampler", "sampler_name", "solver", "solver_type", "integrator"), "`method`"),
     **dict.fromkeys(("schedule", "spacing", "timestep_spacing", "time_grid"), "`grid`"),
