@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..tuning import FittedGrid
     from ..zoo import Pretrained
 
-AUTO, BUDGET = "auto", 20  # the method that chooses one, and its evaluations
+AUTO, BUDGET = "auto", 25  # the method that chooses one, and its evaluations
 RECORD = ".json"  # of what was tuned, fitted or learned
 _WORDS = {"true": True, "false": False, "none": None}
 _MASK = 0xFFFFFFFF

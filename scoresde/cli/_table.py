@@ -104,7 +104,7 @@ class Table:
             settings, told = record["settings"], record["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InvalidArgumentError(
-                f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} has what made it; write to another "
+                f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} records what made it; write to another "
                 f"file, or give --force."
             ) from None
         self._compare(settings)

@@ -7,7 +7,7 @@ describes the difference. All but ``"edm-wide"`` are unconditional.
 Example:
     >>> from scoresde.presets import PRESETS
     >>> PRESETS["edm"].sampler
-    Sampler(method='rho_heun', steps=17, grid='karras', ..., denoise=True, options={}, clip=None)
+    Sampler(method='rho_heun', steps=17, evaluations=None, grid='karras', ..., denoise=True, options={}, clip=None)
     >>> PRESETS["iddpm"].process()
     BetaChain(4000 levels, times 0 to 3999)
 """

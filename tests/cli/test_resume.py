@@ -216,7 +216,7 @@ def test_tables_of_others_are_not_touched(run: Run, solved: list[Any], files: Fi
     with locked(JOURNAL):
         expect(run(*COMMAND), 4, "Another process is writing")
     TABLE.write_bytes(b"mine")
-    expect(run(*COMMAND), 2, "no likelihood.csv.json says what made it")
+    expect(run(*COMMAND), 2, "no likelihood.csv.json records what made it")
     SIDECAR.write_bytes(b"[]")
     expect(run(*COMMAND), 2)
     remove()

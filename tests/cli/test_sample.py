@@ -163,7 +163,7 @@ def test_every_process(ddim: Run, fake: Any, name: str) -> None:
 
 def test_usage_is_exit_2(run: Run, fake: Any, files: Files) -> None:
     for arguments, said in (
-        (["--steps", 0], "`steps` must be at least 1"),
+        (["--evaluations", 0], "`evaluations` must be at least 1"),
         (["--method", "eulr"], "did you mean 'euler'"),
         (["--method", "DPM++ 2M Karras"], "is method='dpmpp_2m', grid='karras' here"),
         (["--sde", "vpp"], "did you mean 'vp'"),
