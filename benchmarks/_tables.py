@@ -67,7 +67,7 @@ FEW = {
     "unipc3": "30 evaluations and more, high accuracy; a corrector raises order 3 to 4",
     "adams": "a tolerance in place of a number of steps; every sample takes its own steps",
     "dpmpp_2m_sde": "stochastic, 30 to 100 evaluations",
-    "pc": "predictor and corrector of Score-SDE, 1,000 evaluations; the default of `solve`",
+    "pc": "the predictor and corrector of Score-SDE, with 500 steps",
 }
 
 
