@@ -75,8 +75,15 @@ DEFECTS = (
         "(epsilon, (2 * epsilon) ** 0.5)",
         "(epsilon, 1.02 * (2 * epsilon) ** 0.5)",
     ),
-    Defect("h for its root: Euler-Maruyama", S + "euler_maruyama.py", "absolute(h) ** 0.5", "absolute(h)"),
-    Defect("h for its root: stochastic Heun", S + "heun_sde.py", "absolute(h) ** 0.5", "absolute(h)"),
+    Defect(
+        "h for its root: Euler-Maruyama", S + "euler_maruyama.py", "* expand(absolute(h) ** 0.5", "* expand(absolute(h)"
+    ),
+    Defect(
+        "h for its root: stochastic Heun",
+        S + "euler_maruyama.py",
+        "root = expand(absolute(h) ** 0.5",
+        "root = expand(absolute(h)",
+    ),
     Defect("h for its root: reverse diffusion", S + "reverse_diffusion.py", "b2**0.5", "b2"),
     Defect(
         "no noise in the last cell: SEEDS",
@@ -263,7 +270,7 @@ DEFECTS = (
         "return self.plan.batch_size if known",
     ),
     Defect("the variance of a mean of the path", "core/noise/sources.py", "12**-0.5", "6**-0.5"),
-    Defect("RK4: a weight", S + "rk4.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
+    Defect("RK4: a weight", S + "runge_kutta.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
     Defect(
         "the start-up a degree lower",
         S + "families/multistep.py",
@@ -837,8 +844,8 @@ DEFECTS = (
     Defect(
         "samplers: the end of the process",
         "zoo/sampler.py",
-        '"grid": self.grid, "t_end": self.t_end}',
-        '"grid": self.grid}',
+        '"evaluations", "grid", "t_end")}',
+        '"evaluations", "grid")}',
     ),
     Defect(
         "writes: not seen by a model",
@@ -868,7 +875,7 @@ DEFECTS = (
         "nfe=solution.nfe",
     ),
     Defect("losses: other layouts", "losses/core.py", '"sum": row_sums', '"sum": lambda v: v.flatten(1).sum(1)'),
-    Defect("samplers: the noise left in", "cli/_options.py", "told, sampler.denoise, sampler", "told, False, sampler"),
+    Defect("samplers: the noise left in", "cli/_options.py", "denoise=sampler.denoise", "denoise=False"),
     # nests of tensors in a context
     Defect(
         "context: not cut with the batch",
@@ -990,8 +997,8 @@ DEFECTS = (
     Defect(
         "trust: half the steps of another solve",
         "trust/coupling.py",
-        "count = int((steps * each + extra) / 2 - extra) // each",
-        "count = steps - 1",
+        "solver.steps_for(solver.cost(steps) // 2)",
+        "steps - 1",
     ),
     Defect("sets: failures forgotten", "sets/making.py", "self._failures[shard] = record.failures", "pass"),
     Defect(
@@ -1023,11 +1030,11 @@ DEFECTS = (
     ),
     Defect("sets: hooks of a network", "sets/identity.py", ".items()), added]", ".items())]"),
     Defect("networks: draws of random numbers", "scores/networks.py", "if before[0] == after[0] and", "if False and"),
-    Defect("sets: parts of other options", "cli/_sample.py", "    clear_parts(target)\n", ""),
+    Defect("sets: parts of other options", "cli/_sample.py", "    clear_parts(output.target)\n", ""),
     Defect(
         "sets: an output that came meanwhile",
         "cli/_sample.py",
-        "        check_output(out, (*EXTENSIONS, FOLDER), force=force)  # it may be there by now\n",
+        "        check_output(options.out, (*EXTENSIONS, FOLDER), force=options.force)  # it may be there by now\n",
         "",
     ),
     Defect(

@@ -63,6 +63,7 @@ class UniformDequantizer:
         self.low, self.width = cell(levels, data_range)
         self.levels = levels
 
+    @checked
     def sample(
         self, v: Tensor, *, generator: torch.Generator | None = None, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -137,6 +138,7 @@ class TruncatedNormalDequantizer:
         cut = self.tau * math.exp(-0.5 * self.tau**2) / (math.sqrt(2 * math.pi) * z)
         return self._log_scale + 0.5 - cut
 
+    @checked
     def sample(
         self, v: Tensor, *, generator: torch.Generator | None = None, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -199,6 +201,7 @@ class VariationalDequantizer(nn.Module):
         self.levels = levels
         self.net = _layers(self.event_shape, hidden) if net is None else net
 
+    @checked
     def sample(
         self, v: Tensor, *, generator: torch.Generator | None = None, dtype: torch.dtype | None = None
     ) -> tuple[Tensor, Tensor]:

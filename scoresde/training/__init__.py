@@ -7,7 +7,7 @@ last checkpoint. ``python -m scoresde.training digits --out DIR`` makes the ship
 from .callbacks import BoundCallback, Metric, SampleCallback
 from .classifier import CLASSIFIER, train_classifier
 from .data import Arrays, Batches, Folder, Source, hold_out, read
-from .digits import DIGITS, DIGITS_LEVELS, fit, main, train_digits
+from .digits import DIGITS, DIGITS_LEVELS, fit, train_digits
 from .digits_data import DIGITS_DATA, DigitsSplit, digits_split, grey_to_x
 from .preset import Preset, train
 from .recipe import Recipe
@@ -38,7 +38,6 @@ __all__ = [
     "fit",
     "grey_to_x",
     "hold_out",
-    "main",
     "read",
     "train",
     "train_classifier",

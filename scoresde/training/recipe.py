@@ -119,7 +119,12 @@ class Recipe:
     def optimizer_of(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, object]]) -> torch.optim.Optimizer:
         """The optimiser of parameters, or of groups of them."""
         kind: Any = OPTIMIZERS[self.optimizer]
-        return kind(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+        try:
+            return kind(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"`parameters` must be a network's, or groups of them: {error}"
+            ) from error
 
     def average_of(self, module: nn.Module) -> AveragedModel:
         """The average of a module's weights, torch's own."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 from ...core.errors import InvalidArgumentError, InvalidTypeError, closest
 from ...core.support.checks import check_choice, check_kind
+from ...core.support.declared import checked, instance
 from ...core.support.display import table
 from ...grids import Grid
 from ..base import Solver
@@ -96,7 +97,12 @@ def drift_methods() -> list[str]:
     return [name for name, solver in made.items() if solver.takes_stochasticity and not solver.adaptive]
 
 
-def make_solver(method: str | Solver, options: Mapping[str, object], others: Iterable[str] = ()) -> Solver:
+@checked
+def make_solver(
+    method: str | Solver,
+    options: Mapping[str, object],
+    others: Annotated[Collection[str], instance((list, tuple), "a list of names")] = (),
+) -> Solver:
     """A solver from a name and its options; a solver object is taken as it is.
 
     ``predictor=`` and ``corrector=`` of ``pc`` may be names; the options of its corrector (``snr``, ``moves``) may be
@@ -106,7 +112,6 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
         >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).corrector.snr
         0.1
     """
-    check_kind("options", options, Mapping, "a mapping of options by their names")
     if isinstance(method, Solver):
         if options:
             _refuse_options(method, options)
@@ -148,7 +153,7 @@ def _refuse_options(method: Solver, options: Mapping[str, object]) -> NoReturn:
 def _refuse_option(name: str, method: object, cls: type, others: Iterable[str]) -> NoReturn:
     _refuse_foreign([name])
     own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
-    close = " or ".join(map(repr, closest(name, [*own, *others])))
+    close = " or ".join(map(repr, closest(name, [*own, *map(str, others)])))
     hint = f"; did you mean {close}?" if close else "."
     options_text = f"Its options are {', '.join(sorted(own))}." if own else "It has no options."
     raise InvalidArgumentError(f"Unknown option {name!r} of method {method!r}{hint} {options_text}")
