@@ -122,9 +122,7 @@ class Recipe:
         try:
             return kind(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
         except (TypeError, ValueError) as error:
-            raise InvalidArgumentError(
-                f"`parameters` must be a network's, or groups of them: {error}"
-            ) from error
+            raise InvalidArgumentError(f"`parameters` must be a network's, or groups of them: {error}") from error
 
     def average_of(self, module: nn.Module) -> AveragedModel:
         """The average of a module's weights, torch's own."""

@@ -65,9 +65,9 @@ def test_progress_on_a_terminal(run: Run, fake: Any) -> None:
 
 @pytest.mark.slow
 def test_digits_from_a_new_interpreter_to_the_picture(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "scoresde", "sample", "--model", "digits", "--num", "4", "--steps", "3"]
+    command = [sys.executable, "-m", "scoresde", "sample", "--model", "digits", "--num", "4", "--evaluations", "3"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=100)
     assert done.returncode == 0 and done.stderr == b"", done.stderr.decode()  # no terminal, no bar; and no warning
-    assert b"4 samples of digits: vp, auto, 3 steps, 4 evaluations per sample" in done.stdout
+    assert b"4 samples of digits: vp, auto, 3 of 3 evaluations per sample" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
