@@ -11,7 +11,8 @@ from torch import Tensor
 from scoresde.core.errors import NonFiniteError
 from scoresde.losses import NoiseLevels, edm
 from scoresde.nets import UNet
-from scoresde.training import DIGITS_LEVELS, Recipe, digits_split, fit, grey_to_x, main, train_digits
+from scoresde.training import DIGITS_LEVELS, Recipe, digits_split, fit, grey_to_x, train_digits
+from scoresde.training.digits import main
 from scoresde.zoo import load
 
 
