@@ -343,3 +343,70 @@ def test_records_that_cannot_be_schedulers_are_refused() -> None:
     ]
     config = BASES["ddim"][0].config
     refuses((functools.partial(DiffusersScheduler.from_config, config, **given), error, s) for given, error, s in cases)
+
+
+# The rule of solve
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 5, 8, 20, 50])
+@pytest.mark.parametrize("name", BASES)
+def test_auto_is_the_rule_of_solve(name: str, evaluations: int) -> None:
+    """For any number of evaluations, from one scheduler."""
+    scheduler = DiffusersScheduler.from_config(BASES[name][0], method="auto")
+    scheduler = DiffusersScheduler.from_config(dict(scheduler.config))  # as from a file
+    x = noise(scheduler)
+    looped(scheduler, x, 7)
+    wanted = scoresde.solve(*model_of(BASES[name][0]), x, method="auto", evaluations=evaluations)
+    assert differ(looped(scheduler, x, evaluations), wanted.x) <= FLOAT32
+    assert len(scheduler.timesteps) == wanted.evaluations
+
+
+@pytest.mark.parametrize("method", ["ddim", "dpmpp_2m", "unipc3", "heun", "rk4", "dpm_solver3", "pc"])
+@pytest.mark.parametrize("name", ["ddim", "euler", "flow"])
+def test_a_budget_of_evaluations(name: str, method: str) -> None:
+    """It is kept, and does not pay for one more step."""
+    scheduler = DiffusersScheduler.from_config(BASES[name][0], method=method)
+    mu = {"mu": 1.0} if name == "flow" else {}
+    for evaluations in (3, 5, 8, 20, 50):
+        scheduler.set_timesteps(evaluations=evaluations, **mu)
+        assert len(scheduler.timesteps) <= evaluations
+        scheduler.set_timesteps(scheduler.num_inference_steps + 1, **mu)
+        assert len(scheduler.timesteps) > evaluations
+    with pytest.raises(InvalidArgumentError, match="one of them"):
+        scheduler.set_timesteps(5, evaluations=5)
+
+
+def test_the_smallest_budget() -> None:
+    with pytest.raises(InvalidArgumentError, match="`evaluations` must be at least 2 for 'pc' here, got 1"):
+        DiffusersScheduler.from_config(BASES["ddim"][0], method="pc").set_timesteps(evaluations=1)
+
+
+def test_a_pipeline_with_auto() -> None:
+    """Unmodified, DDPM's and DDIM's, which passes eta; and it stays a pipeline from which a model is made."""
+    pipe, model = pipeline()
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    wanted = scoresde.solve(model.sde, model, x, evaluations=8).x
+    scheduler = DiffusersScheduler.from_config(pipe.scheduler, method="auto")
+    for kind in (diffusers.DDPMPipeline, diffusers.DDIMPipeline):
+        pipe = kind(pipe.unet, BASES["ddim"][0])
+        pipe.scheduler = scheduler  # DDIMPipeline would make a DDIMScheduler of it
+        pipe.set_progress_bar_config(disable=True)
+        source = torch.Generator().manual_seed(1)
+        images = pipe(batch_size=2, num_inference_steps=8, generator=source, output_type="np").images
+        shown = (wanted / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        assert differ(torch.from_numpy(images).float(), shown) <= FLOAT32, kind
+    again = from_diffusers(pipe)
+    assert again.sde.same_schedule(model.sde) and again.prediction == model.prediction
+
+
+def test_the_eta_of_a_pipeline() -> None:
+    scheduler = DiffusersScheduler.from_config(BASES["ddim"][0], method="ddim_eta", options={"eta": 0.5})
+    scheduler.set_timesteps(4)
+    x = noise(scheduler)
+    for eta, works in ((None, True), (0.0, True), (0.5, True), (1.0, False)):
+        copied = copy.deepcopy(scheduler)
+        if works:
+            copied.step(x, copied.timesteps[0], x, eta=eta, use_clipped_model_output=True)
+        else:
+            with pytest.raises(InvalidArgumentError, match="`eta`=1 is not that of method='ddim_eta'; make the sched"):
+                copied.step(x, copied.timesteps[0], x, eta=eta)

@@ -174,7 +174,7 @@ def test_one_evaluation_per_step_has_the_schedulers_own_timesteps(name: str) -> 
     scheduler.set_timesteps(10)
     assert torch.equal(scheduler.timesteps, base.timesteps)
     assert scheduler.order == 1 and scheduler.index_for_timestep(base.timesteps[3]) == 3
-    with pytest.raises(InvalidArgumentError, match="`timestep` 3 is none of this loop's"):
+    with pytest.raises(InvalidArgumentError, match="`timestep` 3 is not one of this loop's"):
         scheduler.index_for_timestep(3)
 
 
@@ -439,7 +439,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "rk45"}, "method='rk45' cannot be a scheduler: it chooses its steps.*; take 'dpm_3m'"),
     ({"method": "scipy:RK45"}, "method='scipy:RK45' cannot be a scheduler"),
     ({"method": "torchsde:euler"}, "another library makes its steps"),
-    ({"method": "auto"}, "method='auto'"),
+    ({"method": "auto", "options": {"order": 2}}, "method='auto' has no options"),
     ({"method": "nonsense"}, "`method`: unknown name 'nonsense'"),
     ({"method": 3}, "`method` must be a name"),
     ({"method": "edm", "options": {"bogus": 1}}, "Unknown option 'bogus'"),

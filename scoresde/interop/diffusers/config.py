@@ -564,6 +564,8 @@ def _named_config(scheduler: Any) -> tuple[str, Mapping[str, Any]]:
             f"`scheduler` must be a scheduler of diffusers or its config, got {type(scheduler).__name__}."
         )
     names = [cls.__name__ for cls in type(scheduler).__mro__]
+    if "DiffusersScheduler" in names:  # the levels are those of the scheduler that it stands for
+        names = [config["source"]]
     return next((name for name in names if name in SCHEDULERS), names[0]), config
 
 

@@ -12,16 +12,19 @@ from torch import Tensor
 from ...core.errors import InvalidArgumentError, ScoreFnError
 from ...core.noise import BatchNoise, Noise
 from ...core.sdes import Node
+from ...core.setup import DEFAULT_EVALUATIONS
 from ...core.stepper import Stepper
 from ...core.support.checks import MOST_STEPS, check_flag, check_integer, check_kind, check_times
 from ...core.support.snapshot import digest
 from ...core.support.tensors import compute_dtype, version_of
+from ...grids import resolve
 from ...nets import External
 from ...paths.density import step_log_prob
 from ...scores import Score, ScoreModel
-from ...solvers import Solver, from_config, make_solver
+from ...solvers import Solver, choose, from_config, make_solver
 from ...solvers.learned import Learned
-from ...solvers.registry.auto import NoiseStart
+from ...solvers.registry import to_text
+from ...solvers.registry.auto import NoiseStart, unit_of
 from ...tuning import FittedGrid
 from .._packages import package
 from ..course import Course, Leg, legs_of
@@ -192,14 +195,15 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         )
         images = pipe(prompt, num_inference_steps=8).images
 
-    ``num_inference_steps`` must then be its number of steps or of evaluations. The pipeline's noise is the state at the
-    noisiest level, as in ``solve(model.sde, model, x, method=tuned)``; where the steps begin below that,
+    ``num_inference_steps`` must then be its number of evaluations, or of steps. With ``method="auto"`` it is the number
+    of evaluations, any number; the method and the grid are those of ``solve``. The pipeline's noise is the state at
+    the noisiest level, as in ``solve(model.sde, model, x, method=tuned)``; where the steps begin below that,
     `scale_model_input` and the first step change its size. Pipelines of flows do not call `scale_model_input`, and
     begin with noise that is about 0.3 % too large, unless ``lead_in=True``.
 
     Args:
-        method: a name from `scoresde.methods`, what one of the three functions made, or its fields, as ``config`` has
-            them; or a solver, such as one of your own, which a saved config cannot make again.
+        method: a name from `scoresde.methods`, ``"auto"``, what one of the three functions made, or its fields, as
+            ``config`` has them; or a solver, such as one of your own, which a saved config cannot make again.
         source: the name of the scheduler whose config this is.
         options: fields of the method's class, as ``{"s_churn": 40}``.
         lead_in: see above.
@@ -238,7 +242,12 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         given = {k: v for k, v in config.items() if not k.startswith("_")}
         self._record = _record_of(method)
         options = {} if options is None else options
-        self._solver = _solver_of(method if self._record is None else self._record, options)
+        self._auto = method == "auto"
+        self._solver = (
+            choose(True, DEFAULT_EVALUATIONS, options).solver
+            if self._auto
+            else _solver_of(method if self._record is None else self._record, options)
+        )
         self._name = method if isinstance(method, str) else self._solver.name
         check_flag("lead_in", lead_in)
         kept = repr(method) if isinstance(method, Solver) else method
@@ -325,32 +334,45 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         timesteps: Sequence[float] | Tensor | None = None,
         sigmas: Sequence[float] | Tensor | None = None,
         mu: float | None = None,
+        *,
+        evaluations: int | None = None,
     ) -> None:
         """Prepare a loop.
 
         Args:
-            num_inference_steps: the number of steps.
+            num_inference_steps: the number of steps; of evaluations, with ``method="auto"``.
             device: of the timesteps.
             timesteps, sigmas: instead of it, the levels of as many steps; see `Conventions.grid`. A method with a grid
                 of its own takes none but the even ones from 1 to 1/n that pipelines of flows always pass.
             mu: the shift of ``use_dynamic_shifting``, which a method with a grid of its own does not need.
+            evaluations: instead of ``num_inference_steps``, the most calls of the network; the loop makes as many steps
+                as they pay for.
         """
+        self._record = None if self._auto else self._record
         self._conventions = self._read()
         levels, count = sigmas if timesteps is None else timesteps, None
-        if levels is None:
+        if evaluations is not None:
+            if (num_inference_steps, levels) != (None, None):
+                raise InvalidArgumentError("Give `evaluations`, or the steps, or their levels; one of them.")
+            check_integer("evaluations", evaluations, low=1, high=MOST_STEPS)
+        elif levels is None:
             count = check_integer("num_inference_steps", num_inference_steps, low=1, high=MOST_STEPS)
         elif num_inference_steps not in (None, len(levels)):
             raise InvalidArgumentError(
                 f"`num_inference_steps` must be that of the levels given, {len(levels)}, or be left out, got "
                 f"{num_inference_steps}."
             )
-        if self._record is None:
+        if self._auto:
+            times, legs, calls = self._chosen(evaluations or count or _count_of(timesteps, sigmas))
+        elif self._record is None and evaluations is not None:
+            times, legs, calls = self._paid(evaluations, lambda steps: self._conventions.grid(steps, mu=mu))
+        elif self._record is None:
             times = self._conventions.grid(count, timesteps=timesteps, sigmas=sigmas, mu=mu)
             legs, calls = legs_of(self._solver, times, self._calls_on)
         else:
             times = torch.tensor(self._record.times, dtype=torch.float64)
             legs, calls = legs_of(self._solver, times, self._calls_on, ends=(False, False))
-            asked = _count_of(timesteps, sigmas) if count is None else count
+            asked = evaluations or count or _count_of(timesteps, sigmas)
             if asked not in (len(times) - 1, len(calls)):
                 other = "" if len(calls) == len(times) - 1 else f", or {len(calls)}, that of its evaluations"
                 raise InvalidArgumentError(
@@ -363,6 +385,35 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         kind = torch.int64 if all(isinstance(label, int) for label in labels) else torch.float32
         self.timesteps = torch.tensor(labels, dtype=kind, device=device)
         self._loop = _Loop()
+
+    def _paid(self, evaluations: int, times_for: Callable[[int], Tensor]) -> tuple[Tensor, list[Leg], list[_Call]]:
+        """The most steps that so many evaluations pay for: their times, legs and evaluations."""
+        for steps in range(self._solver.steps_for(evaluations, limits=2) + 2, 0, -1):
+            times = times_for(steps)
+            legs, calls = legs_of(self._solver, times, self._calls_on)
+            if len(calls) <= evaluations:
+                return times, legs, calls
+        raise InvalidArgumentError(
+            f"`evaluations` must be at least {len(calls)} for {self._name!r} here, got {evaluations}."
+        )
+
+    def _chosen(self, evaluations: int) -> tuple[Tensor, list[Leg], list[_Call]]:
+        """The loop for which the rule of ``solve`` chooses the method and the grid, which become the record."""
+        sde, unit = self._conventions.sde, unit_of(self._model(None).traits.data_std)
+        choice = choose(True, evaluations, ())
+        start = NoiseStart.of(sde, unit, choice.level) if choice.grid else None
+        ends = sde.t_max if start is None else start.t, sde.t_min
+        self._solver = choice.solver
+        times, legs, calls = self._paid(evaluations, lambda steps: resolve(choice.grid_for(unit), sde, *ends, steps))
+        self._record = FittedGrid(
+            tuple(times.tolist()),
+            method=to_text(choice.solver),
+            process=repr(sde),
+            from_noise=start is not None,
+            data_scale=unit,
+            log_snr=tuple(sde.log_snr(times).tolist()),
+        )
+        return times, legs, calls
 
     def index_for_timestep(self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
         """The place of a timestep among those of the loop: the first of a step, if several are the same."""
@@ -403,6 +454,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         return_dict: bool = True,
         *,
+        eta: float | None = None,
+        use_clipped_model_output: bool | None = None,
         log_prob: bool = False,
         prev_sample: Tensor | None = None,
     ) -> Any:
@@ -419,14 +472,21 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             timestep: the timestep.
             sample: the state that it was given for: what the last ``step`` returned, unless the pipeline changed it.
             generator: the source of noise, or one for each sample; by default the attribute of this name.
+            eta, use_clipped_model_output: what DDIM's pipelines pass. The stochasticity is the method's: an ``eta``
+                that is neither 0 nor the method's is refused. The step uses the data estimate within its limits.
             return_dict: return a `StepOutput`, otherwise a tuple with the state, and the log-density if it is wanted.
             log_prob: return the log-density of the step.
             prev_sample: the state after the step, of which the log-density is wanted.
 
         Raises:
-            InvalidArgumentError: the method has no log-density of single steps.
+            InvalidArgumentError: the method has no log-density of single steps, or another ``eta``.
         """
         check_flag("log_prob", log_prob)
+        if eta and eta != getattr(self._solver, "eta", None):
+            raise InvalidArgumentError(
+                f"`eta`={eta:g} is not that of method={self._name!r}; make the scheduler with method='ddim_eta' and "
+                f"options={{'eta': {eta:g}}}."
+            )
         if prev_sample is not None:
             value = self._density(self.index_for_timestep(timestep), model_output, sample, prev_sample)
             return StepOutput(prev_sample, None, value) if return_dict else (prev_sample, value)
