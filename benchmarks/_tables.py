@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from benchmarks._record import RESULTS
-
-README = Path(__file__).parent.parent / "README.md"
 
 
 def load(name: str, part: str | None = None) -> dict[str, Any]:
@@ -145,20 +142,3 @@ def compared() -> str:
     ]
     where = {name: value for name, value in times["machine"].items() if name != "threads"}  # a row says it
     return markdown(["", "scoresde", "diffusers", "azula", "diffrax"], rows, {**times, "machine": where})
-
-
-FILLED = {"methods": few_methods, "compared": compared}
-
-
-def filled(text: str) -> str:
-    """A text with the tables between their marks, ``<!-- table: NAME -->`` and ``<!-- end -->``."""
-    for name, table in FILLED.items():
-        head, mark, rest = text.partition(f"<!-- table: {name} -->\n")
-        if mark:
-            text = f"{head}{mark}\n{table()}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
-    return text
-
-
-def fill_readme() -> None:
-    """Put the tables into the README."""
-    README.write_text(filled(README.read_text()))

@@ -28,7 +28,6 @@ from torch import Tensor
 
 import scoresde
 from benchmarks._record import RESULTS, write
-from benchmarks._tables import fill_readme
 from benchmarks.orders import problem
 from scoresde import Method, testing
 
@@ -223,4 +222,3 @@ def main(arguments: list[str]) -> None:
             sys.exit(1)
     elif not options.no_write:
         write("work_precision", {"methods": rows, "peers": PEERS}, "python -m benchmarks work_precision")
-        fill_readme()

@@ -100,15 +100,13 @@ def _first(text: str | None) -> str:
 
 
 def overview() -> str:
-    """The table of the modules, as MyST text, and their place in the side bar."""
+    """The table of the modules."""
     rows = []
     for module, (names, _) in pages().items():
-        of_package = ", ".join(f"{{py:obj}}`~{name}`" for name in names if name.count(".") == 1)
+        of_package = ", ".join(f"`{name}`" for name in names if name.count(".") == 1)
         what = re.sub(r":math:`([^`]+)`", r"$\1$", sentence(module)).replace("``", "`").replace("|", "\\|")
-        rows.append(f"| [{module}](reference/{module}.rst) | {what} | {of_package} |\n")
-    table = "| module | what it is for | names of `scoresde` itself |\n|---|---|---|\n" + "".join(rows)
-    tree = "\n".join(f"reference/{module}" for module in pages())
-    return f"{table}\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
+        rows.append(f"| `scoresde.{module}` | {what} | {of_package} |\n")
+    return "| module | what it is for | names of `scoresde` itself |\n|---|---|---|\n" + "".join(rows)
 
 
 def page(module: str, names: list[str], elsewhere: dict[str, str]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from docutils import nodes
 from docutils.nodes import Element, document
 from sphinx.addnodes import desc_signature, pending_xref
 from sphinx.application import Sphinx
@@ -19,9 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import _reference
-import _tables
-
-FILLED = _tables.FILLED | {"reference": {"<!-- modules -->": _reference.overview}}
+from _side_bar import SIDE_BAR
 
 project = "scoresde"
 author = "The scoresde authors"
@@ -35,9 +35,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
-    "sphinx_design",
     "sphinx_gallery.gen_gallery",
-    "sphinxcontrib.bibtex",
 ]
 exclude_patterns = ["_build", "examples"]
 default_role = "py:obj"
@@ -77,12 +75,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
 }
 
-# One bibliography; the pages cite it by author and year.
-bibtex_bibfiles = ["references.bib"]
-bibtex_reference_style = "author_year"
-bibtex_default_style = "plain"
-
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
@@ -99,11 +92,27 @@ napoleon_use_rtype = False
 napoleon_custom_sections = ["Facts", "References", "Differs from", ("Shapes", "params_style")]
 
 
-def _fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
-    for mark, text in FILLED.get(docname, {}).items():
-        source[0] = source[0].replace(mark, text())
-    # The empty line that ends an output for doctest is not shown.
+def _as_page(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A Markdown page as the site shows it: with its part of the side bar, and without the empty line that ends an
+    output for doctest."""
+    trees = {"": " ".join(f"reference/{module}" for module in _reference.pages())} if docname == "reference" else {}
+    for caption, names in (SIDE_BAR.get(docname) or trees).items():
+        pages = "\n".join(names.split())
+        heading = f":caption: {caption}\n" if caption else ""
+        source[0] += f"\n```{{toctree}}\n:hidden:\n{heading}\n{pages}\n```\n"
     source[0] = source[0].replace("\n\n```\n", "\n```\n")
+
+
+def _link_names(app: Sphinx, doctree: document) -> None:
+    """The full names of the package in the text of Markdown pages become links."""
+    page = app.env.docname
+    if Path(app.env.doc2path(page)).suffix == ".md":
+        for literal in list(doctree.findall(lambda node: isinstance(node, nodes.literal))):
+            name = literal.astext().removesuffix("()")
+            if re.fullmatch(r"scoresde(\.\w+)+", name) and not isinstance(literal.parent, nodes.reference):
+                link = pending_xref("", refdomain="py", reftype="obj", reftarget=name, refdoc=page)
+                literal.replace_self(link)
+                link += literal
 
 
 def _one_signature(app: Sphinx) -> None:
@@ -143,8 +152,9 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir, "reference")))
-    app.connect("source-read", _fill_page)
+    app.connect("source-read", _as_page)
     app.connect("builder-inited", _one_signature)
     app.connect("doctree-read", _name_for_source)
+    app.connect("doctree-read", _link_names)
     app.connect("missing-reference", _resolve)
     app.connect("build-finished", _copy_mathjax)

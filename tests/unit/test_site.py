@@ -9,6 +9,9 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+from markdown_it import MarkdownIt
+
 import scoresde
 
 ROOT = Path(scoresde.__file__).parents[1]
@@ -23,7 +26,8 @@ def load(name: str) -> ModuleType:
     return module
 
 
-reference, check_site = load("_reference"), load("check_site")
+reference, check_site, side_bar = load("_reference"), load("check_site"), load("_side_bar")
+PAGES = sorted(path for path in DOCS.rglob("*.md") if not {"_build", "gallery"} & set(path.parts))
 
 
 @functools.cache
@@ -52,34 +56,44 @@ def test_every_public_name_is_documented_once() -> None:
     assert max(Counter(map(reference.value_of, kinds)).values()) == 1  # no object under two names
 
 
-def toctrees(page: Path) -> dict[str, list[str]]:
-    """The entries of a page's tables of contents, by caption."""
-    blocks = re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    found = {}
-    for block in blocks:
-        caption = re.search(r"^:caption: (.+)$", block, re.MULTILINE)
-        found[caption[1] if caption else ""] = [line for line in block.split("\n") if line and line[0] != ":"]
-    return found
-
-
 def test_every_page_has_one_place_in_the_side_bar() -> None:
-    groups = toctrees(DOCS / "index.md")
+    groups = {caption: names.split() for caption, names in side_bar.SIDE_BAR["index"].items()}
     assert next(iter(groups)) == "Start" and list(groups)[-1] == "Reference" and len(groups) == 8
     children = [
-        f"{part}/{name}" for part in ("coming_from", "theory") for name in toctrees(DOCS / part / "index.md")[""]
+        f"{part}/{name}"
+        for part in ("coming_from", "theory")
+        for name in side_bar.SIDE_BAR[f"{part}/index"][""].split()
     ]
     entries = Counter(["index", *children, *(name for names in groups.values() for name in names)])
-    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
+    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES}
     pages |= {"gallery/index"} if (DOCS / "examples" / "GALLERY_HEADER.rst").is_file() else set()
-    assert set(entries) == {page for page in pages if not page.startswith("_build/")}
+    assert set(entries) == pages
     assert set(entries.values()) == {1}
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
+def test_a_page_can_be_read_without_the_site(page: Path) -> None:
+    """CommonMark with tables: no markup of another program, no empty table, no link to a file that is not there."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8"))
+    inline = [child for token in tokens for child in token.children or ()]
+    texts = [child.content for child in inline if child.type == "text"]
+    assert not [text for text in texts if re.search(r"\{[a-z:]+\}$|^:::", text)]
+    assert not [token.info for token in tokens if token.type == "fence" and token.info.startswith("{")]
+    marks = re.findall(r"<!-- table: (.*?) -->\n\n(.*?)\n<!-- end -->", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert not [name for name, text in marks if not text.strip()]
+    rows = [token.type for token in tokens if token.type in ("table_open", "tbody_open")]
+    assert rows.count("table_open") == rows.count("tbody_open")
+    for child in inline:
+        target = str(child.attrGet("href") or child.attrGet("src") or "")
+        path = (page.parent / target.partition("#")[0]).resolve()
+        assert re.match(r"https?:|#|$", target) or path.exists() or "gallery" in path.parts, target
+
+
 def test_the_bibliography_has_every_paper_that_the_package_cites() -> None:
-    text = (DOCS / "references.bib").read_text(encoding="utf-8")
-    listed = set(re.findall(r"eprint += \{([0-9.]+)\}", text))
-    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "scoresde").rglob("*.py")]
-    numbers = {number for text in texts for number in re.findall(r"arxiv[.]org/abs/(\d+[.]\d+)", text)}
+    arxiv = re.compile(r"arxiv[.]org/abs/(\d+[.]\d+)")
+    listed = set(arxiv.findall((DOCS / "theory" / "references.md").read_text(encoding="utf-8")))
+    texts = [path.read_text(encoding="utf-8") for path in [*(ROOT / "scoresde").rglob("*.py"), *PAGES]]
+    numbers = {number for text in texts for number in arxiv.findall(text)}
     assert len(numbers) > 80 and not numbers - listed
 
 

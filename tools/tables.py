@@ -1,17 +1,23 @@
-"""The tables and sentences of the pages that come from result files, with the marks that they replace."""
+"""Writes the tables and sentences that come from result files into the README and the pages of the documentation."""
 
 from __future__ import annotations
 
+import argparse
 import collections
 import inspect
 import itertools
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from benchmarks._tables import load, markdown, methods
+from benchmarks._tables import compared, few_methods, load, markdown, methods
+from docs import _reference
 from scoresde.core.support.files.shards import _READERS
 from scoresde.core.support.registries import SDES
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def processes_table() -> str:
@@ -1357,127 +1363,154 @@ def behind_table() -> str:
 
 
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
-FILLED = {
-    "adaptive": {
-        "<!-- adaptive -->": adaptive_tables,
-        "<!-- adaptive: mnist -->": lambda: adaptive_counts("mnist"),
-        "<!-- adaptive sde -->": adaptive_sde_table,
+FILLED: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"methods": few_methods, "compared": compared},
+    "docs/reference.md": {"modules": _reference.overview},
+    "docs/adaptive.md": {
+        "adaptive": adaptive_tables,
+        "adaptive: mnist": lambda: adaptive_counts("mnist"),
+        "adaptive sde": adaptive_sde_table,
+        "adaptive: noisy": noisy_adams,
     },
-    "compared": {"<!-- compared -->": compared_table, "<!-- behind -->": behind_table},
-    "few_evaluations": {
-        "<!-- few evaluations -->": few_table,
-        "<!-- few evaluations: rules -->": rules_table,
-        "<!-- adaptive: noisy -->": noisy_adams,
-        "<!-- high noise -->": high_noise_table,
-        "<!-- few evaluations: learned -->": learned_table,
-        "<!-- few evaluations: published -->": published_table,
-        "<!-- few evaluations: shipped -->": shipped_table,
-        "<!-- few evaluations: transfer -->": transfer_table,
-        "<!-- few evaluations: laws -->": laws_table,
-        "<!-- few evaluations: labels -->": labels_table,
-        "<!-- few evaluations: distributions -->": distributions_table,
-        "<!-- few evaluations: problems -->": few_problems,
+    "docs/compared.md": {"compared": compared_table, "behind": behind_table},
+    "docs/few_evaluations.md": {
+        "few evaluations": few_table,
+        "few evaluations: rules": rules_table,
+        "few evaluations: learned": learned_table,
+        "few evaluations: published": published_table,
+        "few evaluations: shipped": shipped_table,
+        "few evaluations: transfer": transfer_table,
+        "few evaluations: laws": laws_table,
+        "few evaluations: labels": labels_table,
+        "few evaluations: distributions": distributions_table,
+        "few evaluations: problems": few_problems,
     },
-    "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
-    "guidance": {
-        "<!-- guided solvers -->": guided_solvers,
-        "<!-- guidance -->": guidance_table,
-        "<!-- guidance: mnist -->": lambda: guidance_table("mnist"),
-        "<!-- tilt -->": tilt_table,
+    "docs/fitted_grids.md": {"fitted grids": fitted_table, "network": network_table},
+    "docs/guidance.md": {
+        "guided solvers": guided_solvers,
+        "guidance": guidance_table,
+        "guidance: mnist": lambda: guidance_table("mnist"),
+        "tilt": tilt_table,
     },
-    "inference": {
-        "<!-- inference: power -->": power_table,
-        "<!-- inference: bounds -->": bounds_table,
+    "docs/inference.md": {
+        "inference: power": power_table,
+        "inference: bounds": bounds_table,
     },
-    "inverse": {
-        "<!-- inverse -->": inverse_table,
-        "<!-- particles -->": particles_table,
-        "<!-- half digits -->": half_digits_table,
-        "<!-- half digits: mnist -->": lambda: half_digits_table("mnist"),
-        "<!-- few steps of mmps -->": few_steps_table,
+    "docs/inverse.md": {
+        "inverse": inverse_table,
+        "particles": particles_table,
+        "half digits": half_digits_table,
+        "half digits: mnist": lambda: half_digits_table("mnist"),
+        "few steps of mmps": few_steps_table,
     },
-    "fifty_million": {
-        "<!-- cluster: assumed -->": cluster_assumed,
-        "<!-- cluster: storage -->": cluster_storage,
-        "<!-- cluster: shard size -->": lambda: _cluster_rows("shard size", "samples in a shard, one folder"),
-        "<!-- cluster: shard size, 64 folders -->": lambda: _cluster_rows(
+    "docs/fifty_million.md": {
+        "cluster: assumed": cluster_assumed,
+        "cluster: storage": cluster_storage,
+        "cluster: shard size": lambda: _cluster_rows("shard size", "samples in a shard, one folder"),
+        "cluster: shard size, 64 folders": lambda: _cluster_rows(
             "shard size, 64 folders", "samples in a shard, 64 folders"
         ),
-        "<!-- cluster: folders -->": lambda: _cluster_rows("folders", "folders"),
-        "<!-- cluster: server -->": lambda: _cluster_rows("file server", "file server, operations"),
-        "<!-- cluster: deaths -->": cluster_deaths,
-        "<!-- cluster: evaluation -->": lambda: _cluster_rows("evaluation", "seconds of an evaluation"),
-        "<!-- cluster: breaks -->": cluster_breaks,
-        "<!-- cluster: actions -->": cluster_actions,
-        "<!-- cluster: runs -->": cluster_runs,
+        "cluster: folders": lambda: _cluster_rows("folders", "folders"),
+        "cluster: server": lambda: _cluster_rows("file server", "file server, operations"),
+        "cluster: deaths": cluster_deaths,
+        "cluster: evaluation": lambda: _cluster_rows("evaluation", "seconds of an evaluation"),
+        "cluster: breaks": cluster_breaks,
+        "cluster: actions": cluster_actions,
+        "cluster: runs": cluster_runs,
     },
-    "many_samples": {
-        "<!-- streams -->": streams_text,
-        "<!-- throughput -->": throughput_text,
-        "<!-- crashes -->": crash_table,
+    "docs/many_samples.md": {
+        "streams": streams_text,
+        "throughput": throughput_text,
+        "crashes": crash_table,
     },
-    "many_observations": {
-        "<!-- compositions -->": compositions_table,
-        "<!-- inference: sets -->": sets_table,
-        "<!-- inference: modes -->": modes_table,
-        "<!-- inference: langevin -->": langevin_table,
+    "docs/many_observations.md": {
+        "compositions": compositions_table,
+        "inference: sets": sets_table,
+        "inference: modes": modes_table,
+        "inference: langevin": langevin_table,
     },
-    "measured": {
-        "<!-- digits -->": digits_table,
-        "<!-- mnist -->": mnist_table,
-        "<!-- speed -->": speed_table,
-        "<!-- overhead -->": overhead_table,
-        "<!-- overhead ratios -->": overhead_ratios,
-        "<!-- around -->": around_table,
-        "<!-- startup -->": startup_table,
-        "<!-- orders -->": orders_table,
-        "<!-- deterministic methods -->": lambda: methods("ode"),
-        "<!-- stochastic methods -->": lambda: methods("sde"),
+    "docs/measured.md": {
+        "digits": digits_table,
+        "mnist": mnist_table,
+        "speed": speed_table,
+        "overhead": overhead_table,
+        "overhead ratios": overhead_ratios,
+        "around": around_table,
+        "startup": startup_table,
+        "orders": orders_table,
+        "deterministic methods": lambda: methods("ode"),
+        "stochastic methods": lambda: methods("sde"),
     },
-    "likelihood": {
-        "<!-- likelihood: targets -->": likelihood_targets,
-        "<!-- likelihood: exact -->": likelihood_exact,
-        "<!-- likelihood: network -->": likelihood_network,
-        "<!-- likelihood: control -->": likelihood_control,
-        "<!-- likelihood: estimators -->": likelihood_estimators,
-        "<!-- likelihood: products -->": likelihood_products,
-        "<!-- likelihood: coverage -->": likelihood_coverage,
+    "docs/likelihood.md": {
+        "likelihood: targets": likelihood_targets,
+        "likelihood: exact": likelihood_exact,
+        "likelihood: network": likelihood_network,
+        "likelihood: control": likelihood_control,
+        "likelihood: estimators": likelihood_estimators,
+        "likelihood: products": likelihood_products,
+        "likelihood: coverage": likelihood_coverage,
     },
-    "bits_per_dimension": {
-        "<!-- likelihood: bits -->": likelihood_bits,
-        "<!-- likelihood: bounds -->": likelihood_bounds,
+    "docs/bits_per_dimension.md": {
+        "likelihood: bits": likelihood_bits,
+        "likelihood: bounds": likelihood_bounds,
     },
-    "bring_your_own_network": {"<!-- conventions -->": conventions_table},
-    "coming_from/diffusers": {"<!-- integer labels: ratios -->": label_ratios},
-    "coming_from/flow_matching": {
-        "<!-- velocities -->": velocities_table,
-        "<!-- velocities: tolerances -->": velocities_adaptive,
+    "docs/bring_your_own_network.md": {"conventions": conventions_table, "high noise": high_noise_table},
+    "docs/coming_from/diffusers.md": {"integer labels: ratios": label_ratios},
+    "docs/coming_from/flow_matching.md": {
+        "velocities": velocities_table,
+        "velocities: tolerances": velocities_adaptive,
     },
-    "coming_from/score_sde": {"<!-- digits: corrector -->": lambda: vp_table(("pc", "ancestral"))},
-    "trainer": {"<!-- training -->": training_sentence},
-    "paths": {
-        "<!-- path cost -->": path_cost,
-        "<!-- path densities -->": densities_table,
-        "<!-- reinforcement -->": reinforcement_table,
-        "<!-- reinforcement cost -->": reinforcement_cost,
-        "<!-- reinforcement first order -->": reinforcement_first_order,
-        "<!-- path weights -->": path_weights_sentence,
+    "docs/coming_from/score_sde.md": {"digits: corrector": lambda: vp_table(("pc", "ancestral"))},
+    "docs/trainer.md": {"training": training_sentence},
+    "docs/paths.md": {
+        "path cost": path_cost,
+        "path densities": densities_table,
+        "reinforcement": reinforcement_table,
+        "reinforcement cost": reinforcement_cost,
+        "reinforcement first order": reinforcement_first_order,
+        "path weights": path_weights_sentence,
     },
-    "peers": {"<!-- peers -->": peers_table},
-    "quickstart": {"<!-- processes -->": processes_table},
-    "systems": {"<!-- systems -->": systems_table},
-    "training": {
-        "<!-- schedules: variance -->": schedules_variance,
-        "<!-- schedules: bound -->": schedules_bound,
-        "<!-- schedules: steps -->": schedules_steps,
-        "<!-- schedules: iddpm -->": schedules_iddpm,
-        "<!-- training loops -->": loops_sentence,
+    "docs/peers.md": {"peers": peers_table},
+    "docs/quickstart.md": {"processes": processes_table},
+    "docs/systems.md": {"systems": systems_table},
+    "docs/training.md": {
+        "schedules: variance": schedules_variance,
+        "schedules: bound": schedules_bound,
+        "schedules: steps": schedules_steps,
+        "schedules: iddpm": schedules_iddpm,
+        "training loops": loops_sentence,
     },
-    "trust": {
-        "<!-- certificates -->": certificates_table,
-        "<!-- certified laws -->": laws_bounds_table,
-        "<!-- diagnoses -->": diagnoses_table,
+    "docs/trust.md": {
+        "certificates": certificates_table,
+        "certified laws": laws_bounds_table,
+        "diagnoses": diagnoses_table,
     },
-    "warm_start": {"<!-- warm starts -->": warm_table},
-    "which_solver": {"<!-- integer labels: ratios -->": label_ratios, "<!-- digits: VP -->": vp_table},
+    "docs/warm_start.md": {"warm starts": warm_table},
+    "docs/which_solver.md": {"integer labels: ratios": label_ratios, "digits: VP": vp_table},
 }
+
+
+def filled(page: str, text: str) -> str:
+    """A page with the tables between their marks, ``<!-- table: NAME -->`` and ``<!-- end -->``."""
+    for name, table in FILLED[page].items():
+        head, mark, rest = text.partition(f"<!-- table: {name} -->\n")
+        if not mark or "<!-- end -->" not in rest:
+            raise ValueError(f"{page} has no place for the table {name!r}")
+        text = f"{head}{mark}\n{table().strip()}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    return text
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(prog="python -m tools tables", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if a page would change")
+    check, old = parser.parse_args(arguments).check, []
+    for page in FILLED:
+        before = (ROOT / page).read_text(encoding="utf-8")
+        after = filled(page, before)
+        old += [page] if before != after else []
+        if not check:
+            (ROOT / page).write_text(after, encoding="utf-8")
+    print(*(f"{page}: {'its figures have moved on' if check else 'written'}" for page in old), sep="\n")
+    if check and old:
+        sys.exit(1)
