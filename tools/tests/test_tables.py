@@ -17,5 +17,5 @@ def test_a_page_has_the_figures_of_the_files(page: str) -> None:
 
 
 def test_a_page_without_the_place_is_refused() -> None:
-    with pytest.raises(ValueError, match="README.md has no place for the table 'methods'"):
+    with pytest.raises(ValueError, match=r"README\.md has no place for the table 'methods'"):
         tables.filled("README.md", "# scoresde")
