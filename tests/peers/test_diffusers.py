@@ -670,7 +670,7 @@ def test_churn(make: Make, name: str) -> None:
 
     short = name.removesuffix("Scheduler")
     different(f"{short}(s_churn)", *run(churned=False))
-    same(f"{short}(s_churn), asked after the churn = churn by hand, ddim", *run(churned=True))
+    same(f"{short}(s_churn), evaluated after the churn = churn by hand, ddim", *run(churned=True))
 
 
 @step_counts
