@@ -48,10 +48,10 @@ def encode(options: EncodeOptions) -> None:
     those that fail are NaN and have a status.
     """
     source = options.source
-    target, extension = options.target(ARRAYS, force=options.force)
     check_named(options.method)
     plan = options.plan(options.method)
     opened = options.opened()
+    target, extension = options.target(ARRAYS, force=options.force)
     latents = _Latents(options, plan, opened, options.read(opened, source))
     if options.in_set:
         latents.into_set()

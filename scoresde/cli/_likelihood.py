@@ -73,12 +73,12 @@ def likelihood(options: LikelihoodOptions) -> None:
     `scoresde sample` makes it, with the columns as arrays.
     """
     source = options.source
+    check_named(options.method)
+    opened = options.opened()
     target, extension = options.target(TABLES, force=options.force, replaced=True)  # or continued
     if extension == PARQUET:
         pyarrow_parquet()
-    check_named(options.method)
     picture = check_plot(options.plot)
-    opened = options.opened()
     rows = options.read(opened, source)
     if picture is not None and rows.inputs.levels is None:
         raise InvalidArgumentError(

@@ -194,10 +194,10 @@ def measure(options: MeasureOptions) -> None:
     """
     from ..core.support.checks import check_number
 
-    target, extension = check_output(options.out, ARRAYS, force=options.force)
     if options.operator is None:
         raise InvalidArgumentError("`operator` is missing; give one, such as --operator block_average:factor=2.")
     std = check_number("noise", options.noise, low=0.0)
+    target, extension = check_output(options.out, ARRAYS, force=options.force)
     source, index = read(options.source, options.key), options.index
     if index >= len(source.names):
         raise InvalidArgumentError(f"`index` must be below {len(source.names)}, the number of samples, got {index}.")

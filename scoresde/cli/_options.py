@@ -71,7 +71,7 @@ class NetworkOptions:
             process = make_sde("vp") if own is None else own
         else:
             process = asked if own is None else network.process(asked)
-        title = self.sde or ("vp" if own is None else "its own process")
+        title = (self.sde or ("vp" if own is None else "its own process")).lower()
         return Opened(network, where, process, title, tuple(network.event_shape))
 
 
@@ -157,7 +157,7 @@ def make_sde(name: str) -> AffineSDE:
         ...
         scoresde.core.errors.InvalidArgumentError: `sde`: unknown name 'vpp'; did you mean 'vp'? Known: cosine, ...
     """
-    return SDES[check_choice("sde", name, SDES)]()
+    return SDES[check_choice("sde", name.lower(), SDES)]()
 
 
 class SolvePlan(NamedTuple):

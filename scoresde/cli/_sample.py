@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from ._options import (
     source_of,
     weights_of,
 )
-from ._output import ARRAYS, EXTENSIONS, FOLDER, check_animation, check_output, write
+from ._output import ARRAYS, EXTENSIONS, FOLDER, PICTURE, check_animation, check_output, write
 from ._run import command, flag
 from ._sets import ManyOptions, batches, clear_parts, container_flag, in_parts
 
@@ -102,9 +103,10 @@ class TargetOptions(ManyOptions):
     """What is made of the samples."""
 
     out: str = flag(
-        "samples.png",
+        "",
         f"Output; the extension of a file determines its format: {', '.join(EXTENSIONS)}. A folder, such as "
-        "pictures/, receives a picture of each sample.",
+        "pictures/, receives a picture of each sample. A .gif or .mp4 is that of --animate, beside a .png. Default: "
+        "samples.png, or samples-2.png and so on where that is there.",
         metavar="FILE or FOLDER/",
     )
     container: str | None = container_flag(CONTAINERS, " (pictures in an archive, for WebDataset)")
@@ -161,12 +163,13 @@ def sample(options: SampleOptions) -> None:
 
     The samples of several measurements in one file are drawn in turn: sample i is of measurement i modulo their number.
     """
+    options = _placed(options)
     _check_certifiable(options)
-    output = _Output.of(options)
     problem = problem_of(options)
     _check_solve(options, problem)
     plan = _plan(options, problem)
     opened = options.opened()
+    output = _Output.of(options)
     output.check_event(opened.event)
     if is_record(options.method):
         check_process(str(options.method), plan.told["method"], opened.process)
@@ -194,13 +197,25 @@ def sample(options: SampleOptions) -> None:
         plan_at=plan_at if measured > 1 else None,
         measured=measured,
         arguments=arguments,
-        frames=None if output.film is None else Frames(opened.process),
+        frames=None if options.animate is None else Frames(opened.process),
         certificate=_certified(options, scores, plan, arguments),
     )
     if options.in_set:
         _into_set(options, drawing)
     else:
         _into_file(options, output, drawing, record)
+
+
+def _placed(options: SampleOptions) -> SampleOptions:
+    """The same with the files that are meant, where the command line does not name them."""
+    if Path(options.out).suffix.lower() in ANIMATIONS and options.animate is None:
+        return replace(options, out=str(Path(options.out).with_suffix(PICTURE)), animate=Path(options.out))
+    if options.out:
+        return options
+    names = (f"samples-{number}.png" if number > 1 else "samples.png" for number in count(1))
+    return replace(
+        options, out=next(name for name in names if options.force or options.in_set or not Path(name).exists())
+    )
 
 
 @dataclass(frozen=True)
@@ -415,7 +430,8 @@ def _into_file(options: SampleOptions, output: _Output, drawing: CommandSamples,
         options.say(drawing.certificate.statement())
     took = effort(plan, nfe.tolist())
     options.say(f"{num} samples of {options.model}: {opened.title}, {plan.name}, {took}")
-    options.say(f"{options.out}: {what}; {drawing.calls} network calls, {options.took}")
+    film = "" if output.film is None else f", animation {options.animate}"
+    options.say(f"{options.out}: {what}{film}; {drawing.calls} network calls, {options.took}")
 
 
 @contextlib.contextmanager

@@ -71,10 +71,10 @@ def certify(options: CertifyOptions) -> None:
     probability that is stated, whatever the network. It is about the solver: it says nothing of the distance to the
     data.
     """
-    kept = None if options.out is None else check_output(options.out, (RECORD,), force=options.force)[0]
-    picture = check_plot(options.plot)
     opened = options.opened()
     told = options.told(budget=options.target is None)
+    kept = None if options.out is None else check_output(options.out, (RECORD,), force=options.force)[0]
+    picture = check_plot(options.plot)
     options.say(f"Measuring {options.pilot} draws of {options.model} ({opened.title}) ...", err=True)
     from ..trust import certify as certified
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from ..grids import Grid, GridFunction, snap
 from ..scores import Score, ScoreFn, as_score
 from ..scores.bare import check_complete, check_context
-from ..scores.base import check_made_for
 from ..solvers import Solver
 from ..targets import GaussianStart
 from .errors import InvalidArgumentError, short
@@ -255,9 +254,8 @@ def for_data_of(score_fn: Score, solver: Solver) -> Solver:
 
 def affine_model(sde: SDE, score_fn: ScoreFn) -> tuple[AffineSDE, Score]:
     """An affine process and the `Score` of a score function for it; others are refused."""
-    affine, score = check_affine(sde), as_score(score_fn)
-    check_made_for(affine, score)
-    return affine, score
+    affine = check_affine(sde)
+    return affine, as_score(score_fn, affine)
 
 
 def check_finite_ends(clean: float, noisy: float) -> None:

@@ -17,6 +17,7 @@ _NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_all
 _BEYOND = ("index out of range in self", "is out of bounds for dimension")
 _DTYPES = re.compile(r"same dtype|type \(.*\) should be the same|expected scalar type|mixed dtype", re.IGNORECASE)
 _AMOUNT = re.compile(r"allocate (\d[\d.]* ?(?:[KMGTPE]i?B|bytes))")
+_MOST_NAMES = 25  # that an error lists
 _ALIKE = 3  # characters at the beginning that names have in common
 _SHOWN = 100  # characters of a value in the text of an error
 
@@ -217,7 +218,9 @@ def unknown(argument: str, got: object, allowed: Iterable[str]) -> InvalidArgume
     names = sorted(allowed)
     close = " or ".join(map(repr, closest(str(got), names)))
     hint = f"; did you mean {close}?" if close else "."
-    return InvalidArgumentError(f"`{argument}`: unknown name {short(got)}{hint} Known: {', '.join(names)}.")
+    listed = names if len(names) <= _MOST_NAMES else difflib.get_close_matches(str(got), names, n=5, cutoff=0.0)
+    label = "Known" if listed is names else f"The nearest of {len(names)}"
+    return InvalidArgumentError(f"`{argument}`: unknown name {short(got)}{hint} {label}: {', '.join(listed)}.")
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> str:

@@ -16,7 +16,6 @@ from .. import grids
 from ..grids import Grid
 from ..paths.wanted import Told, check_path_wanted
 from ..scores import Score, as_score
-from ..scores.base import check_made_for
 from ..solvers import Solver, choose, drift_methods, from_config, make_solver
 from ..solvers.registry.auto import NoiseStart, unit_of
 from ..targets import GaussianStart
@@ -121,7 +120,7 @@ def set_up(
     """
     # what is given
     check_sde(sde)
-    score = as_score(score_fn)
+    score = as_score(score_fn, sde)
     if given.denoise and not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(
             f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
@@ -404,7 +403,6 @@ def _check_fit(sde: SDE, score: Score, solver: Solver, times: tuple[float, float
             f"method={solver.name!r} needs alpha and sigma, which {type(sde).__name__} does not have; try "
             "'euler_maruyama' or 'heun'."
         )
-    check_made_for(sde, score)
     if start < end and solver.stochastic:
         raise InvalidArgumentError(
             f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {solver.name!r} draws "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..grids import Grid
 from ..scores.bare import check_complete
+from ..scores.mistakes import first_output_read, warn_of_training
 from ..solvers import Solver
 from ..solvers.registry.rows import MethodName
 from ..targets import GaussianStart
@@ -68,7 +69,8 @@ def solve(
     Args:
         sde: the forward process.
         score_fn: ``score_fn(x, t, **context)``, the score :math:`\nabla\log p_t(x)` shaped like x, with t as
-            ``(batch,)``; a `ScoreModel`, a target's score, or any callable.
+            ``(batch,)``; a `ScoreModel`, a target's score, or any callable. A network that `load` returned, and a
+            `ScoreModel` of another affine process, mean their score on ``sde``.
         x: the state at ``t_start``, ``(batch, *event)``; if it is missing, it is drawn from the prior.
         method: a name from `methods`, a solver object, what `tune`, `fit_solver` or `fit_grid` made, which is a method
             on its grid, or ``"auto"``. With a number of ``evaluations``, ``"auto"`` is the method with the smallest
@@ -162,11 +164,14 @@ def solve(
     with nullcontext() if differentiable else torch.no_grad(), explained(x, shape):
         setup = set_up(sde, score_fn, x, given)
         if setup.loop is not None:
-            check_complete(context, setup.process.network.score_fn)
+            score = setup.process.network.score_fn
+            check_complete(context, score)
+            warn_of_training(score)
         if given.log_prob is not False:
             return sampling.with_log_prob(setup, settings, progress=progress)
         if setup.loop is not None:
-            with progress_bar(setup.loop.solver.name if progress else None) as setup.loop.progress:
+            bar = progress_bar(setup.loop.solver.name if progress else None)
+            with first_output_read(score, sde), bar as setup.loop.progress:
                 setup.loop.complete()
         result: Solution = setup.process.run(setup.finished(setup.arrived()))
         return result

@@ -19,7 +19,6 @@ from ..core.support.checks import check_choice
 from ..core.support.display import Displayed, kind, span
 from ..core.support.tensors import row_sums
 from ..scores import as_score
-from ..scores.base import check_made_for
 from ..solvers import ParticleLog, Solver
 from ..solvers.registry.rows import MethodName
 from ..solvers.registry.spellings import find
@@ -111,8 +110,7 @@ def sample_posterior(
     if not isinstance(method, str):
         raise InvalidTypeError(f"`method` must be a name, got {method!r}; condition takes rules, and solve solvers.")
     check_choice("method", method, (*RULES, *SAMPLERS))
-    known = as_score(score_fn)
-    check_made_for(sde, known)
+    known = score_fn = as_score(score_fn, sde)
     cls = RULES[method] if method in RULES else SAMPLERS[method]
     if sampler is not None and method in SAMPLERS:
         raise InvalidArgumentError(f"`sampler` is the solver of a rule, but {method!r} is a solver itself.")

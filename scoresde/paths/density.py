@@ -28,7 +28,6 @@ from ..core.support.checks import (
 )
 from ..core.support.tensors import compute_dtype, row_sums, transforming
 from ..scores import as_score
-from ..scores.base import check_made_for
 from ..solvers import Solver, make_solver
 from .path import Path, places_of, table_of
 
@@ -246,8 +245,7 @@ class Replay:
         path.check(sde)
         if not path.states:
             raise InvalidArgumentError("`path` holds no states; solve with path_log_prob=True.")
-        score = as_score(score_fn)
-        check_made_for(sde, score)
+        score = as_score(score_fn, sde)
         solver = path.solver if method is None else make_solver(method, {}, ())
         check_gaussian(sde, solver)
         eta = path.stochasticity if method is None or solver.takes_stochasticity else solver.default_stochasticity

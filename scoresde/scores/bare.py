@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError, short
-from ..core.sdes import AffineSDE, Estimate, Node
+from ..core.sdes import SDE, AffineSDE, Estimate, Node
 from ..core.sdes.records import PARTS, SCORE, LinearEstimate
 from ..core.support.checks import check_kind, check_output, check_score_fn
 from ..core.support.context import check_values
@@ -123,18 +123,37 @@ class Offered(Bare):
         return Split(*self.function.twisted(x, node, **context))  # type: ignore[attr-defined]
 
 
-def as_score(score_fn: ScoreFn) -> Score:
+def of_process(score_fn: Any, sde: SDE | None) -> Any:
+    """The score function, on a process, of what has one for each process, as a loaded network does by its method
+    ``for_process(sde)``; everything else as it is.
+
+    Example:
+        >>> sde = scoresde.FlowSDE()
+        >>> of_process(scoresde.load("digits"), sde).traits.sde is sde
+        True
+    """
+    has_one = sde is not None and not callable(score_fn) and hasattr(score_fn, "for_process")
+    return score_fn.for_process(sde) if has_one else score_fn
+
+
+def as_score(score_fn: ScoreFn, sde: SDE | None = None) -> Score:
     """A score function as a `Score`; one that is a `Score` is returned as it is.
+
+    Args:
+        score_fn: a score function; with a process also what `of_process` takes.
+        sde: the process that it is for; a `ScoreModel` of another one is evaluated by `ScoreModel.on`.
 
     Raises:
         InvalidTypeError: it is not callable.
+        InvalidArgumentError: it was made for another process.
 
     Example:
         >>> as_score(lambda x, t: -x).traits.rowwise
         False
     """
+    score_fn = of_process(score_fn, sde)
     if isinstance(score_fn, Score):
-        return score_fn
+        return score_fn if sde is None else score_fn.for_process(sde)
     check_score_fn(score_fn)
     return Offered(score_fn) if offers_estimates(score_fn) else Bare(score_fn)
 

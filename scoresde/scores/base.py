@@ -242,6 +242,16 @@ class Score(abc.ABC):
         """The names of the context that are bound already."""
         return frozenset()
 
+    def for_process(self, sde: SDE) -> Score:
+        """Itself, if it was made for the process; otherwise the same network on that process, or an error."""
+        own = self.traits.sde
+        if own is not None and not (isinstance(sde, AffineSDE) and sde.same_schedule(own)):
+            raise InvalidArgumentError(
+                f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
+                f"ScoreModel(net, sde, …)."
+            )
+        return self
+
     def unbound(self, context: Mapping[str, object]) -> tuple[Score, dict[str, object]]:
         """The score function without its own labels, and the whole context to call that with."""
         check_kind("context", context, Mapping, "a mapping of names to values")
@@ -404,16 +414,6 @@ def nameless(times: Scalar) -> Node:
         1.0
     """
     return Node(times, 1.0, 1.0, *[math.nan] * 5)
-
-
-def check_made_for(sde: SDE, score_fn: Score) -> None:
-    """Refuse a score function of another process."""
-    own = score_fn.traits.sde
-    if own is not None and not (isinstance(sde, AffineSDE) and sde.same_schedule(own)):
-        raise InvalidArgumentError(
-            f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
-            f"ScoreModel(net, sde, …)."
-        )
 
 
 def _common_process(known: Sequence[AffineSDE], sde: AffineSDE | None) -> AffineSDE | None:

@@ -25,8 +25,8 @@ from ..core.support.checks import check_integer, check_not_empty, check_state, c
 from ..core.support.context import per_row
 from ..core.support.tensors import compute_dtype
 from ..discrete import Chain
-from .bare import as_score, check_context
-from .base import Score, changed, check_made_for
+from .bare import as_score, check_context, of_process
+from .base import Score, changed
 from .high_noise import HighNoise, best_of, cures
 from .model import ScoreModel
 from .probe import LOWEST, OfFunction, OfModel, ProbedNetwork, ReadingErrors, Sample, kept
@@ -193,8 +193,8 @@ def check_score(
         "Write ScoreModel(net, sde, prediction='noise')."
     """
     check_sde(sde, affine=True)
-    score = as_score(score_fn)
-    check_made_for(sde, score)
+    score_fn = of_process(score_fn, sde)
+    score = Score.for_process(as_score(score_fn), sde)  # another process is a mistake to name here
     check_not_empty("data", check_state("data", data))
     check_integer("levels", levels, low=1, high=_MOST_LEVELS)
     if len(data) < 2:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InvalidArgumentError, InvalidTypeError
-from ..core.sdes import AffineSDE, Estimate, Node
+from ..core.sdes import SDE, AffineSDE, Estimate, Node
 from ..core.sdes.base import check_sde
 from ..core.sdes.records import LearnedEstimate, LinearEstimate
 from ..core.sdes.span import log_snr_range, within
@@ -294,6 +294,12 @@ class ScoreModel(Score):
         model._served = None if own else {}
         model.traits = replace(self.traits, sde=sde, variance=own and self._share is not None)
         return model
+
+    def for_process(self, sde: SDE) -> Score:
+        """See `Score.for_process`."""
+        own = self.traits.sde
+        known = not isinstance(sde, AffineSDE) or own is None or sde.same_schedule(own)
+        return super().for_process(sde) if known else self.on(sde)  # type: ignore[arg-type]
 
     def _own(self, x: Tensor, node: Node) -> tuple[Tensor, Node]:
         """A state and a node of the process that is served, as those of the network's own."""

@@ -113,13 +113,25 @@ def _attributes(value: object) -> list[object]:
 def check_evaluating(name: str, function: object) -> None:
     """Refuse a function that holds a network with dropout, or with statistics of batches, in training mode; of other
     layers the mode does not matter, or `check_quiet` finds what it does."""
-    for layer in (layer for net in held_by(function) for layer in net.modules()):
-        modal = isinstance(layer, torch.nn.modules.dropout._DropoutNd) or getattr(layer, "track_running_stats", False)
-        if modal and layer.training:
-            raise InvalidArgumentError(
-                f"A network of `{name}` is in training mode ({type(layer).__name__}), and computes something else than "
-                "in evaluation; call .eval()."
-            )
+    for layer in filter(None, map(training_layer, held_by(function))):
+        raise InvalidArgumentError(
+            f"A network of `{name}` is in training mode ({type(layer).__name__}), and computes something else than "
+            "in evaluation; call .eval()."
+        )
+
+
+def training_layer(net: torch.nn.Module) -> torch.nn.Module | None:
+    """The first layer of a network that computes something else because it is in training mode.
+
+    Example:
+        >>> training_layer(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Dropout(0.1)))
+        Dropout(p=0.1, inplace=False)
+    """
+    for layer in net.modules():
+        dropout = isinstance(layer, torch.nn.modules.dropout._DropoutNd) and layer.p > 0
+        if layer.training and (dropout or getattr(layer, "track_running_stats", False)):
+            return layer
+    return None
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from ..core.support.files.shards import SetPlan
 from ..core.support.registries import CONTAINERS, PICTURE_CONTAINERS
 from ..grids import GRIDS
 from ..scores import as_score
+from ..scores.bare import of_process
 from ..scores.networks import check_evaluating, check_quiet, text_of
 from .computing import Batch, Generated, Manner, begin, belonging, fill, machine, sizes, told
 from .identity import Made
@@ -125,8 +126,9 @@ def generate(
         (100, 1, torch.Size([2]))
     """
     folder = Path(check_path("folder", folder))
-    check_score_fn(score_fn)
     check_kind("sde", sde, SDE, "a process")
+    score_fn = of_process(score_fn, sde)
+    check_score_fn(score_fn)
     divided = sizes(first, count, shard_size, batch_size)
     seed = check_seed("seed", seed)
     check_choice("container", container, CONTAINERS)

@@ -40,7 +40,7 @@ def run(
     if solver.stochastic and noise is None:
         raise InvalidArgumentError(f"method={solver.name!r} draws noise; pass `noise`.")
     check_sde(sde)
-    score = as_score(score_fn)
+    score = as_score(score_fn, sde)
     check_state("x", x)
     check_events(score, x)
     if noise is not None and not isinstance(noise, Noise):

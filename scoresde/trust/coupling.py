@@ -25,6 +25,7 @@ from ..core.support.context import mapped
 from ..core.support.tensors import expand
 from ..grids import Grid
 from ..scores import Score, as_score
+from ..scores.bare import of_process
 from ..scores.networks import check_quiet
 from ..solvers import Solver
 from ..tuning.records import FittedGrid, FittedSolver
@@ -89,7 +90,9 @@ class Task:
         device: torch.device | str | None,
     ) -> Task:
         """What the arguments of `certify` say, checked."""
-        process, score = check_affine(sde), as_score(score_fn)
+        process = check_affine(sde)
+        score_fn = of_process(score_fn, process)
+        score = as_score(score_fn, process)
         full = shape_to_draw(shape, score.traits.event_shape, count, "pilot")
         if full[0] != count:
             raise InvalidArgumentError(f"`shape` must be (pilot, *event) with pilot={count}, got {full}.")

@@ -348,10 +348,10 @@ def diagnose(
     if not own and evaluations is None and steps is None and not _adaptive(method):
         evaluations = DEFAULT_EVALUATIONS
     check_evaluating("score_fn", score_fn)
-    score = as_score(score_fn)
+    score = as_score(score_fn, check_affine(sde))
     if clip is not None:
         score = Clip(score, *check_interval("clip", clip), sde=check_affine(sde))
-    exact = None if exact_score is None else as_score(exact_score)
+    exact = None if exact_score is None else as_score(exact_score, check_affine(sde))
     full, packed = in_float32(score)
     settings = {"method": method, "evaluations": evaluations, "steps": steps, **options}
     where = rows.x.device if device is None else device

@@ -123,7 +123,7 @@ class Pilot:
         given, begun at a level at most."""
         sde = check_affine(sde)
         size = default if count is None else check_integer("pilot", count, low=2, high=MOST_DRAWS)
-        score = Watched(as_score(score_fn), checkpoint)
+        score = Watched(as_score(score_fn, sde), checkpoint)
         start, end = grids.time_of("t_start", t_start, sde, sde.t_max), grids.time_of("t_end", t_end, sde, sde.t_min)
         if start == end:
             raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")

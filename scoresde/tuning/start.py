@@ -30,7 +30,7 @@ from ..core.sdes import SDE, AffineSDE
 from ..core.sdes.base import check_affine
 from ..core.solution import Solution
 from ..core.solve import solve
-from ..core.support.checks import MOST_DRAWS, check_integer, check_kind, check_number, check_score_fn
+from ..core.support.checks import MOST_DRAWS, check_integer, check_kind, check_number
 from ..scores import as_score
 from ..solvers import Solver, make_solver
 from ..solvers.registry.rows import MethodName
@@ -122,11 +122,10 @@ def fit_start(
         what = what if solver.adaptive else "makes fixed steps; give `steps` or `evaluations`"
         raise InvalidArgumentError(f"method={solver.name!r} {what}.")
     rtol = check_number("rtol", rtol, low=0.0, strict=True)
-    check_score_fn(score_fn)
     seed = check_seed("seed", seed)
     check_integer("levels", levels, low=2, high=_MOST_LEVELS)
     count = 64 if pilot is None else check_integer("pilot", pilot, low=1, high=MOST_DRAWS)
-    score = Watched(as_score(score_fn), checkpoint=False)
+    score = Watched(as_score(score_fn, sde), checkpoint=False)
     x = pilot_states(sde, score, x, (count, *gaussian.event_shape), seed, dtype, device)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(

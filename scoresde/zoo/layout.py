@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -70,6 +71,12 @@ def find(path_or_name: str | os.PathLike[str]) -> Path:
             raise FileNotFoundError
         kind = path.stat().st_mode
     except (OSError, ValueError):
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).parent.exists():
+            raise CheckpointError(
+                f"No directory is called {name!r}. A network on the Hugging Face Hub that scoresde saved is "
+                f"'hf:{name}@REVISION'; one of diffusers is scoresde.interop.from_diffusers(pipe) with pipe = "
+                f"DiffusionPipeline.from_pretrained({name!r}), in Python."
+            ) from None
         close = closest(name, shipped())
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise CheckpointError(

@@ -263,6 +263,10 @@ class Pretrained(Displayed):
         only = f", only for {', '.join(map(str, there))}" if there else ""
         raise InvalidArgumentError(f"No solver was learned for {steps} evaluations{only}; see fit_solver.")
 
+    def for_process(self, sde: AffineSDE) -> ScoreModel:
+        """`score` without labels: what ``solve(sde, model)`` evaluates."""
+        return self.score(sde)
+
     def score(self, sde: AffineSDE | None = None, **context: object) -> ScoreModel:
         """The score function of the network for an affine process.
 

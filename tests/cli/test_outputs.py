@@ -107,7 +107,7 @@ def test_an_animation_beside_arrays(draw: Run, fake: Any) -> None:
 
 def test_what_needs_pictures(draw: Run, fake: Any) -> None:
     expect(draw("--out", "a.npz", "--scale", 2), 2, "`scale`")
-    expect(draw("--out", "a.gif"), 2)
+    expect(draw("--out", "a.jpg"), 2)
     expect(draw("--animate", "a.png"), 2)
     fake.event_shape = (5,)
     for more in ((), ("--animate", "a.gif", "--out", "a.npz")):

@@ -49,6 +49,30 @@ def test_default_is_a_picture_of_30_samples(ddim: Run, fake: Any, files: Files) 
     assert 4 <= sum(upper) <= 26  # a fair coin leaves this interval with probability 1e-5
 
 
+def test_where_samples_go_that_are_given_no_output(draw: Run, fake: Any, files: Files) -> None:
+    """Beside those that are there; a film, with its last picture beside it."""
+    for name in ("samples.png", "samples-2.png", "samples-3.png"):
+        expect(draw("--num", 2), 0, f"{name}: picture")
+    before = Path("samples.png").read_bytes()
+    expect(draw("--num", 4, "--force"), 0, "samples.png: picture")
+    assert Path("samples.png").read_bytes() != before
+    expect(draw("--num", 2, "--out", "samples.png"), 4, "The file is there")
+    expect(draw("--num", 2, "--shard-size", 2), 2, "a folder for a set, such as samples/")
+    expect(draw("--num", 2, "--out", "a.gif"), 0, "a.png: picture", "animation a.gif")
+    assert files() == ["a.gif", "a.png", "samples-2.png", "samples-3.png", "samples.png"]
+
+
+def test_arguments_are_checked_before_the_output(typed: Run, fake: Any) -> None:
+    """A misspelt one is named, not the file that an earlier command left."""
+    for name in ("samples.png", "a.npz"):
+        Path(name).write_bytes(b"")
+    expect(typed("sample", "--method", "eulr", "--out", "samples.png"), 2, "unknown name 'eulr'")
+    expect(typed("sample", "--sde", "vpp", "--out", "samples.png"), 2, "unknown name 'vpp'")
+    expect(typed("encode", "--data", "digits", "--method", "eulr", "--out", "a.npz"), 2, "unknown name 'eulr'")
+    expect(typed("measure", "digits", "--out", "a.npz"), 2, "`operator` is missing")
+    expect(typed("sample", "--sde", "VP", "--method", "ddim", "--steps", 2, "--out", "b.png"), 0, ": vp, ddim")
+
+
 def test_arrays_and_their_metadata(ddim: Run, fake: Any, files: Files) -> None:
     arguments = ("--num", 3, "--seed", 5, "--label", 1, "--sde", "ve")
     for name in ("a.npz", "a.safetensors"):

@@ -130,7 +130,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         self.calls += 1
-        return self.scale * self.linear(x)
+        return 1e-3 * self.scale * self.linear(x) - x
 
 
 def buffer(net: Net) -> None:

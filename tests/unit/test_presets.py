@@ -173,6 +173,7 @@ def test_edm() -> None:
     assert isinstance(process, scoresde.EDMSDE) and (process.t_min, process.t_max) == (0.002, 80.0)
     assert NoiseLevels(-1.2, 1.2, 0.0) == edm.LEVELS
     model = preset.model(read("digits"), 0.5)
+    model.net.eval()
     drawn = scoresde.solve(process, model, shape=(1, 1, 8, 8), seed=0, save_at="steps", **preset.sampler.arguments())
     assert drawn.nfe.tolist() == [35] and drawn.ts is not None
     i = torch.arange(18, dtype=torch.float64)

@@ -71,7 +71,7 @@ class Tiny(nn.Module):
 
 def tiny(width: int = 4, seed: int = 0) -> ScoreModel:
     torch.manual_seed(seed)
-    return ScoreModel(Tiny(width), scoresde.VPSDE(), "noise", event_shape=(2,))
+    return ScoreModel(Tiny(width).eval(), scoresde.VPSDE(), "noise", event_shape=(2,))
 
 
 def loss(model: ScoreModel, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:

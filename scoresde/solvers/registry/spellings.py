@@ -111,7 +111,11 @@ ARGUMENTS: dict[str, str] = {
     **dict.fromkeys(("batch_size", "num_samples", "n_samples"), "the first number of `shape`"),
     **dict.fromkeys(("rng", "rng_key"), "`generator`, or an integer as `seed`"),
     **dict.fromkeys(("callback_on_step_end", "callback_steps", "on_step"), "`callback`"),
-    **dict.fromkeys(("model_kwargs", "extra_args", "cond", "condition", "conditioning"), "`context`, by names"),
+    **dict.fromkeys(
+        ("model_kwargs", "extra_args", "cond", "condition", "conditioning", "y", "label", "labels", "class_labels"),
+        "`context`, by the names of the network's arguments, such as context={'label': labels},",
+    ),
+    "eta": "`stochasticity`, or an option of method='ddim_eta', which is DDIM with noise,",
     **dict.fromkeys(("disable", "disable_pbar", "verbose"), "`progress`"),
     **dict.fromkeys(("denoise_to_zero", "last_denoise", "noise_removal"), "`denoise`"),
     **dict.fromkeys(("return_intermediates", "return_trajectory", "return_intermediate"), 'save_at="steps"'),
@@ -187,12 +191,14 @@ def _unknown(
     alike = difflib.get_close_matches(key, [*ours, *FOREIGN], n=3, cutoff=0.8)
     meant = [Spelling(ours[k]) if k in ours else FOREIGN[k] for k in alike]
     if not meant:
-        known = unknown(argument, name, [*BY_NAME, *extra])
-        return InvalidArgumentError(f"{known} In Python, a solver of your own is passed as an object, not by a name.")
+        text = unknown(argument, name, [*BY_NAME, *extra])
+        return InvalidArgumentError(
+            f"{text} scoresde.methods() has all names. In Python, a solver of your own is passed as an object, not by "
+            "a name."
+        )
     hint = " or ".join(
         dict.fromkeys(str(spelling) if spelling.options else repr(spelling.method) for spelling in meant)
     )
     return InvalidArgumentError(
-        f"`{argument}`: unknown name {short(name)}; did you mean {hint}? "
-        f"Known: {', '.join(sorted([*BY_NAME, *extra]))}."
+        f"`{argument}`: unknown name {short(name)}; did you mean {hint}? scoresde.methods() has all names."
     )
