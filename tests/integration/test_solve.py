@@ -395,6 +395,7 @@ class Net(nn.Module):
         return -self.line(x.double()).to(x) / (1 + column(t, x))
 
 
+@pytest.mark.filterwarnings("ignore:The network is in training mode")  # a mixed state is what is given back
 @by_way
 def test_modules_and_grad_mode_are_untouched(method: str) -> None:
     net = Net()

@@ -115,7 +115,7 @@ ARGUMENTS: dict[str, str] = {
         ("model_kwargs", "extra_args", "cond", "condition", "conditioning", "y", "label", "labels", "class_labels"),
         "`context`, by the names of the network's arguments, such as context={'label': labels},",
     ),
-    "eta": "`stochasticity`, or an option of method='ddim_eta', which is DDIM with noise,",
+    "eta": "`stochasticity`, or an option of method='ddim_eta', which is 'ddim' with noise,",
     **dict.fromkeys(("disable", "disable_pbar", "verbose"), "`progress`"),
     **dict.fromkeys(("denoise_to_zero", "last_denoise", "noise_removal"), "`denoise`"),
     **dict.fromkeys(("return_intermediates", "return_trajectory", "return_intermediate"), 'save_at="steps"'),
