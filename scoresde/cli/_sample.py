@@ -208,8 +208,9 @@ def sample(options: SampleOptions) -> None:
 
 def _placed(options: SampleOptions) -> SampleOptions:
     """The same with the files that are meant, where the command line does not name them."""
-    if Path(options.out).suffix.lower() in ANIMATIONS and options.animate is None:
-        return replace(options, out=str(Path(options.out).with_suffix(PICTURE)), animate=Path(options.out))
+    film = Path(options.out)
+    if film.suffix.lower() in ANIMATIONS and options.animate is None and not options.in_set:
+        return replace(options, out=str(film.with_suffix(PICTURE)), animate=film)
     if options.out:
         return options
     names = (f"samples-{number}.png" if number > 1 else "samples.png" for number in count(1))

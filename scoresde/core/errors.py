@@ -209,7 +209,8 @@ def short(value: object) -> str:
 
 
 def unknown(argument: str, got: object, allowed: Iterable[str]) -> InvalidArgumentError:
-    """The error for a name that is not in a list, with the closest names as a suggestion.
+    """The error for a name that is not in a list, with the closest names as a suggestion, and the list, or the
+    nearest five of a long one.
 
     Example:
         >>> print(unknown("method", "eulr", ["euler", "heun"]))

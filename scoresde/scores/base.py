@@ -242,12 +242,16 @@ class Score(abc.ABC):
         """The names of the context that are bound already."""
         return frozenset()
 
+    def made_for(self, sde: SDE) -> bool:
+        """Whether it was made for the process, or for none that is known."""
+        own = self.traits.sde
+        return own is None or (isinstance(sde, AffineSDE) and sde.same_schedule(own))
+
     def for_process(self, sde: SDE) -> Score:
         """Itself, if it was made for the process; otherwise the same network on that process, or an error."""
-        own = self.traits.sde
-        if own is not None and not (isinstance(sde, AffineSDE) and sde.same_schedule(own)):
+        if not self.made_for(sde):
             raise InvalidArgumentError(
-                f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
+                f"`score_fn` was made for {self.traits.sde!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
                 f"ScoreModel(net, sde, …)."
             )
         return self

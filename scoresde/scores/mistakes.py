@@ -38,8 +38,12 @@ def first_output_read(score: Score, sde: SDE) -> Iterator[None]:
 
     At high noise :math:`\nabla\log p_t(x) \approx -x/\sigma_t^2`, whatever the data are.
     """
-    net = score.function if isinstance(score, Bare) else None
-    if not isinstance(net, torch.nn.Module) or not isinstance(sde, AffineSDE) or hasattr(net, "estimate"):
+    net = score.function if type(score) is Bare else None  # one that offers estimates declares what it returns
+    if (
+        not isinstance(net, torch.nn.Module)
+        or isinstance(net, torch.jit.ScriptModule)
+        or not isinstance(sde, AffineSDE)
+    ):
         yield
         return
     handle = net.register_forward_hook(partial(_read, sde, removed := []))

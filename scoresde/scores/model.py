@@ -297,9 +297,7 @@ class ScoreModel(Score):
 
     def for_process(self, sde: SDE) -> Score:
         """See `Score.for_process`."""
-        own = self.traits.sde
-        known = not isinstance(sde, AffineSDE) or own is None or sde.same_schedule(own)
-        return super().for_process(sde) if known else self.on(sde)  # type: ignore[arg-type]
+        return self.on(sde) if isinstance(sde, AffineSDE) and not self.made_for(sde) else super().for_process(sde)
 
     def _own(self, x: Tensor, node: Node) -> tuple[Tensor, Node]:
         """A state and a node of the process that is served, as those of the network's own."""

@@ -39,13 +39,14 @@ CALLS: dict[str, Callable[[Any, Path], Any]] = {
         ).x
     ),
     "tune": lambda score, _: scoresde.tune(SDE, score, evaluations=2, **PILOT).ranking[0].rms,
+    "diagnose": lambda score, _: scoresde.diagnose(SDE, score, DATA, evaluations=2, seed=0, pilot=32).total.value,
     "certify": lambda score, _: (
         scoresde.certify(SDE, score, "ddim", evaluations=2, pilot=24, confidence=0.8, **PILOT).pooled.quantile
     ),
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "diagnose" else n for n in CALLS])
 def test_a_network_is_used_on_the_process_of_the_call(name: str, tmp_path: Path) -> None:
     """A loaded network, and a `ScoreModel` of another process, mean their score on the one that is given."""
     expected, *others = [
@@ -68,6 +69,13 @@ def test_what_cannot_be_meant_is_refused() -> None:
                 lambda: scoresde.check_score(SDE, DIGITS.score(scoresde.VPSDE()), DATA),
                 "was made for",
             ),
+            "labels": (lambda: solve(SDE, DIGITS, shape=SHAPE, y=torch.zeros(2), **SHORT), "`y` is `context`"),
+            "noise of DDIM": (lambda: solve(SDE, DIGITS, shape=SHAPE, eta=0.5, **SHORT), "method='ddim_eta'"),
+            "a method of no name": (
+                lambda: solve(SDE, DIGITS, shape=SHAPE, method="foo"),
+                r"The nearest of \d+: \w+(, \w+){4}\. scoresde\.methods\(\)",
+            ),
+            "a network of diffusers": (lambda: scoresde.load("owner/name"), ("'hf:owner/name@", "from_diffusers")),
         }
     )
 
@@ -105,6 +113,16 @@ def test_a_bare_network_that_returns_no_score_is_warned_of(sde: scoresde.AffineS
         assert len([w for w in said if "seems to return no score" in str(w.message)]) == len(first)
     if first and predicts == "noise":
         assert "ScoreModel(net, sde, prediction='noise')" in first[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")
+def test_networks_that_take_no_hooks_are_solved() -> None:
+    class Scripted(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return -x / (1 + t.reshape(-1, 1))
+
+    drawn = [solve(PROCESSES[0], net, shape=(8, 2), **SHORT).x for net in (Scripted(), torch.jit.script(Scripted()))]
+    torch.testing.assert_close(*drawn)
 
 
 class Dropped(Ideal):
